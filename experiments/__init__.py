@@ -1,0 +1,1 @@
+"""One launcher per question: `python -m experiments.NAME --help`."""

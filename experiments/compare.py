@@ -1,0 +1,396 @@
+"""Which feed-forward block should I use, and how sure can I be?
+
+Trains every block at the same budget, over many seeds and learning rates, and ranks
+them by their score on held-out data, with intervals and corrected p-values.
+
+    python -m experiments.compare
+    python -m experiments.compare --data=bytes --steps=2000
+    python -m experiments.compare --csv=people.csv --target=income
+    python -m experiments.compare --flagfile=OUT/flags    (repeats a run)
+
+OUT receives report.md, ranking.png, curves.png, results.jsonl (a line a run), flags
+and versions.json. A default run takes about two minutes on two CPU cores.
+"""
+
+import dataclasses
+import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from experiments import launch
+from experiments.launch import names_in, option
+from ffnlab.errors import InputError, choose
+
+if TYPE_CHECKING:
+    from ffnlab.data import Dataset
+    from ffnlab.report import Table
+    from ffnlab.stats import Comparison
+
+_BLOCKS = names_in("ffnlab.ffn", "BLOCKS")
+_ACTIVATIONS = names_in("ffnlab.activations", "ACTIVATIONS")
+
+QUICK = {
+    "blocks": ("mlp", "glu", "swiglu"),
+    "activations": ("relu", "gelu"),
+    "seeds": 4,
+    "learning_rates": (3e-3,),
+    "steps": 100,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What to compare, on what, and for how long; each field is a flag."""
+
+    data: str = option(
+        "digits",
+        "digits, bytes (Python's standard library as text), breast_cancer or wine",
+        known=names_in("ffnlab.data", "DATASETS"),
+    )
+    csv: str | None = option(None, "a CSV or TSV file instead, with a header line")
+    target: str | None = option(None, "the column of --csv to predict")
+    npz: str | None = option(None, "an npz file instead, with arrays x and y")
+    task: str = option(
+        "auto",
+        "what the target of --csv or --npz holds: classes, values, or auto to tell",
+        known=lambda: ("auto", "classes", "values"),
+    )
+    blocks: tuple[str, ...] = option(
+        ("mlp", "glu", "reglu", "geglu", "swiglu", "bilinear"),
+        "blocks; mlp:NAME and glu:NAME take any activation",
+    )
+    activations: tuple[str, ...] = option(
+        ("relu", "gelu", "swish", "mish", "relu2", "tanh", "sigmoid"),
+        "what a plain mlp in --blocks is tried with",
+        known=_ACTIVATIONS,
+    )
+    baseline: str = option("mlp:relu", "the block that the others are tested against")
+    seeds: int = option(16, "runs per block and learning rate", least=1, below=100_000)
+    learning_rates: tuple[float, ...] = option(
+        (1e-3, 3e-3, 1e-2), "peaks; validation chooses one for each block", above=0
+    )
+    optimizer: str = option(
+        "adamw",
+        "sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw, lion or muon",
+        known=names_in("ffnlab.optimizers", "OPTIMIZERS"),
+    )
+    schedule: str = option(
+        "cosine",
+        "of the learning rate: constant, linear or cosine",
+        known=names_in("ffnlab.optimizers", "SCHEDULES"),
+    )
+    warmup: int = option(20, "steps over which the learning rate rises", least=0)
+    weight_decay: float | None = option(
+        None, "decoupled; the optimizer's own if not given", least=0
+    )
+    clip: float = option(1.0, "largest norm of the gradient; 0 is no limit", least=0)
+    steps: int | None = option(None, "steps of a run; 300 if not given", least=1)
+    epochs: float | None = option(None, "length of a run, instead of --steps", above=0)
+    batch_size: int = option(128, "examples a step", least=1)
+    evaluations: int = option(10, "how often a run is validated", least=1)
+    eval_examples: int = option(
+        16384, "most examples of a part to score, evenly spread", least=1
+    )
+    features: int = option(32, "model width D", least=1)
+    hidden: int = option(128, "hidden width of a plain mlp; others match it", least=1)
+    layers: int = option(2, "blocks in a model", least=1)
+    budget: str = option(
+        "parameters",
+        "what is equal: parameters or flops",
+        known=lambda: ("parameters", "flops"),
+    )
+    norm: str = option(
+        "pre",
+        "none, pre, post, hidden or sandwich",
+        known=lambda: ("none", "pre", "post", "hidden", "sandwich"),
+    )
+    norm_kind: str = option(
+        "layer", "layer or rms", known=names_in("ffnlab.ffn", "NORMS")
+    )
+    initializer: str = option(
+        "lecun", "of the kernels", known=names_in("ffnlab.ffn", "INITIALIZERS")
+    )
+    dropout: float = option(0.0, "rate on hidden units", least=0, below=1)
+    seed: int = option(0, "of the split and of all else", least=0, below=2**31)
+    out: str | None = option(None, "directory to write; runs/compare-… if not given")
+    resume: bool = option(False, "go on with the run in --out")
+    quick: bool = option(False, "few blocks, seeds and steps: half a minute")
+
+    def __post_init__(self):
+        launch.check(self)
+        if self.steps is not None and self.epochs is not None:
+            raise InputError("--steps and --epochs: give one of them")
+        if self.csv and self.npz:
+            raise InputError("--csv and --npz: give one of them")
+        if bool(self.csv) != bool(self.target):
+            raise InputError("--csv and --target: one needs the other")
+        if self.resume and not self.out:
+            raise InputError("--resume: --out must name the run to go on with")
+        for name in self.names:
+            kind, _, activation = name.partition(":")
+            choose("--blocks", kind, _BLOCKS())
+            if activation:
+                choose("--blocks", activation, _ACTIVATIONS())
+        choose("--baseline", self.baseline, self.names)
+
+    @property
+    def names(self) -> list[str]:
+        """The blocks to compare, each once."""
+        expanded = {"mlp": [f"mlp:{name}" for name in self.activations]}
+        each = [name for kind in self.blocks for name in expanded.get(kind, [kind])]
+        return list(dict.fromkeys(each))
+
+    @property
+    def source(self) -> str:
+        """What the data is called in a report."""
+        return str(Path(self.csv or self.npz or self.data).stem)
+
+
+class Result(NamedTuple):
+    """What a comparison found.
+
+    Attributes:
+      out: the directory that holds it.
+      runs: a dict for each run, as in results.jsonl.
+      comparisons: the blocks, the best first.
+      table: the same, as it was printed.
+      verdict: the same, in a sentence.
+    """
+
+    out: Path
+    runs: list[dict[str, Any]]
+    comparisons: "list[Comparison]"
+    table: "Table"
+    verdict: str
+
+
+def run(config: Config) -> Result:
+    """Runs a comparison and writes its report.
+
+    Raises:
+      InputError: a file or directory cannot be used, or flags contradict each other.
+    """
+    from ffnlab import report
+
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    out = config.out or f"runs/compare-{config.source}-{stamp}"
+    report.check_directory(out, config.resume)
+    dataset = _dataset(config)
+    sizes = _matched(config)
+    flags = launch.to_flags(config, leave_out=("out", "resume", "quick"))
+    with report.run_directory(out, flags, config.resume) as directory:
+        runs = _train_all(config, dataset, sizes, directory)
+        return _report(config, dataset, runs, directory)
+
+
+def _dataset(config: Config) -> "Dataset":
+    from ffnlab import data
+
+    if config.csv:
+        return data.read_csv(config.csv, config.target, config.seed, config.task)
+    if config.npz:
+        return data.read_npz(config.npz, config.seed, config.task)
+    return data.load(config.data, config.seed)
+
+
+def _matched(config: Config) -> dict[str, Any]:
+    """Returns each block with the hidden width at which all cost the same."""
+    from ffnlab.budget import match
+    from ffnlab.ffn import BlockConfig
+
+    reference = BlockConfig(
+        "mlp",
+        config.features,
+        config.hidden,
+        dropout=config.dropout,
+        norm=config.norm,
+        norm_kind=config.norm_kind,
+        initializer=config.initializer,
+    )
+    return {
+        name: match(dataclasses.replace(reference, kind=name), reference, config.budget)
+        for name in config.names
+    }
+
+
+def _steps(config: Config, size: int) -> int:
+    if config.epochs is not None:
+        return max(1, round(config.epochs * size / config.batch_size))
+    return config.steps or 300
+
+
+def _train_all(
+    config: Config, dataset: "Dataset", sizes: dict[str, Any], directory: Path
+) -> list[dict]:
+    """Trains the blocks that the directory has no results of, one after another."""
+    from ffnlab import data, report
+
+    path = directory / "results.jsonl"
+    runs = report.read_lines(path)
+    finished = {run["block"] for run in runs}
+    steps = _steps(config, data.size(dataset.train))
+    each = steps * config.seeds * len(config.learning_rates)
+    done = each * len(finished)
+    with report.Progress(each * len(sizes), "steps", done) as progress:
+        for name, found in sizes.items():
+            if name in finished:
+                continue
+            progress.begin(name)
+            folder = directory / "checkpoints" / name.replace(":", "-")
+            runs += _train(config, dataset, found, steps, folder, progress)
+            report.write_lines(path, runs)
+            progress.end()
+    return runs
+
+
+def _train(
+    config: Config,
+    dataset: "Dataset",
+    found: Any,
+    steps: int,
+    folder: Path,
+    progress: Any,
+) -> list[dict]:
+    """Trains one block's population and scores the chosen members on the test part."""
+    import jax
+    import numpy as np
+
+    from ffnlab import checkpoint, data, losses, models, results, sweep
+    from ffnlab.ffn import parse
+    from ffnlab.record import Plan
+
+    objective = losses.OBJECTIVES[dataset.task]
+    model = _model(config, dataset, found.config)
+    plan = Plan(
+        steps,
+        -(-steps // config.evaluations),
+        config.batch_size,
+        monitor=objective.headline,
+        higher_is_better=objective.higher_is_better,
+    )
+    population = sweep.fit_population(
+        model,
+        objective,
+        _optimizer(config, steps),
+        dataclasses.replace(
+            dataset, valid=data.thin(dataset.valid, config.eval_examples)
+        ),
+        plan,
+        seeds=range(config.seeds),
+        learning_rates=config.learning_rates,
+        key=jax.random.key(config.seed),
+        checkpoints=checkpoint.Checkpoints(folder, seconds=60.0),
+        watch=lambda record: progress.reach(int(record.step) * record.best.size),
+    )
+    # The only time the test part is looked at: the chosen rate's runs, once.
+    chosen = results.choose_members(population, plan)
+    best = jax.tree.map(lambda array: np.asarray(array)[chosen], population.fit.best)
+    test = data.thin(dataset.test, config.eval_examples)
+    scores = sweep.evaluate_members(model, objective, test, best)
+    facts = {
+        "block": found.config.kind,
+        "activation": parse(found.config.kind)[1],
+        "hidden": found.config.hidden,
+        "parameters": models.parameters(model),
+        "flops": models.flops(model),
+        "budget": config.budget,
+        "unmatched": found.difference,
+    }
+    return results.lines(facts, population, plan, chosen, scores)
+
+
+def _model(config: Config, dataset: "Dataset", block: Any) -> Any:
+    from ffnlab import models
+
+    vocabulary = dataset.classes if dataset.task == "bytes" else None
+    return models.tower(
+        models.TowerConfig(
+            dataset.features, dataset.classes, block, config.layers, vocabulary
+        )
+    )
+
+
+def _optimizer(config: Config, steps: int) -> Any:
+    from ffnlab import optimizers
+
+    warmup = min(config.warmup, steps // 2)
+    return optimizers.make(
+        config.optimizer,
+        share=optimizers.schedule(config.schedule, steps, warmup),
+        weight_decay=config.weight_decay,
+        clip=config.clip or None,
+        flat=True,
+    )
+
+
+def _report(
+    config: Config, dataset: "Dataset", runs: list[dict], directory: Path
+) -> Result:
+    """Ranks the runs, prints the table and writes everything that shows it."""
+    from ffnlab import losses, plots, report, results
+
+    objective = losses.OBJECTIVES[dataset.task]
+    found = results.rank(runs, config.baseline, objective, config.seed)
+    print()
+    found.table.show(f"{config.source}: {found.unit}, ranked by the test part")
+    print(f"\n{found.verdict}")
+    for remark in found.remarks:
+        print(f"note: {remark}")
+    text = _markdown(config, dataset, found)
+    report.write(directory / "report.md", text)
+    picture = plots.ranking(found.comparisons, config.baseline, found.unit, found.scale)
+    plots.save(picture, directory / "ranking.png")
+    picture = plots.curves(
+        runs[0]["curve"]["step"],
+        results.curves(runs, objective.headline),
+        config.baseline,
+        found.unit.replace("test", "validation"),
+        found.scale,
+        objective.higher_is_better,
+    )
+    plots.save(picture, directory / "curves.png")
+    print(
+        f"\nwritten to {directory}: report.md, ranking.png, curves.png, results.jsonl"
+    )
+    return Result(directory, runs, found.comparisons, found.table, found.verdict)
+
+
+def _markdown(config: Config, dataset: "Dataset", found: Any) -> str:
+    """Returns report.md: what was found, how, and how to do it again."""
+    import json
+
+    from ffnlab import report
+
+    facts = json.dumps(report.jsonable(dataset.about), indent=2, ensure_ascii=False)
+    remarks = "".join(f"- {remark}\n" for remark in found.remarks)
+    return f"""# Which feed-forward block? {config.source}
+
+{found.verdict}
+
+{found.table.markdown()}
+
+Interquartile means over {config.seeds} seeds with bootstrap 95 % intervals. Each block
+has the {config.budget} of a plain one of hidden width {config.hidden}; what remains is
+in brackets. Validation chose the learning rate; the test part was scored once, at it.
+Δ is the mean difference over equal seeds; p is of a paired permutation test, corrected
+by Holm; P(better) is the chance that a run beats one of the baseline.
+
+{remarks}
+![ranking](ranking.png)
+![curves](curves.png)
+
+## To repeat it
+
+`python -m experiments.compare --flagfile=flags` from this directory's flags; versions
+are in versions.json, every run with its curve in results.jsonl.
+
+## The data
+
+```json
+{facts}
+```
+"""
+
+
+if __name__ == "__main__":
+    launch.main(Config, run, __doc__, presets={"quick": QUICK})

@@ -1,0 +1,251 @@
+"""What every launcher shares: flags from a config, one clear error, the devices.
+
+A launcher defines a frozen dataclass `Config` whose fields are made by `option`, a
+`run(config)`, and ends with `launch.main(Config, run)`. Nothing here imports JAX, so
+that a wrong flag is refused before it is.
+"""
+
+import ast
+import dataclasses
+import importlib.util
+import math
+import os
+import sys
+import typing
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from absl import flags
+
+from ffnlab.errors import InputError, choose
+
+
+def option(
+    default: Any,
+    text: str,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    known: Callable[[], Iterable[str]] | None = None,
+) -> Any:
+    """Returns a dataclass field that is also a flag.
+
+    Args:
+      default: its value unless given; None stands for "not given".
+      text: what `--help` says of it.
+      least: numbers must be at least this.
+      above: numbers must be above this.
+      below: numbers must be below this.
+      known: returns the names that exist.
+    """
+    limits = {"least": least, "above": above, "below": below, "known": known}
+    return dataclasses.field(default=default, metadata={"text": text, **limits})
+
+
+def names_in(module: str, table: str) -> Callable[[], list[str]]:
+    """Returns a function that gives the keys of a module's table.
+
+    An unimported module is read, not run: importing JAX takes a second or two, and a
+    misspelt name should not.
+
+    Args:
+      module: for instance `ffnlab.ffn`.
+      table: the name of a dict literal in it, for instance `BLOCKS`.
+
+    >>> names_in("ffnlab.data", "DATASETS")()
+    ['digits', 'bytes', 'breast_cancer', 'wine']
+    """
+
+    def names() -> list[str]:
+        if module in sys.modules:
+            return list(getattr(sys.modules[module], table))
+        with open(importlib.util.find_spec(module).origin, encoding="utf-8") as file:
+            body = ast.parse(file.read()).body
+        for node in body:
+            targets = getattr(node, "targets", [getattr(node, "target", None)])
+            if getattr(targets[0], "id", None) == table:
+                return [ast.literal_eval(key) for key in node.value.keys]
+        raise LookupError(f"{module} has no table {table}")
+
+    return names
+
+
+def check(config: Any) -> None:
+    """Checks each field of a config against the limits of its option.
+
+    Raises:
+      InputError: a number is not finite or out of range, or a name is unknown; the
+        flag is named.
+    """
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        values = value if isinstance(value, tuple) else (value,)
+        if value == ():
+            raise InputError(f"--{field.name}: at least one is needed")
+        if len(set(values)) < len(values):
+            raise InputError(f"--{field.name}: {_text(value)} has one of them twice")
+        for one in values:
+            if isinstance(one, (int, float)) and not isinstance(one, bool):
+                _check_number(field, one)
+            elif isinstance(one, str) and field.metadata["known"]:
+                choose(f"--{field.name}", one, field.metadata["known"]())
+
+
+def _check_number(field: dataclasses.Field, value: float) -> None:
+    least, above, below = (field.metadata[key] for key in ("least", "above", "below"))
+    wanted = [
+        f"{word} {limit:g}"
+        for word, limit in (("at least", least), ("above", above), ("below", below))
+        if limit is not None
+    ]
+    fits = (
+        math.isfinite(value)
+        and (least is None or value >= least)
+        and (above is None or value > above)
+        and (below is None or value < below)
+    )
+    if not fits:
+        raise InputError(
+            f"--{field.name}: {value} should be a number {' and '.join(wanted)}"
+        )
+
+
+def to_flags(config: Any, leave_out: Iterable[str] = ()) -> str:
+    """Returns the lines of a flag file that gives this config again.
+
+    Args:
+      config: an instance of a launcher's Config.
+      leave_out: the fields that belong to one run and not to its repetition.
+    """
+    values = {
+        field.name: getattr(config, field.name)
+        for field in dataclasses.fields(config)
+        if field.name not in leave_out
+    }
+    lines = (f"--{k}={_text(v)}\n" for k, v in values.items() if v is not None)
+    return "".join(lines)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(_text, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+class _List(flags.ArgumentParser):
+    """Reads a comma-separated list of words or numbers into a tuple."""
+
+    def __init__(self, kind: type):
+        self.kind = kind
+        self.syntactic_help = "comma-separated"
+
+    def parse(self, argument: Any) -> tuple:
+        if isinstance(argument, tuple):
+            return argument
+        return tuple(self.kind(part.strip()) for part in argument.split(",") if part)
+
+
+_PARSERS = {
+    int: flags.IntegerParser,
+    float: flags.FloatParser,
+    bool: flags.BooleanParser,
+    str: flags.ArgumentParser,
+}
+
+
+def define(config: type, values: flags.FlagValues) -> None:
+    """Defines a flag for each field of a Config."""
+    for name, hint in typing.get_type_hints(config).items():
+        field = config.__dataclass_fields__[name]
+        text = field.metadata["text"]
+        inner = [a for a in typing.get_args(hint) if a not in (type(None), ...)]
+        if typing.get_origin(hint) is tuple:
+            serializer = flags.ArgumentSerializer()
+            flags.DEFINE(_List(inner[0]), name, field.default, text, values, serializer)
+        elif hint is bool:
+            flags.DEFINE_boolean(name, field.default, text, values)
+        else:
+            parser = _PARSERS[inner[0] if inner else hint]()
+            serializer = flags.ArgumentSerializer()
+            flags.DEFINE(parser, name, field.default, text, values, serializer)
+
+
+def parse(config: type, argv: list[str], presets: dict[str, dict] | None = None) -> Any:
+    """Returns the Config that a command line asks for.
+
+    Args:
+      config: the launcher's Config.
+      argv: the command line, with the program's name first.
+      presets: for a boolean flag, what it sets of the flags that were not given.
+
+    Raises:
+      InputError: a flag is unknown, cannot be read, or is out of range.
+    """
+    values = flags.FlagValues()
+    flags.DEFINE_string("flagfile", None, "read flags from this file too", values)
+    define(config, values)
+    try:
+        rest = values(argv)[1:]
+    except flags.Error as error:
+        message = str(error).replace("flag --", "--")
+        raise InputError(f"{message} (--help lists the flags)") from None
+    if rest:
+        raise InputError(f"{rest[0]!r} is not a flag; flags start with -- (see --help)")
+    names = [field.name for field in dataclasses.fields(config)]
+    given = {name: values[name].value for name in names}
+    for switch, preset in (presets or {}).items():
+        if given[switch]:
+            given |= {k: v for k, v in preset.items() if not values[k].present}
+    return config(**given)
+
+
+def usage(config: type, description: str) -> str:
+    """Returns what `--help` prints."""
+    lines = [description.strip(), "", "Flags:"]
+    for field in dataclasses.fields(config):
+        shown = "" if field.default is None else _text(field.default)
+        lines += [f"  --{field.name}={shown}", f"      {field.metadata['text']}"]
+    lines += ["  --flagfile=", "      read flags from this file too"]
+    return "\n".join(lines)
+
+
+def use_all_cores() -> None:
+    """Gives JAX one CPU device per core; before JAX is used, and only on CPU.
+
+    A population is sharded over devices, and a step of a small model is too short to
+    be worth splitting in any other way.
+    """
+    import jax
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    jax.config.update("jax_num_cpu_devices", cores or os.cpu_count() or 1)
+
+
+def main(
+    config: type,
+    run: Callable[[Any], Any],
+    description: str,
+    presets: dict[str, dict] | None = None,
+) -> None:
+    """Runs a launcher from the command line; exits with 2 if the input is wrong.
+
+    Args:
+      config: the launcher's Config.
+      run: what to do with it.
+      description: the launcher's docstring.
+      presets: see `parse`.
+    """
+    if {"--help", "-h", "--helpfull", "-help"} & set(sys.argv[1:]):
+        print(usage(config, description))
+        return
+    try:
+        given = parse(config, sys.argv, presets)
+        use_all_cores()
+        run(given)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; --resume with the same --out goes on", file=sys.stderr)
+        sys.exit(130)

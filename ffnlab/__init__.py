@@ -1,0 +1,43 @@
+"""A laboratory for the feed-forward half of a neural network.
+
+The public names are imported when they are first used, so that `import ffnlab` costs
+nothing and a launcher can refuse a wrong flag before JAX is imported.
+
+>>> import ffnlab
+>>> ffnlab.match(ffnlab.BlockConfig("glu", 64), ffnlab.BlockConfig("mlp", 64)).value
+33065
+"""
+
+import importlib
+from typing import Any
+
+from ffnlab.errors import InputError
+from ffnlab.version import VERSION as __version__
+
+_PUBLIC = {
+    "BlockConfig": "ffnlab.ffn",
+    "Dataset": "ffnlab.data",
+    "FeedForward": "ffnlab.ffn",
+    "Model": "ffnlab.types",
+    "Objective": "ffnlab.types",
+    "Plan": "ffnlab.record",
+    "Tower": "ffnlab.models",
+    "TowerConfig": "ffnlab.models",
+    "fit": "ffnlab.train",
+    "fit_population": "ffnlab.sweep",
+    "functional": "ffnlab.models",
+    "make_step": "ffnlab.train",
+    "match": "ffnlab.budget",
+}
+
+__all__ = ["InputError", "__version__", *_PUBLIC]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'ffnlab' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,144 @@
+"""Activations: pure elementwise functions, and the table that names them.
+
+A row of `ACTIVATIONS` holds the function, its Lipschitz constant over the real line
+(the largest slope in absolute value; infinite for relu²), its formula and its source.
+The constants bound how much a feedback network can expand (`ffnlab.feedback`).
+"""
+
+import math
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ffnlab.errors import choose
+from ffnlab.types import Array
+
+
+def identity(x: Array) -> Array:
+    """Returns `x` itself: the gate of a bilinear block.
+
+    >>> float(identity(jnp.float32(-2.0)))
+    -2.0
+    """
+    return x
+
+
+def relu_squared(x: Array) -> Array:
+    """max(x, 0)², elementwise (So et al. 2021, "Primer").
+
+    >>> float(relu_squared(jnp.float32(3.0)))
+    9.0
+    """
+    return jnp.square(jax.nn.relu(x))
+
+
+def gelu(x: Array) -> Array:
+    """x Φ(x) with the exact normal distribution function (Hendrycks & Gimpel 2016).
+
+    >>> round(float(gelu(jnp.float32(1.0))), 4)
+    0.8413
+    """
+    return jax.nn.gelu(x, approximate=False)
+
+
+def gelu_tanh(x: Array) -> Array:
+    """GELU by its tanh approximation, as in GPT-2: about half the time on CPU.
+
+    >>> round(float(gelu_tanh(jnp.float32(1.0))), 4)
+    0.8412
+    """
+    return jax.nn.gelu(x, approximate=True)
+
+
+def swish(x: Array, beta: Array | float = 1.0) -> Array:
+    """x σ(βx), elementwise (Ramachandran et al. 2017).
+
+    Args:
+      x: values `[..., H]`.
+      beta: a number, or an array `[H]` with one β per channel.
+
+    Returns:
+      `[..., H]`. β = 0 gives x/2, and β → ∞ gives relu.
+
+    >>> [round(float(swish(jnp.float32(v))), 4) for v in (-2.0, 0.0, 2.0)]
+    [-0.2384, 0.0, 1.7616]
+    """
+    beta = jnp.asarray(beta, x.dtype)
+    if beta.ndim:
+        beta = beta.reshape((1,) * (x.ndim - beta.ndim) + beta.shape)  # [..., H]
+    return x * jax.nn.sigmoid(beta * x)
+
+
+class Activation(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+      function: `function(x)`, or `function(x, beta)` where β is learnable.
+      lipschitz: the largest |slope| over the real line; the same for every β.
+      formula: what it computes, in plain text.
+      source: the paper that proposed it.
+      beta: whether a block learns one β per `layer`, one per `channel`, or none.
+    """
+
+    function: Callable[..., Array]
+    lipschitz: float
+    formula: str
+    source: str
+    beta: Literal["layer", "channel"] | None = None
+
+
+_SELU_SLOPE = 1.0507009873554805 * 1.6732632423543772
+_SWISH_SLOPE = 1.0998393201312137
+_SWISH_SOURCE = "Ramachandran et al. 2017"
+
+ACTIVATIONS: dict[str, Activation] = {
+    "identity": Activation(identity, 1.0, "x", "linear"),
+    "relu": Activation(jax.nn.relu, 1.0, "max(x, 0)", "Nair & Hinton 2010"),
+    "relu2": Activation(relu_squared, math.inf, "max(x, 0)²", "So et al. 2021"),
+    "leaky_relu": Activation(
+        jax.nn.leaky_relu, 1.0, "x if x > 0 else x/100", "Maas et al. 2013"
+    ),
+    "elu": Activation(jax.nn.elu, 1.0, "x if x > 0 else eˣ − 1", "Clevert et al. 2015"),
+    "selu": Activation(
+        jax.nn.selu,
+        _SELU_SLOPE,
+        "λx if x > 0 else λα(eˣ − 1)",
+        "Klambauer et al. 2017",
+    ),
+    "sigmoid": Activation(jax.nn.sigmoid, 0.25, "1/(1 + e⁻ˣ)", "logistic function"),
+    "tanh": Activation(jnp.tanh, 1.0, "tanh x", "hyperbolic tangent"),
+    "gelu": Activation(gelu, 1.1289041453, "x Φ(x)", "Hendrycks & Gimpel 2016"),
+    "gelu_tanh": Activation(
+        gelu_tanh,
+        1.1289930687,
+        "x/2 (1 + tanh(√(2/π)(x + 0.044715 x³)))",
+        "Hendrycks & Gimpel 2016",
+    ),
+    "silu": Activation(jax.nn.silu, _SWISH_SLOPE, "x σ(x)", "Elfwing et al. 2017"),
+    "swish": Activation(swish, _SWISH_SLOPE, "x σ(βx)", _SWISH_SOURCE, "layer"),
+    "swish_channel": Activation(
+        swish, _SWISH_SLOPE, "x σ(βx), a β per channel", _SWISH_SOURCE, "channel"
+    ),
+    "mish": Activation(jax.nn.mish, 1.0884981613, "x tanh(ln(1 + eˣ))", "Misra 2019"),
+    "softplus": Activation(jax.nn.softplus, 1.0, "ln(1 + eˣ)", "Dugas et al. 2000"),
+    "hard_swish": Activation(
+        jax.nn.hard_swish, 1.5, "x min(max(x + 3, 0), 6)/6", "Howard et al. 2019"
+    ),
+}
+
+
+def get(name: str) -> Activation:
+    """Returns the row of an activation.
+
+    Args:
+      name: a key of `ACTIVATIONS`.
+
+    Raises:
+      InputError: there is no such activation; the nearest names are offered.
+
+    >>> get("sigmoid").lipschitz
+    0.25
+    """
+    return ACTIVATIONS[choose("activation", name, ACTIVATIONS)]

@@ -1,0 +1,170 @@
+"""Arrays in an npz file: x and y, with or without a split of their own."""
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from ffnlab.data.dataset import (
+    Dataset,
+    split_rows,
+    standardise,
+    standardise_target,
+    table,
+)
+from ffnlab.data.files import require_file
+from ffnlab.errors import InputError, choose
+
+_OPTIONAL = ("x_valid", "y_valid", "x_test", "y_test")
+
+
+def read_npz(path: str | Path, seed: int = 0, task: str = "auto") -> Dataset:
+    """Reads features x and targets y from an npz file, as `np.savez` writes it.
+
+    Without x_valid, y_valid, x_test and y_test the examples are split 60/20/20, class
+    by class; with them, x and y are the training part. Each feature gets mean 0 and
+    deviation 1 by its training values; values to predict likewise.
+
+    Args:
+      path: the file. x is numeric [N, ...], flattened to [N, F]; y is [N], either
+        integer classes 0 to K - 1 or float values.
+      seed: of the split, any integer.
+      task: `classes`; `values`; or `auto`: classes if y is of an integer type.
+
+    Returns:
+      The data set. Its `about` holds the shape of an example, whose split it is, and
+      the class names or the target's mean and standard deviation.
+
+    Raises:
+      InputError: not an npz file, or keys, shapes, types or numbers that cannot be
+        used, with the key and the index of the first one.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "images.npz"
+    ...     np.savez(path, x=np.random.rand(10, 4, 4), y=np.arange(10) % 2)
+    ...     images = read_npz(path)
+    >>> images.train["x"].shape, images.classes
+    ((6, 16), 2)
+    """
+    choose("task", task, ("auto", "classes", "values"))
+    arrays = _opened(require_file(path))
+    x = {key: _checked_x(path, key, arrays[key]) for key in arrays if key[0] == "x"}
+    y = {key: _checked_y(path, key, arrays[key]) for key in arrays if key[0] == "y"}
+    _check_shapes(path, x, y)
+    if task == "auto":
+        task = "classes" if y["y"].dtype.kind in "biu" else "values"
+    about = {"source": str(path), "shape": list(arrays["x"].shape[1:])}
+    about["split"] = "in the file" if "x_valid" in arrays else f"by seed {seed}"
+    classes = _count_classes(path, y) if task == "classes" else 1
+    x, y = _split(path, seed, classes, x, y)
+    if task == "classes":
+        about["class_names"] = [str(k) for k in range(classes)]
+    else:
+        y, about["target"] = standardise_target(str(path), y)
+    return table(Path(path).stem, task, classes, standardise(x), y, about)
+
+
+def _opened(path: Path) -> dict[str, np.ndarray]:
+    """Returns the arrays of the keys used, all of which are there or none."""
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path}: not an npz file; write it by np.savez")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            for key in ("x", "y"):
+                choose(f"{path}: key", key, file.files)
+            extra = [key for key in _OPTIONAL if key in file.files]
+            if extra and len(extra) < len(_OPTIONAL):
+                absent = ", ".join(key for key in _OPTIONAL if key not in extra)
+                raise InputError(f"{path}: {', '.join(extra)} need also {absent}")
+            return {key: file[key] for key in ["x", "y", *extra]}
+    except InputError:
+        raise
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path}: cannot be read as arrays: {error}") from None
+
+
+def _checked_x(path: str | Path, key: str, array: np.ndarray) -> np.ndarray:
+    """Returns features as [N, F], in their own type, all of them finite."""
+    _check_numbers(path, key, array)
+    if array.ndim == 0 or array.size == 0:
+        what = f"expected [examples, ...], found the shape {list(array.shape)}"
+        raise InputError(f"{path}: {key}: {what}")
+    return array.reshape(len(array), -1)
+
+
+def _checked_y(path: str | Path, key: str, array: np.ndarray) -> np.ndarray:
+    """Returns targets as they are, one number for each example."""
+    _check_numbers(path, key, array)
+    if array.ndim != 1:
+        what = f"expected [examples], found the shape {list(array.shape)}"
+        raise InputError(f"{path}: {key}: {what}")
+    return array
+
+
+def _check_numbers(path: str | Path, key: str, array: np.ndarray) -> None:
+    """Raises unless an array holds real numbers that fit float32."""
+    if getattr(array, "dtype", np.dtype("O")).kind not in "biuf":
+        kind = getattr(array, "dtype", type(array).__name__)
+        raise InputError(f"{path}: {key}: expected numbers, found {kind}")
+    wrong = ~(np.abs(array) <= np.finfo(np.float32).max)
+    if array.dtype.kind == "f" and wrong.any():
+        index = [int(i) for i in np.argwhere(wrong)[0]]
+        what = f"not a finite 32-bit number at index {index}: {array[tuple(index)]}"
+        raise InputError(f"{path}: {key}: {what}")
+
+
+def _check_shapes(path: str | Path, x: dict, y: dict) -> None:
+    """Raises unless each x has as many rows as its y, and all have the same columns."""
+    for key, array in x.items():
+        partner = y["y" + key[1:]]
+        if len(array) != len(partner):
+            what = f"{key} has {len(array)} examples and y{key[1:]} {len(partner)}"
+            raise InputError(f"{path}: {what}")
+        if array.shape[1] != x["x"].shape[1]:
+            what = f"{key} has {array.shape[1]} features and x {x['x'].shape[1]}"
+            raise InputError(f"{path}: {what}")
+
+
+def _count_classes(path: str | Path, y: dict[str, np.ndarray]) -> int:
+    """Returns K, having checked that all labels are among 0 to K - 1, each used."""
+    for key, labels in y.items():
+        wrong = (labels < 0) | (labels != np.trunc(labels))
+        if wrong.any():
+            index = int(np.argmax(wrong))
+            what = f"expected classes from 0, found {labels[index]} at index {index}"
+            raise InputError(f"{path}: {key}: {what}")
+    used = np.unique(y["y"])
+    if len(used) < 2:
+        raise InputError(f"{path}: y: every example is of class {used[0]}")
+    gaps = np.flatnonzero(used != np.arange(len(used)))
+    if len(gaps):
+        what = f"expected classes 0 to K - 1; class {gaps[0]} has no example"
+        raise InputError(f"{path}: y: {what}, class {used[gaps[0]]} has")
+    for key, labels in y.items():
+        if labels.max() >= len(used):
+            index = int(np.argmax(labels >= len(used)))
+            what = f"class {labels[index]} at index {index} has no example in y"
+            raise InputError(f"{path}: {key}: {what}")
+    return len(used)
+
+
+def _split(
+    path: str | Path, seed: int, classes: int, x: dict, y: dict
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Returns features and targets by part, as the file divides them or by the seed."""
+    if "x_valid" in x:
+        own = {"train": "", "valid": "_valid", "test": "_test"}
+        return (
+            {part: x["x" + suffix] for part, suffix in own.items()},
+            {part: y["y" + suffix] for part, suffix in own.items()},
+        )
+    labels, names = np.zeros(len(y["y"]), int), ["the target"]
+    if classes > 1:
+        labels, names = y["y"].astype(int), [f"class {k}" for k in range(classes)]
+    parts = split_rows(str(path), seed, labels, names)
+    return (
+        {part: x["x"][rows] for part, rows in parts.items()},
+        {part: y["y"][rows] for part, rows in parts.items()},
+    )

@@ -1,0 +1,125 @@
+"""The order in which a run meets its examples, as a function of seed and position.
+
+The examples form one endless stream: epoch after epoch, each a fresh permutation of
+all of them. Any stretch of the stream is computed directly from its position, so a
+run resumes at any step by number alone, and no permutation is ever held in memory.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ffnlab.errors import InputError
+
+_GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio: the step of splitmix64
+_WORD = 2**64
+_ROUNDS = 8
+_SMALLEST_HALF = 4  # bits; with halves of 1 or 2 some orders come far too often
+_CHUNK = 2**17  # positions whose intermediate arrays together fit a core's cache
+
+
+def order(seed: int, start: int, stop: int, size: int) -> np.ndarray:
+    """Returns the examples at positions `start` to `stop - 1` of the stream.
+
+    Position p is in epoch p // size. Each epoch is a pseudo-random permutation of
+    `range(size)`, another for every seed and epoch: a balanced Feistel network whose
+    round function is keyed by both, over the next even power of two, walked along its
+    cycle until it falls inside `range(size)`. Time and memory are O(stop - start).
+
+    Args:
+      seed: any integer; it counts modulo 2**64.
+      start: the first position. Negative positions are as good as any: epoch -1 comes
+        before epoch 0.
+      stop: one past the last position; not above `start` means none.
+      size: the number of examples, at least 1.
+
+    Returns:
+      int32 [stop - start], each in `range(size)`; int64 if size exceeds 2**31 - 1.
+
+    Raises:
+      InputError: `size` is below 1.
+
+    Source: Luby and Rackoff 1988 (Feistel networks as permutations); Black and Rogaway
+    2002, "Ciphers with Arbitrary Finite Domains" (cycle walking); Steele, Lea and Flood
+    2014 (the finaliser of splitmix64, here the round function).
+
+    >>> sorted(order(seed=0, start=0, stop=5, size=5).tolist())
+    [0, 1, 2, 3, 4]
+    >>> whole = order(seed=0, start=0, stop=12, size=5)
+    >>> bool((order(seed=0, start=7, stop=12, size=5) == whole[7:]).all())
+    True
+    """
+    if size < 1:
+        raise InputError(f"no examples to put in order: size is {size}, at least 1")
+    # Python integers, as those of NumPy would overflow beside 64-bit constants.
+    seed, start, stop, size = int(seed), int(start), int(stop), int(size)
+    result = np.empty(max(stop - start, 0), np.int32 if size < 2**31 else np.int64)
+    for begin in range(0, len(result), _CHUNK):
+        piece = result[begin : begin + _CHUNK]
+        piece[:] = _permuted(seed, start + begin, len(piece), size)
+    return result
+
+
+def indices(
+    seeds: Sequence[int], start: int, stop: int, batch: int, size: int
+) -> np.ndarray:
+    """Returns the batches of steps `start` to `stop - 1`, for each of several seeds.
+
+    Step t of a seed takes positions t * batch to (t + 1) * batch - 1 of its stream, so
+    batches run on across the border of two epochs, and no example is ever left out.
+
+    Args:
+      seeds: S seeds, at least 1; equal ones share their batches, computed once.
+      start: the first step, from 0.
+      stop: one past the last step.
+      batch: examples in a batch, at least 1.
+      size: examples in the data, at least 1.
+
+    Returns:
+      Integers in `range(size)`, [stop - start, S, batch], of the type of `order`. For
+      one seed alone, `indices([seed], ...)[:, 0]` is [stop - start, batch].
+
+    Raises:
+      InputError: `batch` or `size` is below 1.
+
+    >>> indices([0, 1, 0], start=10, stop=14, batch=2, size=5).shape
+    (4, 3, 2)
+    """
+    if batch < 1:
+        raise InputError(f"a batch holds at least 1 example, not {batch}")
+    streams = {
+        seed: order(seed, start * batch, stop * batch, size).reshape(-1, batch)
+        for seed in dict.fromkeys(seeds)
+    }
+    return np.stack([streams[seed] for seed in seeds], axis=1)  # [steps, S, batch]
+
+
+def _permuted(seed: int, start: int, count: int, size: int) -> np.ndarray:
+    """Returns the examples at `count` positions from `start`, uint64 [count]."""
+    first_epoch, first_place = divmod(start, size)
+    epochs, places = np.divmod(first_place + np.arange(count), size)
+    root = _mixed(np.array([(seed + _GOLDEN) % _WORD], np.uint64))
+    since_first = epochs.astype(np.uint64) + np.uint64(first_epoch % _WORD)
+    keys = _mixed(root + since_first * _GOLDEN)
+    half = max(_SMALLEST_HALF, ((size - 1).bit_length() + 1) // 2)
+    values = _enciphered(places.astype(np.uint64), keys, half)
+    while (outside := np.flatnonzero(values >= size)).size:
+        values[outside] = _enciphered(values[outside], keys[outside], half)
+    return values
+
+
+def _enciphered(values: np.ndarray, keys: np.ndarray, half: int) -> np.ndarray:
+    """Permutes `range(4 ** half)` by a Feistel network, elementwise by key."""
+    mask = np.uint64(2**half - 1)
+    left, right = values >> np.uint64(half), values & mask
+    for turn in range(_ROUNDS):
+        scrambled = _mixed(right + keys + np.uint64(turn * _GOLDEN % _WORD))
+        left, right = right, left ^ (scrambled & mask)
+    return (left << np.uint64(half)) | right
+
+
+def _mixed(values: np.ndarray) -> np.ndarray:
+    """The finaliser of splitmix64: every bit of the result depends on every bit."""
+    values = (values ^ (values >> 30)) * 0xBF58476D1CE4E5B9
+    values = (values ^ (values >> 27)) * 0x94D049BB133111EB
+    return values ^ (values >> 31)

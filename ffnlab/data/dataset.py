@@ -1,0 +1,263 @@
+"""A data set split three ways, and what every source of one has in common."""
+
+import dataclasses
+
+import numpy as np
+
+from ffnlab.data.batches import order
+from ffnlab.data.files import SHOWN
+from ffnlab.errors import InputError
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A data set split three ways: to learn from, to choose by, to report on.
+
+    Attributes:
+      name: what the data set is called.
+      train: the examples to learn from. Every statistic that prepared the data, such
+        as a mean or a list of categories, was taken from these alone.
+      valid: the examples to stop, tune and choose by.
+      test: the examples to report on, once.
+      task: `classes`, `values` (regression) or `bytes` (the next byte of a text).
+      features: the width F of x, in columns; for bytes, the length of the context.
+      classes: the number of classes K; 256 for bytes, 1 for values.
+      about: facts for a report, ready for JSON: sizes, source, class names.
+
+    A split of a table is {"x": float32 [N, F], "y": int32 [N]}, y being float32 for
+    values. A split of a text is {"text": uint8 [bytes], "ends": int32 [N], "offsets":
+    int32 [F]}: example i predicts byte ends[i] from those at ends[i] + offsets.
+
+    >>> data = {"x": np.zeros((4, 2), np.float32), "y": np.arange(4, dtype=np.int32)}
+    >>> Dataset("toy", data, data, data, "classes", 2, 4, {}).features
+    2
+    """
+
+    name: str
+    train: Arrays
+    valid: Arrays
+    test: Arrays
+    task: str
+    features: int
+    classes: int
+    about: dict
+
+
+def size(split: Arrays) -> int:
+    """Returns the number of examples N of a split.
+
+    Args:
+      split: arrays as `Dataset` holds them, of NumPy or JAX.
+
+    >>> size({"x": np.zeros((4, 2)), "y": np.zeros(4)})
+    4
+    """
+    return split["ends" if "ends" in split else "y"].shape[0]
+
+
+def take(split: Arrays, index: np.ndarray) -> Arrays:
+    """Returns the examples at `index`, as a model is given them.
+
+    Plain indexing only, so arrays of JAX work as well, inside `jax.jit` too.
+
+    Args:
+      split: arrays as `Dataset` holds them. Under `jax.jit` they are JAX arrays: a
+        traced index cannot index an array of NumPy.
+      index: integers in `range(size(split))`, of any shape [...].
+
+    Returns:
+      For a table x, float32 [..., F], and y, int32 [...] (float32 for values); for a
+      text x, int32 [..., F], the bytes before, the last one nearest, and y, int32
+      [...], the byte to predict.
+
+    >>> text = np.frombuffer(b"to be", np.uint8)
+    >>> ends, offsets = np.array([2, 3, 4]), np.array([-2, -1])
+    >>> batch = take({"text": text, "ends": ends, "offsets": offsets}, np.array([2]))
+    >>> bytes(batch["x"][0].tolist()), chr(batch["y"][0])
+    (b' b', 'e')
+    """
+    if "ends" not in split:
+        return {name: array[index] for name, array in split.items()}
+    ends = split["ends"][index]  # [...]
+    offsets = split["offsets"].reshape((1,) * ends.ndim + (-1,))  # [..., F]
+    context = split["text"][ends[..., None] + offsets]  # [..., F]
+    return {"x": context.astype("int32"), "y": split["text"][ends].astype("int32")}
+
+
+def thin(split: Arrays, most: int) -> Arrays:
+    """Returns a split with at most `most` of its examples, evenly spread over it.
+
+    Args:
+      split: arrays as `Dataset` holds them.
+      most: how many examples to keep, at least 1.
+
+    >>> data = {"x": np.arange(10.0).reshape(5, 2), "y": np.arange(5)}
+    >>> thin(data, 3)["y"].tolist()
+    [0, 2, 4]
+    """
+    count = size(split)
+    if count <= most:
+        return split
+    index = np.linspace(0, count - 1, most).round().astype(np.int64)
+    rows = ("ends",) if "ends" in split else tuple(split)
+    return split | {name: split[name][index] for name in rows}
+
+
+def split_rows(
+    source: str, seed: int, labels: np.ndarray, names: list[str]
+) -> dict[str, np.ndarray]:
+    """Divides rows 60/20/20, class by class, every class in all three parts.
+
+    Args:
+      source: the file or data set, for the error.
+      seed: any integer; the split depends on it and on `labels` alone.
+      labels: the class of each row, integers in `range(len(names))`, [N]; all 0 where
+        there are values instead.
+      names: the K class names.
+
+    Returns:
+      The row numbers, ascending, of `train`, `valid` and `test`.
+
+    Raises:
+      InputError: a class has fewer than 3 rows.
+
+    >>> {part: len(rows) for part, rows in
+    ...  split_rows("toy", 0, np.zeros(10, int), ["all"]).items()}
+    {'train': 6, 'valid': 2, 'test': 2}
+    """
+    counts = np.bincount(labels, minlength=len(names))
+    if counts.min() < 3:
+        small = np.flatnonzero(counts < 3)
+        few = [f"{names[k]:.40} ({counts[k]})" for k in small[:SHOWN]]
+        few += [f"{len(small) - SHOWN} more"] if len(small) > SHOWN else []
+        what = "at least 3 each are needed, one for each of train, valid and test"
+        raise InputError(f"{source}: too few examples of {', '.join(few)}: {what}")
+    # Epoch -1 of the stream: training begins at epoch 0 and so never meets this order.
+    shuffled = order(seed, -len(labels), 0, len(labels))  # [N]
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]  # [N]
+    parts = {"train": [], "valid": [], "test": []}
+    for rows in np.split(by_class, np.cumsum(counts)[:-1]):
+        held = max(1, round(0.2 * len(rows)))
+        parts["valid"].append(rows[:held])
+        parts["test"].append(rows[held : 2 * held])
+        parts["train"].append(rows[2 * held :])
+    return {part: np.sort(np.concatenate(rows)) for part, rows in parts.items()}
+
+
+def standardise(parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Shifts and scales each feature by its mean and deviation in training.
+
+    Args:
+      parts: numbers [N, F] of `train`, `valid` and `test`.
+
+    Returns:
+      The same parts in float32. A feature that is constant in training says nothing
+      there, and is 0 in every part: its scale is unknown, so a first new value in the
+      others would reach the model unscaled.
+
+    >>> parts = {"train": np.array([[1., 5.], [3., 5.]]), "test": np.array([[5., 9.]])}
+    >>> {part: x.tolist() for part, x in standardise(parts).items()}
+    {'train': [[-1.0, 0.0], [1.0, 0.0]], 'test': [[3.0, 0.0]]}
+    """
+    train = parts["train"].astype(np.float64)
+    mean, scale = train.mean(axis=0), train.std(axis=0)  # [F], [F]
+    # Rounding makes the deviation of equal numbers a little more than 0, and that of
+    # the tiniest numbers 0, so each test finds what the other misses.
+    scale[(np.ptp(train, axis=0) == 0) | (scale == 0)] = np.inf
+    with np.errstate(over="ignore"):  # `table` refuses what overflows
+        return {p: ((x - mean) / scale).astype(np.float32) for p, x in parts.items()}
+
+
+def standardise_target(
+    source: str, y: dict[str, np.ndarray]
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Gives values to predict the mean 0 and the deviation 1 they lack in training.
+
+    Args:
+      source: the file, for the error.
+      y: the values of `train`, `valid` and `test`, [N].
+
+    Returns:
+      The same parts in float64; the `mean` and `standard_deviation` that undo it.
+
+    Raises:
+      InputError: all training values are equal.
+
+    >>> parts, facts = standardise_target("toy", {"train": np.array([1.0, 3.0])})
+    >>> parts["train"].tolist(), facts
+    ([-1.0, 1.0], {'mean': 2.0, 'standard_deviation': 1.0})
+    """
+    train = y["train"].astype(np.float64)
+    mean, deviation = train.mean(), train.std()
+    if np.ptp(train) == 0 or deviation == 0:
+        raise InputError(f"{source}: every training target is {train[0]}")
+    facts = {"mean": float(mean), "standard_deviation": float(deviation)}
+    return {part: (values - mean) / deviation for part, values in y.items()}, facts
+
+
+def table(
+    name: str,
+    task: str,
+    classes: int,
+    x: dict[str, np.ndarray],
+    y: dict[str, np.ndarray],
+    about: dict,
+) -> Dataset:
+    """Puts the prepared parts of a table together, and counts what a report needs.
+
+    Args:
+      name: what the data set is called.
+      task: `classes` or `values`.
+      classes: K; 1 for values.
+      x: the features of `train`, `valid` and `test`, [N, F].
+      y: their targets, [N].
+      about: facts to keep. `sizes` is added, and `repeated`: how many validation and
+        test examples have the very features of some training example, so that a
+        reader can judge how much of a score is memory.
+
+    Returns:
+      The data set, in the types `Dataset` documents.
+
+    Raises:
+      InputError: a held-out number lies so far from those in training that float32
+        cannot hold it.
+
+    >>> parts = {part: np.eye(2) for part in ("train", "valid", "test")}
+    >>> labels = {part: np.arange(2) for part in parts}
+    >>> table("toy", "classes", 2, parts, labels, {}).about["repeated"]
+    {'valid': 2, 'test': 2}
+    """
+    kind = np.float32 if task == "values" else np.int32
+    with np.errstate(over="ignore"):  # said below, in words
+        splits = {
+            part: {"x": x[part].astype(np.float32), "y": y[part].astype(kind)}
+            for part in ("train", "valid", "test")
+        }
+    for part, split in splits.items():
+        if not all(np.isfinite(array).all() for array in split.values()):
+            what = "numbers too far from those in training for float32"
+            raise InputError(f"{name}: {part} has {what}")
+    about = {
+        **about,
+        "sizes": {part: size(split) for part, split in splits.items()},
+        "repeated": _repeated({part: split["x"] for part, split in splits.items()}),
+    }
+    return Dataset(
+        name,
+        **splits,
+        task=task,
+        features=splits["train"]["x"].shape[1],
+        classes=classes,
+        about=about,
+    )
+
+
+def _repeated(x: dict[str, np.ndarray]) -> dict[str, int]:
+    """Counts the rows of `valid` and `test` that equal a row of `train`."""
+    seen = {hash(row.tobytes()) for row in x["train"]}
+    return {
+        part: sum(hash(row.tobytes()) in seen for row in x[part])
+        for part in ("valid", "test")
+    }

@@ -1,0 +1,262 @@
+"""CSV and TSV files: typed columns, and features fitted on the training part alone."""
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ffnlab.data.dataset import Dataset, split_rows, standardise_target, table
+from ffnlab.data.delimited import read_rows
+from ffnlab.data.files import stop_at
+from ffnlab.errors import InputError, choose
+
+if TYPE_CHECKING:
+    from sklearn.compose import ColumnTransformer
+
+MISSING = ("", "NA", "N/A", "nan", "NaN", "null", "None", "?")
+TEXT_ALLOWED = 0.05  # of a column of numbers: so little text is a slip, not a category
+INTEGER_CLASSES = 20  # distinct integers in a target before it counts as a quantity
+RARE = 2  # training rows; a category with fewer joins the others that are rare
+CATEGORIES = 32  # one-hot features of a column, at most; the rarest share one
+CLIPPED = (0.5, 99.5)  # percentiles in training at which numbers are cut off
+
+_NUMBER = re.compile(
+    r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?", re.ASCII | re.IGNORECASE
+)
+
+
+def read_csv(
+    path: str | Path, target: str, seed: int = 0, task: str = "auto"
+) -> Dataset:
+    """Reads a CSV or TSV file with a header into standardised features and a target.
+
+    The rows are split 60/20/20 by `split_rows`, class by class. A column is numeric
+    where at least 95% of what it holds are numbers (text in it is then an error), and
+    otherwise categorical. What follows is fitted on the training rows alone:
+
+    - Numbers are cut off at the 0.5 and 99.5 percentiles; where those two are equal,
+      as in a column with few values that are not 0, at the minimum and maximum. A
+      missing one becomes the median, beside an indicator feature. Then each column
+      gets mean 0 and deviation 1.
+    - Categories become one-hot features, missing being one of them. Those in fewer
+      than 2 training rows, or beyond the 32 most frequent, share one. A category that
+      training has not seen is 0 in all.
+    - A feature that is constant in training is left out; so are columns of
+      identifiers or free text, whose every category is rare.
+
+    Args:
+      path: the file. The delimiter is found by `read_rows`; missing fields are empty,
+        NA, N/A, nan, NaN, null, None or ?.
+      target: the name of the column to predict.
+      seed: of the split, any integer.
+      task: `classes`; `values`, the target then standardised; or `auto`: classes if
+        the target holds text or at most 20 distinct integers.
+
+    Returns:
+      The data set. Its `about` holds the class names or the target's mean and standard
+      deviation, the feature names, and for each column how many fields were missing
+      and how many numbers were cut off, and where.
+
+    Raises:
+      InputError: the file cannot be used; up to 20 problems, each with its line.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "tea.csv"
+    ...     rows = [f"{i},{'green' if i % 2 else 'black'}" for i in range(20)]
+    ...     _ = path.write_text("minutes,kind\\n" + "\\n".join(rows))
+    ...     tea = read_csv(path, target="kind")
+    >>> tea.about["class_names"], tea.train["x"].shape
+    (['black', 'green'], (12, 1))
+    """
+    choose("task", task, ("auto", "classes", "values"))
+    names, lines, rows, problems = read_rows(path, target)
+    cells = np.array(rows, dtype=object).reshape(len(rows), len(names))  # [N, C]
+    columns = {name: _column(name, cells[:, c]) for c, name in enumerate(names)}
+    wanted = columns.pop(target)
+    task = _task_of(wanted) if task == "auto" else task
+    for column in columns.values():
+        if column.numeric:
+            problems += column.problems(lines)
+    problems += _target_problems(wanted, task, lines)
+    stop_at(path, problems)
+    return _prepared(Path(path), seed, task, list(columns.values()), wanted)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Column:
+    """One column as it stands in the file: N cells, and what each of them is."""
+
+    name: str
+    cells: np.ndarray  # str [N]
+    values: np.ndarray  # float64 [N], NaN where there is no number
+    missing: np.ndarray  # bool [N]
+    text: np.ndarray  # bool [N]
+
+    @property
+    def numeric(self) -> bool:
+        """Whether nearly all that is there are numbers.
+
+        All rows decide, not those of training: a file is in order or not whatever the
+        seed, and a column's type is no statistic of its values.
+        """
+        return bool(self.text.sum() <= TEXT_ALLOWED * (~self.missing).sum())
+
+    def problems(self, lines: list[int]) -> list[tuple[int, str]]:
+        """Returns what forbids to read the column as numbers, with its lines."""
+        found = [
+            (lines[row], f"text in a numeric column: {self.name!r} is {cell[:60]!r}")
+            for row, cell in zip(
+                np.flatnonzero(self.text), self.cells[self.text], strict=True
+            )
+        ]
+        largest = np.finfo(np.float32).max
+        for row in np.flatnonzero(np.abs(self.values) > largest):
+            what = f"not a finite 32-bit number: {self.name!r} is {self.cells[row]!r}"
+            found.append((lines[row], what))
+        return found
+
+
+def _column(name: str, cells: np.ndarray) -> _Column:
+    """Parses the cells of a column, str [N]."""
+    values = np.array(
+        [float(cell) if _NUMBER.fullmatch(cell) else np.nan for cell in cells]
+    )
+    missing = np.isin(cells, MISSING)
+    return _Column(name, cells, values, missing, np.isnan(values) & ~missing)
+
+
+def _task_of(target: _Column) -> str:
+    """Returns the task a target suggests: classes if text, or a few whole numbers."""
+    numbers = np.unique(target.values[~np.isnan(target.values)])
+    few = len(numbers) <= INTEGER_CLASSES and bool((numbers == np.trunc(numbers)).all())
+    return "classes" if few or not target.numeric else "values"
+
+
+def _target_problems(
+    target: _Column, task: str, lines: list[int]
+) -> list[tuple[int, str]]:
+    """Returns the missing targets and, for values, those that are no numbers."""
+    missing = [
+        (lines[row], f"no target: {target.name!r} is {target.cells[row]!r}")
+        for row in np.flatnonzero(target.missing)
+    ]
+    return missing + (target.problems(lines) if task == "values" else [])
+
+
+def _classes(source: str, target: _Column) -> tuple[np.ndarray, list[str]]:
+    """Returns the class of each row and the class names, numbers in their order."""
+    if target.text.any():
+        names, labels = np.unique(target.cells, return_inverse=True)
+        names = names.tolist()
+    else:
+        numbers, labels = np.unique(target.values, return_inverse=True)
+        names = [np.format_float_positional(number, trim="-") for number in numbers]
+    if len(names) == 1:
+        raise InputError(f"{source}: the target {target.name!r} is always {names[0]!r}")
+    return labels, names
+
+
+def _prepared(
+    path: Path, seed: int, task: str, columns: list[_Column], target: _Column
+) -> Dataset:
+    """Splits the rows, then fits features and target on the training part."""
+    source, values = str(path), target.values
+    labels, names = np.zeros(len(values), int), ["the target"]
+    if task == "classes":
+        labels, names = _classes(source, target)
+    parts = split_rows(source, seed, labels, names)
+    x, about = _features(source, columns, parts["train"])
+    about |= {"source": source, "seed": seed}
+    if task == "classes":
+        y = {part: labels[rows] for part, rows in parts.items()}
+        about["target"] = {"name": target.name}
+        about["class_names"] = names
+    else:
+        y = {part: values[rows] for part, rows in parts.items()}
+        y, facts = standardise_target(source, y)
+        about["target"] = {"name": target.name, **facts}
+    x = {part: x[rows] for part, rows in parts.items()}
+    return table(path.stem, task, len(names), x, y, about)
+
+
+def _features(
+    source: str, columns: list[_Column], train: np.ndarray
+) -> tuple[np.ndarray, dict]:
+    """Returns the features of all rows, float32 [N, F], fitted on rows `train`."""
+    facts, prepared = {}, []
+    for column in columns:
+        prepare = _clipped if column.numeric else _labelled
+        cells, facts[column.name] = prepare(column, train)
+        prepared.append(cells)
+    cells = np.stack(prepared, axis=1)  # [N, C]
+    numeric = [c for c, column in enumerate(columns) if column.numeric]
+    other = [c for c, column in enumerate(columns) if not column.numeric]
+    encoder = _encoder(numeric, other).fit(cells[train])
+    x = encoder.transform(cells).astype(np.float32)  # [N, F]
+    varies = np.ptp(x[train], axis=0) > 0
+    if not varies.any():
+        raise InputError(f"{source}: every feature is constant in the training rows")
+    names = encoder.get_feature_names_out([column.name for column in columns])
+    kept = [name for name, keep in zip(names, varies, strict=True) if keep]
+    return x[:, varies], {"columns": facts, "feature_names": kept}
+
+
+def _clipped(column: _Column, train: np.ndarray) -> tuple[np.ndarray, dict]:
+    """Returns a column's numbers, cut off where training ends, and what was done."""
+    facts = {"kind": "numbers", "missing": int(column.missing.sum())}
+    known = column.values[train][~column.missing[train]]
+    if not len(known):
+        return np.full(len(column.values), np.nan, object), facts
+    low, high = np.percentile(known, CLIPPED)
+    if low == high:  # as in a column of zeros and a few counts: keep what it says
+        low, high = known.min(), known.max()
+    values = np.clip(column.values, low, high)
+    facts |= {
+        "median": float(np.median(known)),
+        "lowest": float(low),
+        "highest": float(high),
+        "clipped": int(((column.values < low) | (column.values > high)).sum()),
+    }
+    return values.astype(object), facts
+
+
+def _labelled(column: _Column, train: np.ndarray) -> tuple[np.ndarray, dict]:
+    """Returns a column's categories, missing being one, and what they are."""
+    labels = np.where(column.missing, "missing", column.cells)
+    facts = {
+        "kind": "categories",
+        "missing": int(column.missing.sum()),
+        "seen_in_training": len(np.unique(labels[train])),
+    }
+    return labels, facts
+
+
+def _encoder(numeric: list[int], categorical: list[int]) -> "ColumnTransformer":
+    """Returns the unfitted scikit-learn transformer of cells [N, C] to features."""
+    from sklearn.compose import ColumnTransformer
+    from sklearn.impute import MissingIndicator, SimpleImputer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    scaled = make_pipeline(
+        SimpleImputer(strategy="median", keep_empty_features=True), StandardScaler()
+    )
+    # Unscaled, as one-hot features are: a rare indicator would otherwise be huge.
+    indicator = MissingIndicator(features="missing-only", error_on_new=False)
+    one_hot = OneHotEncoder(
+        handle_unknown="ignore",
+        min_frequency=RARE,
+        max_categories=CATEGORIES,
+        sparse_output=False,
+    )
+    return ColumnTransformer(
+        [
+            ("number", scaled, numeric),
+            ("missing", indicator, numeric),
+            ("category", one_hot, categorical),
+        ],
+        sparse_threshold=0,
+    )

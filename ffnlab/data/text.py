@@ -1,0 +1,133 @@
+"""Text as bytes, for a feed-forward language model: Python's own standard library."""
+
+import hashlib
+import os
+import platform
+import sysconfig
+from pathlib import Path
+
+import numpy as np
+
+from ffnlab.data.dataset import Arrays, Dataset
+from ffnlab.errors import InputError
+
+# Not the library itself: what is installed beside it, and its tests.
+_SKIPPED = {
+    "__pycache__",
+    "dist-packages",
+    "idle_test",
+    "site-packages",
+    "test",
+    "tests",
+}
+_MACHINE_MADE = ("config-", "_sysconfigdata")  # these differ from one build to another
+
+
+def python_source(
+    seed: int = 0, context: int = 32, limit: int | None = None
+) -> Dataset:
+    """Loads the source text of the running Python's standard library, byte by byte.
+
+    Each byte of a file is to be predicted from the `context` bytes before it, zeros
+    standing before the first. Files with the same content count once. They are split
+    80/10/10, file by file, by a hash of the seed and their path, so that a file keeps
+    its part when others come or go, and no window reaches over two files.
+
+    Args:
+      seed: of the split, any integer.
+      context: the bytes F a prediction is made from, at least 1.
+      limit: how many files at most, the first by path; none means all.
+
+    Returns:
+      The data set, of task `bytes` and 256 classes. Its `about` holds the SHA-256 of
+      the corpus, the Python version, and the files and bytes of each part.
+
+    Raises:
+      InputError: `context` or `limit` is below 1, or this Python has no source files,
+        or too few for each part to get one.
+
+    Source: Bengio, Ducharme, Vincent and Jauvin 2003, "A Neural Probabilistic Language
+    Model", section 2, with bytes for words.
+
+    >>> source = python_source(limit=40)
+    >>> source.features, source.classes, source.train["text"].dtype
+    (32, 256, dtype('uint8'))
+    """
+    if context < 1:
+        raise InputError(f"context: expected at least 1 byte, got {context}")
+    if limit is not None and limit < 1:
+        raise InputError(f"limit: expected at least 1 file, got {limit}")
+    files = _distinct_files(Path(sysconfig.get_paths()["stdlib"]), limit)
+    parts = {"train": {}, "valid": {}, "test": {}}
+    for name, text in files.items():
+        parts[_part(seed, name)][name] = text
+    if not all(parts.values()):
+        what = f"{len(files)} source files do not fill train, valid and test"
+        raise InputError(f"bytes: {what}; take more files or another seed")
+    about = {
+        "source": "the Python standard library",
+        "python": platform.python_version(),
+        "seed": seed,
+        "sha256": _fingerprint(files),
+        "files": {part: len(texts) for part, texts in parts.items()},
+        "sizes": {part: sum(map(len, texts.values())) for part, texts in parts.items()},
+    }
+    splits = {
+        part: _windows(list(texts.values()), context) for part, texts in parts.items()
+    }
+    return Dataset(
+        "bytes", **splits, task="bytes", features=context, classes=256, about=about
+    )
+
+
+def _distinct_files(root: Path, limit: int | None) -> dict[str, bytes]:
+    """Returns the library's source files by path, the first of those that are equal."""
+    names = []
+    for folder, subfolders, files in os.walk(root):
+        subfolders[:] = [
+            name
+            for name in subfolders
+            if name not in _SKIPPED and not name.startswith(_MACHINE_MADE)
+        ]
+        names += [
+            (Path(folder) / name).relative_to(root).as_posix()
+            for name in files
+            if name.endswith(".py")
+            and not name.startswith(_MACHINE_MADE)
+            and Path(folder, name).is_file()  # a distribution may leave dangling links
+        ]
+    distinct = {}  # content to path: the first path wins
+    for name in sorted(names)[:limit]:
+        distinct.setdefault((root / name).read_bytes(), name)
+    distinct.pop(b"", None)  # an empty file has no byte to predict
+    return {name: text for text, name in distinct.items()}
+
+
+def _part(seed: int, name: str) -> str:
+    """Returns the part a file belongs to: of ten, eight train, one valid, one test."""
+    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    tenth = int.from_bytes(digest[:8], "big") % 10
+    return {8: "valid", 9: "test"}.get(tenth, "train")
+
+
+def _fingerprint(files: dict[str, bytes]) -> str:
+    """Returns the SHA-256 over each file's path, length and content, in their order."""
+    digest = hashlib.sha256()
+    for name, text in files.items():
+        digest.update(f"{name}\0{len(text)}\0".encode())
+        digest.update(text)
+    return digest.hexdigest()
+
+
+def _windows(texts: list[bytes], context: int) -> Arrays:
+    """Returns a split: `context` zeros before each text, and where real bytes are."""
+    padding = bytes(context)
+    text = np.frombuffer(b"".join(padding + text for text in texts), np.uint8)
+    real = np.concatenate(
+        [np.repeat([False, True], [context, len(text)]) for text in texts]
+    )
+    return {
+        "text": text,
+        "ends": np.flatnonzero(real).astype(np.int32),
+        "offsets": np.arange(-context, 0, dtype=np.int32),
+    }

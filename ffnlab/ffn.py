@@ -1,0 +1,388 @@
+"""Feed-forward blocks: their equations, and the module that owns their arrays.
+
+Plain blocks compute `down(σ(up(x)))`, gated ones `down(σ(gate(x)) ⊙ up(x))`; the
+gate is the activated half. An equation is a pure function of arrays. `FeedForward` is
+the NNX module that owns the arrays of any of them and adds bias, norm, dropout and
+residual. A new block is one equation and one row of `BLOCKS`.
+
+    config = BlockConfig("swiglu", features=64, hidden=128, norm="pre")
+    block = FeedForward(config, rngs=nnx.Rngs(0))
+    y, aux = block(x)  # [..., 64], {"hidden": [..., 128]}
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ffnlab import activations
+from ffnlab.dropout import dropout
+from ffnlab.errors import InputError, choose
+from ffnlab.types import Array, Key
+
+Weights = dict[str, Array]
+Elementwise = Callable[[Array], Array]
+Aux = dict[str, Array]
+
+INITIALIZERS: dict[str, Callable[..., Array]] = {
+    "zeros": nnx.initializers.zeros,
+    "normal": nnx.initializers.normal(0.02),
+    "uniform": nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+    "xavier": nnx.initializers.xavier_uniform(),
+    "xavier_normal": nnx.initializers.xavier_normal(),
+    "he": nnx.initializers.he_normal(),
+    "he_uniform": nnx.initializers.he_uniform(),
+    "lecun": nnx.initializers.lecun_normal(),
+    "lecun_uniform": nnx.initializers.lecun_uniform(),
+    "orthogonal": nnx.initializers.orthogonal(),
+}
+
+NORMS: dict[str, Callable[..., nnx.Module]] = {
+    # The fast variance E[x²] − E[x]² cancels in float32 when the mean is large.
+    "layer": functools.partial(nnx.LayerNorm, use_fast_variance=False),
+    "rms": functools.partial(nnx.RMSNorm, use_fast_variance=False),
+}
+
+PLACES = ("none", "pre", "post", "hidden", "sandwich")
+
+
+def dense(x: Array, weights: Weights) -> Array:
+    """Returns `x @ kernel + bias`.
+
+    Args:
+      x: `[..., D]`.
+      weights: `kernel` `[D, H]` and, if there is one, `bias` `[H]`.
+
+    >>> kernel = jnp.array([[1.0, 4.0], [2.0, 5.0], [3.0, 6.0]])
+    >>> dense(jnp.array([1.0, 2, 3]), {"kernel": kernel, "bias": jnp.array([0.0, 1])})
+    Array([14., 33.], dtype=float32)
+    """
+    y = x @ weights["kernel"]  # [..., H]
+    if "bias" not in weights:
+        return y
+    return y + weights["bias"].reshape((1,) * (y.ndim - 1) + (-1,))
+
+
+def _finish(
+    combine: Callable[..., Array],
+    inputs: tuple[Array, ...],
+    down: Weights,
+    between: Elementwise | None,
+) -> tuple[Array, Aux]:
+    """Combines the projected inputs and projects down, keeping only the inputs.
+
+    The backward pass computes the hidden units again from `inputs`: a few elementwise
+    operations instead of an array each. The inner checkpoint keeps XLA from saving the
+    activation's slope where it merges both passes (`benchmarks/ffn.py` has the bytes).
+    """
+    combine = jax.checkpoint(combine)
+
+    @jax.checkpoint
+    def finish(down: Weights, *inputs: Array) -> tuple[Array, Array]:
+        hidden = combine(*inputs)  # [..., H]
+        if between is not None:
+            hidden = between(hidden)
+        return dense(hidden, down), hidden
+
+    y, hidden = finish(down, *inputs)
+    return y, {"hidden": hidden}
+
+
+def mlp(
+    x: Array,
+    up: Weights,
+    down: Weights,
+    *,
+    activation: Elementwise = jax.nn.relu,
+    between: Elementwise | None = None,
+) -> tuple[Array, Aux]:
+    """The plain block `down(σ(up(x)))`.
+
+    Args:
+      x: `[..., D]`.
+      up: weights `[D, H]`.
+      down: weights `[H, D]`.
+      activation: σ, elementwise.
+      between: what is done to the hidden units before `down` (dropout, norm).
+
+    Returns:
+      `y` `[..., D]` and `{"hidden": [..., H]}`.
+
+    Source: Vaswani et al. 2017, equation 2.
+
+    >>> eye = {"kernel": jnp.eye(2)}
+    >>> y, aux = mlp(jnp.array([-1.0, 2.0]), eye, eye)
+    >>> y
+    Array([0., 2.], dtype=float32)
+    """
+    return _finish(activation, (dense(x, up),), down, between)
+
+
+def glu(
+    x: Array,
+    gate: Weights,
+    up: Weights,
+    down: Weights,
+    *,
+    activation: Elementwise = jax.nn.sigmoid,
+    between: Elementwise | None = None,
+) -> tuple[Array, Aux]:
+    """The gated block `down(σ(gate(x)) ⊙ up(x))`.
+
+    Args:
+      x: `[..., D]`.
+      gate: weights `[D, H]` of the half that is activated.
+      up: weights `[D, H]` of the half that stays linear.
+      down: weights `[H, D]`.
+      activation: σ, elementwise: sigmoid is GLU, identity bilinear, silu SwiGLU.
+      between: what is done to the hidden units before `down` (dropout, norm).
+
+    Returns:
+      `y` `[..., D]` and `{"hidden": [..., H]}`.
+
+    Source: Dauphin et al. 2017; Shazeer 2020, equations 5 and 6.
+
+    >>> eye = {"kernel": jnp.eye(2)}
+    >>> y, aux = glu(jnp.array([-1.0, 2.0]), eye, eye, eye, activation=jax.nn.relu)
+    >>> y
+    Array([0., 4.], dtype=float32)
+    """
+
+    def combine(gate: Array, up: Array) -> Array:
+        return activation(gate) * up
+
+    return _finish(combine, (dense(x, gate), dense(x, up)), down, between)
+
+
+class Block(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+      equation: `equation(x, *inputs, down, activation=..., between=...) -> (y, aux)`.
+      inputs: the names of the projections into the hidden width, in order.
+      activation: the activation it is named for, or its default.
+      fixed: whether the name stands for that activation alone.
+    """
+
+    equation: Callable[..., tuple[Array, Aux]]
+    inputs: tuple[str, ...]
+    activation: str
+    fixed: bool = True
+
+
+BLOCKS: dict[str, Block] = {
+    "mlp": Block(mlp, ("up",), "relu", fixed=False),
+    "glu": Block(glu, ("gate", "up"), "sigmoid", fixed=False),
+    "bilinear": Block(glu, ("gate", "up"), "identity"),
+    "reglu": Block(glu, ("gate", "up"), "relu"),
+    "geglu": Block(glu, ("gate", "up"), "gelu"),
+    "swiglu": Block(glu, ("gate", "up"), "silu"),
+    "miglu": Block(glu, ("gate", "up"), "mish"),
+}
+
+
+def parse(name: str) -> tuple[str, str]:
+    """Returns the block and the activation that a name such as `mlp:gelu` stands for.
+
+    Args:
+      name: a key of `BLOCKS`, or `mlp` or `glu` with `:` and an activation.
+
+    Raises:
+      InputError: no such block or activation, or the block's name fixes another one.
+
+    >>> parse("swiglu"), parse("mlp:gelu")
+    (('swiglu', 'silu'), ('mlp', 'gelu'))
+    """
+    kind, _, activation = name.partition(":")
+    row = BLOCKS[choose("block", kind, BLOCKS)]
+    activation = activation or row.activation
+    choose("activation", activation, activations.ACTIVATIONS)
+    if row.fixed and activation != row.activation:
+        raise InputError(
+            f"block {name!r}: {kind} is glu with {row.activation}; "
+            f"write glu:{activation}"
+        )
+    return kind, activation
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockConfig:
+    """What a feed-forward block is made of.
+
+    Attributes:
+      kind: a key of `BLOCKS`, or one with its activation, such as `mlp:gelu`.
+      features: model width D.
+      hidden: hidden width H.
+      bias: whether every projection has a bias.
+      dropout: the rate at which hidden units are dropped in training, in [0, 1).
+      norm: where to normalise: `none`; `pre` x + f(N(x)); `post` N(x + f(x));
+        `hidden` between the activation and `down`; `sandwich` x + N(f(N(x))).
+      norm_kind: `layer` or `rms`.
+      epsilon: what the norm adds to the variance (BERT uses 1e-12).
+      initializer: a key of `INITIALIZERS`, for the kernels; biases start at 0.
+      residual: whether x is added.
+      residual_scale: what f(x) is multiplied by before x is added.
+
+    Raises:
+      InputError: a value is out of its range or a name unknown.
+    """
+
+    kind: str = "mlp"
+    features: int = 64
+    hidden: int = 256
+    bias: bool = True
+    dropout: float = 0.0
+    norm: Literal["none", "pre", "post", "hidden", "sandwich"] = "pre"
+    norm_kind: Literal["layer", "rms"] = "layer"
+    epsilon: float = 1e-6
+    initializer: str = "lecun"
+    residual: bool = True
+    residual_scale: float = 1.0
+
+    def __post_init__(self):
+        parse(self.kind)
+        choose("norm", self.norm, PLACES)
+        choose("norm_kind", self.norm_kind, NORMS)
+        choose("initializer", self.initializer, INITIALIZERS)
+        if min(self.features, self.hidden) < 1:
+            raise InputError(
+                f"features={self.features} and hidden={self.hidden} must be at least 1"
+            )
+        if not 0.0 <= self.dropout < 1.0:
+            raise InputError(f"dropout={self.dropout} must be in [0, 1)")
+        if not 0.0 < self.epsilon < 1.0:
+            raise InputError(f"epsilon={self.epsilon} must be in (0, 1)")
+
+    @property
+    def block(self) -> Block:
+        """The row of `BLOCKS`."""
+        return BLOCKS[parse(self.kind)[0]]
+
+    @property
+    def activation(self) -> activations.Activation:
+        """The row of `ACTIVATIONS`."""
+        return activations.get(parse(self.kind)[1])
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the block learns."""
+        width, hidden, inputs = self.features, self.hidden, len(self.block.inputs)
+        total = (inputs + 1) * width * hidden
+        if self.bias:
+            total += inputs * hidden + width
+        total += {None: 0, "layer": 1, "channel": hidden}[self.activation.beta]
+        per_unit = 2 if self.norm_kind == "layer" else 1
+        normed = {"none": 0, "hidden": hidden, "sandwich": 2 * width}
+        return total + per_unit * normed.get(self.norm, width)
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of the products of one forward pass of one token.
+
+        A multiplication and an addition count as two; elementwise work is left out.
+        """
+        return 2 * (len(self.block.inputs) + 1) * self.features * self.hidden
+
+
+class FeedForward(nnx.Module):
+    """Any block of `BLOCKS`, with its arrays.
+
+    Args:
+      config: what it is made of.
+      rngs: where the kernels are drawn from.
+
+    >>> block = FeedForward(BlockConfig("geglu", 4, 6), rngs=nnx.Rngs(0))
+    >>> y, aux = block(jnp.ones((2, 4)))
+    >>> y.shape, aux["hidden"].shape
+    ((2, 4), (2, 6))
+    """
+
+    def __init__(self, config: BlockConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        width, hidden = config.features, config.hidden
+        linear = functools.partial(
+            nnx.Linear,
+            use_bias=config.bias,
+            kernel_init=INITIALIZERS[config.initializer],
+            rngs=rngs,
+        )
+        for name in config.block.inputs:
+            setattr(self, name, linear(width, hidden))
+        self.down = linear(hidden, width)
+        if config.activation.beta:
+            shape = (hidden,) if config.activation.beta == "channel" else ()
+            self.beta = nnx.Param(jnp.ones(shape))
+        norm = functools.partial(
+            NORMS[config.norm_kind], epsilon=config.epsilon, rngs=rngs
+        )
+        if config.norm != "none":
+            self.norm = norm(hidden if config.norm == "hidden" else width)
+        if config.norm == "sandwich":
+            self.norm_out = norm(width)
+
+    def __call__(self, x: Array, key: Key | None = None) -> tuple[Array, Aux]:
+        """Applies the block.
+
+        Args:
+          x: `[..., D]`.
+          key: the key of this call's dropout; None in evaluation.
+
+        Returns:
+          `y` `[..., D]`, and `{"hidden": [..., H]}` as `down` received it.
+        """
+        place = self.config.norm
+        inside = self.norm(x) if place in ("pre", "sandwich") else x
+        y, aux = self._equation(inside, key)
+        if place == "sandwich":
+            y = self.norm_out(y)
+        if self.config.residual:
+            y = x + self.config.residual_scale * y
+        return (self.norm(y) if place == "post" else y), aux
+
+    def _equation(self, x: Array, key: Key | None) -> tuple[Array, Aux]:
+        inputs = [weights(getattr(self, name)) for name in self.config.block.inputs]
+        activation = self.config.activation.function
+        if self.config.activation.beta:
+            activation = functools.partial(activation, beta=self.beta[...])
+
+        def between(hidden: Array) -> Array:
+            if self.config.norm == "hidden":
+                hidden = self.norm(hidden)
+            return dropout(hidden, key, self.config.dropout)
+
+        return self.config.block.equation(
+            x, *inputs, weights(self.down), activation=activation, between=between
+        )
+
+
+def weights(linear: nnx.Linear) -> Weights:
+    """Returns the arrays of a linear layer as an equation takes them.
+
+    >>> sorted(weights(nnx.Linear(2, 3, rngs=nnx.Rngs(0))))
+    ['bias', 'kernel']
+    """
+    arrays = {"kernel": linear.kernel[...]}
+    if linear.bias is not None:
+        arrays["bias"] = linear.bias[...]
+    return arrays
+
+
+def _named(kind: str) -> Callable[..., FeedForward]:
+    def build(features: int, hidden: int, *, rngs: nnx.Rngs, **options: Any):
+        return FeedForward(BlockConfig(kind, features, hidden, **options), rngs=rngs)
+
+    build.__doc__ = f"Returns the `{kind}` block; `options` are BlockConfig's fields."
+    return build
+
+
+MLP = _named("mlp")
+GLU = _named("glu")
+Bilinear = _named("bilinear")
+ReGLU = _named("reglu")
+GEGLU = _named("geglu")
+SwiGLU = _named("swiglu")
+MiGLU = _named("miglu")

@@ -1,0 +1,179 @@
+"""Optimizers by name: an optax recipe, a schedule, a decay mask, clipping.
+
+The peak learning rate is a traced value in the optimizer's state, so that runs that
+differ in it share one compiled program.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from optax import contrib
+
+from ffnlab import trees
+from ffnlab.errors import InputError, choose
+from ffnlab.types import Array, Params
+
+Schedule = Callable[[Array], Any]
+
+
+def decayed(params: Params) -> Any:
+    """Returns a tree that is True for the kernels and embeddings, which decay.
+
+    Biases, norm scales and learnable β keep their size: pulling those to 0 is no
+    regularisation.
+
+    >>> decayed({"up": {"kernel": 0.0, "bias": 0.0}})
+    {'up': {'bias': False, 'kernel': True}}
+    """
+    return jax.tree.map(
+        lambda name: name.endswith(("kernel", "embedding")), trees.names(params)
+    )
+
+
+class Recipe(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+      build: learning rate, or a function from step to it, to an optax transformation.
+      weight_decay: λ unless another is asked for.
+      elementwise: whether an entry's update depends on that entry alone.
+    """
+
+    build: Callable[[Any], optax.GradientTransformation]
+    weight_decay: float = 0.0
+    elementwise: bool = True
+
+
+OPTIMIZERS: dict[str, Recipe] = {
+    "sgd": Recipe(optax.sgd),
+    "momentum": Recipe(functools.partial(optax.sgd, momentum=0.9)),
+    "nesterov": Recipe(functools.partial(optax.sgd, momentum=0.9, nesterov=True)),
+    "adagrad": Recipe(optax.adagrad),
+    "rmsprop": Recipe(functools.partial(optax.rmsprop, decay=0.9)),
+    "adam": Recipe(optax.adam),
+    "adamw": Recipe(optax.adam, weight_decay=1e-4),
+    "lion": Recipe(functools.partial(optax.lion, weight_decay=0.0), weight_decay=1e-3),
+    # Momentum orthogonalised for matrices, Adam for the rest.
+    "muon": Recipe(contrib.muon, elementwise=False),
+}
+
+
+def _constant(progress: Array) -> Array:
+    return jnp.ones_like(progress)
+
+
+def _linear(progress: Array) -> Array:
+    return 1.0 - progress
+
+
+def _cosine(progress: Array) -> Array:
+    return 0.5 * (1.0 + jnp.cos(jnp.pi * progress))
+
+
+SCHEDULES: dict[str, Callable[[Array], Array]] = {
+    "constant": _constant,
+    "linear": _linear,
+    "cosine": _cosine,
+}
+
+
+def schedule(name: str, steps: int, warmup: int = 0) -> Schedule:
+    """Returns the share of the peak learning rate at each step.
+
+    Args:
+      name: `constant`, or `linear` or `cosine` to 0 at `steps`.
+      steps: the length of the run, in steps.
+      warmup: the first steps, over which the rate rises in a line; step t uses
+        (t + 1) / warmup of the peak, so that no step is wasted at 0.
+
+    Raises:
+      InputError: unknown name, or a warm-up that does not end before the run.
+
+    Source: cosine as in Loshchilov & Hutter 2017, without restarts.
+
+    >>> share = schedule("linear", steps=10, warmup=2)
+    >>> [round(float(share(jnp.array(step))), 3) for step in (0, 1, 2, 6, 10)]
+    [0.5, 1.0, 1.0, 0.5, 0.0]
+    """
+    decay = SCHEDULES[choose("--schedule", name, SCHEDULES)]
+    if not 0 <= warmup < steps:
+        raise InputError(f"--warmup: {warmup} must be at least 0 and below {steps}")
+
+    def share(count: Array) -> Array:
+        rise = jnp.minimum((count + 1) / max(warmup, 1), 1.0)
+        progress = jnp.clip((count - warmup) / (steps - warmup), 0.0, 1.0)
+        return rise * decay(progress)
+
+    return share
+
+
+def make(
+    name: str,
+    learning_rate: float = 1e-3,
+    *,
+    share: Schedule = lambda count: 1.0,
+    weight_decay: float | None = None,
+    clip: float | None = None,
+    mask: Any = decayed,
+    flat: bool = False,
+) -> optax.GradientTransformation:
+    """Returns an optimizer whose peak learning rate is part of its state.
+
+    Args:
+      name: a key of `OPTIMIZERS`.
+      learning_rate: the peak. `with_learning_rate` replaces it in a state.
+      share: step to share of the peak, from `schedule`.
+      weight_decay: λ of θ ← θ − rate · λθ, for any optimizer: decoupled, and scaled
+        by the rate, as in optax's AdamW (the paper's own leaves the rate out). None
+        is the optimizer's own: 1e-4 for adamw, 1e-3 for lion, otherwise 0.
+      clip: the largest norm of the whole gradient, or None.
+      mask: which parameters decay: a tree of bools, or a function of params.
+      flat: whether to update all parameters as one vector: for models of many small
+        arrays, whose step has then a fraction of the kernels to compile and to launch.
+        It changes no value, and is ignored by muon, which needs the matrices.
+
+    Raises:
+      InputError: there is no such optimizer.
+
+    Source: Loshchilov & Hutter 2019 for the decay; Pascanu et al. 2013 for clipping.
+
+    >>> optimizer = make("sgd", 0.5)
+    >>> params = {"kernel": jnp.ones(2)}
+    >>> updates, _ = optimizer.update(params, optimizer.init(params), params)
+    >>> updates["kernel"].tolist()
+    [-0.5, -0.5]
+    """
+    recipe = OPTIMIZERS[choose("--optimizer", name, OPTIMIZERS)]
+    decay = recipe.weight_decay if weight_decay is None else weight_decay
+
+    @optax.inject_hyperparams
+    def build(learning_rate: Any) -> optax.GradientTransformation:
+        def rate(count: Array) -> Array:
+            return learning_rate * share(count)
+
+        parts = [optax.clip_by_global_norm(clip)] if clip else []
+        parts.append(recipe.build(rate))
+        if flat and recipe.elementwise:
+            parts = [optax.flatten(optax.chain(*parts))]
+        if decay:
+            pull = optax.add_decayed_weights(lambda count: -decay * rate(count), mask)
+            parts.append(pull)
+        return optax.chain(*parts)
+
+    return build(learning_rate)
+
+
+def with_learning_rate(state: Any, learning_rate: Array) -> Any:
+    """Returns the state of an optimizer from `make` with another peak learning rate.
+
+    >>> state = make("adam", 0.5).init({"kernel": jnp.ones(2)})
+    >>> float(with_learning_rate(state, jnp.array(0.25)).hyperparams["learning_rate"])
+    0.25
+    """
+    old = state.hyperparams["learning_rate"]
+    new = jnp.asarray(learning_rate, jnp.asarray(old).dtype)
+    return state._replace(hyperparams={**state.hyperparams, "learning_rate": new})

@@ -1,0 +1,113 @@
+"""Pictures of results. Each function returns a figure; nothing is shown or saved."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ffnlab.stats import Comparison
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Writes a figure as PNG."""
+    figure.savefig(path, dpi=150, metadata={"Software": None})
+
+
+def ranking(
+    rows: Sequence[Comparison], baseline: str, label: str, scale: float = 1.0
+) -> "Figure":
+    """Draws every block's interquartile mean with its interval, the best on top.
+
+    Args:
+      rows: from `stats.compare`, the best first.
+      baseline: the block the others are tested against; a line marks its score.
+      label: what is scored, with its unit.
+      scale: what scores are multiplied by, 100 for per cent.
+
+    >>> from ffnlab import stats
+    >>> rows = stats.compare({"glu": [0.3] * 6, "mlp": [0.4] * 6}, "mlp", False)
+    >>> len(ranking(rows, "mlp", "loss").axes)
+    1
+    """
+    from matplotlib.figure import Figure
+
+    shown = [row for row in rows if np.isfinite(row.iqm)]
+    figure = Figure(figsize=(7.0, 1.2 + 0.32 * len(shown)), layout="constrained")
+    axes = figure.add_subplot()
+    for place, row in enumerate(reversed(shown)):
+        middle = scale * row.iqm
+        low, high = (scale * end for end in row.interval)
+        color = (
+            "black" if row.name == baseline else "C0" if row.significant() else "0.6"
+        )
+        axes.plot([low, high], [place, place], color=color, linewidth=3, alpha=0.5)
+        axes.plot(middle, place, "o", color=color)
+        if row.name == baseline:
+            axes.axvline(middle, color="black", linewidth=0.8, linestyle=":")
+    axes.set_yticks(range(len(shown)), [row.name for row in reversed(shown)])
+    axes.set_xlabel(f"{label}: interquartile mean over seeds, 95 % interval")
+    axes.set_title(
+        f"blue: differs from {baseline} (p ≤ 0.05 after Holm correction)", fontsize=9
+    )
+    axes.grid(axis="x", alpha=0.3)
+    return figure
+
+
+def curves(
+    steps: Sequence[int],
+    scores: dict[str, np.ndarray],
+    baseline: str,
+    label: str,
+    scale: float = 1.0,
+    higher_is_better: bool = True,
+) -> "Figure":
+    """Draws the validation score over training: the median seed and the middle half.
+
+    Args:
+      steps: when it was evaluated.
+      scores: by block, `[seeds, evaluations]`; NaN where a run had none.
+      baseline: the block drawn in black.
+      label: what is scored, with its unit.
+      scale: what scores are multiplied by, 100 for per cent.
+      higher_is_better: blocks are listed in this order of their last score.
+
+    >>> figure = curves([10, 20], {"mlp": np.ones((3, 2))}, "mlp", "loss")
+    >>> figure.axes[0].get_ylabel()
+    'loss'
+    """
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.0, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    quartiles = {
+        name: np.nanpercentile(scale * rows, [25, 50, 75], axis=0)
+        for name, rows in scores.items()
+        if np.isfinite(rows).any(axis=0).all()
+    }
+    sign = -1 if higher_is_better else 1
+    order = sorted(quartiles, key=lambda name: sign * quartiles[name][1][-1])
+    for place, name in enumerate(order):
+        low, middle, high = quartiles[name]
+        color = "black" if name == baseline else colormaps["tab20"](place % 20)
+        axes.plot(steps, middle, color=color, label=name, linewidth=1.5)
+        axes.fill_between(steps, low, high, color=color, alpha=0.08, linewidth=0)
+    axes.set_xlabel("step")
+    axes.set_ylabel(label)
+    _focus(axes, quartiles.values(), higher_is_better)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def _focus(axes, quartiles, higher_is_better: bool) -> None:
+    """Leaves the first evaluation out of the vertical range: it dwarfs the rest."""
+    rest = [rows[:, 1:] for rows in quartiles if rows.shape[1] > 2]
+    if rest:
+        low, high = min(r.min() for r in rest), max(r.max() for r in rest)
+        margin = 0.05 * (high - low) or 1.0
+        axes.set_ylim(low - margin, high + margin)

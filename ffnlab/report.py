@@ -1,0 +1,271 @@
+"""What a run leaves behind: its directory, its tables, its progress on the screen."""
+
+import contextlib
+import json
+import math
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ffnlab.checkpoint import locked
+from ffnlab.errors import InputError
+
+PACKAGES = (
+    "ffnlab",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+)
+
+
+def write(path: Path, text: str) -> None:
+    """Writes a text file whole or not at all.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     path = Path(directory, "note.txt")
+    ...     write(path, "done")
+    ...     path.read_text()
+    'done'
+    """
+    beside = path.with_name(path.name + ".part")
+    with open(beside, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+
+
+def check_directory(path: str | Path, resume: bool) -> None:
+    """Checks, without touching anything, that a run may use a directory.
+
+    Raises:
+      InputError: it is a file, holds another run, or holds none to resume.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise InputError(f"--out: {path} is a file; name a directory")
+    if (path / "flags").exists() and not resume:
+        raise InputError(
+            f"--out: {path} already holds a run; --resume goes on with it, or choose "
+            "another directory"
+        )
+    if path.is_dir() and any(path.iterdir()) and not (path / "flags").exists():
+        raise InputError(f"--out: {path} holds files of something else; choose another")
+    if resume and not (path / "flags").exists():
+        raise InputError(f"--resume: {path} holds no run to go on with")
+
+
+@contextlib.contextmanager
+def run_directory(path: str | Path, flags: str, resume: bool) -> Iterator[Path]:
+    """Opens the directory of a run and owns it until the block ends.
+
+    Args:
+      path: the directory; made if it does not exist.
+      flags: the lines of the flag file that repeats the run.
+      resume: whether to go on with the run that it holds.
+
+    Yields:
+      The directory, holding `flags` and `versions.json`.
+
+    Raises:
+      InputError: as `check_directory`, or the run to resume had other flags, or
+        another process is writing here.
+    """
+    check_directory(path, resume)
+    path = Path(path)
+    path.mkdir(parents=True, exist_ok=True)
+    with locked(path):
+        if resume:
+            _check_same(path / "flags", flags)
+        else:
+            write(path / "versions.json", json.dumps(versions(), indent=2) + "\n")
+            write(path / "flags", flags)
+        yield path
+
+
+def _check_same(path: Path, flags: str) -> None:
+    old, new = (set(text.splitlines()) for text in (path.read_text("utf-8"), flags))
+    if old != new:
+        here = ", ".join(sorted(new - old)) or "fewer flags"
+        there = ", ".join(sorted(old - new)) or "fewer flags"
+        raise InputError(
+            f"--resume: {path} has {there}, this run has {here}; "
+            f"--flagfile={path} gives the same flags"
+        )
+
+
+def versions() -> dict[str, Any]:
+    """Returns what a result may depend on: Python, machine, devices, packages."""
+    import jax
+
+    found = {}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return {
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "devices": [device.device_kind for device in jax.local_devices()],
+        **found,
+    }
+
+
+def jsonable(value: Any) -> Any:
+    """Returns a value as JSON can hold it: arrays as lists, NaN and infinity as null.
+
+    >>> import numpy as np
+    >>> jsonable({"loss": np.array([0.5, np.nan], np.float32)})
+    {'loss': [0.5, None]}
+    """
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {key: jsonable(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def write_lines(path: Path, rows: Iterable[dict]) -> None:
+    """Writes one JSON object a line, the whole file at once."""
+    lines = (json.dumps(jsonable(row), ensure_ascii=False) + "\n" for row in rows)
+    write(path, "".join(lines))
+
+
+def read_lines(path: Path) -> list[dict]:
+    """Reads what `write_lines` wrote; no file is no rows.
+
+    Raises:
+      InputError: a line is not a JSON object; file and line are named.
+    """
+    if not path.exists():
+        return []
+    rows = []
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        try:
+            rows.append(dict(json.loads(line)))
+        except ValueError:
+            raise InputError(f"{path}:{number}: not a JSON object") from None
+    return rows
+
+
+class Table(NamedTuple):
+    """A table, to be printed or written.
+
+    Attributes:
+      columns: the headings; the first are words, to the left, the rest numbers.
+      rows: the cells, as text.
+      words: how many columns are words.
+
+    >>> print(Table(["block", "test"], [["glu", "0.97"]], 1).markdown())
+    | block | test |
+    | :-- | --: |
+    | glu | 0.97 |
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    words: int = 1
+
+    def markdown(self) -> str:
+        """Returns the table in Markdown."""
+        sides = [":--" if i < self.words else "--:" for i in range(len(self.columns))]
+        lines = [self.columns, sides, *self.rows]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+    def show(self, title: str) -> None:
+        """Prints the table; on a narrow screen cells wrap, none is cut."""
+        from rich.console import Console
+        from rich.table import Table as RichTable
+
+        table = RichTable(title=title, title_justify="left")
+        for i, column in enumerate(self.columns):
+            side = "left" if i < self.words else "right"
+            table.add_column(column, justify=side, overflow="fold")
+        for row in self.rows:
+            table.add_row(*row)
+        width = None if sys.stdout.isatty() else 160
+        Console(width=width).print(table)
+
+
+class Progress:
+    """How far a run is: a bar with rate and time left, or plain lines in a log.
+
+    Args:
+      total: how many units of work there are.
+      unit: what one is called.
+      done: how many were done before.
+    """
+
+    def __init__(self, total: int, unit: str, done: int = 0):
+        self._total, self._unit, self._done = total, unit, done
+        self._begun, self._at_start, self._label = time.monotonic(), done, ""
+        self._base, self._bar, self._task = done, None, None
+
+    def __enter__(self) -> "Progress":
+        if sys.stderr.isatty():
+            self._bar, self._task = self._started()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def _started(self) -> tuple[Any, Any]:
+        from rich import progress
+        from rich.console import Console
+
+        bar = progress.Progress(
+            progress.TextColumn("{task.description:<16}"),
+            progress.BarColumn(),
+            progress.TaskProgressColumn(),
+            progress.TextColumn("{task.fields[rate]}"),
+            progress.TimeElapsedColumn(),
+            progress.TextColumn("left"),
+            progress.TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        bar.start()
+        task = bar.add_task("", total=self._total, completed=self._done, rate="")
+        return bar, task
+
+    def begin(self, label: str) -> None:
+        """Names the work that comes next."""
+        self._label, self._base = label, self._done
+        if self._bar:
+            self._bar.update(self._task, description=label)
+
+    def reach(self, units: int) -> None:
+        """Says how many units of the work that `begin` named are done by now."""
+        self._done = self._base + units
+        if self._bar:
+            self._bar.update(self._task, completed=self._done, rate=self._rate())
+
+    def end(self) -> None:
+        """Ends the work that `begin` named; in a log, a line is printed now."""
+        if not self._bar:
+            share, seconds = self._done / self._total, time.monotonic() - self._begun
+            ran = max(self._done - self._at_start, 1)
+            left = seconds * (self._total - self._done) / ran
+            print(
+                f"{self._label:<16} {share:4.0%}  {self._rate()}  "
+                f"{seconds:.0f} s elapsed, {left:.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def _rate(self) -> str:
+        seconds = max(time.monotonic() - self._begun, 1e-9)
+        return f"{(self._done - self._at_start) / seconds:,.0f} {self._unit}/s"

@@ -1,0 +1,242 @@
+"""Results of sweeps: a line for each run, and the ranking that follows from the lines.
+
+The lines are all that is kept of a run, so a table made now and one made from a file
+of lines next year are the same.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ffnlab import stats
+from ffnlab.record import Plan
+from ffnlab.report import Table
+from ffnlab.sweep import Population
+from ffnlab.types import Objective
+
+Line = dict[str, Any]
+
+# How a score is shown: what it is called, what it is multiplied by, its decimals.
+UNITS: dict[str, tuple[str, float, int]] = {
+    "accuracy": ("test accuracy, %", 100.0, 2),
+    "bits": ("test bits per byte", 1.0, 3),
+    "loss": ("test squared error (variance = 1)", 1.0, 4),
+}
+
+
+class Ranking(NamedTuple):
+    """What the lines of a sweep say.
+
+    Attributes:
+      comparisons: the blocks, the best first.
+      table: the same, to be printed.
+      verdict: the same, in a sentence.
+      remarks: what a reader should know before believing it.
+      unit: what is scored.
+      scale: what scores are multiplied by when shown.
+    """
+
+    comparisons: list[stats.Comparison]
+    table: Table
+    verdict: str
+    remarks: list[str]
+    unit: str
+    scale: float
+
+
+def choose_members(population: Population, plan: Plan) -> np.ndarray:
+    """Returns the members trained at the learning rate that validation chose.
+
+    That is the rate with the best interquartile mean over seeds of the best monitored
+    score; of equal ones the first. A diverged run counts as infinitely bad.
+
+    Args:
+      population: from `sweep.fit_population`.
+      plan: what it was trained by.
+
+    Returns:
+      Their indices, int `[seeds]`, in the order of the seeds.
+    """
+    seeds = len(np.unique(population.seeds))
+    worst = -np.inf if plan.higher_is_better else np.inf
+    record = population.fit.record
+    scores = np.where(record.diverged >= 0, worst, record.best).reshape(-1, seeds)
+    means = np.atleast_1d(stats.iqm(scores, axis=-1))
+    best = int(np.argmax(means) if plan.higher_is_better else np.argmin(means))
+    return np.arange(best * seeds, (best + 1) * seeds)
+
+
+def lines(
+    facts: Mapping[str, Any],
+    population: Population,
+    plan: Plan,
+    chosen: np.ndarray,
+    test: Mapping[str, np.ndarray],
+) -> list[Line]:
+    """Returns a dict, ready for JSON, for each run of a population.
+
+    Args:
+      facts: what all its runs share: `block`, `activation`, `parameters`, `flops` and
+        anything else.
+      population: from `sweep.fit_population`.
+      plan: what it was trained by.
+      chosen: the members that were scored on the test part.
+      test: each of their scores.
+    """
+    fit, place = population.fit, {int(m): i for i, m in enumerate(chosen)}
+    steps_run = max(int(fit.record.step), 1)
+    shared = {
+        **facts,
+        "microseconds_per_step": 1e6 * fit.seconds / steps_run / len(population.seeds),
+        "compile_seconds": fit.compile_seconds,
+    }
+    rows = []
+    for member in range(len(population.seeds)):
+        diverged, best = fit.record.diverged[member], fit.record.best_step[member]
+        at, tested = (int(best) - 1) // plan.every, place.get(member)
+        scores = fit.record.scores
+        valid = {name: float(curve[member, at]) for name, curve in scores.items()}
+        found = diverged < 0 and best > 0
+        rows.append(
+            {
+                **shared,
+                "seed": int(population.seeds[member]),
+                "learning_rate": float(f"{population.learning_rates[member]:.6g}"),
+                "diverged_at": int(diverged) if diverged >= 0 else None,
+                "best_step": int(best) if found else None,
+                "valid": valid if found else None,
+                "chosen": tested is not None,
+                "test": {k: float(v[tested]) for k, v in test.items()}
+                if tested is not None and found
+                else None,
+                "curve": _curve(fit.record, plan, member),
+            }
+        )
+    return rows
+
+
+def _curve(record: Any, plan: Plan, member: int) -> dict[str, list]:
+    starts = range(0, plan.steps, plan.every)
+    losses = [record.loss[member, s : s + plan.every].mean() for s in starts]
+    scores = {name: curve[member].tolist() for name, curve in record.scores.items()}
+    stops = [min(start + plan.every, plan.steps) for start in starts]
+    return {"step": stops, "train_loss": [float(x) for x in losses], **scores}
+
+
+def curves(runs: Sequence[Line], score: str) -> dict[str, np.ndarray]:
+    """Returns the validation curves of the chosen runs, `[seeds, evaluations]` a block.
+
+    >>> line = {"block": "glu", "chosen": True, "curve": {"loss": [0.5, None]}}
+    >>> curves([line], "loss")
+    {'glu': array([[0.5, nan]])}
+    """
+    found: dict[str, list] = {}
+    for run in runs:
+        if run["chosen"]:
+            found.setdefault(run["block"], []).append(run["curve"][score])
+    return {name: np.array(rows, float) for name, rows in found.items()}
+
+
+def rank(
+    runs: Sequence[Line], baseline: str, objective: Objective, seed: int = 0
+) -> Ranking:
+    """Ranks the blocks by the test scores of their chosen runs.
+
+    Args:
+      runs: from `lines`, of all blocks.
+      baseline: the block that the others are tested against.
+      objective: what was scored.
+      seed: of the resampling.
+
+    Raises:
+      InputError: there is no such baseline, or blocks differ in their seeds.
+    """
+    unit, scale, digits = UNITS[objective.headline]
+    chosen: dict[str, list[Line]] = {}
+    for run in runs:
+        if run["chosen"]:
+            chosen.setdefault(run["block"], []).append(run)
+    tests = {name: _scores(rows, "test", objective) for name, rows in chosen.items()}
+    found = stats.compare(
+        tests, baseline, higher_is_better=objective.higher_is_better, seed=seed
+    )
+    rows = [
+        _row(place, each, chosen[each.name], objective, seed)
+        for place, each in enumerate(found, 1)
+    ]
+    columns = ["", "block", "activation", "hidden", "parameters", "FLOPs", "rate"]
+    columns += ["validation", unit.split(",")[0].removesuffix(" (variance = 1)")]
+    columns += [f"Δ {baseline}", "p (Holm)", "P(better)", "µs/step"]
+    table = Table(columns, rows, words=3)
+    return Ranking(found, table, stats.verdict(found), _remarks(runs), unit, scale)
+
+
+def _scores(rows: Sequence[Line], part: str, objective: Objective) -> np.ndarray:
+    """Returns a score for each seed, in order; a diverged run's is infinitely bad."""
+    worst = -np.inf if objective.higher_is_better else np.inf
+    ordered = sorted(rows, key=lambda run: run["seed"])
+    values = [run[part] and run[part][objective.headline] for run in ordered]
+    return np.array([worst if value is None else value for value in values], np.float32)
+
+
+def _row(
+    place: int,
+    found: stats.Comparison,
+    runs: Sequence[Line],
+    objective: Objective,
+    seed: int,
+) -> list[str]:
+    _, scale, digits = UNITS[objective.headline]
+    first = runs[0]
+    valid = _scores(runs, "valid", objective)
+    spread = stats.bootstrap_interval(valid, seed=seed)
+
+    def shown(middle: float | None, interval: Any, sign: str = "") -> str:
+        if middle is None or not np.isfinite(middle):
+            return "diverged"
+        low, high = (f"{scale * end:{sign}.{digits}f}" for end in interval)
+        return f"{scale * middle:{sign}.{digits}f} [{low}, {high}]"
+
+    paired = ["baseline", "", ""]
+    if found.p_value is not None:
+        difference = shown(found.difference, found.difference_interval, "+")
+        paired = [difference, f"{found.p_corrected:.2g}", f"{found.improvement:.2f}"]
+    return [
+        str(place),
+        found.name.partition(":")[0],
+        first["activation"],
+        str(first["hidden"]),
+        f"{first['parameters']:,} ({first['unmatched']:+.1%})",
+        f"{first['flops']:,}",
+        f"{first['learning_rate']:g}",
+        shown(float(stats.iqm(valid)), spread),
+        shown(found.iqm, found.interval),
+        *paired,
+        f"{first['microseconds_per_step']:.0f}",
+    ]
+
+
+def _remarks(runs: Sequence[Line]) -> list[str]:
+    """Returns what would make a reader doubt the table."""
+    remarks = []
+    rates = sorted({run["learning_rate"] for run in runs})
+    for rate, word in ((rates[0], "smallest"), (rates[-1], "largest")):
+        at_edge = {
+            r["block"]: None for r in runs if r["chosen"] and r["learning_rate"] == rate
+        }
+        if at_edge and len(rates) > 1:
+            remarks.append(
+                f"the {word} learning rate, {rate:g}, was best for "
+                f"{', '.join(at_edge)}: a wider --learning_rates might find better"
+            )
+    for run in runs:
+        if run["diverged_at"] is not None:
+            remarks.append(
+                f"{run['block']} diverged at step {run['diverged_at']} "
+                f"(seed {run['seed']}, learning rate {run['learning_rate']:g})"
+            )
+    if len(remarks) > 12:
+        rest = len(remarks) - 12
+        remarks = [*remarks[:12], f"and {rest} more diverged runs: see results.jsonl"]
+    return remarks

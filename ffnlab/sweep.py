@@ -1,0 +1,217 @@
+"""Populations: many runs of one model trained by one compiled program.
+
+The members differ in their seed and learning rate and nothing else, so their states
+are stacked along a leading axis `[S]`, which is sharded over all local devices. On an
+accelerator the members of a device are batched by `jax.vmap`. On a CPU they are
+trained one after the other by `jax.lax.map`: a member's arrays then stay in the cache
+for the whole call, and a product of two matrices stays one, where a batched product
+is slow (`benchmarks/sweep.py`).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ffnlab import data
+from ffnlab.checkpoint import Checkpoints
+from ffnlab.data import Arrays, Dataset
+from ffnlab.record import Plan, Record
+from ffnlab.train import (
+    Fit,
+    Program,
+    advance,
+    drive,
+    init_state,
+    make_evaluate,
+    make_step,
+    prepare,
+)
+from ffnlab.types import Array, Key, Model, Objective, Params
+
+Batching = Literal["auto", "map", "vmap"]
+_MEMBERS, _SHARED = PartitionSpec("members"), PartitionSpec()
+
+
+class Population(NamedTuple):
+    """A trained population.
+
+    Attributes:
+      seeds: the seed of each member, int `[S]`.
+      learning_rates: the peak learning rate of each member, float `[S]`.
+      fit: states, best parameters and record, all with the leading axis `[S]`.
+    """
+
+    seeds: np.ndarray
+    learning_rates: np.ndarray
+    fit: Fit
+
+
+def _mesh() -> Mesh:
+    return Mesh(np.array(jax.local_devices()), ("members",))
+
+
+def _padded(members: Any) -> Any:
+    """Repeats the last member until every device has as many as the others."""
+    devices = jax.local_device_count()
+
+    def pad(array: Any) -> Any:
+        return array[
+            np.minimum(np.arange(-(-len(array) // devices) * devices), len(array) - 1)
+        ]
+
+    return jax.tree.map(pad, members)
+
+
+def spread(
+    function: Callable[[Any, Any], Any], batching: Batching = "auto"
+) -> Callable[[Any, Any], Any]:
+    """Returns a function of one member as a function of a whole population.
+
+    Args:
+      function: `function(member, shared)`, pure.
+      batching: `map` trains members in turn, `vmap` together; `auto` is `map` on CPU.
+
+    Returns:
+      The function of members with a leading axis, which must be a multiple of the
+      number of devices, and of what all of them share.
+    """
+    if batching == "auto":
+        batching = "map" if jax.default_backend() == "cpu" else "vmap"
+
+    def local(members: Any, shared: Any) -> Any:
+        if batching == "vmap":
+            return jax.vmap(function, in_axes=(0, None))(members, shared)
+        return jax.lax.map(lambda member: function(member, shared), members)
+
+    return jax.shard_map(
+        local, mesh=_mesh(), in_specs=(_MEMBERS, _SHARED), out_specs=_MEMBERS
+    )
+
+
+def fit_population(
+    model: Model,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    dataset: Dataset,
+    plan: Plan,
+    *,
+    seeds: Sequence[int],
+    learning_rates: Sequence[float],
+    key: Key | None = None,
+    checkpoints: Checkpoints | None = None,
+    watch: Callable[[Record], None] | None = None,
+    batching: Batching = "auto",
+) -> Population:
+    """Trains seeds × learning rates together; each as `train.fit` alone would.
+
+    Args:
+      model: from `models.functional`.
+      objective: what is minimised and scored.
+      optimizer: from `optimizers.make`; its own learning rate is replaced.
+      dataset: from `ffnlab.data`; the test part is not touched.
+      plan: how long to train and how often to look.
+      seeds: the initial parameters and the order of the data; runs of one seed share
+        both, whatever their learning rate, and whatever their model the order.
+      learning_rates: the peaks.
+      key: the root key of the experiment; `jax.random.key(0)` if None.
+      checkpoints: where to save and to resume from, bit for bit.
+      watch: called with the record after every evaluation.
+      batching: see `spread`.
+
+    Returns:
+      The population, members ordered by learning rate, then by seed.
+
+    >>> from ffnlab import losses, models, optimizers
+    >>> from ffnlab.ffn import BlockConfig
+    >>> wine = data.load("wine")
+    >>> block = BlockConfig("mlp:gelu", features=16, hidden=16)
+    >>> model = models.tower(models.TowerConfig(wine.features, wine.classes, block))
+    >>> plan = Plan(steps=20, every=20, batch=32)
+    >>> population = fit_population(
+    ...     model, losses.OBJECTIVES["classes"], optimizers.make("adam"), wine, plan,
+    ...     seeds=[0, 1], learning_rates=[0.001, 0.01])
+    >>> population.fit.record.loss.shape, population.seeds.tolist()
+    ((4, 20), [0, 1, 0, 1])
+    """
+    key = jax.random.key(0) if key is None else key
+    rates, runs = np.meshgrid(
+        np.asarray(learning_rates, np.float32), np.asarray(seeds), indexing="ij"
+    )
+    members = _padded((runs.ravel(), rates.ravel()))
+    mesh = _mesh()
+    split, whole = NamedSharding(mesh, _MEMBERS), NamedSharding(mesh, _SHARED)
+    many = advance(make_step(model, objective, optimizer), data.take)
+    score = make_evaluate(model, objective, data.take, data.size(dataset.valid))
+    size = data.size(dataset.train)
+
+    def begin(seed: Array, learning_rate: Array) -> Any:
+        return init_state(model, optimizer, key, seed, learning_rate)
+
+    def steps(state: Any, arrays: Any, indices: Array) -> Any:
+        one = spread(lambda member, data: many(member[0], data, member[1]), batching)
+        return one((state, indices), arrays)
+
+    def indices(start: int, stop: int) -> Array:
+        steps = data.indices(members[0], start, stop, plan.batch, size)  # [steps, S, B]
+        return jax.device_put(steps.swapaxes(0, 1), split)  # [S, steps, B]
+
+    several = Program(steps, donate=(0,))
+    evaluate = Program(spread(score, batching))
+    arrays = jax.device_put((dataset.train, dataset.valid), whole)
+    # Not jitted: drawing is done once, and blocks of equal shapes share compiled ops.
+    state = jax.device_put(jax.vmap(begin)(*members), split)
+    first = indices(0, min(plan.every, plan.steps))
+    prepare((several, (state, arrays[0], first)), (evaluate, (state.params, arrays[1])))
+    fitted = drive(
+        several,
+        evaluate,
+        state,
+        arrays,
+        indices,
+        plan,
+        shape=members[0].shape,
+        checkpoints=checkpoints,
+        watch=watch,
+    )
+    return Population(runs.ravel(), rates.ravel(), _trimmed(fitted, runs.size))
+
+
+def _trimmed(fitted: Fit, size: int) -> Fit:
+    """Drops the members that only filled the last device."""
+    if fitted.record.best.size == size:
+        return fitted
+    step = fitted.record.step
+    state, best, rest = jax.tree.map(
+        lambda array: array[:size],
+        (fitted.state, fitted.best, fitted.record._replace(step=np.zeros(size))),
+    )
+    return fitted._replace(state=state, best=best, record=rest._replace(step=step))
+
+
+def evaluate_members(
+    model: Model,
+    objective: Objective,
+    part: Arrays,
+    params: Params,
+    batching: Batching = "auto",
+) -> dict[str, np.ndarray]:
+    """Scores each member of a population on a part of the data.
+
+    Args:
+      model: from `models.functional`.
+      objective: what is scored.
+      part: a part of a data set, such as `dataset.test`.
+      params: parameters with a leading axis `[S]`.
+      batching: see `spread`.
+
+    Returns:
+      The mean of each score, `[S]`.
+    """
+    size = jax.tree.leaves(params)[0].shape[0]
+    score = make_evaluate(model, objective, data.take, data.size(part))
+    scores = jax.jit(spread(score, batching))(_padded(params), part)
+    return {name: np.asarray(value)[:size] for name, value in scores.items()}

@@ -1,0 +1,362 @@
+"""Training: a state, a step, and the loop that drives many steps a call.
+
+From a model to a trained one: `make_step` makes `step(state, batch) -> (state, loss)`;
+`advance` scans it over many batches in one call; `drive` calls that, evaluates, keeps
+the best parameters and writes checkpoints. `fit` puts them together for one run, and
+`ffnlab.sweep` for a population: `drive` serves both, since everything it records has
+either no axis or a leading axis `[S]`.
+"""
+
+import concurrent.futures
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ffnlab import data, metrics
+from ffnlab.checkpoint import Checkpoints
+from ffnlab.data import Dataset
+from ffnlab.optimizers import with_learning_rate
+from ffnlab.record import Plan, Record, blank, note
+from ffnlab.types import Array, Batch, Key, Model, Objective, Params, Scores
+
+Take = Callable[[Any, Array], Batch]
+Step = Callable[["TrainState", Batch], tuple["TrainState", Array]]
+Evaluate = Callable[[Params, Any], dict[str, Array]]
+
+
+class TrainState(NamedTuple):
+    """Everything that a step reads and writes.
+
+    Attributes:
+      step: how many steps were taken, int32 `[]`.
+      key: the raw words of the run's root key; step t draws from `fold_in(key, t)`.
+      params: the model's arrays.
+      optimizer: the optimizer's arrays.
+    """
+
+    step: Array
+    key: Array
+    params: Params
+    optimizer: Any
+
+
+def init_state(
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    key: Key,
+    seed: Array | int,
+    learning_rate: Array | float,
+) -> TrainState:
+    """Returns the state before the first step.
+
+    Args:
+      model: the model.
+      optimizer: from `optimizers.make`.
+      key: the root key of the experiment.
+      seed: the number of the run in it; runs of one seed start from equal parameters.
+      learning_rate: the peak learning rate.
+    """
+    root = jax.random.fold_in(key, seed)
+    start, steps = jax.random.split(root)
+    params = model.init(start)
+    state = with_learning_rate(optimizer.init(params), learning_rate)
+    return TrainState(
+        jnp.zeros((), jnp.int32), jax.random.key_data(steps), params, state
+    )
+
+
+def make_step(
+    model: Model, objective: Objective, optimizer: optax.GradientTransformation
+) -> Step:
+    """Returns `step(state, batch) -> (state, loss)`, a pure function.
+
+    Args:
+      model: `apply(params, x, key)` must take the key of its dropout last.
+      objective: its score named `loss` is minimised, in the mean over what counts.
+      optimizer: from `optimizers.make`.
+
+    >>> from ffnlab import losses, models, optimizers
+    >>> from ffnlab.ffn import BlockConfig
+    >>> model = models.tower(models.TowerConfig(4, 3, BlockConfig("mlp", 8, 8)))
+    >>> optimizer = optimizers.make("sgd", 0.1)
+    >>> step = make_step(model, losses.OBJECTIVES["classes"], optimizer)
+    >>> state = init_state(model, optimizer, jax.random.key(0), 0, 0.1)
+    >>> batch = {"x": jnp.ones((2, 4)), "y": jnp.array([0, 2])}
+    >>> state, loss = step(state, batch)
+    >>> int(state.step), bool(loss > 0)
+    (1, True)
+    """
+
+    def loss(params: Params, batch: Batch, key: Key) -> Array:
+        outputs, _ = model.apply(params, batch["x"], key)
+        return metrics.means(objective.score(outputs, batch))["loss"]
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Array]:
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        value, grads = jax.value_and_grad(loss)(state.params, batch, key)
+        updates, optimizer_state = optimizer.update(
+            grads, state.optimizer, state.params
+        )
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, state.key, params, optimizer_state), value
+
+    return step
+
+
+def advance(step: Step, take: Take) -> Callable[..., tuple[TrainState, Array]]:
+    """Returns `many(state, data, indices) -> (state, losses)`: a scan of `step`.
+
+    Args:
+      step: from `make_step`.
+      take: `take(data, index) -> batch`; it runs on the device, inside the scan.
+
+    Returns:
+      A pure function of the state, the data set's arrays, and int `[steps, B]`: which
+      examples make the batch of each step. `losses` is `[steps]`.
+    """
+
+    def many(state: TrainState, data: Any, indices: Array) -> tuple[TrainState, Array]:
+        return jax.lax.scan(lambda s, i: step(s, take(data, i)), state, indices)
+
+    return many
+
+
+def make_evaluate(
+    model: Model, objective: Objective, take: Take, size: int, batch: int = 1024
+) -> Evaluate:
+    """Returns `evaluate(params, data) -> mean of each score` over `size` examples.
+
+    Args:
+      model: the model, applied without dropout.
+      objective: what is scored.
+      take: `take(data, index) -> batch`.
+      size: how many examples there are; all are scored, each once.
+      batch: how many are scored at a time; the last batch is filled up with examples
+        of weight 0.
+    """
+    batch = min(batch, size)
+    rows = -(-size // batch)
+    index = np.arange(rows * batch).reshape(rows, batch)
+    counts = (index < size).astype(np.float32)  # [rows, B]
+
+    def evaluate(params: Params, data: Any) -> dict[str, Array]:
+        def score(row: tuple[Array, Array]) -> tuple[dict[str, Array], Array]:
+            examples = take(data, row[0])
+            outputs, _ = model.apply(params, examples["x"], None)
+            scores = objective.score(outputs, examples)
+            shape = row[1].shape + (1,) * (scores.weight.ndim - 1)
+            weight = scores.weight * row[1].reshape(shape)
+            return metrics.totals(Scores(scores.values, weight))
+
+        each = (jnp.asarray(np.minimum(index, size - 1)), jnp.asarray(counts))
+        sums, weight = jax.lax.map(score, each)
+        return {name: value.sum() / weight.sum() for name, value in sums.items()}
+
+    return evaluate
+
+
+class Program:
+    """A pure function, compiled before its first call for each shape of an argument.
+
+    So compiling is counted and timed apart from running, and `prepare` can compile
+    several at once.
+
+    Args:
+      function: a pure function whose last argument alone changes its shape.
+      donate: the positions of the arguments whose memory it may take over.
+
+    >>> double = Program(lambda x: 2 * x)
+    >>> double(jnp.ones(3)).tolist(), double(jnp.ones(3)).tolist(), double.compilations
+    ([2.0, 2.0, 2.0], [2.0, 2.0, 2.0], 1)
+    """
+
+    def __init__(self, function: Callable[..., Any], donate: tuple[int, ...] = ()):
+        self._function = jax.jit(function, donate_argnums=donate)
+        self._compiled: dict[Any, Callable[..., Any]] = {}
+        self.compile_seconds = 0.0
+
+    @property
+    def compilations(self) -> int:
+        """How many shapes were compiled."""
+        return len(self._compiled)
+
+    def compile(self, *args: Any) -> Callable[..., Any]:
+        """Returns the compiled function for arguments, or shapes, like these."""
+        shape = tuple(leaf.shape for leaf in jax.tree.leaves(args[-1]))
+        if shape not in self._compiled:
+            start = time.perf_counter()
+            self._compiled[shape] = self._function.lower(*args).compile()
+            self.compile_seconds += time.perf_counter() - start
+        return self._compiled[shape]
+
+    def outputs(self, *args: Any) -> Any:
+        """Returns the shapes that the function has for arguments like these."""
+        return jax.eval_shape(self._function, *args)
+
+    def __call__(self, *args: Any) -> Any:
+        return self.compile(*args)(*args)
+
+
+def prepare(*work: tuple[Program, tuple[Any, ...]]) -> None:
+    """Compiles programs side by side; XLA spends most of the time on one core.
+
+    Args:
+      work: programs, each with its arguments or their shapes.
+    """
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        for done in [pool.submit(program.compile, *args) for program, args in work]:
+            done.result()
+
+
+class Fit(NamedTuple):
+    """A finished training, or a population of them.
+
+    Attributes:
+      state: the state after the last step.
+      best: the parameters that scored best on the validation part.
+      record: what was written down.
+      seconds: the time that training steps took, without compiling.
+      compile_seconds: the time that compiling the steps took.
+    """
+
+    state: TrainState
+    best: Params
+    record: Record
+    seconds: float
+    compile_seconds: float
+
+
+def _keep(better: Array, params: Params, best: Params) -> Params:
+    """Takes the parameters of the runs that got better, leaf by leaf."""
+
+    def pick(new: Array, old: Array) -> Array:
+        return jnp.where(
+            better.reshape(better.shape + (1,) * (new.ndim - better.ndim)), new, old
+        )
+
+    return jax.tree.map(pick, params, best)
+
+
+def drive(
+    many: Program,
+    evaluate: Program,
+    state: TrainState,
+    arrays: tuple[Any, Any],
+    indices: Callable[[int, int], Any],
+    plan: Plan,
+    *,
+    shape: tuple[int, ...] = (),
+    checkpoints: Checkpoints | None = None,
+    watch: Callable[[Record], None] | None = None,
+) -> Fit:
+    """Trains to the end of a plan, or on from the last checkpoint to there.
+
+    Args:
+      many: `many(state, data, indices) -> (state, losses)`.
+      evaluate: `evaluate(params, data) -> scores`.
+      state: the state before the first step. Its memory is taken over.
+      arrays: the training and the validation part, on the device.
+      indices: `indices(start, stop)`: which examples make the batches of those steps.
+      plan: how long to train and how often to look.
+      shape: `()` for one run, `(S,)` for a population.
+      checkpoints: where to save and to resume from, bit for bit.
+      watch: called with the record after every evaluation.
+
+    Raises:
+      InputError: the checkpoint is of another run.
+    """
+    keep = jax.jit(_keep, donate_argnums=2)
+    best = jax.jit(lambda params: jax.tree.map(jnp.copy, params))(state.params)
+    record = blank(plan, evaluate.outputs(state.params, arrays[1]), shape)
+    if checkpoints:
+        state, best, record = checkpoints.restore((state, best, record))
+    seconds = 0.0
+    while not record.finished(plan):
+        start = int(record.step)
+        batches = indices(start, min(start + plan.every, plan.steps))
+        compiled, began = many.compile_seconds, time.perf_counter()
+        state, losses = many(state, arrays[0], batches)
+        losses = np.asarray(losses)
+        seconds += time.perf_counter() - began - (many.compile_seconds - compiled)
+        scores = jax.tree.map(np.asarray, evaluate(state.params, arrays[1]))
+        record, better = note(record, plan, losses, scores)
+        if better.any():
+            best = keep(jnp.asarray(better), state.params, best)
+        if checkpoints:
+            checkpoints.save(int(record.step), (state, best, record))
+        if watch:
+            watch(record)
+    return Fit(state, best, record, seconds, many.compile_seconds)
+
+
+def fit(
+    model: Model,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    dataset: Dataset,
+    plan: Plan,
+    *,
+    seed: int = 0,
+    learning_rate: float = 1e-3,
+    key: Key | None = None,
+    checkpoints: Checkpoints | None = None,
+    watch: Callable[[Record], None] | None = None,
+) -> Fit:
+    """Trains one model and keeps the parameters that score best on the validation part.
+
+    Args:
+      model: from `models.functional`.
+      objective: what is minimised and scored.
+      optimizer: from `optimizers.make`.
+      dataset: from `ffnlab.data`; the test part is not touched.
+      plan: how long to train and how often to look.
+      seed: the number of the run: its initial parameters and the order of its data.
+      learning_rate: the peak learning rate.
+      key: the root key of the experiment; `jax.random.key(0)` if None.
+      checkpoints: where to save and to resume from, bit for bit.
+      watch: called with the record after every evaluation.
+
+    Returns:
+      The last state, the best parameters, the record and the times.
+
+    >>> from ffnlab import data, losses, models, optimizers
+    >>> from ffnlab.ffn import BlockConfig
+    >>> wine = data.load("wine")
+    >>> block = BlockConfig("swiglu", features=16, hidden=16)
+    >>> model = models.tower(models.TowerConfig(wine.features, wine.classes, block))
+    >>> found = fit(model, losses.OBJECTIVES["classes"], optimizers.make("adam"), wine,
+    ...             Plan(steps=40, every=20, batch=32), learning_rate=1e-2)
+    >>> bool(found.record.scores["accuracy"][-1] > 0.8)
+    True
+    """
+    key = jax.random.key(0) if key is None else key
+    step = make_step(model, objective, optimizer)
+    many = Program(advance(step, data.take), donate=(0,))
+    size = data.size(dataset.train)
+    score = Program(
+        make_evaluate(model, objective, data.take, data.size(dataset.valid))
+    )
+    arrays = jax.device_put((dataset.train, dataset.valid))
+
+    def indices(start: int, stop: int) -> np.ndarray:
+        return data.indices([seed], start, stop, plan.batch, size)[:, 0]  # [steps, B]
+
+    # Not jitted: drawing is done once, and ops of equal shapes are compiled once.
+    state = init_state(model, optimizer, key, seed, learning_rate)
+    first = indices(0, min(plan.every, plan.steps))
+    prepare((many, (state, arrays[0], first)), (score, (state.params, arrays[1])))
+    return drive(
+        many,
+        score,
+        state,
+        arrays,
+        indices,
+        plan,
+        checkpoints=checkpoints,
+        watch=watch,
+    )
