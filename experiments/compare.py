@@ -268,6 +268,7 @@ def _train(
         monitor=objective.headline,
         higher_is_better=objective.higher_is_better,
     )
+    runs = config.seeds * len(config.learning_rates)
     population = sweep.fit_population(
         model,
         objective,
@@ -280,7 +281,7 @@ def _train(
         learning_rates=config.learning_rates,
         key=jax.random.key(config.seed),
         checkpoints=checkpoint.Checkpoints(folder, seconds=60.0),
-        watch=lambda record: progress.reach(int(record.step) * record.best.size),
+        watch=lambda record: progress.reach(int(record.step) * runs),
     )
     # The only time the test part is looked at: the chosen rate's runs, once.
     chosen = results.choose_members(population, plan)
@@ -355,13 +356,18 @@ def _report(
     return Result(directory, runs, found.comparisons, found.table, found.verdict)
 
 
+def _facts(about: dict[str, Any]) -> str:
+    """Returns what is known of the data, a line a fact; long lists are counted."""
+    lines = []
+    for name, fact in about.items():
+        if isinstance(fact, (list, tuple, dict)) and len(fact) > 12:
+            fact = f"{len(fact)} of them"
+        lines.append(f"- {name.replace('_', ' ')}: {fact}")
+    return "\n".join(lines)
+
+
 def _markdown(config: Config, dataset: "Dataset", found: Any) -> str:
     """Returns report.md: what was found, how, and how to do it again."""
-    import json
-
-    from ffnlab import report
-
-    facts = json.dumps(report.jsonable(dataset.about), indent=2, ensure_ascii=False)
     remarks = "".join(f"- {remark}\n" for remark in found.remarks)
     return f"""# Which feed-forward block? {config.source}
 
@@ -369,8 +375,9 @@ def _markdown(config: Config, dataset: "Dataset", found: Any) -> str:
 
 {found.table.markdown()}
 
-Interquartile means over {config.seeds} seeds with bootstrap 95 % intervals. Each block
-has the {config.budget} of a plain one of hidden width {config.hidden}; what remains is
+Interquartile means over {config.seeds} seeds, which are initial values and orders of
+the data (the split is one), with bootstrap 95 % intervals. All blocks have equal
+{config.budget}, those of a plain one of hidden width {config.hidden}; what remains is
 in brackets. Validation chose the learning rate; the test part was scored once, at it.
 Δ is the mean difference over equal seeds; p is of a paired permutation test, corrected
 by Holm; P(better) is the chance that a run beats one of the baseline.
@@ -386,9 +393,7 @@ are in versions.json, every run with its curve in results.jsonl.
 
 ## The data
 
-```json
-{facts}
-```
+{_facts(dataset.about)}
 """
 
 

@@ -211,15 +211,13 @@ def usage(config: type, description: str) -> str:
 
 
 def use_all_cores() -> None:
-    """Gives JAX one CPU device per core; before JAX is used, and only on CPU.
+    """Gives JAX one CPU device per core; must be called before JAX is imported.
 
     A population is sharded over devices, and a step of a small model is too short to
-    be worth splitting in any other way.
+    be worth splitting in any other way. Accelerators are not affected.
     """
-    import jax
-
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    jax.config.update("jax_num_cpu_devices", cores or os.cpu_count() or 1)
+    os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(cores or os.cpu_count() or 1))
 
 
 def main(

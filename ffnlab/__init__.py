@@ -30,7 +30,7 @@ _PUBLIC = {
     "match": "ffnlab.budget",
 }
 
-__all__ = ["InputError", "__version__", *_PUBLIC]  # noqa: PLE0604
+__all__ = ["InputError", "__version__", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,10 +4,7 @@ Orbax writes each into a folder of its own and renames it when it is complete, s
 an interrupted write leaves the one before.
 """
 
-import contextlib
-import fcntl
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,24 +96,3 @@ class Checkpoints:
             return np.asarray(array)
 
         return jax.tree.map(place, trees.names(tree), tree)
-
-
-@contextlib.contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Owns a directory until the block ends or the process dies.
-
-    Args:
-      directory: an existing directory; a file named `lock` in it is held.
-
-    Raises:
-      InputError: another process owns it.
-    """
-    with open(directory / "lock", "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{directory}: another run is writing here; wait for it, or choose "
-                "another --out"
-            ) from None
-        yield

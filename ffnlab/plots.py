@@ -65,7 +65,9 @@ def curves(
     scale: float = 1.0,
     higher_is_better: bool = True,
 ) -> "Figure":
-    """Draws the validation score over training: the median seed and the middle half.
+    """Draws the validation score over training: the median seed of each block.
+
+    Around the baseline the middle half of its seeds is shaded.
 
     Args:
       steps: when it was evaluated.
@@ -95,12 +97,14 @@ def curves(
         low, middle, high = quartiles[name]
         color = "black" if name == baseline else colormaps["tab20"](place % 20)
         axes.plot(steps, middle, color=color, label=name, linewidth=1.5)
-        axes.fill_between(steps, low, high, color=color, alpha=0.08, linewidth=0)
+        if name == baseline:
+            axes.fill_between(steps, low, high, color=color, alpha=0.1, linewidth=0)
     axes.set_xlabel("step")
     axes.set_ylabel(label)
     _focus(axes, quartiles.values(), higher_is_better)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    if order:
+        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 

@@ -1,6 +1,7 @@
 """What a run leaves behind: its directory, its tables, its progress on the screen."""
 
 import contextlib
+import fcntl
 import json
 import math
 import os
@@ -12,7 +13,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ffnlab.checkpoint import locked
 from ffnlab.errors import InputError
 
 PACKAGES = (
@@ -63,6 +63,27 @@ def check_directory(path: str | Path, resume: bool) -> None:
         raise InputError(f"--out: {path} holds files of something else; choose another")
     if resume and not (path / "flags").exists():
         raise InputError(f"--resume: {path} holds no run to go on with")
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Owns a directory until the block ends or the process dies.
+
+    Args:
+      directory: an existing directory; a file named `lock` in it is held.
+
+    Raises:
+      InputError: another process owns it.
+    """
+    with open(directory / "lock", "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{directory}: another run is writing here; wait for it, or choose "
+                "another --out"
+            ) from None
+        yield
 
 
 @contextlib.contextmanager
@@ -196,7 +217,7 @@ class Table(NamedTuple):
             table.add_column(column, justify=side, overflow="fold")
         for row in self.rows:
             table.add_row(*row)
-        width = None if sys.stdout.isatty() else 160
+        width = None if sys.stdout.isatty() else 180
         Console(width=width).print(table)
 
 

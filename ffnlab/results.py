@@ -201,6 +201,7 @@ def _row(
     paired = ["baseline", "", ""]
     if found.p_value is not None:
         difference = shown(found.difference, found.difference_interval, "+")
+        difference = difference if np.isfinite(found.iqm) else "diverged"
         paired = [difference, f"{found.p_corrected:.2g}", f"{found.improvement:.2f}"]
     return [
         str(place),

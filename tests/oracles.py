@@ -1,0 +1,73 @@
+"""The equations again, in float64 NumPy and SciPy, written from their papers."""
+
+import numpy as np
+from scipy import special
+
+
+def logistic(x):
+    return 1.0 / (1.0 + np.exp(-x))
+
+
+ACTIVATIONS = {
+    "identity": lambda x: x,
+    "relu": lambda x: np.maximum(x, 0),
+    "relu2": lambda x: np.maximum(x, 0) ** 2,
+    "leaky_relu": lambda x: np.where(x > 0, x, 0.01 * x),
+    "elu": lambda x: np.where(x > 0, x, np.expm1(x)),
+    "selu": lambda x: (
+        1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * np.expm1(x))
+    ),
+    "sigmoid": logistic,
+    "tanh": np.tanh,
+    "gelu": lambda x: x * 0.5 * (1 + special.erf(x / np.sqrt(2))),
+    "gelu_tanh": lambda x: (
+        0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+    ),
+    "silu": lambda x: x * logistic(x),
+    "swish": lambda x: x * logistic(x),
+    "swish_channel": lambda x: x * logistic(x),
+    "mish": lambda x: x * np.tanh(np.log1p(np.exp(x))),
+    "softplus": lambda x: np.log1p(np.exp(x)),
+    "hard_swish": lambda x: x * np.clip(x + 3, 0, 6) / 6,
+}
+
+
+def layer_norm(x, scale, bias, epsilon):
+    mean = x.mean(-1, keepdims=True)
+    variance = ((x - mean) ** 2).mean(-1, keepdims=True)
+    return (x - mean) / np.sqrt(variance + epsilon) * scale + bias
+
+
+def rms_norm(x, scale, epsilon):
+    return x / np.sqrt((x**2).mean(-1, keepdims=True) + epsilon) * scale
+
+
+def linear(x, weights):
+    return x @ weights["kernel"] + weights.get("bias", 0.0)
+
+
+def norm(x, weights, epsilon):
+    if "bias" in weights:
+        return layer_norm(x, weights["scale"], weights["bias"], epsilon)
+    return rms_norm(x, weights["scale"], epsilon)
+
+
+def feed_forward(x, params, config):
+    """A whole block: norm, projections, activation, gate, residual."""
+    activation = ACTIVATIONS[config.kind.partition(":")[2] or config.block.activation]
+    inside = x
+    if config.norm in ("pre", "sandwich"):
+        inside = norm(x, params["norm"], config.epsilon)
+    if "gate" in params:
+        hidden = activation(linear(inside, params["gate"]))
+        hidden = hidden * linear(inside, params["up"])
+    else:
+        hidden = activation(linear(inside, params["up"]))
+    if config.norm == "hidden":
+        hidden = norm(hidden, params["norm"], config.epsilon)
+    y = linear(hidden, params["down"])
+    if config.norm == "sandwich":
+        y = norm(y, params["norm_out"], config.epsilon)
+    if config.residual:
+        y = x + config.residual_scale * y
+    return norm(y, params["norm"], config.epsilon) if config.norm == "post" else y

@@ -1,0 +1,236 @@
+"""The launcher, as its users meet it: on the command line and in a notebook."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import compare, launch
+from experiments.compare import Config
+from ffnlab import data, ffn, plots, report
+from ffnlab.data import Dataset
+from ffnlab.errors import InputError
+
+ROOT = Path(__file__).parent.parent
+SMALL = {
+    "data": "wine",
+    "blocks": ("mlp", "swiglu"),
+    "activations": ("relu", "swish"),
+    "seeds": 3,
+    "learning_rates": (1e-3, 1e-2),
+    "steps": 20,
+    "evaluations": 2,
+    "batch_size": 32,
+    "features": 8,
+    "hidden": 12,
+    "layers": 1,
+}
+
+
+def command(*flags, path=()):
+    """Runs the launcher in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*path, str(ROOT)])}
+    return subprocess.run(
+        [sys.executable, "-m", "experiments.compare", *map(str, flags)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment,
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A small comparison, run once."""
+    out = tmp_path_factory.mktemp("runs") / "small"
+    return compare.run(Config(**SMALL, out=str(out)))
+
+
+def without_times(runs):
+    skipped = ("microseconds_per_step", "compile_seconds")
+    return [{k: v for k, v in run.items() if k not in skipped} for run in runs]
+
+
+def test_everything_is_written(done):
+    found = {path.name for path in done.out.iterdir()}
+    assert found == {
+        "checkpoints", "curves.png", "flags", "lock", "ranking.png", "report.md",
+        "results.jsonl", "versions.json",
+    } - ({"checkpoints"} - found)  # fmt: skip
+    for picture in ("ranking.png", "curves.png"):
+        assert (done.out / picture).read_bytes().startswith(b"\x89PNG")
+    text = (done.out / "report.md").read_text()
+    assert done.verdict in text and done.table.markdown() in text
+    assert json.loads((done.out / "versions.json").read_text())["numpy"]
+
+
+def test_a_line_for_every_run(done):
+    runs = report.read_lines(done.out / "results.jsonl")
+    assert len(runs) == 3 * 3 * 2
+    assert without_times(runs) == without_times(report.jsonable(done.runs))
+    for run in runs:
+        assert len(run["curve"]["accuracy"]) == len(run["curve"]["step"]) == 2
+        assert (run["test"] is not None) == run["chosen"]
+    for block in ("mlp:relu", "mlp:swish", "swiglu"):
+        rates = {
+            r["learning_rate"] for r in runs if r["block"] == block and r["chosen"]
+        }
+        assert len(rates) == 1  # the test part was looked at for one rate only
+
+
+def test_blocks_are_matched_and_paired(done):
+    sizes = {run["block"]: run["parameters"] for run in done.runs}
+    assert sizes["mlp:swish"] - sizes["mlp:relu"] == 1  # its β
+    assert abs(sizes["swiglu"] / sizes["mlp:relu"] - 1) < 0.05
+    assert {row.name for row in done.comparisons} == set(sizes)
+    baseline = next(row for row in done.comparisons if row.name == "mlp:relu")
+    assert baseline.p_value is None
+
+
+def test_the_flag_file_repeats_the_run_to_the_same_numbers(done, tmp_path):
+    given = launch.parse(
+        Config,
+        ["compare", f"--flagfile={done.out}/flags", f"--out={tmp_path / 'again'}"],
+    )
+    again = compare.run(given)
+    assert without_times(again.runs) == without_times(done.runs)
+    assert again.verdict == done.verdict
+
+
+def test_resume_runs_only_what_is_missing(done, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    whole = compare._train
+    trained = []
+
+    def interrupted(config, dataset, found, *rest):
+        if len(trained) == 1:
+            raise KeyboardInterrupt
+        trained.append(found.config.kind)
+        return whole(config, dataset, found, *rest)
+
+    monkeypatch.setattr(compare, "_train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        compare.run(Config(**SMALL, out=str(out)))
+    monkeypatch.setattr(compare, "_train", whole)
+    resumed = compare.run(Config(**SMALL, out=str(out), resume=True))
+    assert without_times(resumed.runs) == without_times(done.runs)
+    with pytest.raises(InputError, match="this run has --seeds=4"):
+        compare.run(Config(**{**SMALL, "seeds": 4}, out=str(out), resume=True))
+    with pytest.raises(InputError, match="already holds a run"):
+        compare.run(Config(**SMALL, out=str(out)))
+
+
+def test_a_csv_from_the_command_line(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = ["age,town,income"]
+    for _ in range(80):
+        age, town = rng.integers(20, 60), rng.choice(["Ulm", "Bonn"])
+        rows.append(f"{age},{town},{'high' if age > 40 else 'low'}")
+    (tmp_path / "people.csv").write_text("\n".join(rows))
+    got = command(
+        f"--csv={tmp_path / 'people.csv'}", "--target=income", "--blocks=mlp,glu",
+        "--activations=relu", "--seeds=2", "--learning_rates=0.01", "--epochs=5",
+        "--batch_size=16", "--features=8", "--hidden=8", f"--out={tmp_path / 'out'}",
+    )  # fmt: skip
+    assert got.returncode == 0, got.stderr
+    assert "people: test accuracy, %" in got.stdout
+    assert "so few cannot show one" in got.stdout
+    assert "source:" in (tmp_path / "out" / "report.md").read_text()
+    assert "steps/s" in got.stderr and "s left" in got.stderr
+
+
+def test_values_and_divergence(tmp_path):
+    """A regression from an npz; at an absurd rate every run of a block diverges."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(120, 3)).astype(np.float32)
+    np.savez(tmp_path / "sine.npz", x=x, y=np.sin(x[:, 0]) + x[:, 1])
+    given = {
+        **SMALL,
+        "npz": str(tmp_path / "sine.npz"),
+        "optimizer": "sgd",
+        "clip": 0.0,
+    }
+    found = compare.run(Config(**given, seed=3, out=str(tmp_path / "good")))
+    assert found.table.columns[8] == "test squared error"
+    given["learning_rates"] = (1e25,)
+    found = compare.run(Config(**given, out=str(tmp_path / "bad")))
+    assert all(row[8] == "diverged" for row in found.table.rows)
+    text = (tmp_path / "bad" / "report.md").read_text()
+    assert "diverged at step" in text
+
+
+def test_a_new_data_set_is_one_function_and_one_row(tmp_path, monkeypatch):
+    def parity(seed):
+        x = np.random.default_rng(seed).choice([-1.0, 1.0], (90, 2)).astype(np.float32)
+        y = (x.prod(1) > 0).astype(np.int32)
+        parts = [{"x": x[i::3], "y": y[i::3]} for i in range(3)]
+        return Dataset("parity", *parts, "classes", 2, 2, {"source": "drawn"})
+
+    monkeypatch.setitem(data.DATASETS, "parity", parity)
+    monkeypatch.setitem(ffn.BLOCKS, "sine", ffn.Block(ffn.mlp, ("up",), "tanh"))
+    given = {**SMALL, "data": "parity", "blocks": ("mlp", "sine")}
+    found = compare.run(Config(**given, out=str(tmp_path / "run")))
+    assert {"mlp:relu", "mlp:swish", "sine"} == {row.name for row in found.comparisons}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--blocks=swigul"], "--blocks: unknown 'swigul'; nearest: swiglu"),
+        (["--blocks=mlp,glu:tanhh"], "--blocks: unknown 'tanhh'; nearest: tanh"),
+        (["--activations=geul"], "nearest: gelu"),
+        (["--data=digit"], "--data: unknown 'digit'; nearest: digits"),
+        (["--optimizer=adma"], "nearest: adam"),
+        (["--schedule=cosin"], "nearest: cosine"),
+        (["--budget=flop"], "nearest: flops"),
+        (["--baseline=geglu", "--blocks=mlp"], "--baseline: unknown 'geglu'"),
+        (["--learning_rates=nan"], "--learning_rates: nan should be a number above 0"),
+        (["--seeds=0"], "--seeds: 0 should be a number at least 1"),
+        (["--dropout=1"], "--dropout: 1.0 should be"),
+        (["--steps=3", "--epochs=2"], "--steps and --epochs: give one"),
+        (["--csv=a.csv"], "--csv and --target"),
+        (["--resume"], "--resume: --out must name the run"),
+        (["--stepss=3"], "steps"),
+        (["--csv=nowhere.csv", "--target=y"], "nowhere.csv"),
+        (["--csv=.", "--target=y"], "directory"),
+        (["--npz=nowhere.npz"], "nowhere.npz"),
+        (["--out=setup.cfg"], "--out: setup.cfg is a file"),
+        (["--out=tests"], "--out: tests holds files of something else"),
+    ],
+)
+def test_bad_input_is_refused_before_jax_is_imported(flags, message, tmp_path):
+    (tmp_path / "jax.py").write_text("raise SystemExit('JAX was imported')")
+    got = command(*flags, path=[str(tmp_path)])
+    assert got.returncode == 2, got.stderr
+    assert got.stderr.startswith("error: ") and message in got.stderr
+    assert got.stderr.count("\n") == 1 and "Traceback" not in got.stderr
+
+
+def test_bad_columns_are_named(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("a,b,y\n" + "1,2,u\n" * 50 + "oops,2,v\n" + "1,2,v\n" * 50)
+    got = command(f"--csv={path}", "--target=z")
+    assert got.returncode == 2 and "'z'" in got.stderr
+    got = command(f"--csv={path}", "--target=y")
+    assert got.returncode == 2 and f"{path}:52:" in got.stderr
+    assert "oops" in got.stderr and "Traceback" not in got.stderr
+
+
+def test_help_is_readable():
+    got = command("--help")
+    assert got.returncode == 0
+    assert got.stdout.startswith("Which feed-forward block should I use")
+    for field in compare.Config.__dataclass_fields__:
+        assert f"--{field}=" in got.stdout
+    assert max(map(len, got.stdout.splitlines())) <= 100
+
+
+def test_curves_leave_out_blocks_without_a_full_curve():
+    scores = {"glu": np.ones((2, 3)), "mlp": np.array([[1, np.nan, np.nan]] * 2)}
+    figure = plots.curves([1, 2, 3], scores, "mlp", "accuracy")
+    assert [line.get_label() for line in figure.axes[0].lines] == ["glu"]

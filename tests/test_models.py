@@ -1,0 +1,84 @@
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ffnlab import models, trees
+from ffnlab.errors import InputError
+from ffnlab.ffn import BlockConfig
+from ffnlab.models import TowerConfig
+from tests import oracles
+
+BLOCK = BlockConfig("swiglu", 4, 6, norm="pre")
+
+
+def test_parameter_tree_of_a_byte_model():
+    config = TowerConfig(5, 7, BLOCK, layers=1, vocabulary=9, embedding=3)
+    model = models.tower(config)
+    shapes = trees.flatten(jax.eval_shape(model.init, jax.random.key(0)))
+    assert {name: leaf.shape for name, leaf in shapes.items()} == {
+        "block_0/down/bias": (4,),
+        "block_0/down/kernel": (6, 4),
+        "block_0/gate/bias": (6,),
+        "block_0/gate/kernel": (4, 6),
+        "block_0/norm/bias": (4,),
+        "block_0/norm/scale": (4,),
+        "block_0/up/bias": (6,),
+        "block_0/up/kernel": (4, 6),
+        "embed/embedding": (9, 3),
+        "head/bias": (7,),
+        "head/kernel": (4, 7),
+        "norm/bias": (4,),
+        "norm/scale": (4,),
+        "stem/bias": (4,),
+        "stem/kernel": (15, 4),
+    }
+    assert models.parameters(model) == sum(x.size for x in shapes.values())
+    assert models.flops(model) == 2 * (15 * 4 + 3 * 4 * 6 + 4 * 7)
+
+
+def test_tower_against_numpy(x64):
+    model = models.tower(TowerConfig(5, 7, BLOCK, layers=2))
+    params = model.init(jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (3, 5))
+    y, aux = model.apply(params, x)
+    p, hidden = jax.tree.map(np.asarray, (params, x))
+    hidden = oracles.linear(hidden, p["stem"])
+    for layer in ("block_0", "block_1"):
+        hidden = oracles.feed_forward(hidden, p[layer], BLOCK)
+    expected = oracles.linear(oracles.norm(hidden, p["norm"], 1e-6), p["head"])
+    chex.assert_trees_all_close(y, expected, rtol=1e-9)
+    chex.assert_shape(aux["block_1"]["hidden"], (3, 6))
+
+
+def test_bengio_concatenates_in_order():
+    """Swapping two context bytes changes the output; the batch around does not."""
+    config = TowerConfig(4, 3, BLOCK, layers=1, vocabulary=9, embedding=2)
+    model = models.tower(config)
+    params = model.init(jax.random.key(0))
+    x = jnp.array([[1, 2, 3, 4], [2, 1, 3, 4], [0, 0, 0, 0]])
+    logits, _ = model.apply(params, x)
+    assert not jnp.allclose(logits[0], logits[1])
+    chex.assert_trees_all_close(model.apply(params, x[:1])[0][0], logits[0], rtol=1e-5)
+
+
+def test_params_are_plain_dicts_of_arrays():
+    params = models.tower(TowerConfig(5, 7, BLOCK)).init(jax.random.key(0))
+    assert type(params) is dict and type(params["block_0"]) is dict
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(params))
+
+
+def test_layers_draw_different_dropout():
+    block = BlockConfig("mlp:sigmoid", 4, 64, dropout=0.5)
+    model = models.tower(TowerConfig(5, 7, block, layers=2))
+    _, aux = model.apply(
+        model.init(jax.random.key(0)), jnp.ones((1, 5)), jax.random.key(1)
+    )
+    first, second = (aux[f"block_{i}"]["hidden"][0] == 0 for i in (0, 1))
+    assert bool(jnp.any(first != second))
+
+
+def test_bad_config():
+    with pytest.raises(InputError, match="layers=0"):
+        TowerConfig(5, 7, BLOCK, layers=0)

@@ -1,0 +1,121 @@
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ffnlab import optimizers
+from ffnlab.errors import InputError
+
+PARAMS = {
+    "up": {
+        "kernel": jnp.array([[1.0, -2.0], [0.5, 3.0]]),
+        "bias": jnp.array([0.1, 0.2]),
+    }
+}
+
+
+def run(optimizer, steps=5, params=PARAMS):
+    """A few steps on the sum of squares of all but one."""
+    state = optimizer.init(params)
+    for _ in range(steps):
+        grads = jax.tree.map(lambda p: 2 * (p - 1), params)
+        updates, state = optimizer.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+PLAIN = {
+    "sgd": optax.sgd(0.1),
+    "momentum": optax.sgd(0.1, momentum=0.9),
+    "nesterov": optax.sgd(0.1, momentum=0.9, nesterov=True),
+    "adagrad": optax.adagrad(0.1),
+    "rmsprop": optax.rmsprop(0.1, decay=0.9),
+    "adam": optax.adam(0.1),
+    "adamw": optax.adamw(0.1, weight_decay=1e-4, mask=optimizers.decayed),
+    "lion": optax.lion(0.1, weight_decay=1e-3, mask=optimizers.decayed),
+    "muon": optax.contrib.muon(0.1),
+}
+
+
+def test_every_recipe_has_a_reference():
+    assert sorted(PLAIN) == sorted(optimizers.OPTIMIZERS)
+
+
+@pytest.mark.parametrize("name", sorted(PLAIN))
+@pytest.mark.parametrize("flat", [False, True])
+def test_recipes_are_optax_own(name, flat):
+    got = run(optimizers.make(name, 0.1, flat=flat))
+    chex.assert_trees_all_close(got, run(PLAIN[name]), rtol=2e-5, atol=1e-6)
+
+
+def test_article_adamw_step():
+    """From 1.0 with g = 0.5, rate 0.001, λ = 0.01: the decay is scaled by the rate."""
+    params = {"kernel": jnp.ones(1)}
+    optimizer = optimizers.make("adamw", 0.001, weight_decay=0.01)
+    updates, _ = optimizer.update(
+        {"kernel": jnp.array([0.5])}, optimizer.init(params), params
+    )
+    assert float(1.0 + updates["kernel"][0]) == pytest.approx(0.99899, abs=1e-6)
+    undiscounted = 1.0 + float(updates["kernel"][0]) + 0.001 * 0.01 - 0.01
+    assert undiscounted == pytest.approx(0.989, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sgd", "momentum", "adam", "muon"])
+def test_decay_is_decoupled_and_spares_biases(name):
+    plain, decaying = (
+        run(optimizers.make(name, 0.1, weight_decay=decay), steps=1)
+        for decay in (0.0, 0.5)
+    )
+    gap = jax.tree.map(jnp.subtract, decaying, plain)
+    expected = -0.1 * 0.5 * PARAMS["up"]["kernel"]
+    chex.assert_trees_all_close(gap["up"]["kernel"], expected, rtol=1e-4, atol=1e-6)
+    assert gap["up"]["bias"].tolist() == [0.0, 0.0]
+
+
+def test_clipping_is_of_the_whole_gradient():
+    optimizer = optimizers.make("sgd", 1.0, clip=1.0)
+    grads = jax.tree.map(lambda p: 100.0 * jnp.ones_like(p), PARAMS)
+    updates, _ = optimizer.update(grads, optimizer.init(PARAMS), PARAMS)
+    squares = jax.tree.map(lambda u: float((u**2).sum()), updates)
+    assert sum(jax.tree.leaves(squares)) == pytest.approx(1.0, rel=1e-5)
+
+
+def test_learning_rate_is_traced():
+    """Two rates, one compilation."""
+    optimizer = optimizers.make("adamw", share=optimizers.schedule("cosine", 10, 2))
+    chex.clear_trace_counter()
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def first_step(rate):
+        state = optimizers.with_learning_rate(optimizer.init(PARAMS), rate)
+        return optimizer.update(PARAMS, state, PARAMS)[0]["up"]["bias"]
+
+    np.testing.assert_allclose(first_step(0.2), 2 * first_step(0.1), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "last"), [("constant", 1.0), ("linear", 0.0), ("cosine", 0.0)]
+)
+def test_schedules(name, last):
+    share = optimizers.schedule(name, steps=110, warmup=10)
+    values = [float(share(jnp.array(step))) for step in range(111)]
+    np.testing.assert_allclose(values[:10], np.arange(1, 11) / 10, rtol=1e-6)
+    assert values[10] == 1.0
+    assert values[-1] == pytest.approx(last, abs=1e-6)
+    if name != "constant":
+        assert values[60] == pytest.approx(0.5, abs=1e-6)
+        assert all(np.diff(values[10:]) < 0)
+
+
+def test_bad_names_and_numbers():
+    with pytest.raises(InputError, match="--optimizer: unknown 'adma'; nearest: adam"):
+        optimizers.make("adma")
+    with pytest.raises(InputError, match="nearest: cosine"):
+        optimizers.schedule("cosin", 10)
+    with pytest.raises(
+        InputError, match="--warmup: 10 must be at least 0 and below 10"
+    ):
+        optimizers.schedule("cosine", 10, 10)

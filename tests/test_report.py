@@ -1,0 +1,103 @@
+import json
+import multiprocessing
+import os
+
+import numpy as np
+import pytest
+
+from ffnlab import report
+from ffnlab.errors import InputError
+
+
+def test_a_directory_is_taken_once(tmp_path):
+    with report.run_directory(tmp_path / "run", "--seed=0\n", resume=False) as out:
+        assert (out / "flags").read_text() == "--seed=0\n"
+        assert json.loads((out / "versions.json").read_text())["jax"]
+    with pytest.raises(InputError, match="already holds a run"):
+        report.check_directory(tmp_path / "run", resume=False)
+    with report.run_directory(tmp_path / "run", "--seed=0\n", resume=True):
+        pass
+    with (
+        pytest.raises(InputError, match="has --seed=0, this run has --seed=1"),
+        report.run_directory(tmp_path / "run", "--seed=1\n", resume=True),
+    ):
+        pass
+
+
+def test_a_directory_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(InputError, match="holds files of something else"):
+        report.check_directory(tmp_path, resume=False)
+    with pytest.raises(InputError, match="is a file"):
+        report.check_directory(tmp_path / "thesis.tex", resume=False)
+    with pytest.raises(InputError, match="holds no run to go on with"):
+        report.check_directory(tmp_path / "nothing", resume=True)
+    assert os.listdir(tmp_path) == ["thesis.tex"]
+
+
+def test_lines_come_back_exactly(tmp_path):
+    rows = [{"loss": float(np.float32(0.1)), "curve": [1.5, None]}, {"name": "β"}]
+    report.write_lines(tmp_path / "rows.jsonl", rows)
+    assert report.read_lines(tmp_path / "rows.jsonl") == rows
+    assert report.read_lines(tmp_path / "none.jsonl") == []
+
+
+def test_numbers_that_json_lacks_are_null(tmp_path):
+    row = {"a": np.float32("nan"), "b": [float("inf")], "c": np.array([1, 2]), "d": ()}
+    assert report.jsonable(row) == {"a": None, "b": [None], "c": [1, 2], "d": []}
+
+
+def test_a_broken_line_is_named(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"a": 1}\n{"a"')
+    with pytest.raises(InputError, match=r"rows.jsonl:2: not a JSON object"):
+        report.read_lines(tmp_path / "rows.jsonl")
+
+
+def test_writing_is_all_or_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "table.md"
+    report.write(path, "old")
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(OSError, match="full"):
+        report.write(path, "new")
+    assert path.read_text() == "old"
+
+
+def test_table_prints_every_cell(capsys):
+    table = report.Table(["block", "score"], [["glu", "97.25 [96.55, 97.74]"]])
+    table.show("digits")
+    printed = capsys.readouterr().out
+    assert "digits" in printed and "97.25 [96.55, 97.74]" in printed
+    assert table.markdown().splitlines()[-1] == "| glu | 97.25 [96.55, 97.74] |"
+
+
+def test_progress_in_a_log_has_rate_and_time_left(capsys):
+    with report.Progress(200, "steps", done=100) as progress:
+        progress.begin("glu")
+        progress.reach(50)
+        progress.end()
+    line = capsys.readouterr().err
+    assert line.startswith("glu") and "75%" in line
+    assert "steps/s" in line and "s left" in line
+
+
+def _hold(directory, ready, release):
+    with report.locked(directory):
+        ready.set()
+        release.wait(60)
+
+
+def test_a_directory_has_one_owner(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    ready, release = context.Event(), context.Event()
+    other = context.Process(target=_hold, args=(tmp_path, ready, release))
+    other.start()
+    assert ready.wait(60)
+    with (
+        pytest.raises(InputError, match="another run is writing here"),
+        report.locked(tmp_path),
+    ):
+        pass
+    release.set()
+    other.join(60)
+    with report.locked(tmp_path):  # given back when the process ended
+        pass

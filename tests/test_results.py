@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+
+from ffnlab import losses, results
+from ffnlab.errors import InputError
+
+
+def runs(block, scores, rate=0.01, diverged=()):
+    return [
+        {
+            "block": block,
+            "activation": "relu",
+            "hidden": 8,
+            "parameters": 1000,
+            "flops": 2000,
+            "unmatched": 0.001,
+            "microseconds_per_step": 10.0,
+            "seed": seed,
+            "learning_rate": rate,
+            "diverged_at": 5 if seed in diverged else None,
+            "chosen": True,
+            "valid": None if seed in diverged else {"accuracy": score},
+            "test": None if seed in diverged else {"accuracy": score},
+            "curve": {"step": [1], "accuracy": [score]},
+        }
+        for seed, score in enumerate(scores)
+    ]
+
+
+GOOD = [0.90, 0.91, 0.92, 0.93, 0.94, 0.95, 0.96, 0.97]
+OBJECTIVE = losses.OBJECTIVES["classes"]
+
+
+def test_the_better_block_is_first_and_significant():
+    worse = [score - 0.05 for score in GOOD]
+    found = results.rank(runs("mlp", worse) + runs("glu", GOOD), "mlp", OBJECTIVE)
+    assert [row[1] for row in found.table.rows] == ["glu", "mlp"]
+    assert found.table.rows[0][8].startswith("93.50 [")
+    assert found.table.rows[0][9].startswith("+5.00 [")
+    assert found.table.rows[0][10] == "0.0078"  # 2/2⁸
+    assert "glu (better)" in found.verdict
+
+
+def test_pairs_are_of_equal_seeds_whatever_the_order():
+    rows = runs("glu", GOOD) + runs("mlp", GOOD)[::-1]
+    found = results.rank(rows, "mlp", OBJECTIVE)
+    assert found.comparisons[0].p_corrected in (None, 1.0)
+    assert all(c.difference in (None, 0.0) for c in found.comparisons)
+
+
+def test_diverged_runs_are_reported_and_sink_only_their_block():
+    bad = runs("reglu", GOOD, diverged=range(6))
+    found = results.rank(bad + runs("mlp", GOOD) + runs("glu", GOOD), "mlp", OBJECTIVE)
+    last = found.table.rows[-1]
+    assert last[1] == "reglu" and last[8] == "diverged"
+    assert "reglu diverged at step 5 (seed 0, learning rate 0.01)" in found.remarks
+    assert "6 of reglu" in found.verdict
+    assert len(found.table.rows) == 3
+
+
+def test_a_rate_at_the_edge_is_remarked():
+    other = [dict(run, learning_rate=0.1, chosen=False) for run in runs("mlp", GOOD)]
+    found = results.rank(
+        runs("mlp", GOOD) + other + runs("glu", GOOD), "mlp", OBJECTIVE
+    )
+    assert "the smallest learning rate, 0.01, was best for mlp, glu" in found.remarks[0]
+
+
+def test_unknown_baseline():
+    with pytest.raises(InputError, match="nearest: mlp"):
+        results.rank(runs("mlp", GOOD), "mpl", OBJECTIVE)
+
+
+def test_curves_are_of_the_chosen():
+    other = [dict(run, chosen=False) for run in runs("mlp", [0.1])]
+    found = results.curves(other + runs("mlp", GOOD), "accuracy")
+    np.testing.assert_array_equal(found["mlp"], np.array(GOOD)[:, None])

@@ -1,0 +1,203 @@
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ffnlab import data, losses, models, optimizers, train
+from ffnlab.checkpoint import Checkpoints
+from ffnlab.errors import InputError
+from ffnlab.ffn import BlockConfig
+from ffnlab.record import Plan, blank, note
+
+OBJECTIVE = losses.OBJECTIVES["classes"]
+
+
+@pytest.fixture(scope="module")
+def wine():
+    return data.load("wine")
+
+
+def tower(kind="swiglu", dropout=0.0):
+    block = BlockConfig(kind, 8, 8, dropout=dropout)
+    return models.tower(models.TowerConfig(13, 3, block, layers=1))
+
+
+def test_fit_learns_real_data(wine):
+    optimizer = optimizers.make("adamw", clip=1.0)
+    plan = Plan(60, 20, 32, monitor="accuracy", higher_is_better=True)
+    found = train.fit(tower(), OBJECTIVE, optimizer, wine, plan, learning_rate=1e-2)
+    assert found.record.scores["accuracy"][-1] > 0.9
+    assert found.record.loss[-1] < 0.5 * found.record.loss[0]
+    assert int(found.state.step) == 60
+    assert found.record.diverged == -1
+
+
+def test_step_is_what_is_written_out(wine):
+    """Against the loss, its gradient and SGD, spelled out."""
+    model, optimizer = tower(), optimizers.make("sgd")
+    state = train.init_state(model, optimizer, jax.random.key(0), 3, 0.1)
+    batch = {
+        "x": jnp.asarray(wine.train["x"][:9]),
+        "y": jnp.asarray(wine.train["y"][:9]),
+    }
+
+    def loss(params):
+        logits, _ = model.apply(params, batch["x"])
+        labels = batch["y"]
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    value, grads = jax.value_and_grad(loss)(state.params)
+    expected = jax.tree.map(lambda p, g: p - 0.1 * g, state.params, grads)
+    after, got = train.make_step(model, OBJECTIVE, optimizer)(state, batch)
+    assert float(got) == pytest.approx(float(value), rel=1e-6)
+    chex.assert_trees_all_close(after.params, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_scan_is_the_same_as_steps(wine):
+    model, optimizer = tower(dropout=0.2), optimizers.make("adam")
+    step = train.make_step(model, OBJECTIVE, optimizer)
+    start = train.init_state(model, optimizer, jax.random.key(0), 0, 1e-2)
+    arrays = jax.device_put(wine.train)
+    indices = data.indices([0], 0, 6, 16, data.size(wine.train))[:, 0]
+    state = start
+    for row in indices:
+        state, _ = step(state, data.take(arrays, row))
+    scanned, _ = jax.jit(train.advance(step, data.take))(start, arrays, indices)
+    chex.assert_trees_all_close(scanned.params, state.params, rtol=1e-5, atol=1e-6)
+
+
+def test_steps_draw_different_dropout(wine):
+    model, optimizer = tower(dropout=0.5), optimizers.make("sgd")
+    step = train.make_step(model, OBJECTIVE, optimizer)
+    state = train.init_state(model, optimizer, jax.random.key(0), 0, 0.0)
+    batch = data.take(jax.device_put(wine.train), jnp.arange(16))
+    state, first = step(state, batch)
+    _, second = step(state, batch)
+    assert float(first) != float(second)  # with a rate of 0 only dropout differs
+
+
+@pytest.mark.parametrize("size", [1, 3, 8, 9, 35])
+def test_evaluation_counts_every_example_once(wine, size):
+    model = tower()
+    params = model.init(jax.random.key(0))
+    part = {name: array[:size] for name, array in wine.valid.items()}
+    evaluate = train.make_evaluate(model, OBJECTIVE, data.take, size, batch=8)
+    got = evaluate(params, jax.device_put(part))
+    logits, _ = model.apply(params, jnp.asarray(part["x"]))
+    scores = OBJECTIVE.score(logits, part)
+    for name, value in got.items():
+        expected = float(scores.values[name].mean())
+        assert float(value) == pytest.approx(expected, rel=1e-5)
+
+
+def test_resumed_is_the_same_bit_for_bit(wine, tmp_path):
+    model, optimizer = tower(dropout=0.3), optimizers.make("adamw")
+
+    def run(steps, directory=None):
+        checkpoints = Checkpoints(tmp_path / directory) if directory else None
+        plan = Plan(40, 10, 16)
+        seen = []
+
+        def watch(record):
+            seen.append(int(record.step))
+            if record.step >= steps:
+                raise KeyboardInterrupt
+
+        try:
+            found = train.fit(
+                model,
+                OBJECTIVE,
+                optimizer,
+                wine,
+                plan,
+                learning_rate=1e-2,
+                checkpoints=checkpoints,
+                watch=watch,
+            )
+        except KeyboardInterrupt:
+            return None, seen
+        return found, seen
+
+    whole, _ = run(99)
+    interrupted, _ = run(20, "run")
+    assert interrupted is None
+    resumed, seen = run(99, "run")
+    assert seen == [30, 40]
+    for part in ("state", "best", "record"):
+        chex.assert_trees_all_equal(getattr(whole, part), getattr(resumed, part))
+
+
+def test_a_checkpoint_of_another_run_is_refused(wine, tmp_path):
+    optimizer = optimizers.make("sgd")
+    checkpoints = Checkpoints(tmp_path / "run")
+    plan = Plan(2, 1, 16)
+    train.fit(tower(), OBJECTIVE, optimizer, wine, plan, checkpoints=checkpoints)
+    with pytest.raises(InputError, match="the checkpoint is of another run"):
+        train.fit(tower("glu"), OBJECTIVE, optimizer, wine, Plan(3, 1, 16),
+                  checkpoints=checkpoints)  # fmt: skip
+
+
+def test_early_stopping_keeps_the_best(wine):
+    """At a rate far too high the first evaluation stays the best."""
+    plan = Plan(60, 5, 16, patience=2)
+    found = train.fit(
+        tower(), OBJECTIVE, optimizers.make("sgd"), wine, plan, learning_rate=30.0
+    )
+    scores, best = found.record.scores["loss"], int(found.record.best_step)
+    if found.record.diverged < 0:
+        assert found.record.best == np.nanmin(scores)
+    assert found.record.step < 60
+    assert int(found.record.step) >= best + 10
+    evaluate = train.make_evaluate(tower(), OBJECTIVE, data.take, data.size(wine.valid))
+    again = evaluate(found.best, jax.device_put(wine.valid))["loss"]
+    assert float(again) == pytest.approx(float(found.record.best), rel=1e-4)
+
+
+def test_compiles_two_programs(wine):
+    chex.clear_trace_counter()
+    model, optimizer = tower(), optimizers.make("adam")
+    step = chex.assert_max_traces(train.make_step(model, OBJECTIVE, optimizer), n=1)
+    many = train.Program(train.advance(step, data.take), donate=(0,))
+    state = train.init_state(model, optimizer, jax.random.key(0), 0, 1e-3)
+    arrays = jax.device_put(wine.train)
+    for start in (0, 5, 10):
+        rows = data.indices([0], start, start + 5, 8, data.size(wine.train))[:, 0]
+        state, _ = many(state, arrays, rows)
+    assert many.compilations == 1
+
+
+PLAN = Plan(6, 2, 4, patience=1)
+
+
+def test_record_of_a_population():
+    record = blank(PLAN, ["loss"], (3,))
+    losses_ = np.array([[1, 1], [1, np.nan], [1, 1]], np.float32)
+    record, better = note(record, PLAN, losses_, {"loss": np.array([3.0, 3.0, 3.0])})
+    assert better.tolist() == [True, False, True]
+    assert record.diverged.tolist() == [-1, 1, -1]
+    good = np.ones((3, 2), np.float32)
+    record, better = note(record, PLAN, good, {"loss": np.array([2.0, 0.0, 4.0])})
+    assert better.tolist() == [True, False, False]
+    assert record.stopped(PLAN).tolist() == [False, True, True]
+    record, better = note(record, PLAN, good, {"loss": np.array([9.0, 9.0, 0.0])})
+    assert better.tolist() == [False, False, False]  # the third had stopped
+    assert record.best.tolist() == [2.0, np.inf, 3.0]
+    assert record.best_step.tolist() == [4, 0, 2]
+    assert record.finished(PLAN)
+
+
+def test_a_score_of_nan_is_never_better():
+    record = blank(Plan(2, 1, 4), ["loss"])
+    one = np.ones(1, np.float32)
+    record, better = note(record, Plan(2, 1, 4), one, {"loss": np.float32(np.nan)})
+    assert not better
+
+
+@pytest.mark.parametrize(
+    "change", [{"steps": 0}, {"every": 0}, {"batch": 0}, {"patience": 0}]
+)
+def test_bad_plans(change):
+    with pytest.raises(InputError, match="at least 1"):
+        Plan(**{"steps": 1, "every": 1, "batch": 1, **change})
