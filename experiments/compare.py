@@ -14,6 +14,7 @@ and versions.json. A default run takes about two minutes on two CPU cores.
 
 import dataclasses
 import datetime
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,8 +23,10 @@ from experiments.launch import names_in, option
 from ffnlab.errors import InputError, choose
 
 if TYPE_CHECKING:
+    from ffnlab.budget import Match
     from ffnlab.data import Dataset
-    from ffnlab.report import Table
+    from ffnlab.record import Plan
+    from ffnlab.report import Progress, Table
     from ffnlab.stats import Comparison
 
 _BLOCKS = names_in("ffnlab.ffn", "BLOCKS")
@@ -79,7 +82,9 @@ class Config:
         "of the learning rate: constant, linear or cosine",
         known=names_in("ffnlab.optimizers", "SCHEDULES"),
     )
-    warmup: int = option(20, "steps over which the learning rate rises", least=0)
+    warmup: int = option(
+        20, "steps over which the learning rate rises; at most half the run", least=0
+    )
     weight_decay: float | None = option(
         None, "decoupled; the optimizer's own if not given", least=0
     )
@@ -176,24 +181,38 @@ def run(config: Config) -> Result:
     out = config.out or f"runs/compare-{config.source}-{stamp}"
     report.check_directory(out, config.resume)
     dataset = _dataset(config)
+
+    from experiments.publish import publish
+    from ffnlab import losses, results  # these import JAX, what is above does not
+
     sizes = _matched(config)
     flags = launch.to_flags(config, leave_out=("out", "resume", "quick"))
     with report.run_directory(out, flags, config.resume) as directory:
         runs = _train_all(config, dataset, sizes, directory)
-        return _report(config, dataset, runs, directory)
+        objective = losses.OBJECTIVES[dataset.task]
+        found = results.rank(runs, config.baseline, objective, config.seed)
+        title = f"Which feed-forward block? {config.source}"
+        publish(directory, title, found, runs, dataset.about, _note(config))
+    return Result(directory, runs, found.comparisons, found.table, found.verdict)
 
 
 def _dataset(config: Config) -> "Dataset":
     from ffnlab import data
 
     if config.csv:
-        return data.read_csv(config.csv, config.target, config.seed, config.task)
-    if config.npz:
-        return data.read_npz(config.npz, config.seed, config.task)
-    return data.load(config.data, config.seed)
+        found = data.read_csv(config.csv, config.target, config.seed, config.task)
+    elif config.npz:
+        found = data.read_npz(config.npz, config.seed, config.task)
+    else:
+        found = data.load(config.data, config.seed)
+    return dataclasses.replace(
+        found,
+        valid=data.thin(found.valid, config.eval_examples),
+        test=data.thin(found.test, config.eval_examples),
+    )
 
 
-def _matched(config: Config) -> dict[str, Any]:
+def _matched(config: Config) -> dict[str, "Match"]:
     """Returns each block with the hidden width at which all cost the same."""
     from ffnlab.budget import match
     from ffnlab.ffn import BlockConfig
@@ -213,23 +232,36 @@ def _matched(config: Config) -> dict[str, Any]:
     }
 
 
-def _steps(config: Config, size: int) -> int:
+def _plan(config: Config, dataset: "Dataset") -> "Plan":
+    """Returns how long every block trains, and by what it is judged."""
+    from ffnlab import data, losses
+    from ffnlab.record import Plan
+
+    steps = config.steps or 300
     if config.epochs is not None:
-        return max(1, round(config.epochs * size / config.batch_size))
-    return config.steps or 300
+        size = data.size(dataset.train)
+        steps = max(1, round(config.epochs * size / config.batch_size))
+    objective = losses.OBJECTIVES[dataset.task]
+    return Plan(
+        steps,
+        -(-steps // config.evaluations),
+        config.batch_size,
+        monitor=objective.headline,
+        higher_is_better=objective.higher_is_better,
+    )
 
 
 def _train_all(
-    config: Config, dataset: "Dataset", sizes: dict[str, Any], directory: Path
+    config: Config, dataset: "Dataset", sizes: dict[str, "Match"], directory: Path
 ) -> list[dict]:
     """Trains the blocks that the directory has no results of, one after another."""
-    from ffnlab import data, report
+    from ffnlab import report
 
     path = directory / "results.jsonl"
     runs = report.read_lines(path)
     finished = {run["block"] for run in runs}
-    steps = _steps(config, data.size(dataset.train))
-    each = steps * config.seeds * len(config.learning_rates)
+    plan = _plan(config, dataset)
+    each = plan.steps * config.seeds * len(config.learning_rates)
     done = each * len(finished)
     with report.Progress(each * len(sizes), "steps", done) as progress:
         for name, found in sizes.items():
@@ -237,8 +269,9 @@ def _train_all(
                 continue
             progress.begin(name)
             folder = directory / "checkpoints" / name.replace(":", "-")
-            runs += _train(config, dataset, found, steps, folder, progress)
+            runs += _train(config, dataset, found, plan, folder, progress)
             report.write_lines(path, runs)
+            shutil.rmtree(folder, ignore_errors=True)
             progress.end()
     return runs
 
@@ -246,51 +279,40 @@ def _train_all(
 def _train(
     config: Config,
     dataset: "Dataset",
-    found: Any,
-    steps: int,
+    found: "Match",
+    plan: "Plan",
     folder: Path,
-    progress: Any,
+    progress: "Progress",
 ) -> list[dict]:
     """Trains one block's population and scores the chosen members on the test part."""
     import jax
-    import numpy as np
 
-    from ffnlab import checkpoint, data, losses, models, results, sweep
-    from ffnlab.ffn import parse
-    from ffnlab.record import Plan
+    from ffnlab import checkpoint, losses, models, results, sweep
 
-    objective = losses.OBJECTIVES[dataset.task]
     model = _model(config, dataset, found.config)
-    plan = Plan(
-        steps,
-        -(-steps // config.evaluations),
-        config.batch_size,
-        monitor=objective.headline,
-        higher_is_better=objective.higher_is_better,
-    )
-    runs = config.seeds * len(config.learning_rates)
+    objective = losses.OBJECTIVES[dataset.task]
+    members = config.seeds * len(config.learning_rates)
     population = sweep.fit_population(
         model,
         objective,
-        _optimizer(config, steps),
-        dataclasses.replace(
-            dataset, valid=data.thin(dataset.valid, config.eval_examples)
-        ),
+        _optimizer(config, plan.steps),
+        dataset,
         plan,
         seeds=range(config.seeds),
         learning_rates=config.learning_rates,
         key=jax.random.key(config.seed),
         checkpoints=checkpoint.Checkpoints(folder, seconds=60.0),
-        watch=lambda record: progress.reach(int(record.step) * runs),
+        watch=lambda record: progress.reach(int(record.step) * members),
     )
-    # The only time the test part is looked at: the chosen rate's runs, once.
+    # The only look at the test part: once, at the rate that validation chose.
     chosen = results.choose_members(population, plan)
-    best = jax.tree.map(lambda array: np.asarray(array)[chosen], population.fit.best)
-    test = data.thin(dataset.test, config.eval_examples)
-    scores = sweep.evaluate_members(model, objective, test, best)
+    best = jax.tree.map(
+        lambda array: jax.device_get(array)[chosen], population.fit.best
+    )
+    scores = sweep.evaluate_members(model, objective, dataset.test, best)
     facts = {
         "block": found.config.kind,
-        "activation": parse(found.config.kind)[1],
+        "activation": found.config.activation_name,
         "hidden": found.config.hidden,
         "parameters": models.parameters(model),
         "flops": models.flops(model),
@@ -324,77 +346,14 @@ def _optimizer(config: Config, steps: int) -> Any:
     )
 
 
-def _report(
-    config: Config, dataset: "Dataset", runs: list[dict], directory: Path
-) -> Result:
-    """Ranks the runs, prints the table and writes everything that shows it."""
-    from ffnlab import losses, plots, report, results
-
-    objective = losses.OBJECTIVES[dataset.task]
-    found = results.rank(runs, config.baseline, objective, config.seed)
-    print()
-    found.table.show(f"{config.source}: {found.unit}, ranked by the test part")
-    print(f"\n{found.verdict}")
-    for remark in found.remarks:
-        print(f"note: {remark}")
-    text = _markdown(config, dataset, found)
-    report.write(directory / "report.md", text)
-    picture = plots.ranking(found.comparisons, config.baseline, found.unit, found.scale)
-    plots.save(picture, directory / "ranking.png")
-    picture = plots.curves(
-        runs[0]["curve"]["step"],
-        results.curves(runs, objective.headline),
-        config.baseline,
-        found.unit.replace("test", "validation"),
-        found.scale,
-        objective.higher_is_better,
-    )
-    plots.save(picture, directory / "curves.png")
-    print(
-        f"\nwritten to {directory}: report.md, ranking.png, curves.png, results.jsonl"
-    )
-    return Result(directory, runs, found.comparisons, found.table, found.verdict)
-
-
-def _facts(about: dict[str, Any]) -> str:
-    """Returns what is known of the data, a line a fact; long lists are counted."""
-    lines = []
-    for name, fact in about.items():
-        if isinstance(fact, (list, tuple, dict)) and len(fact) > 12:
-            fact = f"{len(fact)} of them"
-        lines.append(f"- {name.replace('_', ' ')}: {fact}")
-    return "\n".join(lines)
-
-
-def _markdown(config: Config, dataset: "Dataset", found: Any) -> str:
-    """Returns report.md: what was found, how, and how to do it again."""
-    remarks = "".join(f"- {remark}\n" for remark in found.remarks)
-    return f"""# Which feed-forward block? {config.source}
-
-{found.verdict}
-
-{found.table.markdown()}
-
-Interquartile means over {config.seeds} seeds, which are initial values and orders of
-the data (the split is one), with bootstrap 95 % intervals. All blocks have equal
-{config.budget}, those of a plain one of hidden width {config.hidden}; what remains is
-in brackets. Validation chose the learning rate; the test part was scored once, at it.
-Δ is the mean difference over equal seeds; p is of a paired permutation test, corrected
-by Holm; P(better) is the chance that a run beats one of the baseline.
-
-{remarks}
-![ranking](ranking.png)
-![curves](curves.png)
-
-## To repeat it
-
-`python -m experiments.compare --flagfile=flags` from this directory's flags; versions
-are in versions.json, every run with its curve in results.jsonl.
-
-## The data
-
-{_facts(dataset.about)}
-"""
+def _note(config: Config) -> str:
+    """Returns how the numbers in the table came about."""
+    return f"""Interquartile means over {config.seeds} seeds, which are initial values
+and orders of the data (the split is one), with bootstrap 95 % intervals. All blocks have
+equal {config.budget}, those of a plain one of hidden width {config.hidden}; what
+remains is in brackets. Validation chose the learning rate; the test part was scored
+once, at it. Δ is the mean difference over equal seeds; p is of a paired permutation
+test, corrected by Holm; P(better) is the chance that a run beats one of the baseline."""
 
 
 if __name__ == "__main__":

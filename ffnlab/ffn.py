@@ -265,7 +265,12 @@ class BlockConfig:
     @property
     def activation(self) -> activations.Activation:
         """The row of `ACTIVATIONS`."""
-        return activations.get(parse(self.kind)[1])
+        return activations.get(self.activation_name)
+
+    @property
+    def activation_name(self) -> str:
+        """The key of `ACTIVATIONS`."""
+        return parse(self.kind)[1]
 
     @property
     def parameters(self) -> int:

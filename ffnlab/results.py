@@ -33,16 +33,22 @@ class Ranking(NamedTuple):
       table: the same, to be printed.
       verdict: the same, in a sentence.
       remarks: what a reader should know before believing it.
-      unit: what is scored.
+      baseline: the block that the others were tested against.
+      score: what is scored: the name of it in the lines.
+      unit: the same, as a reader calls it.
       scale: what scores are multiplied by when shown.
+      higher_is_better: the direction of the score.
     """
 
     comparisons: list[stats.Comparison]
     table: Table
     verdict: str
     remarks: list[str]
+    baseline: str
+    score: str
     unit: str
     scale: float
+    higher_is_better: bool
 
 
 def choose_members(population: Population, plan: Plan) -> np.ndarray:
@@ -152,7 +158,7 @@ def rank(
     Raises:
       InputError: there is no such baseline, or blocks differ in their seeds.
     """
-    unit, scale, digits = UNITS[objective.headline]
+    unit, scale, _ = UNITS[objective.headline]
     chosen: dict[str, list[Line]] = {}
     for run in runs:
         if run["chosen"]:
@@ -169,7 +175,17 @@ def rank(
     columns += ["validation", unit.split(",")[0].removesuffix(" (variance = 1)")]
     columns += [f"Δ {baseline}", "p (Holm)", "P(better)", "µs/step"]
     table = Table(columns, rows, words=3)
-    return Ranking(found, table, stats.verdict(found), _remarks(runs), unit, scale)
+    return Ranking(
+        found,
+        table,
+        stats.verdict(found),
+        _remarks(runs),
+        baseline,
+        objective.headline,
+        unit,
+        scale,
+        objective.higher_is_better,
+    )
 
 
 def _scores(rows: Sequence[Line], part: str, objective: Objective) -> np.ndarray:
@@ -226,7 +242,7 @@ def _remarks(runs: Sequence[Line]) -> list[str]:
         at_edge = {
             r["block"]: None for r in runs if r["chosen"] and r["learning_rate"] == rate
         }
-        if at_edge and len(rates) > 1:
+        if at_edge and len(rates) > 2:
             remarks.append(
                 f"the {word} learning rate, {rate:g}, was best for "
                 f"{', '.join(at_edge)}: a wider --learning_rates might find better"

@@ -138,7 +138,7 @@ def test_a_csv_from_the_command_line(tmp_path):
         "--batch_size=16", "--features=8", "--hidden=8", f"--out={tmp_path / 'out'}",
     )  # fmt: skip
     assert got.returncode == 0, got.stderr
-    assert "people: test accuracy, %" in got.stdout
+    assert "Which feed-forward block? people: test accuracy, %" in got.stdout
     assert "so few cannot show one" in got.stdout
     assert "source:" in (tmp_path / "out" / "report.md").read_text()
     assert "steps/s" in got.stderr and "s left" in got.stderr
