@@ -349,11 +349,11 @@ def _optimizer(config: Config, steps: int) -> Any:
 def _note(config: Config) -> str:
     """Returns how the numbers in the table came about."""
     return f"""Interquartile means over {config.seeds} seeds, which are initial values
-and orders of the data (the split is one), with bootstrap 95 % intervals. All blocks have
-equal {config.budget}, those of a plain one of hidden width {config.hidden}; what
+and orders of the data (the split is one), with bootstrap 95 % intervals. All blocks
+have equal {config.budget}, those of a plain one of hidden width {config.hidden}; what
 remains is in brackets. Validation chose the learning rate; the test part was scored
 once, at it. Δ is the mean difference over equal seeds; p is of a paired permutation
-test, corrected by Holm; P(better) is the chance that a run beats one of the baseline."""
+test, corrected by Holm; P(better) is the chance that a run beats a baseline's."""
 
 
 if __name__ == "__main__":

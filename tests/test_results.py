@@ -59,11 +59,14 @@ def test_diverged_runs_are_reported_and_sink_only_their_block():
 
 
 def test_a_rate_at_the_edge_is_remarked():
-    other = [dict(run, learning_rate=0.1, chosen=False) for run in runs("mlp", GOOD)]
-    found = results.rank(
-        runs("mlp", GOOD) + other + runs("glu", GOOD), "mlp", OBJECTIVE
-    )
-    assert "the smallest learning rate, 0.01, was best for mlp, glu" in found.remarks[0]
+    others = [
+        dict(run, learning_rate=rate, chosen=False)
+        for rate in (0.1, 1.0)
+        for run in runs("mlp", GOOD)
+    ]
+    rows = runs("mlp", GOOD) + others + runs("glu", GOOD)
+    (remark,) = results.rank(rows, "mlp", OBJECTIVE).remarks
+    assert remark.startswith("the smallest learning rate, 0.01, was best for mlp, glu")
 
 
 def test_unknown_baseline():
