@@ -33,11 +33,12 @@ _BLOCKS = names_in("ffnlab.ffn", "BLOCKS")
 _ACTIVATIONS = names_in("ffnlab.activations", "ACTIVATIONS")
 
 QUICK = {
-    "blocks": ("mlp", "glu", "swiglu"),
+    "blocks": ("mlp", "swiglu"),
     "activations": ("relu", "gelu"),
     "seeds": 4,
     "learning_rates": (3e-3,),
     "steps": 100,
+    "layers": 1,
 }
 
 
