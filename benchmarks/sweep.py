@@ -1,0 +1,207 @@
+"""Does a population train as fast here as in the fastest way that torch offers?
+
+32 runs of a digits classifier, 64 → 128 → 10 with relu, batches of 256, Adam; each run
+has its own parameters and its own order of the data. Ours is what
+`ffnlab.sweep.fit_population` runs: 100 steps a call, members spread over one CPU device
+a core. The peers are `torch.compile` of a vmapped functional step and a loop over
+modules with `torch.optim.Adam`, each with one thread, with a thread a core, and with a
+process a core. All start from equal parameters, meet equal batches, and are checked to
+be equal after 20 steps.
+
+    python -m benchmarks.sweep
+    python -m benchmarks.sweep --rounds=1    (a smoke run)
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from benchmarks import protocol
+from benchmarks.protocol import Config, Entry, Work
+from experiments import launch
+from ffnlab import data, losses, models, optimizers, sweep, train, trees
+
+MEMBERS, BATCH, CHUNK, CHECKED = 32, 256, 100, 20
+RATE = 1e-3
+COMPILED, LOOPED = "torch.compile(vmap(grad))", "torch modules, one by one"
+LIMIT = "the limit: its products alone"
+TARGETS = {COMPILED: 0.75, LOOPED: 0.35}
+
+
+class Classifier(nnx.Module):
+    """64 → 128 → 10, as plain as the peers'."""
+
+    def __init__(self, *, rngs: nnx.Rngs):
+        self.up = nnx.Linear(64, 128, rngs=rngs)
+        self.down = nnx.Linear(128, 10, rngs=rngs)
+
+    def __call__(self, x: jax.Array, key: None = None) -> tuple[jax.Array, dict]:
+        return self.down(jax.nn.relu(self.up(x))), {}
+
+
+def place(tree: Any, *axes: str) -> Any:
+    """Puts arrays on all devices, split by their first axis or whole."""
+    mesh = Mesh(np.array(jax.local_devices()), ("members",))
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(*axes)))
+
+
+class Ours:
+    """The population as `fit_population` has it.
+
+    Args:
+      batching: see `sweep.spread`.
+      steps: how many a call.
+    """
+
+    def __init__(self, batching: sweep.Batching, steps: int = CHUNK):
+        self._steps = steps
+        self.arrays = place(data.load("digits").train)
+        self.indices = self._draw()
+        self._model = models.functional(lambda rngs: Classifier(rngs=rngs))
+        self._optimizer = optimizers.make("adam")
+        step = train.make_step(
+            self._model, losses.OBJECTIVES["classes"], self._optimizer
+        )
+        many = train.advance(step, data.take)
+
+        def chunk(state: Any, arrays: Any, indices: jax.Array) -> Any:
+            one = sweep.spread(lambda own, all_: many(own[0], all_, own[1]), batching)
+            return one((state, indices), arrays)
+
+        self._program = train.Program(chunk, donate=(0,))
+        self._begin = jax.jit(jax.vmap(self._member))
+
+    def _member(self, seed: jax.Array) -> train.TrainState:
+        return train.init_state(
+            self._model, self._optimizer, jax.random.key(0), seed, RATE
+        )
+
+    def _draw(self) -> jax.Array:
+        """Returns which examples make the batches of a call, `[S, steps, B]`."""
+        size = data.size(self.arrays)
+        drawn = data.indices(range(MEMBERS), 0, self._steps, BATCH, size)
+        return place(drawn.swapaxes(0, 1), "members")
+
+    def start(self) -> train.TrainState:
+        """Returns the state before the first step."""
+        state = place(self._begin(jnp.arange(MEMBERS)), "members")
+        return jax.block_until_ready(state)
+
+    def run(self, state: train.TrainState) -> tuple[np.ndarray, dict]:
+        """Returns the losses `[steps, S]` and the parameters after the steps."""
+        state, values = self._program(state, self.arrays, self.indices)
+        params = jax.block_until_ready(state.params)
+        return np.asarray(values).T, trees.flatten(params)
+
+    def draw_and_run(self, state: train.TrainState) -> tuple[np.ndarray, dict]:
+        """The same, after what `fit_population` does on the host before each call."""
+        self.indices = self._draw()
+        return self.run(state)
+
+
+def products() -> Work:
+    """Returns the matrix products of a call and nothing else, spread as ours are.
+
+    The kernels of a step are products of the step before, so that none can be left
+    out or computed once. All are zeros, which take as long and stay finite.
+    """
+
+    def multiply(kernels: tuple, x: jax.Array) -> tuple:
+        up, down = kernels
+        hidden = x @ up  # [B, H]
+        logits = hidden @ down  # [B, K]
+        hidden_grad = logits @ down.T  # [B, H]
+        return x.T @ hidden_grad, hidden.T @ logits
+
+    def many(kernels: tuple, x: jax.Array) -> tuple:
+        return jax.lax.fori_loop(0, CHUNK, lambda _, k: multiply(k, x), kernels)
+
+    several = jax.jit(sweep.spread(many, "map"))
+    shapes = (MEMBERS, 64, 128), (MEMBERS, 128, 10)
+    kernels = place(tuple(map(jnp.zeros, shapes)), "members")
+    x = place(jnp.zeros((BATCH, 64)))
+    return Work(lambda _: jax.block_until_ready(several(kernels, x)))
+
+
+def our_entries() -> list[Entry]:
+    """Returns our rows; the first is what runs on a CPU."""
+    ours, together = Ours("map"), Ours("vmap")
+    rows = [
+        ("ours", "map, a device a core", Work(ours.run, ours.start)),
+        ("ours, vmapped", "vmap, a device a core", Work(together.run, together.start)),
+        (
+            "ours, and drawing the data's order",
+            "map",
+            Work(ours.draw_and_run, ours.start),
+        ),
+        (LIMIT, "XLA, map", products()),
+    ]
+    return [Entry(name, setting, work, MEMBERS * CHUNK) for name, setting, work in rows]
+
+
+@contextlib.contextmanager
+def torch_entries() -> Iterator[list[Entry]]:
+    """Yields the rows of torch, checked to compute what ours do."""
+    from benchmarks import peers
+
+    ours = Ours("map", CHECKED)
+    task = peers.Population(
+        params=jax.tree.map(np.asarray, trees.flatten(ours.start().params)),
+        x=np.asarray(ours.arrays["x"]),
+        y=np.asarray(ours.arrays["y"]),
+        indices=np.asarray(ours.indices).swapaxes(0, 1),
+        rate=RATE,
+    )
+    wanted, cores = ours.run(ours.start()), protocol.cores()
+    shares = [task.share(part, cores) for part in range(cores)]
+    with (
+        peers.Workers(peers.vmapped, shares) as vmapping,
+        peers.Workers(peers.looped, shares) as looping,
+    ):
+        rows = []
+        for threads in (1, cores):
+            for name, make in ((COMPILED, peers.vmapped), (LOOPED, peers.looped)):
+                work = peers.threaded(threads, make, task)
+                check(f"{name}, {threads} threads", wanted, work.once())
+                rows.append((name, f"{threads} threads", work))
+        for name, workers in ((COMPILED, vmapping), (LOOPED, looping)):
+            workers.work.once()
+            check(f"{name}, {cores} processes", wanted, workers.results())
+            rows.append((name, f"{cores} processes", workers.work))
+        bmm = peers.threaded(cores, peers.multiplied, task)
+        rows.append((LIMIT, f"torch.bmm, {cores} threads", bmm))
+        yield [
+            Entry(name, setting, work, MEMBERS * CHECKED, TARGETS.get(name))
+            for name, setting, work in rows
+        ]
+
+
+def check(name: str, wanted: tuple, found: tuple) -> None:
+    """Checks losses and parameters after 20 steps."""
+    protocol.check_equal(f"{name}: losses", wanted[0], found[0], rtol=1e-4)
+    # Where a gradient is next to nothing, a step of Adam is its sign times the rate.
+    protocol.check_equal(f"{name}: parameters", wanted[1], found[1], atol=2 * RATE)
+
+
+def run(config: Config) -> Any:
+    """Prints the table and returns it."""
+    protocol.use_cpu(protocol.cores())
+    protocol.describe()
+    with contextlib.ExitStack() as stack:
+        entries = our_entries()
+        for one in entries:
+            one.work.once()
+        if protocol.has_torch():
+            entries += stack.enter_context(torch_entries())
+        title = f"{MEMBERS} digits MLPs, a step of one of them"
+        return protocol.contest(title, "µs", entries, config)
+
+
+if __name__ == "__main__":
+    launch.main(Config, run, __doc__)
