@@ -209,10 +209,10 @@ def check(batch: int) -> None:
     (_, _, first, _), *rest = works(make_task(batch, 1, CHECKED))
     wanted = first.once()
     for name, setting, work, _ in rest:
-        found = work.once()
-        protocol.check_equal(
-            f"{name}, {setting}", wanted, found, rtol=1e-4, atol=2 * RATE
-        )
+        what = f"{name}, {setting}"
+        # Where a gradient is next to nothing, a step of Adam is its sign.
+        protocol.check_equal(what, wanted, work.once(), rtol=1e-4, atol=2 * RATE)
+    print(f"batch {batch}: all rows are equal after {CHECKED} steps")
 
 
 def run(config: Config) -> list[Any]:
@@ -223,7 +223,7 @@ def run(config: Config) -> list[Any]:
     for batch in BATCHES:
         check(batch)
         entries = [
-            Entry(name, setting, work, CALLS * CHUNK, target)
+            Entry(name, setting, work, CALLS * CHUNK, target, "ours" not in name)
             for name, setting, work, target in works(make_task(batch, CALLS, CHUNK))
         ]
         for one in entries:

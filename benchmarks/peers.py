@@ -12,6 +12,9 @@ from torch.utils import _pytree as pytree
 
 from benchmarks.protocol import Work
 
+# Each number of threads and each mode is compiled anew, by intent.
+torch._dynamo.config.recompile_limit = 64
+
 _AUTOTUNED = {
     "max_autotune": True,
     "autotune_num_choices_displayed": 0,
@@ -19,21 +22,25 @@ _AUTOTUNED = {
 }
 
 
-def compiled(function: Callable[..., Any], *args: Any) -> Callable[..., Any]:
+def compiled(function: Callable[..., Any], autotuned: bool, *args: Any) -> Callable:
     """Returns a function compiled for such arguments and the present threads.
 
-    Its products are tried out, which is torch's fastest mode on CPU; where torch 2.13
-    then fails to compile, as it does with some choices for batched products, it is
-    compiled without.
+    Args:
+      function: what to compile.
+      autotuned: whether torch tries out ways to multiply. Where it then fails to
+        compile, as torch 2.13 does with some ways, it does not try.
+      *args: what the function is called with.
     """
-    for options in (_AUTOTUNED, None):
+    for options in (_AUTOTUNED, None) if autotuned else (None,):
         fast = torch.compile(function, fullgraph=True, dynamic=False, options=options)
         try:
             fast(*args)
-            return fast
+            break
         except InductorError:
-            print("torch.compile fails if it tries out products; compiled without")
-    raise RuntimeError("torch.compile fails")
+            if options is None:
+                raise
+            print("torch.compile fails when autotuned; compiled as by default")
+    return fast
 
 
 def threaded(threads: int, make: Callable[..., Work], *args: Any) -> Work:
@@ -98,18 +105,10 @@ def _adam(state: tuple, grads: dict, rate: float) -> tuple:
     return params, first, second, count
 
 
-def vmapped(work: Population, shared: bool = False) -> Work:
-    """A functional step for all members at once, compiled.
-
-    Args:
-      work: what to do.
-      shared: whether all members see the first one's batches: less work than ours.
-    """
+def vmapped(work: Population, autotuned: bool) -> Work:
+    """A functional step for all members at once, compiled."""
     x, y, indices = work.data()
-    if shared:
-        indices = indices[:, 0]
-    one = torch.func.grad_and_value(_loss)
-    several = torch.func.vmap(one, in_dims=(0, None, None) if shared else 0)
+    several = torch.func.vmap(torch.func.grad_and_value(_loss))
 
     def step(state: tuple, index: torch.Tensor) -> tuple:
         grads, losses = several(state[0], x[index], y[index])
@@ -121,7 +120,7 @@ def vmapped(work: Population, shared: bool = False) -> Work:
         return params, *zeros, torch.zeros(())
 
     with torch.no_grad():
-        step = compiled(step, start(), indices[0])
+        step = compiled(step, autotuned, start(), indices[0])
 
     @torch.no_grad()
     def run(state: tuple) -> tuple:
@@ -155,7 +154,7 @@ class _Classifier(torch.nn.Module):
         }
 
 
-def looped(work: Population, fused: bool = True) -> Work:
+def looped(work: Population, fused: bool) -> Work:
     """Modules trained one after another by `torch.optim.Adam`, without compiling."""
     x, y, indices = work.data()
 
@@ -209,22 +208,105 @@ def multiplied(work: Population) -> Work:
     return Work(run)
 
 
+class Block(NamedTuple):
+    """The work of one feed-forward table of `benchmarks.ffn`.
+
+    Attributes:
+      params: `up/kernel` `[D, H]` and so on, by name; `gate/...` if it is gated.
+      activation: a function of `torch.nn.functional`, by name.
+      x: `[tokens, D]`.
+      target: `[tokens, D]`.
+      rate: the learning rate.
+    """
+
+    params: dict[str, np.ndarray]
+    activation: str
+    x: np.ndarray
+    target: np.ndarray
+    rate: float
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Returns the parameters as tensors."""
+        return {name: torch.tensor(array) for name, array in self.params.items()}
+
+    def loss(self, params: dict, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Returns the squared error of the block."""
+
+        def dense(name: str, x: torch.Tensor) -> torch.Tensor:
+            return torch.addmm(params[f"{name}/bias"], x, params[f"{name}/kernel"])
+
+        activation, up = getattr(functional, self.activation), dense("up", x)
+        gated = "gate/kernel" in params
+        hidden = activation(dense("gate", x)) * up if gated else activation(up)
+        return functional.mse_loss(dense("down", hidden), target)
+
+
+def compiled_step(work: Block, autotuned: bool) -> Work:
+    """Forward, backward and a step of gradient descent as one compiled function."""
+    x, target = torch.tensor(work.x), torch.tensor(work.target)
+    both = torch.func.grad_and_value(work.loss, argnums=(0, 1))
+
+    def step(params: dict, x: torch.Tensor, target: torch.Tensor) -> tuple:
+        (grads, x_grad), loss = both(params, x, target)
+        return {k: params[k] - work.rate * grads[k] for k in params}, loss, x_grad
+
+    step = compiled(step, autotuned, work.tensors(), x, target)
+    return Work(lambda state: step(state[0], x, target), lambda: (work.tensors(),))
+
+
+def eager_step(work: Block) -> Work:
+    """The same by autograd, the parameters changed in place."""
+    x, target = torch.tensor(work.x, requires_grad=True), torch.tensor(work.target)
+
+    def start() -> tuple:
+        return ({k: p.requires_grad_() for k, p in work.tensors().items()},)
+
+    def run(state: tuple) -> tuple:
+        params = state[0]
+        loss = work.loss(params, x, target)
+        x_grad, *grads = torch.autograd.grad(loss, [x, *params.values()])
+        with torch.no_grad():
+            torch._foreach_add_(list(params.values()), grads, alpha=-work.rate)
+        return params, loss, x_grad
+
+    return Work(run, start)
+
+
+def block_products(work: Block) -> Work:
+    """The matrix products of a step and nothing else."""
+    tokens, width = work.x.shape
+    hidden = work.params["down/kernel"].shape[0]
+    inputs = sum(name.endswith("kernel") for name in work.params) - 1
+    x, h = torch.randn(tokens, width), torch.randn(tokens, hidden)
+    wide, tall = torch.randn(width, hidden), torch.randn(hidden, width)
+    pairs = [(h, tall), (x, tall.T), (h.T, x)]
+    pairs += [(x, wide), (x.T, h), (h, wide.T)] * inputs
+    outs = [left @ right for left, right in pairs]
+
+    def run(_: None) -> list[torch.Tensor]:
+        for (left, right), out in zip(pairs, outs, strict=True):
+            torch.mm(left, right, out=out)
+        return outs
+
+    return Work(run)
+
+
 class Workers:
     """Processes of one thread each, which do their shares of the work side by side.
 
     Args:
-      make: `make(share, *options)` makes the work, in the process that does it.
+      make: `make(share, option)` makes the work, in the process that does it.
       shares: what each process works on.
-      options: what else `make` takes.
+      option: what else `make` takes.
     """
 
-    def __init__(self, make: Callable[..., Work], shares: Sequence[Any], *options: Any):
+    def __init__(self, make: Callable[..., Work], shares: Sequence[Any], option: Any):
         context = multiprocessing.get_context("spawn")
         self._ends, self._processes = [], []
         for share in shares:
             mine, other = context.Pipe()
             process = context.Process(
-                target=_serve, args=(other, make, share, *options), daemon=True
+                target=_serve, args=(other, make, share, option), daemon=True
             )
             process.start()
             self._ends.append(mine)

@@ -9,7 +9,7 @@ them by their score on held-out data, with intervals and corrected p-values.
     python -m experiments.compare --flagfile=OUT/flags    (repeats a run)
 
 OUT receives report.md, ranking.png, curves.png, results.jsonl (a line a run), flags
-and versions.json. A default run takes about two minutes on two CPU cores.
+and versions.json. A default run takes two to three minutes on two CPU cores.
 """
 
 import dataclasses
@@ -46,9 +46,9 @@ QUICK = {
 class Config:
     """What to compare, on what, and for how long; each field is a flag."""
 
-    data: str = option(
-        "digits",
-        "digits, bytes (Python's standard library as text), breast_cancer or wine",
+    data: str | None = option(
+        None,
+        "digits (the default), breast_cancer, wine, or bytes (Python's own library)",
         known=names_in("ffnlab.data", "DATASETS"),
     )
     csv: str | None = option(None, "a CSV or TSV file instead, with a header line")
@@ -68,7 +68,9 @@ class Config:
         "what a plain mlp in --blocks is tried with",
         known=_ACTIVATIONS,
     )
-    baseline: str = option("mlp:relu", "the block that the others are tested against")
+    baseline: str | None = option(
+        None, "the block the others are tested against; mlp:relu, else the first"
+    )
     seeds: int = option(16, "runs per block and learning rate", least=1, below=100_000)
     learning_rates: tuple[float, ...] = option(
         (1e-3, 3e-3, 1e-2), "peaks; validation chooses one for each block", above=0
@@ -90,10 +92,12 @@ class Config:
         None, "decoupled; the optimizer's own if not given", least=0
     )
     clip: float = option(1.0, "largest norm of the gradient; 0 is no limit", least=0)
-    steps: int | None = option(None, "steps of a run; 300 if not given", least=1)
-    epochs: float | None = option(None, "length of a run, instead of --steps", above=0)
+    steps: int = option(300, "steps of a run", least=1)
+    epochs: float | None = option(None, "length of a run, before --steps", above=0)
     batch_size: int = option(128, "examples a step", least=1)
-    evaluations: int = option(10, "how often a run is validated", least=1)
+    evaluations: int = option(
+        10, "how often a run is validated, at equal distances", least=1
+    )
     eval_examples: int = option(
         16384, "most examples of a part to score, evenly spread", least=1
     )
@@ -107,27 +111,28 @@ class Config:
     )
     norm: str = option(
         "pre",
-        "none, pre, post, hidden or sandwich",
+        "of the blocks: none, pre, post, hidden or sandwich",
         known=lambda: ("none", "pre", "post", "hidden", "sandwich"),
     )
     norm_kind: str = option(
         "layer", "layer or rms", known=names_in("ffnlab.ffn", "NORMS")
     )
     initializer: str = option(
-        "lecun", "of the kernels", known=names_in("ffnlab.ffn", "INITIALIZERS")
+        "lecun",
+        "of the kernels of the blocks",
+        known=names_in("ffnlab.ffn", "INITIALIZERS"),
     )
     dropout: float = option(0.0, "rate on hidden units", least=0, below=1)
     seed: int = option(0, "of the split and of all else", least=0, below=2**31)
     out: str | None = option(None, "directory to write; runs/compare-… if not given")
     resume: bool = option(False, "go on with the run in --out")
-    quick: bool = option(False, "few blocks, seeds and steps: half a minute")
 
     def __post_init__(self):
         launch.check(self)
-        if self.steps is not None and self.epochs is not None:
-            raise InputError("--steps and --epochs: give one of them")
-        if self.csv and self.npz:
-            raise InputError("--csv and --npz: give one of them")
+        if sum(map(bool, (self.data, self.csv, self.npz))) > 1:
+            raise InputError("--data, --csv and --npz: give one of them")
+        if self.task != "auto" and not (self.csv or self.npz):
+            raise InputError("--task: only with --csv or --npz")
         if bool(self.csv) != bool(self.target):
             raise InputError("--csv and --target: one needs the other")
         if self.resume and not self.out:
@@ -137,7 +142,8 @@ class Config:
             choose("--blocks", kind, _BLOCKS())
             if activation:
                 choose("--blocks", activation, _ACTIVATIONS())
-        choose("--baseline", self.baseline, self.names)
+        if self.baseline is not None:
+            choose("--baseline", self.baseline, self.names)
 
     @property
     def names(self) -> list[str]:
@@ -147,9 +153,15 @@ class Config:
         return list(dict.fromkeys(each))
 
     @property
+    def reference(self) -> str:
+        """The block that the others are tested against."""
+        default = "mlp:relu" if "mlp:relu" in self.names else self.names[0]
+        return self.baseline or default
+
+    @property
     def source(self) -> str:
         """What the data is called in a report."""
-        return str(Path(self.csv or self.npz or self.data).stem)
+        return str(Path(self.csv or self.npz or self.data or "digits").stem)
 
 
 class Result(NamedTuple):
@@ -178,20 +190,23 @@ def run(config: Config) -> Result:
     """
     from ffnlab import report
 
+    launch.use_all_cores()
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     out = config.out or f"runs/compare-{config.source}-{stamp}"
     report.check_directory(out, config.resume)
     dataset = _dataset(config)
 
     from experiments.publish import publish
-    from ffnlab import losses, results  # these import JAX, what is above does not
+    from ffnlab import data, losses, results  # these import JAX, what is above does not
 
     sizes = _matched(config)
-    flags = launch.to_flags(config, leave_out=("out", "resume", "quick"))
+    flags = launch.to_flags(config, leave_out=("out", "resume"))
     with report.run_directory(out, flags, config.resume) as directory:
+        report.same_data(directory, data.digest(dataset))
+        print(f"writing to {directory}", flush=True)
         runs = _train_all(config, dataset, sizes, directory)
         objective = losses.OBJECTIVES[dataset.task]
-        found = results.rank(runs, config.baseline, objective, config.seed)
+        found = results.rank(runs, config.reference, objective, config.seed)
         title = f"Which feed-forward block? {config.source}"
         publish(directory, title, found, runs, dataset.about, _note(config))
     return Result(directory, runs, found.comparisons, found.table, found.verdict)
@@ -205,7 +220,7 @@ def _dataset(config: Config) -> "Dataset":
     elif config.npz:
         found = data.read_npz(config.npz, config.seed, config.task)
     else:
-        found = data.load(config.data, config.seed)
+        found = data.load(config.data or "digits", config.seed)
     return dataclasses.replace(
         found,
         valid=data.thin(found.valid, config.eval_examples),
@@ -238,7 +253,7 @@ def _plan(config: Config, dataset: "Dataset") -> "Plan":
     from ffnlab import data, losses
     from ffnlab.record import Plan
 
-    steps = config.steps or 300
+    steps = config.steps
     if config.epochs is not None:
         size = data.size(dataset.train)
         steps = max(1, round(config.epochs * size / config.batch_size))
@@ -274,6 +289,7 @@ def _train_all(
             report.write_lines(path, runs)
             shutil.rmtree(folder, ignore_errors=True)
             progress.end()
+    shutil.rmtree(directory / "checkpoints", ignore_errors=True)
     return runs
 
 

@@ -11,6 +11,7 @@ import importlib.util
 import math
 import os
 import sys
+import textwrap
 import typing
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -80,6 +81,9 @@ def check(config: Any) -> None:
     """
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
+        if isinstance(value, list):  # as a notebook would write it
+            value = tuple(value)
+            object.__setattr__(config, field.name, value)
         values = value if isinstance(value, tuple) else (value,)
         if value == ():
             raise InputError(f"--{field.name}: at least one is needed")
@@ -177,7 +181,7 @@ def parse(config: type, argv: list[str], presets: dict[str, dict] | None = None)
     Args:
       config: the launcher's Config.
       argv: the command line, with the program's name first.
-      presets: for a boolean flag, what it sets of the flags that were not given.
+      presets: for a switch, what it sets of the flags that were not given.
 
     Raises:
       InputError: a flag is unknown, cannot be read, or is out of range.
@@ -185,8 +189,12 @@ def parse(config: type, argv: list[str], presets: dict[str, dict] | None = None)
     values = flags.FlagValues()
     flags.DEFINE_string("flagfile", None, "read flags from this file too", values)
     define(config, values)
+    for switch in presets or {}:
+        flags.DEFINE_boolean(switch, False, "a preset", values)
     try:
         rest = values(argv)[1:]
+    except UnicodeDecodeError:
+        raise InputError("--flagfile: not a text file") from None
     except flags.Error as error:
         message = str(error).replace("flag --", "--")
         raise InputError(f"{message} (--help lists the flags)") from None
@@ -195,23 +203,32 @@ def parse(config: type, argv: list[str], presets: dict[str, dict] | None = None)
     names = [field.name for field in dataclasses.fields(config)]
     given = {name: values[name].value for name in names}
     for switch, preset in (presets or {}).items():
-        if given[switch]:
+        if values[switch].value:
             given |= {k: v for k, v in preset.items() if not values[k].present}
     return config(**given)
 
 
-def usage(config: type, description: str) -> str:
+_INDENT = {"initial_indent": "      ", "subsequent_indent": "      "}
+
+
+def usage(
+    config: type, description: str, presets: dict[str, dict] | None = None
+) -> str:
     """Returns what `--help` prints."""
     lines = [description.strip(), "", "Flags:"]
     for field in dataclasses.fields(config):
         shown = "" if field.default is None else _text(field.default)
-        lines += [f"  --{field.name}={shown}", f"      {field.metadata['text']}"]
+        text = textwrap.wrap(field.metadata["text"], 78, **_INDENT)
+        lines += [f"  --{field.name}={shown}", *text]
+    for switch, preset in (presets or {}).items():
+        short = " ".join(f"--{name}={_text(value)}" for name, value in preset.items())
+        lines += [f"  --{switch}", *textwrap.wrap(short, 78, **_INDENT)]
     lines += ["  --flagfile=", "      read flags from this file too"]
     return "\n".join(lines)
 
 
 def use_all_cores() -> None:
-    """Gives JAX one CPU device per core; must be called before JAX is imported.
+    """Gives JAX one CPU device per core; of no effect once JAX is imported.
 
     A population is sharded over devices, and a step of a small model is too short to
     be worth splitting in any other way. Accelerators are not affected.
@@ -235,15 +252,16 @@ def main(
       presets: see `parse`.
     """
     if {"--help", "-h", "--helpfull", "-help"} & set(sys.argv[1:]):
-        print(usage(config, description))
+        print(usage(config, description, presets))
         return
     try:
-        given = parse(config, sys.argv, presets)
-        use_all_cores()
-        run(given)
+        run(parse(config, sys.argv, presets))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted; --resume with the same --out goes on", file=sys.stderr)
+        print(
+            "interrupted; to go on: --flagfile=OUT/flags --out=OUT --resume",
+            file=sys.stderr,
+        )
         sys.exit(130)

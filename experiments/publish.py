@@ -30,6 +30,7 @@ def publish(
     print(f"\n{found.verdict}")
     for remark in found.remarks:
         print(f"note: {remark}")
+    report.write(directory / "report.md", _markdown(title, found, about, note))
     plots.save(
         plots.ranking(found.comparisons, found.baseline, found.unit, found.scale),
         directory / "ranking.png",
@@ -45,7 +46,6 @@ def publish(
         ),
         directory / "curves.png",
     )
-    report.write(directory / "report.md", _markdown(title, found, about, note))
     print(
         f"\nwritten to {directory}: report.md, ranking.png, curves.png, results.jsonl"
     )

@@ -4,6 +4,7 @@ Orbax writes each into a folder of its own and renames it when it is complete, s
 an interrupted write leaves the one before.
 """
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,7 @@ class Checkpoints:
 
     Args:
       directory: where they are kept; made if it does not exist.
-      seconds: the least time between two saves, but the last step's is always saved.
-      last: the step after which no other follows.
+      seconds: the least time between two saves, but a final one is always made.
 
     >>> import tempfile
     >>> tree = {"kernel": np.arange(3.0)}
@@ -32,19 +32,43 @@ class Checkpoints:
     [0.0, 1.0, 2.0]
     """
 
-    def __init__(self, directory: str | Path, seconds: float = 0.0, last: int = -1):
+    def __init__(self, directory: str | Path, seconds: float = 0.0):
         self._directory = Path(directory).absolute()
-        self._seconds, self._last = seconds, last
+        self._seconds = seconds
         self._saved = -np.inf if not seconds else time.monotonic()
 
-    def save(self, step: int, tree: Any) -> None:
+    def claim(self, run: dict[str, Any]) -> None:
+        """Says which run these are the checkpoints of, before any is restored.
+
+        Args:
+          run: what makes it this run and no other, ready for JSON.
+
+        Raises:
+          InputError: they are of a run that differs; what differs is named.
+        """
+        path, run = self._directory / "run.json", json.loads(json.dumps(run))
+        if not path.exists():
+            self._directory.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+            return
+        held = json.loads(path.read_text(encoding="utf-8"))
+        for name in sorted({*held, *run}):
+            if held.get(name) != run.get(name):
+                raise InputError(
+                    f"{self._directory}: the checkpoint is of another run: {name} was "
+                    f"{held.get(name)} and is now {run.get(name)}; go on as it was "
+                    "started, or name another directory"
+                )
+
+    def save(self, step: int, tree: Any, final: bool = False) -> None:
         """Saves a tree of arrays, unless the last save is too recent.
 
         Args:
           step: the number of steps taken, which names the checkpoint.
           tree: any tree of arrays.
+          final: whether this is the end, to be saved however recent the last was.
         """
-        if step != self._last and time.monotonic() - self._saved < self._seconds:
+        if not final and time.monotonic() - self._saved < self._seconds:
             return
         import orbax.checkpoint as ocp  # seconds to import, and few runs save
 
@@ -81,6 +105,13 @@ class Checkpoints:
         return ocp.CheckpointManager(self._directory, options=options)
 
     def _fill(self, tree: Any, found: dict[str, np.ndarray]) -> Any:
+        extra = sorted(found.keys() - trees.flatten(tree).keys())
+        if extra:
+            raise InputError(
+                f"{self._directory}: the checkpoint is of another run: it has "
+                f"{extra[0]!r}, which this one has not; start elsewhere"
+            )
+
         def place(name: str, leaf: Any) -> Any:
             array = found.get(name)
             expected = (np.shape(leaf), np.dtype(leaf.dtype))

@@ -376,18 +376,21 @@ def weights(linear: nnx.Linear) -> Weights:
     return arrays
 
 
-def _named(kind: str) -> Callable[..., FeedForward]:
-    def build(features: int, hidden: int, *, rngs: nnx.Rngs, **options: Any):
-        return FeedForward(BlockConfig(kind, features, hidden, **options), rngs=rngs)
+def _named(name: str, kind: str) -> type[FeedForward]:
+    """Returns the module of one kind; `options` are the other fields of its config."""
 
-    build.__doc__ = f"Returns the `{kind}` block; `options` are BlockConfig's fields."
-    return build
+    def start(self, features: int, hidden: int, *, rngs: nnx.Rngs, **options: Any):
+        config = BlockConfig(kind, features, hidden, **options)
+        FeedForward.__init__(self, config, rngs=rngs)
+
+    doc = f"The `{kind}` block of `BLOCKS`: `{name}(features, hidden, rngs=rngs)`."
+    return type(name, (FeedForward,), {"__init__": start, "__doc__": doc})
 
 
-MLP = _named("mlp")
-GLU = _named("glu")
-Bilinear = _named("bilinear")
-ReGLU = _named("reglu")
-GEGLU = _named("geglu")
-SwiGLU = _named("swiglu")
-MiGLU = _named("miglu")
+MLP = _named("MLP", "mlp")
+GLU = _named("GLU", "glu")
+Bilinear = _named("Bilinear", "bilinear")
+ReGLU = _named("ReGLU", "reglu")
+GEGLU = _named("GEGLU", "geglu")
+SwiGLU = _named("SwiGLU", "swiglu")
+MiGLU = _named("MiGLU", "miglu")

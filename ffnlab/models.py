@@ -18,18 +18,29 @@ def functional(build: Callable[[nnx.Rngs], nnx.Module]) -> Model:
 
     Args:
       build: makes the module from its random streams. Only its structure is kept;
-        building costs no arrays.
+        building costs no arrays. All it holds must be `nnx.Param`.
 
     Returns:
       `Model(init, apply)`: `init(key) -> params`, and `apply(params, ...)`, which is
       the module's own `__call__`. Both may be transformed by `jax.*` at will.
+
+    Raises:
+      InputError: the module holds other state, such as running means.
 
     >>> model = functional(lambda rngs: nnx.Linear(2, 3, rngs=rngs))
     >>> params = model.init(jax.random.key(0))
     >>> model.apply(params, jax.numpy.ones((5, 2))).shape
     (5, 3)
     """
-    graphdef = nnx.graphdef(nnx.eval_shape(lambda: build(nnx.Rngs(0))))
+    abstract = nnx.eval_shape(lambda: build(nnx.Rngs(0)))
+    graphdef, _, rest = nnx.split(abstract, nnx.Param, ...)
+    held = jax.tree.leaves(rest, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+    if held:
+        kept = sorted({type(variable).__name__ for variable in held})
+        raise InputError(
+            f"functional: the module holds {', '.join(kept)} beside Param; return such "
+            "state from the call, and take keys there, so that the model stays pure"
+        )
 
     def init(key: Key) -> Params:
         return nnx.to_pure_dict(nnx.state(build(nnx.Rngs(key)), nnx.Param))

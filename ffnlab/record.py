@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ffnlab.errors import InputError
+from ffnlab.errors import InputError, choose
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Plan:
       batch: how many examples a step sees.
       patience: stop after this many evaluations without a better one, or None.
       monitor: the score of the validation part that decides what is better.
-      higher_is_better: its direction.
+      higher_is_better: its direction; must be given unless `loss` is monitored.
     """
 
     steps: int
@@ -27,9 +27,15 @@ class Plan:
     batch: int
     patience: int | None = None
     monitor: str = "loss"
-    higher_is_better: bool = False
+    higher_is_better: bool | None = None
 
     def __post_init__(self):
+        if self.higher_is_better is None:
+            if self.monitor != "loss":
+                raise InputError(
+                    f"monitor={self.monitor!r}: say whether higher_is_better"
+                )
+            object.__setattr__(self, "higher_is_better", False)
         if min(self.steps, self.every, self.batch) < 1:
             raise InputError(
                 f"steps={self.steps}, every={self.every}, batch={self.batch} must all "
@@ -78,7 +84,13 @@ class Record(NamedTuple):
 
 
 def blank(plan: Plan, names: Iterable[str], shape: tuple[int, ...] = ()) -> Record:
-    """Returns the record of a run, or of a population of `shape`, before it starts."""
+    """Returns the record of a run, or of a population of `shape`, before it starts.
+
+    Raises:
+      InputError: what the plan monitors is not among the names of the scores.
+    """
+    names = list(names)
+    choose("monitor", plan.monitor, names)
 
     def full(length: int) -> np.ndarray:
         return np.full((*shape, length), np.nan, np.float32)

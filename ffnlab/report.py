@@ -52,14 +52,18 @@ def check_directory(path: str | Path, resume: bool) -> None:
       InputError: it is a file, holds another run, or holds none to resume.
     """
     path = Path(path)
-    if path.exists() and not path.is_dir():
-        raise InputError(f"--out: {path} is a file; name a directory")
+    parent = next(each for each in (path, *path.absolute().parents) if each.exists())
+    if not parent.is_dir():
+        raise InputError(f"--out: {parent} is a file; name a directory")
+    if not os.access(parent, os.W_OK):
+        raise InputError(f"--out: {parent} cannot be written to; choose another")
     if (path / "flags").exists() and not resume:
         raise InputError(
             f"--out: {path} already holds a run; --resume goes on with it, or choose "
             "another directory"
         )
-    if path.is_dir() and any(path.iterdir()) and not (path / "flags").exists():
+    others = {each.name for each in path.iterdir()} if path.is_dir() else set()
+    if others - {"lock"} and not (path / "flags").exists():
         raise InputError(f"--out: {path} holds files of something else; choose another")
     if resume and not (path / "flags").exists():
         raise InputError(f"--resume: {path} holds no run to go on with")
@@ -103,15 +107,30 @@ def run_directory(path: str | Path, flags: str, resume: bool) -> Iterator[Path]:
         another process is writing here.
     """
     check_directory(path, resume)
-    path = Path(path)
-    path.mkdir(parents=True, exist_ok=True)
+    path, found = Path(path), json.dumps(versions(), indent=2) + "\n"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out: {path} cannot be made: {error.strerror}") from None
     with locked(path):
         if resume:
             _check_same(path / "flags", flags)
         else:
-            write(path / "versions.json", json.dumps(versions(), indent=2) + "\n")
             write(path / "flags", flags)
+            write(path / "versions.json", found)
         yield path
+
+
+def same_data(directory: Path, digest: str) -> None:
+    """Notes what data a run is of; a run that goes on must be of the same.
+
+    Raises:
+      InputError: the data has changed since.
+    """
+    path = directory / "data.sha256"
+    if path.exists() and path.read_text("utf-8").strip() != digest:
+        raise InputError(f"--resume: {path}: the data has changed since; start anew")
+    write(path, digest + "\n")
 
 
 def _check_same(path: Path, flags: str) -> None:

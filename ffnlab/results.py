@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ffnlab import stats
+from ffnlab.errors import InputError
 from ffnlab.record import Plan
-from ffnlab.report import Table
+from ffnlab.report import Table, jsonable
 from ffnlab.sweep import Population
 from ffnlab.types import Objective
 
@@ -91,10 +92,9 @@ def lines(
       test: each of their scores.
     """
     fit, place = population.fit, {int(m): i for i, m in enumerate(chosen)}
-    steps_run = max(int(fit.record.step), 1)
     shared = {
         **facts,
-        "microseconds_per_step": 1e6 * fit.seconds / steps_run / len(population.seeds),
+        "microseconds_per_step": 1e6 * fit.seconds_per_step / len(population.seeds),
         "compile_seconds": fit.compile_seconds,
     }
     rows = []
@@ -119,7 +119,7 @@ def lines(
                 "curve": _curve(fit.record, plan, member),
             }
         )
-    return rows
+    return jsonable(rows)
 
 
 def _curve(record: Any, plan: Plan, member: int) -> dict[str, list]:
@@ -141,7 +141,8 @@ def curves(runs: Sequence[Line], score: str) -> dict[str, np.ndarray]:
     for run in runs:
         if run["chosen"]:
             found.setdefault(run["block"], []).append(run["curve"][score])
-    return {name: np.array(rows, float) for name, rows in found.items()}
+    arrays = {name: np.array(rows, float) for name, rows in found.items()}
+    return {k: np.where(np.isfinite(v), v, np.nan) for k, v in arrays.items()}
 
 
 def rank(
@@ -158,11 +159,8 @@ def rank(
     Raises:
       InputError: there is no such baseline, or blocks differ in their seeds.
     """
+    chosen = _chosen(runs)
     unit, scale, _ = UNITS[objective.headline]
-    chosen: dict[str, list[Line]] = {}
-    for run in runs:
-        if run["chosen"]:
-            chosen.setdefault(run["block"], []).append(run)
     tests = {name: _scores(rows, "test", objective) for name, rows in chosen.items()}
     found = stats.compare(
         tests, baseline, higher_is_better=objective.higher_is_better, seed=seed
@@ -173,7 +171,7 @@ def rank(
     ]
     columns = ["", "block", "activation", "hidden", "parameters", "FLOPs", "rate"]
     columns += ["validation", unit.split(",")[0].removesuffix(" (variance = 1)")]
-    columns += [f"Δ {baseline}", "p (Holm)", "P(better)", "µs/step"]
+    columns += [f"Δ {baseline}", "p (Holm)", "P(better)", "µs/step", "diverged"]
     table = Table(columns, rows, words=3)
     return Ranking(
         found,
@@ -188,11 +186,24 @@ def rank(
     )
 
 
+def _chosen(runs: Sequence[Line]) -> dict[str, list[Line]]:
+    """Returns the chosen runs of each block, by seed; all blocks must have the same."""
+    chosen: dict[str, list[Line]] = {}
+    for run in sorted(runs, key=lambda run: run["seed"]):
+        if run["chosen"]:
+            chosen.setdefault(run["block"], []).append(run)
+    seeds = {name: [run["seed"] for run in rows] for name, rows in chosen.items()}
+    first = next(iter(seeds), None)
+    for name, each in seeds.items():
+        if each != seeds[first]:
+            raise InputError(f"{name} has seeds {each}, {first} has {seeds[first]}")
+    return chosen
+
+
 def _scores(rows: Sequence[Line], part: str, objective: Objective) -> np.ndarray:
     """Returns a score for each seed, in order; a diverged run's is infinitely bad."""
     worst = -np.inf if objective.higher_is_better else np.inf
-    ordered = sorted(rows, key=lambda run: run["seed"])
-    values = [run[part] and run[part][objective.headline] for run in ordered]
+    values = [run[part] and run[part][objective.headline] for run in rows]
     return np.array([worst if value is None else value for value in values], np.float32)
 
 
@@ -210,28 +221,37 @@ def _row(
 
     def shown(middle: float | None, interval: Any, sign: str = "") -> str:
         if middle is None or not np.isfinite(middle):
-            return "diverged"
+            return "diverged" if not sign else "undefined: a seed diverged"
         low, high = (f"{scale * end:{sign}.{digits}f}" for end in interval)
         return f"{scale * middle:{sign}.{digits}f} [{low}, {high}]"
 
+    bracket = {"parameters": "", "flops": ""}
+    bracket[first["budget"]] = f" ({first['unmatched']:+.1%})"
+    steps = [r["diverged_at"] for r in runs if r["diverged_at"] is not None]
+    failed = f"{len(steps)}/{len(runs)} at step {min(steps)}" if steps else "0"
     paired = ["baseline", "", ""]
     if found.p_value is not None:
         difference = shown(found.difference, found.difference_interval, "+")
-        difference = difference if np.isfinite(found.iqm) else "diverged"
         paired = [difference, f"{found.p_corrected:.2g}", f"{found.improvement:.2f}"]
     return [
         str(place),
         found.name.partition(":")[0],
         first["activation"],
         str(first["hidden"]),
-        f"{first['parameters']:,} ({first['unmatched']:+.1%})",
-        f"{first['flops']:,}",
+        f"{first['parameters']:,}{bracket['parameters']}",
+        f"{first['flops']:,}{bracket['flops']}",
         f"{first['learning_rate']:g}",
         shown(float(stats.iqm(valid)), spread),
         shown(found.iqm, found.interval),
         *paired,
-        f"{first['microseconds_per_step']:.0f}",
+        _microseconds(first["microseconds_per_step"]),
+        failed,
     ]
+
+
+def _microseconds(value: float | None) -> str:
+    """Shows a time; a block that was resumed at its end was not timed."""
+    return "" if value is None else f"{value:.0f}"
 
 
 def _remarks(runs: Sequence[Line]) -> list[str]:

@@ -25,10 +25,10 @@ from ffnlab.train import (
     Program,
     advance,
     drive,
+    identity,
     init_state,
     make_evaluate,
     make_step,
-    prepare,
 )
 from ffnlab.types import Array, Key, Model, Objective, Params
 
@@ -106,7 +106,10 @@ def fit_population(
     watch: Callable[[Record], None] | None = None,
     batching: Batching = "auto",
 ) -> Population:
-    """Trains seeds × learning rates together; each as `train.fit` alone would.
+    """Trains seeds × learning rates together, each as `train.fit` would alone.
+
+    Only a plan with patience shows a difference: a member that has stopped keeps its
+    best parameters, and its state and curve go on until all have stopped.
 
     Args:
       model: from `models.functional`.
@@ -164,8 +167,14 @@ def fit_population(
     arrays = jax.device_put((dataset.train, dataset.valid), whole)
     # Not jitted: drawing is done once, and blocks of equal shapes share compiled ops.
     state = jax.device_put(jax.vmap(begin)(*members), split)
-    first = indices(0, min(plan.every, plan.steps))
-    prepare((several, (state, arrays[0], first)), (evaluate, (state.params, arrays[1])))
+    run = identity(
+        dataset,
+        plan,
+        key,
+        seeds=[*map(int, seeds)],
+        learning_rates=[*map(float, learning_rates)],
+        devices=mesh.size,
+    )
     fitted = drive(
         several,
         evaluate,
@@ -174,6 +183,7 @@ def fit_population(
         indices,
         plan,
         shape=members[0].shape,
+        run=run,
         checkpoints=checkpoints,
         watch=watch,
     )

@@ -7,7 +7,8 @@ the best parameters and writes checkpoints. `fit` puts them together for one run
 either no axis or a leading axis `[S]`.
 """
 
-import concurrent.futures
+import dataclasses
+import hashlib
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -50,7 +51,7 @@ def init_state(
     optimizer: optax.GradientTransformation,
     key: Key,
     seed: Array | int,
-    learning_rate: Array | float,
+    learning_rate: Array | float | None = None,
 ) -> TrainState:
     """Returns the state before the first step.
 
@@ -59,12 +60,14 @@ def init_state(
       optimizer: from `optimizers.make`.
       key: the root key of the experiment.
       seed: the number of the run in it; runs of one seed start from equal parameters.
-      learning_rate: the peak learning rate.
+      learning_rate: the peak learning rate; None is the optimizer's own.
     """
     root = jax.random.fold_in(key, seed)
     start, steps = jax.random.split(root)
     params = model.init(start)
-    state = with_learning_rate(optimizer.init(params), learning_rate)
+    state = optimizer.init(params)
+    if learning_rate is not None:
+        state = with_learning_rate(state, learning_rate)
     return TrainState(
         jnp.zeros((), jnp.int32), jax.random.key_data(steps), params, state
     )
@@ -163,8 +166,7 @@ def make_evaluate(
 class Program:
     """A pure function, compiled before its first call for each shape of an argument.
 
-    So compiling is counted and timed apart from running, and `prepare` can compile
-    several at once.
+    So compiling is counted and timed apart from running.
 
     Args:
       function: a pure function whose last argument alone changes its shape.
@@ -177,6 +179,7 @@ class Program:
 
     def __init__(self, function: Callable[..., Any], donate: tuple[int, ...] = ()):
         self._function = jax.jit(function, donate_argnums=donate)
+        self._lowered: dict[Any, jax.stages.Lowered] = {}
         self._compiled: dict[Any, Callable[..., Any]] = {}
         self.compile_seconds = 0.0
 
@@ -185,32 +188,37 @@ class Program:
         """How many shapes were compiled."""
         return len(self._compiled)
 
-    def compile(self, *args: Any) -> Callable[..., Any]:
-        """Returns the compiled function for arguments, or shapes, like these."""
-        shape = tuple(leaf.shape for leaf in jax.tree.leaves(args[-1]))
-        if shape not in self._compiled:
-            start = time.perf_counter()
-            self._compiled[shape] = self._function.lower(*args).compile()
-            self.compile_seconds += time.perf_counter() - start
-        return self._compiled[shape]
+    def lower(self, *args: Any) -> jax.stages.Lowered:
+        """Returns the program for arguments like these, before it is compiled."""
+        shape = _shapes(args[-1])
+        if shape not in self._lowered:
+            self._lowered[shape] = self._function.lower(*args)
+        return self._lowered[shape]
+
+    def fingerprint(self, *args: Any) -> str:
+        """Returns a hash of all that the function computes, for arguments like these.
+
+        Models, optimizers and schedules that differ in anything differ here; so do
+        versions of JAX.
+        """
+        text = self.lower(*args).as_text()
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def outputs(self, *args: Any) -> Any:
         """Returns the shapes that the function has for arguments like these."""
         return jax.eval_shape(self._function, *args)
 
     def __call__(self, *args: Any) -> Any:
-        return self.compile(*args)(*args)
+        shape = _shapes(args[-1])
+        if shape not in self._compiled:
+            start = time.perf_counter()
+            self._compiled[shape] = self.lower(*args).compile()
+            self.compile_seconds += time.perf_counter() - start
+        return self._compiled[shape](*args)
 
 
-def prepare(*work: tuple[Program, tuple[Any, ...]]) -> None:
-    """Compiles programs side by side; XLA spends most of the time on one core.
-
-    Args:
-      work: programs, each with its arguments or their shapes.
-    """
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        for done in [pool.submit(program.compile, *args) for program, args in work]:
-            done.result()
+def _shapes(tree: Any) -> tuple[tuple[int, ...], ...]:
+    return tuple(leaf.shape for leaf in jax.tree.leaves(tree))
 
 
 class Fit(NamedTuple):
@@ -220,14 +228,15 @@ class Fit(NamedTuple):
       state: the state after the last step.
       best: the parameters that scored best on the validation part.
       record: what was written down.
-      seconds: the time that training steps took, without compiling.
+      seconds_per_step: the time of a step, of all members together, without compiling;
+        NaN where nothing was left to run.
       compile_seconds: the time that compiling the steps took.
     """
 
     state: TrainState
     best: Params
     record: Record
-    seconds: float
+    seconds_per_step: float
     compile_seconds: float
 
 
@@ -251,6 +260,7 @@ def drive(
     plan: Plan,
     *,
     shape: tuple[int, ...] = (),
+    run: dict[str, Any] | None = None,
     checkpoints: Checkpoints | None = None,
     watch: Callable[[Record], None] | None = None,
 ) -> Fit:
@@ -264,6 +274,7 @@ def drive(
       indices: `indices(start, stop)`: which examples make the batches of those steps.
       plan: how long to train and how often to look.
       shape: `()` for one run, `(S,)` for a population.
+      run: what, beside the program, makes it this run and no other, ready for JSON.
       checkpoints: where to save and to resume from, bit for bit.
       watch: called with the record after every evaluation.
 
@@ -274,8 +285,11 @@ def drive(
     best = jax.jit(lambda params: jax.tree.map(jnp.copy, params))(state.params)
     record = blank(plan, evaluate.outputs(state.params, arrays[1]), shape)
     if checkpoints:
+        first = indices(0, min(plan.every, plan.steps))
+        program = many.fingerprint(state, arrays[0], first)
+        checkpoints.claim({**(run or {}), "program": program})
         state, best, record = checkpoints.restore((state, best, record))
-    seconds = 0.0
+    seconds, resumed = 0.0, int(record.step)
     while not record.finished(plan):
         start = int(record.step)
         batches = indices(start, min(start + plan.every, plan.steps))
@@ -288,10 +302,25 @@ def drive(
         if better.any():
             best = keep(jnp.asarray(better), state.params, best)
         if checkpoints:
-            checkpoints.save(int(record.step), (state, best, record))
+            done = record.finished(plan)
+            checkpoints.save(int(record.step), (state, best, record), final=done)
         if watch:
             watch(record)
-    return Fit(state, best, record, seconds, many.compile_seconds)
+    steps = int(record.step) - resumed
+    return Fit(
+        state, best, record, seconds / steps if steps else np.nan, many.compile_seconds
+    )
+
+
+def identity(dataset: Dataset, plan: Plan, key: Key, **rest: Any) -> dict[str, Any]:
+    """Returns what makes a run this one and no other, ready for JSON."""
+    return {
+        "dataset": dataset.name,
+        "sizes": [data.size(part) for part in (dataset.train, dataset.valid)],
+        "key": jax.random.key_data(key).tolist(),
+        **dataclasses.asdict(plan),
+        **rest,
+    }
 
 
 def fit(
@@ -302,7 +331,7 @@ def fit(
     plan: Plan,
     *,
     seed: int = 0,
-    learning_rate: float = 1e-3,
+    learning_rate: float | None = None,
     key: Key | None = None,
     checkpoints: Checkpoints | None = None,
     watch: Callable[[Record], None] | None = None,
@@ -316,7 +345,7 @@ def fit(
       dataset: from `ffnlab.data`; the test part is not touched.
       plan: how long to train and how often to look.
       seed: the number of the run: its initial parameters and the order of its data.
-      learning_rate: the peak learning rate.
+      learning_rate: the peak learning rate; None is the optimizer's own.
       key: the root key of the experiment; `jax.random.key(0)` if None.
       checkpoints: where to save and to resume from, bit for bit.
       watch: called with the record after every evaluation.
@@ -348,8 +377,6 @@ def fit(
 
     # Not jitted: drawing is done once, and ops of equal shapes are compiled once.
     state = init_state(model, optimizer, key, seed, learning_rate)
-    first = indices(0, min(plan.every, plan.steps))
-    prepare((many, (state, arrays[0], first)), (score, (state.params, arrays[1])))
     return drive(
         many,
         score,
@@ -357,6 +384,7 @@ def fit(
         arrays,
         indices,
         plan,
+        run=identity(dataset, plan, key, seed=seed, learning_rate=learning_rate),
         checkpoints=checkpoints,
         watch=watch,
     )

@@ -30,10 +30,10 @@ def test_the_newest_is_restored_where_it_was(tmp_path):
 
 
 def test_saves_too_close_are_skipped_but_the_last_step(tmp_path):
-    checkpoints = Checkpoints(tmp_path, seconds=1e6, last=9)
+    checkpoints = Checkpoints(tmp_path, seconds=1e6)
     checkpoints.save(1, TREE)
     assert checkpoints.restore(None) is None
-    checkpoints.save(9, TREE)
+    checkpoints.save(9, TREE, final=True)
     chex.assert_trees_all_equal(checkpoints.restore(TREE), TREE)
 
 
@@ -43,11 +43,12 @@ def test_saves_too_close_are_skipped_but_the_last_step(tmp_path):
         {"params": {"kernel": np.zeros((3, 3))}, "step": np.array(7)},
         {"params": {"kernel": np.zeros((2, 3), np.float32)}, "step": np.array(7)},
         {"params": {"weight": np.zeros((2, 3))}, "step": np.array(7)},
+        {"params": {}, "step": np.array(7)},
     ],
 )
 def test_other_trees_are_refused_by_name(tmp_path, other):
     Checkpoints(tmp_path).save(1, TREE)
-    with pytest.raises(InputError, match="another run: 'params/"):
+    with pytest.raises(InputError, match="another run: .*'params/"):
         Checkpoints(tmp_path).restore(other)
 
 
@@ -68,3 +69,10 @@ checkpoints.save(2, {{"x": np.zeros(3)}})
     assert done.returncode == 9
     found = Checkpoints(tmp_path).restore({"x": np.full(3, 5.0)})
     assert found["x"].tolist() == [1.0, 1.0, 1.0]
+
+
+def test_checkpoints_belong_to_one_run(tmp_path):
+    Checkpoints(tmp_path).claim({"seed": 0, "rates": (0.1, 0.2)})
+    Checkpoints(tmp_path).claim({"seed": 0, "rates": (0.1, 0.2)})
+    with pytest.raises(InputError, match="seed was 0 and is now 1"):
+        Checkpoints(tmp_path).claim({"seed": 1, "rates": (0.1, 0.2)})

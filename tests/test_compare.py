@@ -59,9 +59,9 @@ def without_times(runs):
 def test_everything_is_written(done):
     found = {path.name for path in done.out.iterdir()}
     assert found == {
-        "checkpoints", "curves.png", "flags", "lock", "ranking.png", "report.md",
-        "results.jsonl", "versions.json",
-    } - ({"checkpoints"} - found)  # fmt: skip
+        "curves.png", "data.sha256", "flags", "lock", "ranking.png", "report.md", "results.jsonl",
+        "versions.json",
+    }  # fmt: skip
     for picture in ("ranking.png", "curves.png"):
         assert (done.out / picture).read_bytes().startswith(b"\x89PNG")
     text = (done.out / "report.md").read_text()
@@ -123,6 +123,9 @@ def test_resume_runs_only_what_is_missing(done, tmp_path, monkeypatch):
         compare.run(Config(**{**SMALL, "seeds": 4}, out=str(out), resume=True))
     with pytest.raises(InputError, match="already holds a run"):
         compare.run(Config(**SMALL, out=str(out)))
+    (out / "data.sha256").write_text("of a file that was edited since\n")
+    with pytest.raises(InputError, match="the data has changed"):
+        compare.run(Config(**SMALL, out=str(out), resume=True))
 
 
 def test_a_csv_from_the_command_line(tmp_path):
@@ -151,6 +154,7 @@ def test_values_and_divergence(tmp_path):
     np.savez(tmp_path / "sine.npz", x=x, y=np.sin(x[:, 0]) + x[:, 1])
     given = {
         **SMALL,
+        "data": None,
         "npz": str(tmp_path / "sine.npz"),
         "optimizer": "sgd",
         "clip": 0.0,
@@ -192,7 +196,9 @@ def test_a_new_data_set_is_one_function_and_one_row(tmp_path, monkeypatch):
         (["--learning_rates=nan"], "--learning_rates: nan should be a number above 0"),
         (["--seeds=0"], "--seeds: 0 should be a number at least 1"),
         (["--dropout=1"], "--dropout: 1.0 should be"),
-        (["--steps=3", "--epochs=2"], "--steps and --epochs: give one"),
+        (["--data=wine", "--npz=a.npz"], "--data, --csv and --npz: give one"),
+        (["--task=values"], "--task: only with --csv or --npz"),
+        (["--out=setup.cfg/run"], "setup.cfg is a file"),
         (["--csv=a.csv"], "--csv and --target"),
         (["--resume"], "--resume: --out must name the run"),
         (["--stepss=3"], "steps"),

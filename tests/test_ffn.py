@@ -284,6 +284,8 @@ def test_a_new_block_is_one_equation_and_one_row(monkeypatch, x64):
 def test_named_modules(named, kind):
     block = named(4, 6, rngs=nnx.Rngs(0), norm="none")
     assert block.config == BlockConfig(kind, 4, 6, norm="none")
+    assert isinstance(block, named) and isinstance(block, FeedForward)
+    assert block(jnp.ones((2, 4)))[0].shape == (2, 4)
 
 
 @pytest.mark.parametrize(

@@ -39,9 +39,10 @@ def test_a_flag_file_gives_the_same_config(tmp_path):
 
 
 def test_presets_yield_to_flags():
-    presets = {"loud": {"count": 9, "length": 2}}
-    assert parse("--loud", presets=presets) == Config(count=9, length=2, loud=True)
-    assert parse("--loud", "--count=5", presets=presets).count == 5
+    presets = {"short": {"count": 9, "length": 2}}
+    assert parse("--short", presets=presets) == Config(count=9, length=2)
+    assert parse("--short", "--count=5", presets=presets).count == 5
+    assert "--count=9 --length=2" in launch.usage(Config, "What.", presets)
     assert parse(presets=presets) == Config()
 
 

@@ -28,8 +28,9 @@ def test_a_directory_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(InputError, match="holds files of something else"):
         report.check_directory(tmp_path, resume=False)
-    with pytest.raises(InputError, match="is a file"):
-        report.check_directory(tmp_path / "thesis.tex", resume=False)
+    for path in ("thesis.tex", "thesis.tex/run"):
+        with pytest.raises(InputError, match="is a file"):
+            report.check_directory(tmp_path / path, resume=False)
     with pytest.raises(InputError, match="holds no run to go on with"):
         report.check_directory(tmp_path / "nothing", resume=True)
     assert os.listdir(tmp_path) == ["thesis.tex"]

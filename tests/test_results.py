@@ -13,6 +13,7 @@ def runs(block, scores, rate=0.01, diverged=()):
             "hidden": 8,
             "parameters": 1000,
             "flops": 2000,
+            "budget": "flops",
             "unmatched": 0.001,
             "microseconds_per_step": 10.0,
             "seed": seed,
@@ -53,6 +54,10 @@ def test_diverged_runs_are_reported_and_sink_only_their_block():
     found = results.rank(bad + runs("mlp", GOOD) + runs("glu", GOOD), "mlp", OBJECTIVE)
     last = found.table.rows[-1]
     assert last[1] == "reglu" and last[8] == "diverged"
+    assert last[-1] == "6/8 at step 5"
+    assert last[9] == "undefined: a seed diverged"
+    assert [row[-1] for row in found.table.rows[:-1]] == ["0", "0"]
+    assert last[4:6] == ["1,000", "2,000 (+0.1%)"]
     assert "reglu diverged at step 5 (seed 0, learning rate 0.01)" in found.remarks
     assert "6 of reglu" in found.verdict
     assert len(found.table.rows) == 3
@@ -78,3 +83,16 @@ def test_curves_are_of_the_chosen():
     other = [dict(run, chosen=False) for run in runs("mlp", [0.1])]
     found = results.curves(other + runs("mlp", GOOD), "accuracy")
     np.testing.assert_array_equal(found["mlp"], np.array(GOOD)[:, None])
+
+
+def test_seeds_must_be_the_same():
+    other = [dict(run, seed=run["seed"] + 100) for run in runs("mlp", GOOD)]
+    with pytest.raises(InputError, match="mlp has seeds"):
+        results.rank(runs("glu", GOOD) + other, "mlp", OBJECTIVE)
+
+
+def test_a_score_that_json_lost_is_the_worst():
+    odd = runs("glu", GOOD)
+    odd[0]["test"] = {"accuracy": None}
+    found = results.rank(odd + runs("mlp", GOOD), "mlp", OBJECTIVE)
+    assert next(row for row in found.comparisons if row.name == "glu").diverged == 1

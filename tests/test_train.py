@@ -130,13 +130,54 @@ def test_resumed_is_the_same_bit_for_bit(wine, tmp_path):
 
 
 def test_a_checkpoint_of_another_run_is_refused(wine, tmp_path):
-    optimizer = optimizers.make("sgd")
-    checkpoints = Checkpoints(tmp_path / "run")
-    plan = Plan(2, 1, 16)
-    train.fit(tower(), OBJECTIVE, optimizer, wine, plan, checkpoints=checkpoints)
-    with pytest.raises(InputError, match="the checkpoint is of another run"):
-        train.fit(tower("glu"), OBJECTIVE, optimizer, wine, Plan(3, 1, 16),
-                  checkpoints=checkpoints)  # fmt: skip
+    def fit(kind="swiglu", optimizer="sgd", steps=2, **options):
+        return train.fit(
+            tower(kind),
+            OBJECTIVE,
+            optimizers.make(optimizer),
+            wine,
+            Plan(steps, 1, 16),
+            checkpoints=Checkpoints(tmp_path / "run"),
+            **options,
+        )
+
+    fit()
+    fit()  # the same again is no error: there is nothing left to run
+    for change, named in (
+        ({"kind": "glu"}, "program was"),
+        ({"optimizer": "adam"}, "program was"),
+        ({"steps": 3}, "steps was 2 and is now 3"),
+        ({"seed": 7}, "seed was 0 and is now 7"),
+        ({"learning_rate": 0.5}, "learning_rate was None and is now 0.5"),
+        ({"key": jax.random.key(1)}, "key was"),
+    ):
+        with pytest.raises(InputError, match=f"is of another run: {named}"):
+            fit(**change)
+
+
+def test_the_optimizers_own_rate_is_kept_unless_another_is_given(wine):
+    model, plan = tower(), Plan(1, 1, 16)
+    for given, expected in ((None, 0.5), (0.25, 0.25)):
+        found = train.fit(
+            model,
+            OBJECTIVE,
+            optimizers.make("sgd", 0.5),
+            wine,
+            plan,
+            learning_rate=given,
+        )
+        rate = found.state.optimizer.hyperparams["learning_rate"]
+        assert float(rate) == expected
+
+
+def test_an_unknown_score_to_monitor_is_refused(wine):
+    plan = Plan(1, 1, 16, monitor="acuracy", higher_is_better=True)
+    with pytest.raises(
+        InputError, match="monitor: unknown 'acuracy'; nearest: accuracy"
+    ):
+        train.fit(tower(), OBJECTIVE, optimizers.make("sgd"), wine, plan)
+    with pytest.raises(InputError, match="say whether higher_is_better"):
+        Plan(1, 1, 16, monitor="accuracy")
 
 
 def test_early_stopping_keeps_the_best(wine):

@@ -10,7 +10,7 @@ JAX never.
 
 from ffnlab.data.arrays import read_npz
 from ffnlab.data.batches import indices, order
-from ffnlab.data.dataset import Arrays, Dataset, size, take, thin
+from ffnlab.data.dataset import Arrays, Dataset, digest, size, take, thin
 from ffnlab.data.delimited import check_csv
 from ffnlab.data.tables import read_csv
 from ffnlab.data.text import python_source
@@ -22,6 +22,7 @@ __all__ = [
     "Arrays",
     "Dataset",
     "check_csv",
+    "digest",
     "indices",
     "load",
     "order",

@@ -1,6 +1,7 @@
 """A data set split three ways, and what every source of one has in common."""
 
 import dataclasses
+import hashlib
 
 import numpy as np
 
@@ -84,6 +85,21 @@ def take(split: Arrays, index: np.ndarray) -> Arrays:
     offsets = split["offsets"].reshape((1,) * ends.ndim + (-1,))  # [..., F]
     context = split["text"][ends[..., None] + offsets]  # [..., F]
     return {"x": context.astype("int32"), "y": split["text"][ends].astype("int32")}
+
+
+def digest(dataset: Dataset) -> str:
+    """Returns the SHA-256 of all arrays of a data set, in hexadecimal.
+
+    >>> data = {"x": np.zeros((4, 2), np.float32), "y": np.arange(4, dtype=np.int32)}
+    >>> digest(Dataset("toy", data, data, data, "classes", 2, 4, {}))[:8]
+    '7b3cfd4d'
+    """
+    found = hashlib.sha256()
+    for split in (dataset.train, dataset.valid, dataset.test):
+        for name, array in sorted(split.items()):
+            found.update(f"{name} {array.dtype} {array.shape}".encode())
+            found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()
 
 
 def thin(split: Arrays, most: int) -> Arrays:

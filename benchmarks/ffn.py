@@ -1,0 +1,261 @@
+"""What does a feed-forward block cost here, in time and in memory?
+
+Four tables, on one block of width 384 with 1536 hidden units, in float32:
+
+- A step (forward, backward to the weights and to x, gradient descent) for 4096 tokens:
+  ours, the same equation left to JAX, torch with and without `torch.compile`, and the
+  step's matrix products alone, which are the limit. All are checked to be equal after 3
+  steps.
+- What the backward pass keeps of the forward pass, in arrays of the hidden units.
+- The temporary memory of 6 layers, scanned and unrolled, in the same unit.
+- A dropout mask of the hidden units, beside `jax.random.bernoulli`'s, bit for bit.
+
+    python -m benchmarks.ffn
+    python -m benchmarks.ffn --rounds=1    (a smoke run)
+"""
+
+import contextlib
+import functools
+import io
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.ad_checkpoint import print_saved_residuals
+
+from benchmarks import protocol
+from benchmarks.protocol import Config, Entry, Work
+from experiments import launch
+from ffnlab import models, trees
+from ffnlab.dropout import keep_mask
+from ffnlab.ffn import BlockConfig, FeedForward
+from ffnlab.report import Table
+from ffnlab.types import Array, Model, Params
+
+WIDTH, HIDDEN = 384, 1536
+TOKENS, CHECKED, RATE = 4096, 3, 0.1
+LAYERS, LAYER_TOKENS = 6, 2048
+DROPOUT, DROPOUT_TARGET = 0.1, 0.2
+LIMIT, COMPILED = "the limit: its products alone", "torch.compile"
+
+# The names of an activation here, in JAX and in torch.
+KINDS = {
+    "relu": ("mlp:relu", jax.nn.relu, "relu"),
+    "gelu": ("mlp:gelu", functools.partial(jax.nn.gelu, approximate=False), "gelu"),
+    "swiglu": ("swiglu", jax.nn.silu, "silu"),
+    "geglu": ("geglu", functools.partial(jax.nn.gelu, approximate=False), "gelu"),
+}
+TIMED = ("relu", "gelu", "swiglu")
+Apply = Callable[[Params, Array], Array]
+
+
+def block(kind: str) -> Model:
+    """Returns the block itself: no norm, no residual."""
+    config = BlockConfig(KINDS[kind][0], WIDTH, HIDDEN, norm="none", residual=False)
+    return models.functional(lambda rngs: FeedForward(config, rngs=rngs))
+
+
+def ours(kind: str) -> Apply:
+    """Returns the block of `ffnlab.ffn`."""
+    model = block(kind)
+    return lambda params, x: model.apply(params, x)[0]
+
+
+def plain(kind: str) -> Apply:
+    """Returns the same equation, left to JAX."""
+    activation = KINDS[kind][1]
+
+    def apply(params: Params, x: Array) -> Array:
+        def dense(name: str, x: Array) -> Array:
+            return x @ params[name]["kernel"] + params[name]["bias"]
+
+        if "gate" in params:
+            hidden = activation(dense("gate", x)) * dense("up", x)
+        else:
+            hidden = activation(dense("up", x))
+        return dense("down", hidden)
+
+    return apply
+
+
+def stepping(apply: Apply, data: dict[str, Any]) -> Work:
+    """A step: forward, backward to the weights and to x, gradient descent.
+
+    It goes from the parameters, the loss and the gradient of x to the next ones.
+    """
+
+    def loss(params: Params, x: Array) -> Array:
+        return jnp.mean(jnp.square(apply(params, x) - data["target"]))
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def step(params: Params, x: Array) -> tuple:
+        value, (grads, x_grad) = jax.value_and_grad(loss, argnums=(0, 1))(params, x)
+        return jax.tree.map(lambda p, g: p - RATE * g, params, grads), value, x_grad
+
+    def start() -> tuple:
+        return (jax.block_until_ready(jax.tree.map(jnp.copy, data["params"])),)
+
+    return Work(lambda s: jax.block_until_ready(step(s[0], data["x"])), start)
+
+
+def products(inputs: int) -> Work:
+    """The matrix products of a step and nothing else."""
+    x, tall = jnp.ones((TOKENS, WIDTH)), jnp.ones((HIDDEN, WIDTH))
+    pairs = [
+        (jnp.full((TOKENS, HIDDEN), i + 1.0), jnp.full((WIDTH, HIDDEN), i + 1.0))
+        for i in range(inputs)
+    ]
+
+    @jax.jit
+    def multiply(
+        x: Array, tall: Array, pairs: list[tuple[Array, Array]]
+    ) -> list[Array]:
+        hidden = pairs[0][0]
+        outs = [hidden @ tall, x @ tall.T, hidden.T @ x]
+        for hidden, wide in pairs:
+            outs += [x @ wide, x.T @ hidden, hidden @ wide.T]
+        return outs
+
+    return Work(lambda _: jax.block_until_ready(multiply(x, tall, pairs)))
+
+
+def make_data(kind: str) -> dict[str, Any]:
+    """Returns the first parameters, x and the target of a kind of block."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    return {
+        "params": block(kind).init(keys[0]),
+        "x": jax.random.normal(keys[1], (TOKENS, WIDTH)),
+        "target": jax.random.normal(keys[2], (TOKENS, WIDTH)),
+    }
+
+
+def torch_rows(kind: str, data: dict[str, Any]) -> list[tuple[str, str, Work]]:
+    """Returns name, setting and work of torch's rows."""
+    from benchmarks import peers
+
+    task = peers.Block(
+        params=jax.tree.map(np.asarray, trees.flatten(data["params"])),
+        activation=KINDS[kind][2],
+        x=np.asarray(data["x"]),
+        target=np.asarray(data["target"]),
+        rate=RATE,
+    )
+    rows = []
+    for threads in (1, protocol.cores()):
+        make = functools.partial(peers.threaded, threads)
+        setting = f"threads: {threads}"
+        rows += [
+            (COMPILED, setting, make(peers.compiled_step, task, False)),
+            ("torch, eager", setting, make(peers.eager_step, task)),
+            (LIMIT, f"torch.mm, {setting}", make(peers.block_products, task)),
+        ]
+    tuned = make(peers.compiled_step, task, True)
+    return [*rows, (COMPILED, f"{setting}, autotuned", tuned)]
+
+
+def check(name: str, wanted: Work, found: Work) -> None:
+    """Checks the parameters, the loss and the gradient of x after 3 steps."""
+    ends = []
+    for work in (wanted, found):
+        state = work.start()
+        for _ in range(CHECKED):
+            state = work.run(state)
+        ends.append((trees.flatten(state[0]), *state[1:]))
+    protocol.check_equal(name, *ends, rtol=1e-4, atol=1e-6)
+
+
+def time_steps(kind: str, config: Config) -> Table:
+    """Prints and returns the table of a step's times."""
+    data = make_data(kind)
+    first = stepping(ours(kind), data)
+    rows = [("plain JAX", "autodiff", stepping(plain(kind), data))]
+    rows.append((LIMIT, "XLA", products(len(data["params"]) - 1)))
+    if protocol.has_torch():
+        rows += torch_rows(kind, data)
+    for name, setting, work in rows:
+        if name == LIMIT:
+            work.once()
+        else:
+            check(f"{kind}: {name}, {setting}", first, work)
+    print(f"{kind}: all rows are equal after {CHECKED} steps")
+    entries = [Entry("ours", "functional(FeedForward)", first, peer=False)]
+    entries += [Entry(*row, peer=row[0] != LIMIT) for row in rows]
+    title = f"{kind}, a step on [{TOKENS}, {WIDTH}] with {HIDDEN} hidden units"
+    return protocol.contest(title, "ms", entries, config)
+
+
+def kept(apply: Apply, params: Params, x: Array) -> str:
+    """Returns how many arrays of the hidden units the backward pass is left with."""
+    told = io.StringIO()
+    with contextlib.redirect_stdout(told):
+        print_saved_residuals(lambda p, x: apply(p, x).sum(), params, x)
+    return str(told.getvalue().count(f"f32[{x.shape[0]},{HIDDEN}]"))
+
+
+def temporary(apply: Apply, params: Params, x: Array, scanned: bool) -> str:
+    """Returns the temporary memory of a gradient of 6 layers, in hidden arrays."""
+
+    def loss(layers: Params, x: Array) -> Array:
+        if scanned:
+            x, _ = jax.lax.scan(lambda x, layer: (apply(layer, x), None), x, layers)
+        else:
+            for i in range(LAYERS):
+                x = apply(jax.tree.map(lambda leaf, i=i: leaf[i], layers), x)
+        return jnp.sum(jnp.square(x))
+
+    compiled = jax.jit(jax.grad(loss)).lower(params, x).compile()
+    unit = x.shape[0] * HIDDEN * x.dtype.itemsize
+    return f"{compiled.memory_analysis().temp_size_in_bytes / unit:.1f}"
+
+
+def measure_memory() -> Table:
+    """Prints and returns the table of what is kept and of temporary memory."""
+    x = jax.ShapeDtypeStruct((LAYER_TOKENS, WIDTH), jnp.float32)
+    rows = []
+    for kind in KINDS:
+        init = block(kind).init
+        one = jax.eval_shape(init, jax.random.key(0))
+        keys = jax.random.split(jax.random.key(0), LAYERS)
+        layers = jax.eval_shape(jax.vmap(init), keys)
+        for name, apply in (("ours", ours(kind)), ("plain JAX", plain(kind))):
+            both = [temporary(apply, layers, x, scanned) for scanned in (True, False)]
+            rows.append([kind, name, kept(apply, one, x), *both])
+    columns = ["", "", "kept by a block", "6 layers, scanned", "6 layers, unrolled"]
+    table = Table(columns, rows, words=2)
+    print()
+    table.show(f"memory in arrays of hidden units, float32 [{LAYER_TOKENS}, {HIDDEN}]")
+    return table
+
+
+def time_masks(config: Config) -> Table:
+    """Prints and returns the table of dropout masks."""
+    shape, key = (TOKENS, HIDDEN), jax.random.key(0)
+    mask = jax.jit(lambda key: keep_mask(key, DROPOUT, shape))
+    drawn = jax.jit(lambda key: jax.random.bernoulli(key, 1.0 - DROPOUT, shape))
+    np.testing.assert_array_equal(mask(key), drawn(key))
+    print("every bit of the two masks is equal")
+    entries = [
+        Entry("ours", "keep_mask", Work(lambda _: mask(key).block_until_ready())),
+        Entry(
+            "jax.random.bernoulli",
+            "threefry",
+            Work(lambda _: drawn(key).block_until_ready()),
+            target=DROPOUT_TARGET,
+        ),
+    ]
+    title = f"a dropout mask of [{TOKENS}, {HIDDEN}]"
+    return protocol.contest(title, "ms", entries, config)
+
+
+def run(config: Config) -> list[Table]:
+    """Prints the tables and returns them."""
+    protocol.use_cpu()
+    protocol.describe()
+    tables = [time_steps(kind, config) for kind in TIMED]
+    return [*tables, measure_memory(), time_masks(config)]
+
+
+if __name__ == "__main__":
+    launch.main(Config, run, __doc__)
