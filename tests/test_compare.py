@@ -59,8 +59,8 @@ def without_times(runs):
 def test_everything_is_written(done):
     found = {path.name for path in done.out.iterdir()}
     assert found == {
-        "curves.png", "data.sha256", "flags", "lock", "ranking.png", "report.md", "results.jsonl",
-        "versions.json",
+        "curves.png", "data.sha256", "flags", "lock", "ranking.png", "report.md",
+        "results.jsonl", "versions.json",
     }  # fmt: skip
     for picture in ("ranking.png", "curves.png"):
         assert (done.out / picture).read_bytes().startswith(b"\x89PNG")
