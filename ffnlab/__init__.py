@@ -5,7 +5,7 @@ nothing and a launcher can refuse a wrong flag before JAX is imported.
 
 >>> import ffnlab
 >>> ffnlab.match(ffnlab.BlockConfig("glu", 64), ffnlab.BlockConfig("mlp", 64)).value
-33065
+33172
 """
 
 import importlib
