@@ -81,7 +81,7 @@ class Population(NamedTuple):
 
     def data(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Returns x, y and the indices as tensors."""
-        y, indices = self.y.astype(np.int64), self.indices.astype(np.int64)
+        y, indices = self.y.astype(np.int64), self.indices.astype(np.int64, order="C")
         return torch.tensor(self.x), torch.tensor(y), torch.tensor(indices)
 
 
@@ -115,7 +115,9 @@ def vmapped(work: Population, autotuned: bool) -> Work:
         return _adam(state, grads, work.rate), losses
 
     def start() -> tuple:
-        params = {name: torch.tensor(array) for name, array in work.params.items()}
+        # In the order of the layers: in another one torch 2.13 often fails to compile.
+        names = sorted(work.params, reverse=True)
+        params = {name: torch.tensor(work.params[name]) for name in names}
         zeros = pytree.tree_map(torch.zeros_like, (params, params))
         return params, *zeros, torch.zeros(())
 

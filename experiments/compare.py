@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ffnlab.stats import Comparison
 
 _BLOCKS = names_in("ffnlab.ffn", "BLOCKS")
+_OPEN_BLOCKS = names_in("ffnlab.ffn", "BLOCKS", fixed=False)
 _ACTIVATIONS = names_in("ffnlab.activations", "ACTIVATIONS")
 
 QUICK = {
@@ -142,8 +143,17 @@ class Config:
             choose("--blocks", kind, _BLOCKS())
             if activation:
                 choose("--blocks", activation, _ACTIVATIONS())
+                self._check_open(name, kind)
         if self.baseline is not None:
             choose("--baseline", self.baseline, self.names)
+
+    def _check_open(self, name: str, kind: str) -> None:
+        if kind not in _OPEN_BLOCKS():
+            takers = " or ".join(f"{each}:NAME" for each in _OPEN_BLOCKS())
+            raise InputError(
+                f"--blocks: {name!r}: {kind} has an activation of its own; "
+                f"write {kind} alone, or {takers}"
+            )
 
     @property
     def names(self) -> list[str]:

@@ -44,7 +44,7 @@ def option(
     return dataclasses.field(default=default, metadata={"text": text, **limits})
 
 
-def names_in(module: str, table: str) -> Callable[[], list[str]]:
+def names_in(module: str, table: str, **having: Any) -> Callable[[], list[str]]:
     """Returns a function that gives the keys of a module's table.
 
     An unimported module is read, not run: importing JAX takes a second or two, and a
@@ -53,23 +53,41 @@ def names_in(module: str, table: str) -> Callable[[], list[str]]:
     Args:
       module: for instance `ffnlab.ffn`.
       table: the name of a dict literal in it, for instance `BLOCKS`.
+      **having: only the rows with these fields, as they are written: `fixed=False`.
 
     >>> names_in("ffnlab.data", "DATASETS")()
     ['digits', 'bytes', 'breast_cancer', 'wine']
+    >>> names_in("ffnlab.ffn", "BLOCKS", fixed=False)()
+    ['mlp', 'glu']
     """
 
     def names() -> list[str]:
         if module in sys.modules:
-            return list(getattr(sys.modules[module], table))
-        with open(importlib.util.find_spec(module).origin, encoding="utf-8") as file:
-            body = ast.parse(file.read()).body
-        for node in body:
-            targets = getattr(node, "targets", [getattr(node, "target", None)])
-            if getattr(targets[0], "id", None) == table:
-                return [ast.literal_eval(key) for key in node.value.keys]
-        raise LookupError(f"{module} has no table {table}")
+            rows = getattr(sys.modules[module], table)
+            fields = {k: {f: getattr(v, f) for f in having} for k, v in rows.items()}
+        else:
+            fields = _written(module, table)
+        return [k for k, found in fields.items() if having.items() <= found.items()]
 
     return names
+
+
+def _written(module: str, table: str) -> dict[str, dict[str, Any]]:
+    """Returns the keys of a dict literal, each with its row's literal keywords."""
+    with open(importlib.util.find_spec(module).origin, encoding="utf-8") as file:
+        body = ast.parse(file.read()).body
+    for node in body:
+        targets = getattr(node, "targets", [getattr(node, "target", None)])
+        if getattr(targets[0], "id", None) == table:
+            return {
+                ast.literal_eval(key): {
+                    each.arg: each.value.value
+                    for each in getattr(row, "keywords", [])
+                    if isinstance(each.value, ast.Constant)
+                }
+                for key, row in zip(node.value.keys, node.value.values, strict=True)
+            }
+    raise LookupError(f"{module} has no table {table}")
 
 
 def check(config: Any) -> None:

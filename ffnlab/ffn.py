@@ -192,7 +192,7 @@ def parse(name: str) -> tuple[str, str]:
       name: a key of `BLOCKS`, or `mlp` or `glu` with `:` and an activation.
 
     Raises:
-      InputError: no such block or activation, or the block's name fixes another one.
+      InputError: no such block or activation, or the block has one of its own.
 
     >>> parse("swiglu"), parse("mlp:gelu")
     (('swiglu', 'silu'), ('mlp', 'gelu'))
@@ -201,10 +201,10 @@ def parse(name: str) -> tuple[str, str]:
     row = BLOCKS[choose("block", kind, BLOCKS)]
     activation = activation or row.activation
     choose("activation", activation, activations.ACTIVATIONS)
-    if row.fixed and activation != row.activation:
+    if row.fixed and ":" in name:
         raise InputError(
-            f"block {name!r}: {kind} is glu with {row.activation}; "
-            f"write glu:{activation}"
+            f"block {name!r}: {kind} has an activation of its own, {row.activation}; "
+            f"write {kind} alone, or glu:{activation}"
         )
     return kind, activation
 

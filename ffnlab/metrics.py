@@ -47,5 +47,13 @@ def means(scores: Scores) -> dict[str, Array]:
     >>> float(means(scores)["loss"])
     1.0
     """
-    sums, weight = totals(scores)
+    return average(*totals(scores))
+
+
+def average(sums: dict[str, Array], weight: Array) -> dict[str, Array]:
+    """Returns sums over their weight; 0 where nothing counts.
+
+    >>> float(average({"loss": jnp.array(6.0)}, jnp.array(4.0))["loss"])
+    1.5
+    """
     return {name: value / jnp.maximum(weight, 1e-9) for name, value in sums.items()}

@@ -177,7 +177,7 @@ def rank(
         found,
         table,
         stats.verdict(found),
-        _remarks(runs),
+        [*_remarks(runs), *_close_calls(runs, objective, seed)],
         baseline,
         objective.headline,
         unit,
@@ -277,3 +277,36 @@ def _remarks(runs: Sequence[Line]) -> list[str]:
         rest = len(remarks) - 12
         remarks = [*remarks[:12], f"and {rest} more diverged runs: see results.jsonl"]
     return remarks
+
+
+def _close_calls(runs: Sequence[Line], objective: Objective, seed: int) -> list[str]:
+    """Returns a remark on the blocks whose learning rate other seeds might change."""
+    blocks: dict[str, dict[float, list[Line]]] = {}
+    for run in sorted(runs, key=lambda run: run["seed"]):
+        rates = blocks.setdefault(run["block"], {})
+        rates.setdefault(run["learning_rate"], []).append(run)
+    shares = {}
+    for block, rates in blocks.items():
+        scores = np.stack(
+            [_scores(rows, "valid", objective) for rows in rates.values()]
+        )
+        chosen = [rows[0]["chosen"] for rows in rates.values()].index(True)
+        scores = scores if objective.higher_is_better else -scores
+        shares[block] = float(_times_best(scores, seed)[chosen])
+    close = [f"{block} ({share:.0%})" for block, share in shares.items() if share < 0.9]
+    if not close:
+        return []
+    return [
+        "validation hardly told the learning rates apart, and other seeds, or the "
+        "rounding of another machine, may choose another; how often resampled seeds "
+        f"choose the same: {', '.join(close)}"
+    ]
+
+
+def _times_best(scores: np.ndarray, seed: int) -> np.ndarray:
+    """Returns how often each row of `[rates, seeds]` is best of resampled seeds."""
+    draws = np.random.default_rng(seed).integers(
+        scores.shape[1], size=(2000, scores.shape[1])
+    )
+    means = stats.iqm(scores[:, draws])  # [rates, resamples]
+    return np.bincount(means.argmax(axis=0), minlength=len(scores)) / len(draws)

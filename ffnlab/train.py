@@ -158,7 +158,7 @@ def make_evaluate(
 
         each = (jnp.asarray(np.minimum(index, size - 1)), jnp.asarray(counts))
         sums, weight = jax.lax.map(score, each)
-        return {name: value.sum() / weight.sum() for name, value in sums.items()}
+        return metrics.average(jax.tree.map(jnp.sum, sums), weight.sum())
 
     return evaluate
 
@@ -284,17 +284,20 @@ def drive(
     keep = jax.jit(_keep, donate_argnums=2)
     best = jax.jit(lambda params: jax.tree.map(jnp.copy, params))(state.params)
     record = blank(plan, evaluate.outputs(state.params, arrays[1]), shape)
+
+    def batches(start: int) -> Any:
+        return indices(start, min(start + plan.every, plan.steps))
+
     if checkpoints:
-        first = indices(0, min(plan.every, plan.steps))
-        program = many.fingerprint(state, arrays[0], first)
+        program = many.fingerprint(state, arrays[0], batches(0))
         checkpoints.claim({**(run or {}), "program": program})
         state, best, record = checkpoints.restore((state, best, record))
     seconds, resumed = 0.0, int(record.step)
+    drawn = batches(resumed)
     while not record.finished(plan):
-        start = int(record.step)
-        batches = indices(start, min(start + plan.every, plan.steps))
         compiled, began = many.compile_seconds, time.perf_counter()
-        state, losses = many(state, arrays[0], batches)
+        state, losses = many(state, arrays[0], drawn)
+        drawn = batches(int(record.step) + plan.every)  # while the device is at work
         losses = np.asarray(losses)
         seconds += time.perf_counter() - began - (many.compile_seconds - compiled)
         scores = jax.tree.map(np.asarray, evaluate(state.params, arrays[1]))

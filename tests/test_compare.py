@@ -187,6 +187,7 @@ def test_a_new_data_set_is_one_function_and_one_row(tmp_path, monkeypatch):
     [
         (["--blocks=swigul"], "--blocks: unknown 'swigul'; nearest: swiglu"),
         (["--blocks=mlp,glu:tanhh"], "--blocks: unknown 'tanhh'; nearest: tanh"),
+        (["--blocks=swiglu:relu"], "swiglu has an activation of its own"),
         (["--activations=geul"], "nearest: gelu"),
         (["--data=digit"], "--data: unknown 'digit'; nearest: digits"),
         (["--optimizer=adma"], "nearest: adam"),

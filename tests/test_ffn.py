@@ -292,7 +292,7 @@ def test_named_modules(named, kind):
     ("change", "message"),
     [
         ({"kind": "swigul"}, "nearest: swiglu"),
-        ({"kind": "swiglu:tanh"}, "write glu:tanh"),
+        ({"kind": "swiglu:tanh"}, "or glu:tanh"),
         ({"kind": "mlp:gellu"}, "nearest: gelu"),
         ({"norm": "prenorm"}, "norm: unknown"),
         ({"norm_kind": "batch"}, "norm_kind: unknown"),

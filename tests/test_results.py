@@ -96,3 +96,24 @@ def test_a_score_that_json_lost_is_the_worst():
     odd[0]["test"] = {"accuracy": None}
     found = results.rank(odd + runs("mlp", GOOD), "mlp", OBJECTIVE)
     assert next(row for row in found.comparisons if row.name == "glu").diverged == 1
+
+
+def with_rates(block, *scores):
+    """Runs of one block at several rates, of which the first was chosen."""
+    rows = [runs(block, each, rate=0.01 * (i + 1)) for i, each in enumerate(scores)]
+    return rows[0] + [run | {"chosen": False} for each in rows[1:] for run in each]
+
+
+def test_a_close_call_between_learning_rates_is_told():
+    shaken = [score + 0.001 * (-1) ** i for i, score in enumerate(GOOD)]
+    clear = [score - 0.05 for score in GOOD]
+    told = "hardly told the learning rates apart"
+    near = with_rates("glu", GOOD, shaken) + with_rates("mlp", GOOD, clear)
+    found = results.rank(near, "mlp", OBJECTIVE)
+    remark = next(each for each in found.remarks if told in each)
+    share = int(remark.rpartition("glu (")[2].removesuffix("%)"))
+    assert 20 < share < 80 and "mlp" not in remark
+    far = with_rates("glu", GOOD, clear) + with_rates("mlp", GOOD, clear)
+    assert not any(told in r for r in results.rank(far, "mlp", OBJECTIVE).remarks)
+    worse = with_rates("glu", GOOD, [-np.inf] * 8) + with_rates("mlp", GOOD, clear)
+    assert not any(told in r for r in results.rank(worse, "mlp", OBJECTIVE).remarks)

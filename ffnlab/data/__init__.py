@@ -11,7 +11,6 @@ JAX never.
 from ffnlab.data.arrays import read_npz
 from ffnlab.data.batches import indices, order
 from ffnlab.data.dataset import Arrays, Dataset, digest, size, take, thin
-from ffnlab.data.delimited import check_csv
 from ffnlab.data.tables import read_csv
 from ffnlab.data.text import python_source
 from ffnlab.data.toy import breast_cancer, digits, wine
@@ -21,7 +20,6 @@ __all__ = [
     "DATASETS",
     "Arrays",
     "Dataset",
-    "check_csv",
     "digest",
     "indices",
     "load",

@@ -14,17 +14,17 @@ from ffnlab.errors import InputError
 _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio: the step of splitmix64
 _WORD = 2**64
 _ROUNDS = 8
-_SMALLEST_HALF = 4  # bits; with halves of 1 or 2 some orders come far too often
-_CHUNK = 2**17  # positions whose intermediate arrays together fit a core's cache
+_LEAST_BITS = 8  # in fewer, some orders of a small set come far too often
+_CHUNK = 2**16  # positions whose intermediate arrays together fit a core's cache
 
 
 def order(seed: int, start: int, stop: int, size: int) -> np.ndarray:
     """Returns the examples at positions `start` to `stop - 1` of the stream.
 
     Position p is in epoch p // size. Each epoch is a pseudo-random permutation of
-    `range(size)`, another for every seed and epoch: a balanced Feistel network whose
-    round function is keyed by both, over the next even power of two, walked along its
-    cycle until it falls inside `range(size)`. Time and memory are O(stop - start).
+    `range(size)`, another for every seed and epoch: a Feistel network whose rounds are
+    keyed by both, over the next power of two, walked along its cycle until it falls
+    inside `range(size)`. Time and memory are O(stop - start).
 
     Args:
       seed: any integer; it counts modulo 2**64.
@@ -41,7 +41,8 @@ def order(seed: int, start: int, stop: int, size: int) -> np.ndarray:
 
     Source: Luby and Rackoff 1988 (Feistel networks as permutations); Black and Rogaway
     2002, "Ciphers with Arbitrary Finite Domains" (cycle walking); Steele, Lea and Flood
-    2014 (the finaliser of splitmix64, here the round function).
+    2014 (the finaliser of splitmix64, for the keys); Wellons 2018, "Prospecting for
+    Hash Functions" (lowbias32, the round function).
 
     >>> sorted(order(seed=0, start=0, stop=5, size=5).tolist())
     [0, 1, 2, 3, 4]
@@ -95,30 +96,55 @@ def indices(
 
 
 def _permuted(seed: int, start: int, count: int, size: int) -> np.ndarray:
-    """Returns the examples at `count` positions from `start`, uint64 [count]."""
+    """Returns the examples at `count` positions from `start`, int64 [count]."""
     first_epoch, first_place = divmod(start, size)
-    epochs, places = np.divmod(first_place + np.arange(count), size)
-    root = _mixed(np.array([(seed + _GOLDEN) % _WORD], np.uint64))
-    since_first = epochs.astype(np.uint64) + np.uint64(first_epoch % _WORD)
-    keys = _mixed(root + since_first * _GOLDEN)
-    half = max(_SMALLEST_HALF, ((size - 1).bit_length() + 1) // 2)
-    values = _enciphered(places.astype(np.uint64), keys, half)
+    last = (first_place + count - 1) // size
+    sizes = np.full(last + 1, size)
+    sizes[-1] -= (last + 1) * size - first_place - count
+    sizes[0] -= first_place
+    epochs = np.repeat(np.arange(last + 1), sizes)
+    places = np.arange(first_place, first_place + count) - epochs * size
+    keys = _round_keys(seed, first_epoch, last + 1)
+    bits = max((size - 1).bit_length(), _LEAST_BITS)
+    values = _enciphered(places, epochs, keys, bits)
     while (outside := np.flatnonzero(values >= size)).size:
-        values[outside] = _enciphered(values[outside], keys[outside], half)
+        values[outside] = _enciphered(values[outside], epochs[outside], keys, bits)
     return values
 
 
-def _enciphered(values: np.ndarray, keys: np.ndarray, half: int) -> np.ndarray:
-    """Permutes `range(4 ** half)` by a Feistel network, elementwise by key."""
-    mask = np.uint64(2**half - 1)
-    left, right = values >> np.uint64(half), values & mask
+def _round_keys(seed: int, first_epoch: int, epochs: int) -> np.ndarray:
+    """Returns a key for each round of each epoch, uint32 [rounds, epochs]."""
+    root = _mixed64(np.array([(seed + _GOLDEN) % _WORD], np.uint64))
+    numbers = np.arange(epochs, dtype=np.uint64) + np.uint64(first_epoch % _WORD)
+    each = _mixed64(root + numbers * _GOLDEN)
+    turns = np.arange(1, _ROUNDS + 1, dtype=np.uint64)[:, None] * _GOLDEN
+    return (_mixed64(each + turns) >> 32).astype(np.uint32)
+
+
+def _enciphered(
+    values: np.ndarray, epochs: np.ndarray, keys: np.ndarray, bits: int
+) -> np.ndarray:
+    """Permutes `range(2 ** bits)`, each value by the keys of its epoch."""
+    low = bits // 2
+    masks = np.uint32(2 ** (bits - low) - 1), np.uint32(2**low - 1)
+    halves = [(values >> low).astype(np.uint32), values.astype(np.uint32) & masks[1]]
     for turn in range(_ROUNDS):
-        scrambled = _mixed(right + keys + np.uint64(turn * _GOLDEN % _WORD))
-        left, right = right, left ^ (scrambled & mask)
-    return (left << np.uint64(half)) | right
+        scrambled = _mixed32(halves[1 - turn % 2] + keys[turn].take(epochs))
+        halves[turn % 2] ^= scrambled & masks[turn % 2]
+    return (halves[0].astype(np.int64) << low) | halves[1]
 
 
-def _mixed(values: np.ndarray) -> np.ndarray:
+def _mixed32(values: np.ndarray) -> np.ndarray:
+    """lowbias32, in place: every bit of the result depends on every bit."""
+    values ^= values >> 16
+    values *= np.uint32(0x7FEB352D)
+    values ^= values >> 15
+    values *= np.uint32(0x846CA68B)
+    values ^= values >> 16
+    return values
+
+
+def _mixed64(values: np.ndarray) -> np.ndarray:
     """The finaliser of splitmix64: every bit of the result depends on every bit."""
     values = (values ^ (values >> 30)) * 0xBF58476D1CE4E5B9
     values = (values ^ (values >> 27)) * 0x94D049BB133111EB

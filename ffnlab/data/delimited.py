@@ -14,31 +14,6 @@ from ffnlab.data.files import require_file
 from ffnlab.errors import InputError, choose
 
 
-def check_csv(path: str | Path, target: str) -> list[str]:
-    """Checks, from its first lines alone, that a CSV or TSV file can be learned from.
-
-    Args:
-      path: the file; UTF-8, with or without a byte-order mark.
-      target: the name of the column to predict.
-
-    Returns:
-      The column names, in the file's order, the target among them.
-
-    Raises:
-      InputError: no such file, a directory, an empty file, a header without rows, with
-        an empty or repeated name, without the target, or with nothing beside it.
-
-    >>> check_csv("absent.csv", "label")
-    Traceback (most recent call last):
-        ...
-    ffnlab.errors.InputError: absent.csv: no such file
-    """
-    names, rows = _opened(path, target)
-    if next(rows, None) is None:
-        raise InputError(f"{path}:1: a header and no rows below it")
-    return names
-
-
 def read_rows(
     path: str | Path, target: str
 ) -> tuple[list[str], list[int], list[list[str]], list[tuple[int, str]]]:
@@ -58,8 +33,9 @@ def read_rows(
       are left out.
 
     Raises:
-      InputError: as `check_csv`, and for bytes that are not UTF-8, NUL bytes, and
-        quotes that do not match, each with its line.
+      InputError: no such file, a directory, an empty file; a header without rows, with
+        an empty or repeated name, without the target, or with nothing beside it; bytes
+        that are not UTF-8, NUL bytes, and quotes that do not match. The line is named.
     """
     names, records = _opened(path, target)
     lines, rows, problems = [], [], []
