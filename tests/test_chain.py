@@ -1,0 +1,154 @@
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ffnlab import activations, chain
+from ffnlab.chain import contracted, contraction, feedback, spectral_bound
+from ffnlab.errors import InputError
+from ffnlab.solvers import Anderson, GaussSeidel, Jacobi, Newton
+from tests import oracles
+from tests.test_solvers import task
+
+TIGHT = Jacobi(tolerance=1e-14, limit=1000)
+
+
+@pytest.mark.parametrize(
+    "solver", [TIGHT, GaussSeidel(), Anderson(), Newton()], ids=str
+)
+@pytest.mark.parametrize(
+    "activation", ["identity", "tanh", "relu", "sigmoid", "mish", "swish", "gelu"]
+)
+def test_the_states_are_the_oracles(x64, activation, solver):
+    """With holes in the mask, states outside and a kernel of the state itself."""
+    drive, left, right = task(length=9, coupling=0.5)
+    rng = np.random.default_rng(5)
+    inside, ends = 0.2 * np.eye(4), rng.normal(size=(2, 4))
+    mask = np.array([[1] * 9, [1] * 6 + [0] * 3, [0, 1, 1, 0, 1, 0, 1, 1, 0]], bool)
+    beta = jnp.ones(()) if activation == "swish" else None
+    found = feedback(
+        drive, left, right, jnp.asarray(inside), activation=activation, beta=beta,
+        mask=jnp.asarray(mask), boundary=tuple(map(jnp.asarray, ends)), solver=solver,
+    )  # fmt: skip
+    assert found.converged.all()
+    for i in range(3):
+        wanted = oracles.feedback(
+            np.asarray(drive[i]), np.asarray(left), np.asarray(right), inside,
+            activation, mask[i], ends,
+        )  # fmt: skip
+        chex.assert_trees_all_close(found.state[i], wanted, atol=1e-9)
+
+
+def test_padding_touches_nobody(x64):
+    drive, left, right = task(length=9)
+    short = feedback(drive[:, :5], left, right, solver=TIGHT)
+    mask = jnp.broadcast_to(jnp.arange(9)[None] < 5, (3, 9))
+    for filler in (drive, drive.at[:, 5:].set(jnp.nan)):
+        padded = feedback(filler, left, right, mask=mask, solver=TIGHT)
+        chex.assert_trees_all_close(padded.state[:, :5], short.state, atol=1e-13)
+        assert (padded.state[:, 5:] == 0).all()
+
+
+def test_the_right_is_the_left_read_backwards(x64):
+    drive, left, right = task()
+    forward = feedback(drive, left, right, solver=TIGHT).state
+    backward = feedback(drive[:, ::-1], right, left, solver=TIGHT).state
+    chex.assert_trees_all_close(forward, backward[:, ::-1], atol=1e-12)
+
+
+def test_a_mask_of_nothing_gives_nothing():
+    drive, left, right = task(dtype=np.float32)
+    found = feedback(drive, left, right, mask=jnp.zeros((3, 7), bool))
+    assert found.converged.all() and (found.state == 0).all()
+    assert (found.iterations == 0).all()
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (1, 1), (6, 3), (64, 64)])
+def test_the_spectral_bound_is_above_and_near(shape):
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=shape).astype(np.float32)
+    for each in (kernel, 1e-8 * kernel, 1e8 * kernel, kernel[:, :1] @ kernel[:1]):
+        true = np.linalg.norm(each.astype(np.float64), 2)
+        found = float(spectral_bound(jnp.asarray(each)))
+        assert true <= found <= 1.004 * true
+
+
+def test_the_slope_of_the_spectral_bound_is_that_of_the_norm(x64):
+    kernel = jnp.asarray(np.random.default_rng(1).normal(size=(6, 6)))
+    left, _, right = jnp.linalg.svd(kernel)
+    wanted = jnp.outer(left[:, 0], right[0])
+    found = jax.grad(lambda k: spectral_bound(k, squarings=16))(kernel)
+    chex.assert_trees_all_close(found, wanted, atol=1e-3)
+
+
+def test_contraction_sums_the_norms():
+    kernels = {"left": 0.25 * jnp.eye(3), "right": jnp.diag(jnp.array([0.5, 0.0, 0.1]))}
+    assert float(contraction(kernels, "tanh")) == pytest.approx(0.75)
+    assert float(contraction(kernels, "sigmoid")) == pytest.approx(0.75 / 4)
+    kernels["inside"] = jnp.eye(3)
+    assert float(contraction(kernels, "hard_swish")) == pytest.approx(1.5 * 1.75)
+    assert contraction(kernels, "relu2") == jnp.inf
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**30),
+    bound=st.floats(0.05, 0.95),
+    activation=st.sampled_from(["tanh", "relu", "mish", "sigmoid", "hard_swish"]),
+    scale=st.sampled_from([0.0, 1.0, 30.0]),
+)
+def test_the_certificate_keeps_its_promise(seed, bound, activation, scale):
+    """One solution, from any start, by any solver, and Jacobi at the promised rate."""
+    with jax.enable_x64(True):
+        drive, left, right = task(seed, batch=1, length=6, width=3, coupling=5.0)
+        row = activations.get(activation)
+        left, right = contracted([left, right], row, bound)
+        promised = float(contraction({"left": left, "right": right}, activation))
+        assert promised <= bound
+        options = {"activation": activation}
+        wanted = feedback(drive, left, right, solver=TIGHT, **options).state
+        start = scale * jnp.asarray(np.random.default_rng(seed).normal(size=(1, 6, 3)))
+        for solver in (GaussSeidel(limit=500), Anderson(limit=500), Newton(limit=500)):
+            found = feedback(drive, left, right, solver=solver, start=start, **options)
+            assert found.converged.all()
+            chex.assert_trees_all_close(found.state, wanted, atol=1e-8)
+        step = chain.chain(activation).step
+        args, state = {"drive": drive, "kernels": [left, right]}, start
+        for _ in range(10):
+            before = np.linalg.norm(state - wanted, axis=-1).max()
+            state = step(args, state)
+            after = np.linalg.norm(state - wanted, axis=-1).max()
+            assert after <= promised * before + 1e-12
+
+
+def test_without_the_certificate_it_may_fail():
+    """Two solutions, each found from its own start."""
+    drive, strong = jnp.zeros((1, 4, 1)), jnp.ones((1, 1))
+    ends = [
+        feedback(drive, strong, strong, start=jnp.full((1, 4, 1), sign)).state
+        for sign in (1.0, -1.0)
+    ]
+    assert (ends[0] > 0.5).all() and (ends[1] < -0.5).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"drive": jnp.zeros((3, 0, 4))}, r"drive \[3, 0, 4\] must be \[..., T, H\]"),
+        ({"drive": jnp.zeros(4)}, r"drive \[4\] must be"),
+        ({"left": jnp.zeros((4, 5))}, r"left \[4, 5\] must be \[4, 4\]"),
+        ({"right": jnp.zeros((3, 3))}, r"right \[3, 3\] must be \[4, 4\]"),
+        ({"mask": jnp.zeros((3, 6), bool)}, r"mask \[3, 6\] must be \[3, 7\]"),
+        ({"activation": "swish"}, "swish needs a beta"),
+        ({"beta": jnp.ones(())}, "tanh has no beta"),
+        ({"activation": "tahn"}, "unknown 'tahn'; nearest: tanh"),
+    ],
+)
+def test_bad_arguments_are_refused(change, message):
+    drive, left, right = task(dtype=np.float32)
+    given = {"drive": drive, "left": left, "right": right, **change}
+    with pytest.raises(InputError, match=message):
+        feedback(**given)

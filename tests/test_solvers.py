@@ -1,0 +1,221 @@
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ffnlab.chain import chain, feedback
+from ffnlab.errors import InputError
+from ffnlab.fixed_point import System, solve
+from ffnlab.solvers import (
+    Anderson,
+    GaussSeidel,
+    Jacobi,
+    Krylov,
+    Newton,
+    Unrolled,
+    block_tridiagonal,
+)
+
+SOLVERS = [
+    Jacobi(),
+    Jacobi(damping=0.3),
+    GaussSeidel(),
+    GaussSeidel(damping=0.2),
+    Anderson(),
+    Anderson(memory=1),
+    Anderson(memory=3, damping=0.2),
+    Newton(),
+    Newton(parallel=True),
+    Newton(damping=0.1),
+]
+
+
+def rotation(rng, width, scale):
+    return scale * np.linalg.qr(rng.normal(size=(width, width)))[0]
+
+
+def task(seed=0, batch=3, length=7, width=4, coupling=0.8, dtype=np.float64):
+    """Returns drive, left and right of a random chain with ‖W‖ + ‖V‖ = coupling."""
+    rng = np.random.default_rng(seed)
+    drive = rng.normal(size=(batch, length, width))
+    sides = [rotation(rng, width, coupling * share) for share in (0.45, 0.55)]
+    return [jnp.asarray(each, dtype) for each in (drive, *sides)]
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+@pytest.mark.parametrize("length", [1, 2, 3, 5, 8, 13])
+def test_block_tridiagonal_systems_are_solved(x64, length, parallel):
+    """Against a dense solve; what lies outside the matrix is never read."""
+    rng = np.random.default_rng(length)
+    lower, diagonal, upper = rng.normal(size=(3, 2, length, 3, 3))
+    diagonal = diagonal + 5 * np.eye(3)
+    right = rng.normal(size=(2, length, 3))
+    dense = np.zeros((2, length, 3, length, 3))
+    for t in range(length):
+        dense[:, t, :, t] = diagonal[:, t]
+        if t > 0:
+            dense[:, t, :, t - 1] = lower[:, t]
+        if t + 1 < length:
+            dense[:, t, :, t + 1] = upper[:, t]
+    size = 3 * length
+    wanted = np.linalg.solve(
+        dense.reshape(2, size, size), right.reshape(2, size, 1)
+    ).reshape(right.shape)
+    lower[:, 0] = upper[:, -1] = np.nan
+    given = map(jnp.asarray, (lower, diagonal, upper, right))
+    chex.assert_trees_all_close(
+        block_tridiagonal(*given, parallel=parallel), wanted, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=str)
+def test_all_solvers_find_the_same_states(x64, solver):
+    given = task()
+    wanted = feedback(*given, solver=Jacobi(tolerance=1e-14, limit=500))
+    found = feedback(*given, solver=dataclasses.replace(solver, limit=300))
+    assert found.converged.all() and wanted.converged.all()
+    chex.assert_trees_all_close(found.state, wanted.state, atol=1e-9)
+
+
+@pytest.mark.parametrize("solver", [*SOLVERS, Unrolled(60)], ids=str)
+def test_single_precision_and_jit(solver):
+    given = task(dtype=np.float32)
+    found = jax.jit(lambda *args: feedback(*args, solver=solver))(*given)
+    assert found.state.dtype == jnp.float32 and found.converged.all()
+    chex.assert_trees_all_close(
+        found.state, feedback(*given, solver=Jacobi(limit=500)).state, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=str)
+def test_each_system_is_solved_as_if_alone(x64, solver):
+    """Neither the batch nor vmap changes a system's states or its iterations."""
+    drive, left, right = task()
+    drive = drive * jnp.array([0.01, 1.0, 3.0])[:, None, None]
+
+    def one(drive):
+        return feedback(drive, left, right, solver=solver)
+
+    together, mapped = one(drive), jax.vmap(one)(drive)
+    alone = [one(each) for each in drive]
+    assert len(set(together.iterations.tolist())) > 1
+    for found in (together, mapped):
+        wanted = jax.tree.map(lambda *rows: jnp.stack(rows), *alone)
+        chex.assert_trees_all_equal(found.iterations, wanted.iterations)
+        chex.assert_trees_all_close(found.state, wanted.state, atol=1e-13)
+
+
+def test_one_sweep_is_exact_without_the_right(x64):
+    drive, left, right = task(coupling=3.0)
+    found = feedback(drive, left, 0 * right, solver=GaussSeidel())
+    assert found.iterations.tolist() == [1, 1, 1] and found.converged.all()
+    h, states = np.zeros((3, 4)), []
+    for t in range(7):
+        h = np.tanh(drive[:, t] + h @ left)
+        states.append(h)
+    chex.assert_trees_all_close(found.state, np.stack(states, 1), atol=1e-12)
+    # Jacobi hands a state on by one position an iteration.
+    slow = feedback(drive, left, 0 * right, solver=Jacobi())
+    assert slow.iterations.max() in (6, 7)
+
+
+def test_one_unrolled_sweep_hears_no_neighbour(x64):
+    """What a loop computes that reads the right neighbour's state too early."""
+    drive, left, right = task()
+    found = feedback(drive, left, right, solver=Unrolled(1))
+    chex.assert_trees_all_close(found.state, jnp.tanh(drive), atol=1e-15)
+    assert not found.converged.any() and found.iterations.tolist() == [1, 1, 1]
+    twice = feedback(drive, left, right, solver=Unrolled(2))
+    first = np.tanh(drive)
+    heard = np.zeros_like(drive)
+    heard[:, 1:] += first[:, :-1] @ left
+    heard[:, :-1] += first[:, 1:] @ right
+    chex.assert_trees_all_close(twice.state, np.tanh(drive + heard), atol=1e-12)
+
+
+def test_newton_converges_where_iteration_swings(x64):
+    """h_t = tanh(1 − 2 h_{t−1} − 2 h_{t+1}) has one even solution, far from stable."""
+    drive, strong = jnp.ones((1, 6, 1)), jnp.full((1, 1), -2.0)
+    plain = feedback(drive, strong, strong, solver=Jacobi(limit=200))
+    newton = feedback(drive, strong, strong, solver=Newton(limit=30))
+    assert not plain.converged.any() and newton.converged.all()
+
+
+def test_newton_takes_the_fewest_iterations_and_jacobi_the_most(x64):
+    given = task(coupling=0.95)
+    newton, anderson, jacobi = (
+        int(feedback(*given, solver=solver).iterations.max())
+        for solver in (Newton(), Anderson(), Jacobi())
+    )
+    assert newton <= 5 < anderson < jacobi
+
+
+def test_anderson_survives_equal_residuals(x64):
+    """A map that moves by the same step for ever gives a Gram matrix of rank one."""
+    shifted = System(step=lambda args, h: h + args)
+    step = jnp.ones((2, 3))
+    found = solve(shifted, step, jnp.zeros((2, 3)), Anderson(limit=20))
+    assert jnp.isfinite(found.state).all() and not found.converged
+    still = System(step=lambda args, h: h)
+    found = solve(still, None, jnp.ones((2, 3)), Anderson())
+    assert found.converged and found.iterations == 0
+
+
+def test_damping_mends_an_oscillation(x64):
+    """h ← 1 − 1.2 h swings ever wider; the half of it settles."""
+    swing = System(step=lambda args, h: 1.0 - 1.2 * h)
+    start = jnp.zeros((1, 1))
+    assert not solve(swing, None, start, Jacobi()).converged
+    found = solve(swing, None, start, Jacobi(damping=0.5))
+    assert found.converged
+    chex.assert_trees_all_close(found.state, jnp.full((1, 1), 1 / 2.2), atol=1e-9)
+
+
+def test_the_limit_is_kept_and_told(x64):
+    given = task(coupling=0.99)
+    found = feedback(*given, solver=Jacobi(limit=4))
+    assert found.iterations.tolist() == [4, 4, 4] and not found.converged.any()
+    before = feedback(*given, solver=Unrolled(4))
+    chex.assert_trees_all_close(found.state, before.state, atol=1e-15)
+    chex.assert_trees_all_close(found.residual, before.residual, atol=1e-15)
+    args = {"drive": given[0], "kernels": given[1:]}
+    image = chain("tanh").step(args, found.state)
+    wanted = jnp.abs(image - found.state).max(axis=(1, 2))
+    chex.assert_trees_all_close(found.residual, wanted, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Jacobi(limit=0), "limit=0 must be at least 1"),
+        (lambda: Jacobi(damping=1.0), "damping=1.0 must be in"),
+        (lambda: Jacobi(damping=float("nan")), "damping=nan must be in"),
+        (lambda: Jacobi(tolerance=float("nan")), "tolerance=nan must be above 0"),
+        (lambda: Newton(tolerance=0.0), "tolerance=0.0 must be above 0"),
+        (lambda: Anderson(memory=0), "memory=0 must be at least 1"),
+        (lambda: Unrolled(0), "sweeps=0 must be at least 1"),
+        (lambda: Unrolled(2, damping=-1.0), "damping=-1.0 must be in"),
+        (lambda: Krylov(method="cg"), "method: unknown 'cg'"),
+    ],
+)
+def test_bad_settings_are_refused(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("solver", "message"),
+    [
+        (Newton(), "Newton needs a system with `blocks`"),
+        (GaussSeidel(), "GaussSeidel needs a system with `sweep`"),
+        (Krylov(), "Krylov needs a system with `linear`"),
+        (Jacobi(tolerance=1e-9), "tolerance 1e-09 is below what float32 resolves"),
+    ],
+)
+def test_solvers_that_cannot_are_refused(solver, message):
+    half = System(step=lambda args, h: 0.5 * h)
+    with pytest.raises(InputError, match=message):
+        solve(half, None, jnp.zeros((1, 1)), solver)
