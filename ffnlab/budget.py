@@ -1,6 +1,7 @@
 """Equal budgets: the hidden width at which one block costs what another costs."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from ffnlab.errors import InputError, choose
@@ -55,12 +56,47 @@ def match(
     def cost(hidden: int) -> int:
         return getattr(dataclasses.replace(config, hidden=hidden), budget)
 
-    slope = cost(2) - cost(1)  # both costs are straight lines in the hidden width
-    hidden = round((target - cost(1) + slope) / slope / multiple) * multiple
-    if hidden < 1:
-        raise InputError(
-            f"{config.kind}: {target} {budget} buy fewer than {multiple} hidden units"
-        )
+    hidden = width(cost, target, multiple, config.kind, budget)
     return Match(
         dataclasses.replace(config, hidden=hidden), budget, cost(hidden), target
     )
+
+
+def width(
+    cost: Callable[[int], int],
+    target: int,
+    multiple: int = 1,
+    name: str = "the model",
+    unit: str = "parameters",
+) -> int:
+    """Returns the width whose cost is nearest to a target; of two as near the smaller.
+
+    Args:
+      cost: of a width; it never falls.
+      target: what it should be.
+      multiple: the width is a multiple of this.
+      name, unit: what is sized and what it costs, for the error.
+
+    Raises:
+      InputError: the target is nearer to nothing than to the smallest width.
+
+    >>> width(lambda hidden: hidden**2, 50), width(lambda hidden: hidden**2, 50, 2)
+    (7, 6)
+    """
+    high = 1
+    while cost(high * multiple) < target:
+        high *= 2
+    low = high // 2  # its cost is below the target
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (
+            (middle, high) if cost(middle * multiple) < target else (low, middle)
+        )
+    below = cost(low * multiple) if low else 0
+    if target - below <= cost(high * multiple) - target:
+        high = low
+    if high < 1:
+        raise InputError(
+            f"{name}: {target} {unit} buy fewer than {multiple} hidden units"
+        )
+    return high * multiple

@@ -20,6 +20,7 @@ from ffnlab import activations, fixed_point
 from ffnlab.chain import Boundary, arguments, chain, contracted
 from ffnlab.errors import InputError, choose
 from ffnlab.ffn import INITIALIZERS
+from ffnlab.fixed_point import System
 from ffnlab.solvers import Jacobi, Solver, Unrolled
 from ffnlab.types import Array
 
@@ -116,12 +117,13 @@ class FeedbackLayer(nnx.Module):
         Args:
           x: `[..., T, D]`.
           mask: True where there is a position, bool `[..., T]`.
-          report: whether to measure the spectral radius too.
+          report: whether to measure what takes time too.
           **options: of `fixed_point.solve`, such as `sensor` or `on_failure`.
 
         Returns:
           The states `[..., T, H]`, and of each sequence the `residual`, `iterations`
-          and `converged`, and the `radius` ρ of the linearisation at the solution.
+          and `converged`; in a report the `radius` ρ of the linearisation at the
+          solution, and the `adjoint residual` that a random gradient is solved to.
 
         Raises:
           InputError: x is not `[..., T, D]` with T above 0, or the mask does not fit.
@@ -182,8 +184,21 @@ def relax(
     aux = found._asdict()
     del aux["state"]
     if report:
-        aux["radius"] = fixed_point.spectral_radius(system, args, found.state)
+        aux |= _measured(config, system, args, found.state)
     return found.state, aux
+
+
+def _measured(
+    config: FeedbackConfig, system: System, args: dict, state: Array
+) -> dict[str, Array]:
+    """Returns what is worth a look in evaluation, and takes time."""
+    told = {"radius": fixed_point.spectral_radius(system, args, state)}
+    if config.gradient == "implicit":
+        along = jax.random.normal(jax.random.key(1), state.shape, state.dtype)
+        solver = config.solver.for_adjoint
+        found = fixed_point.adjoint(system, args, state, along, solver)
+        told["adjoint residual"] = found.residual
+    return told
 
 
 class FeedbackNetwork(nnx.Module):

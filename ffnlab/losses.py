@@ -9,10 +9,9 @@ import math
 import jax.numpy as jnp
 import optax
 
+from ffnlab.data.dataset import IGNORE
 from ffnlab.metrics import accuracy
 from ffnlab.types import Array, Batch, Objective, Scores
-
-IGNORE = -100
 
 
 def cross_entropy(

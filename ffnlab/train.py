@@ -135,7 +135,8 @@ def make_evaluate(
     """Returns `evaluate(params, data) -> mean of each score` over `size` examples.
 
     Args:
-      model: the model, applied without dropout.
+      model: the model, applied without dropout. What it tells of each example in
+        `aux["report"]`, `[B]` each, is averaged as the scores are.
       objective: what is scored.
       take: `take(data, index) -> batch`.
       size: how many examples there are; all are scored, each once.
@@ -150,11 +151,18 @@ def make_evaluate(
     def evaluate(params: Params, data: Any) -> dict[str, Array]:
         def score(row: tuple[Array, Array]) -> tuple[dict[str, Array], Array]:
             examples = take(data, row[0])
-            outputs, _ = model.apply(params, examples["x"], None)
+            outputs, aux = model.apply(params, examples["x"], None)
             scores = objective.score(outputs, examples)
-            shape = row[1].shape + (1,) * (scores.weight.ndim - 1)
-            weight = scores.weight * row[1].reshape(shape)
-            return metrics.totals(Scores(scores.values, weight))
+            shape = scores.weight.shape
+
+            def spread(each: Array) -> Array:
+                """From one number an example to one an entry."""
+                each = each.reshape(each.shape + (1,) * (len(shape) - each.ndim))
+                return jnp.broadcast_to(each, shape).astype(scores.weight.dtype)
+
+            told = {name: spread(each) for name, each in aux.get("report", {}).items()}
+            weight = scores.weight * spread(row[1])
+            return metrics.totals(Scores({**scores.values, **told}, weight))
 
         each = (jnp.asarray(np.minimum(index, size - 1)), jnp.asarray(counts))
         sums, weight = jax.lax.map(score, each)

@@ -89,3 +89,16 @@ def feedback(drive, left, right, inside=None, activation="tanh", mask=None, ends
         if np.abs(h - before).max() < 1e-14:
             return h
     raise AssertionError("the oracle did not converge")
+
+
+def gru(x, up, bias, kernel, inner):
+    """`[B, T, D]` to `[B, T, H]`; the columns are reset, keep, new."""
+    h, states = np.zeros((len(x), len(kernel))), []
+    for t in range(x.shape[1]):
+        reset, keep, new = np.split(x[:, t] @ up + bias, 3, axis=1)
+        heard = np.split(h @ kernel, 3, axis=1)
+        reset, keep = logistic(reset + heard[0]), logistic(keep + heard[1])
+        new = np.tanh(new + reset * (heard[2] + inner))
+        h = (1 - keep) * new + keep * h
+        states.append(h)
+    return np.stack(states, axis=1)

@@ -10,7 +10,16 @@ JAX never.
 
 from ffnlab.data.arrays import read_npz
 from ffnlab.data.batches import indices, order
+from ffnlab.data.conll import Sentences, read_conll, tagging
 from ffnlab.data.dataset import Arrays, Dataset, digest, size, take, thin
+from ffnlab.data.sequences import (
+    SEQUENCES,
+    brackets,
+    digit_rows,
+    noisy_smoothing,
+    posterior,
+    two_sided_copy,
+)
 from ffnlab.data.tables import read_csv
 from ffnlab.data.text import python_source
 from ffnlab.data.toy import breast_cancer, digits, wine
@@ -18,17 +27,26 @@ from ffnlab.errors import choose
 
 __all__ = [
     "DATASETS",
+    "SEQUENCES",
     "Arrays",
     "Dataset",
+    "Sentences",
+    "brackets",
     "digest",
+    "digit_rows",
     "indices",
     "load",
+    "noisy_smoothing",
     "order",
+    "posterior",
+    "read_conll",
     "read_csv",
     "read_npz",
     "size",
+    "tagging",
     "take",
     "thin",
+    "two_sided_copy",
 ]
 
 # A plain literal: launchers read its keys from the source, before any import.

@@ -10,6 +10,7 @@ from ffnlab.data.files import SHOWN
 from ffnlab.errors import InputError
 
 Arrays = dict[str, np.ndarray]
+IGNORE = -100  # the label of what has none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,13 +24,17 @@ class Dataset:
       valid: the examples to stop, tune and choose by.
       test: the examples to report on, once.
       task: `classes`, `values` (regression) or `bytes` (the next byte of a text).
-      features: the width F of x, in columns; for bytes, the length of the context.
+      features: the width F of x, in columns; for bytes, the length of the context; 1
+        for sequences of one token at each position.
       classes: the number of classes K; 256 for bytes, 1 for values.
       about: facts for a report, ready for JSON: sizes, source, class names.
 
     A split of a table is {"x": float32 [N, F], "y": int32 [N]}, y being float32 for
     values. A split of a text is {"text": uint8 [bytes], "ends": int32 [N], "offsets":
-    int32 [F]}: example i predicts byte ends[i] from those at ends[i] + offsets.
+    int32 [F]}: example i predicts byte ends[i] from those at ends[i] + offsets. A split
+    of sequences is {"x/tokens": int32 [N, T] or [N, T, F]} or {"x/values": float32
+    [N, T, F]}, with {"x/mask": bool [N, T], "y": int32}: the mask is True where a
+    sequence is; y is [N, T], -100 where there is no label, or [N].
 
     >>> data = {"x": np.zeros((4, 2), np.float32), "y": np.arange(4, dtype=np.int32)}
     >>> Dataset("toy", data, data, data, "classes", 2, 4, {}).features
@@ -58,10 +63,11 @@ def size(split: Arrays) -> int:
     return split["ends" if "ends" in split else "y"].shape[0]
 
 
-def take(split: Arrays, index: np.ndarray) -> Arrays:
+def take(split: Arrays, index: np.ndarray) -> dict[str, np.ndarray | Arrays]:
     """Returns the examples at `index`, as a model is given them.
 
-    Plain indexing only, so arrays of JAX work as well, inside `jax.jit` too.
+    Plain indexing only, so arrays of JAX work as well, inside `jax.jit` too. A name
+    with a slash nests one level: the array `x/tokens` becomes batch["x"]["tokens"].
 
     Args:
       split: arrays as `Dataset` holds them. Under `jax.jit` they are JAX arrays: a
@@ -71,7 +77,8 @@ def take(split: Arrays, index: np.ndarray) -> Arrays:
     Returns:
       For a table x, float32 [..., F], and y, int32 [...] (float32 for values); for a
       text x, int32 [..., F], the bytes before, the last one nearest, and y, int32
-      [...], the byte to predict.
+      [...], the byte to predict; for sequences x, a dict of tokens [..., T] or values
+      [..., T, F] and the mask [..., T], and y, [..., T] or [...].
 
     >>> text = np.frombuffer(b"to be", np.uint8)
     >>> ends, offsets = np.array([2, 3, 4]), np.array([-2, -1])
@@ -80,11 +87,23 @@ def take(split: Arrays, index: np.ndarray) -> Arrays:
     (b' b', 'e')
     """
     if "ends" not in split:
-        return {name: array[index] for name, array in split.items()}
+        return _nested({name: array[index] for name, array in split.items()})
     ends = split["ends"][index]  # [...]
     offsets = split["offsets"].reshape((1,) * ends.ndim + (-1,))  # [..., F]
     context = split["text"][ends[..., None] + offsets]  # [..., F]
     return {"x": context.astype("int32"), "y": split["text"][ends].astype("int32")}
+
+
+def _nested(arrays: Arrays) -> dict[str, np.ndarray | Arrays]:
+    """Returns arrays in dicts of one level more for those with a slash in the name."""
+    batch = {}
+    for name, array in arrays.items():
+        outer, slash, inner = name.partition("/")
+        if slash:
+            batch.setdefault(outer, {})[inner] = array
+        else:
+            batch[name] = array
+    return batch
 
 
 def digest(dataset: Dataset) -> str:

@@ -1,0 +1,398 @@
+"""Sequences to label, most with a known best accuracy, with and without what follows.
+
+Three tasks are drawn from a process that is known in full, so `about["ceiling"]` says
+what no model can be expected to pass on the test part: `two_sided` where it may read
+the whole sequence, `one_sided` where position t sees positions 0 to t, and so does not
+know where the end is. Lengths are uniform from half of `length`, rounded up, to it.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from ffnlab.data.dataset import IGNORE, Arrays, Dataset
+from ffnlab.data.toy import digits
+from ffnlab.errors import InputError
+
+SIZES = (2000, 400, 1000)  # sequences to learn from, to choose by, to report on
+
+_FILLER, _OPENER, _CLOSER = 0, 1, 2
+_SHARES = (0.2, 0.4, 0.4)  # of the three: nearly two brackets in three are matched
+
+
+def two_sided_copy(
+    seed: int = 0,
+    length: int = 24,
+    distance: int = 3,
+    sizes: tuple[int, int, int] = SIZES,
+) -> Dataset:
+    """Draws bits, each to be labelled by those `distance` before and after it.
+
+    The label at t is 2 x[t - distance] + x[t + distance], a neighbour beyond either end
+    of the sequence being 0. All bits are independent and 0 or 1 with equal chance.
+
+    Args:
+      seed: of the draws, any integer.
+      length: the longest sequence T, at least 2.
+      distance: how far the neighbours are, from 1 to T - 1.
+      sizes: the sequences of train, valid and test, at least 1 each.
+
+    Returns:
+      The data set, of 4 classes: x/tokens int32 [N, T], x/mask bool [N, T] and y int32
+      [N, T]. The two-sided ceiling is 1. From the left, the neighbour after t is best
+      guessed 0, since it is 1 with the chance of half that it is there at all; the
+      one-sided ceiling is how often that is expected to be right, over the positions of
+      the test part.
+
+    Raises:
+      InputError: an argument is out of its range.
+
+    Source: drawn here; for what one direction misses, Schuster and Paliwal 1997,
+    "Bidirectional Recurrent Neural Networks".
+
+    >>> data = two_sided_copy(length=6, distance=1, sizes=(8, 4, 4))
+    >>> bits, labels = data.train["x/tokens"], data.train["y"]
+    >>> bool((labels[:, 1] == 2 * bits[:, 0] + bits[:, 2]).all())
+    True
+    """
+    _check(length, sizes)
+    if not 1 <= distance < length:
+        what = f"expected 1 to {length - 1}, below the length, got {distance}"
+        raise InputError(f"two_sided_copy: distance: {what}")
+
+    def draw(random: np.random.Generator, count: int) -> Arrays:
+        mask = _mask(random, count, length)
+        bits = np.where(mask, random.integers(0, 2, mask.shape), 0)  # [N, T]
+        wide = np.pad(bits, ((0, 0), (distance, distance)))  # [N, T + 2 distance]
+        labels = 2 * wide[:, :length] + wide[:, 2 * distance :]  # [N, T]
+        return _split("tokens", bits, mask, labels)
+
+    splits = _parts(seed, sizes, draw)
+    right = np.broadcast_to(_copied(length, distance), splits["test"]["y"].shape)
+    return _positions(
+        "two_sided_copy",
+        splits,
+        classes=4,
+        one_sided=right[splits["test"]["x/mask"]].mean(),
+        about={"seed": seed, "length": length, "distance": distance, "vocabulary": 2},
+    )
+
+
+def brackets(
+    seed: int = 0, length: int = 32, sizes: tuple[int, int, int] = SIZES
+) -> Dataset:
+    """Draws brackets, each to be labelled as matched or not.
+
+    Tokens are independent: 0, a filler, with chance 0.2; 1, an opening bracket, and 2,
+    a closing one, with 0.4 each. The label is 0 at a filler, 1 at a bracket that has
+    its partner and 2 at one that has none.
+
+    Args:
+      seed: of the draws, any integer.
+      length: the longest sequence T, at least 2.
+      sizes: the sequences of train, valid and test, at least 1 each.
+
+    Returns:
+      The data set, of 3 classes: x/tokens int32 [N, T], x/mask bool [N, T] and y int32
+      [N, T]. The two-sided ceiling is 1. From the left, fillers and closing brackets
+      are certain; an opening one at t is matched if the walk that begins after it goes
+      below its start before the end, the chance of which depends on t alone. The
+      one-sided ceiling is the accuracy on the test part of the likelier answer.
+
+    Raises:
+      InputError: an argument is out of its range.
+
+    Source: drawn here; for when a walk first passes a level, Feller 1968, "An
+    Introduction to Probability Theory and Its Applications", volume 1, chapter XIV.
+
+    >>> data = brackets()
+    >>> first = data.train["x/tokens"][:, 0], data.train["y"][:, 0]
+    >>> sorted({(int(token), int(label)) for token, label in zip(*first)})
+    [(0, 0), (1, 1), (1, 2), (2, 2)]
+    """
+    _check(length, sizes)
+
+    def draw(random: np.random.Generator, count: int) -> Arrays:
+        mask = _mask(random, count, length)
+        tokens = random.choice(len(_SHARES), mask.shape, p=_SHARES)  # [N, T]
+        tokens = np.where(mask, tokens, _FILLER)
+        return _split("tokens", tokens, mask, _bracket_labels(tokens))
+
+    splits = _parts(seed, sizes, draw)
+    test = splits["test"]
+    guess = np.where(_matching_chance(length) > 0.5, 1, 2)  # [T]
+    right = (test["x/tokens"] != _OPENER) | (test["y"] == guess)  # [N, T]
+    return _positions(
+        "brackets",
+        splits,
+        classes=3,
+        one_sided=right[test["x/mask"]].mean(),
+        about={"seed": seed, "length": length, "vocabulary": len(_SHARES)},
+    )
+
+
+def noisy_smoothing(
+    seed: int = 0,
+    length: int = 32,
+    states: int = 4,
+    stay: float = 0.8,
+    noise: float = 1.0,
+    sizes: tuple[int, int, int] = SIZES,
+) -> Dataset:
+    """Draws the states of a Markov chain seen through noise, the state being the label.
+
+    The chain begins in any of K states, stays with chance `stay` and otherwise moves to
+    any other, all alike. State k is seen as k - (K - 1) / 2 plus Gaussian noise.
+
+    Args:
+      seed: of the draws, any integer.
+      length: the longest sequence T, at least 2.
+      states: K, at least 2.
+      stay: the chance to stay, above 0 and below 1.
+      noise: the standard deviation of the noise, above 0; states are 1 apart.
+      sizes: the sequences of train, valid and test, at least 1 each.
+
+    Returns:
+      The data set, of K classes: x/values float32 [N, T, 1], x/mask bool [N, T] and y
+      int32 [N, T]. The ceilings are the accuracy on the test part of the likeliest
+      state, by `posterior` of the whole sequence and of what came until t.
+
+    Raises:
+      InputError: an argument is out of its range.
+
+    Source: Rabiner 1989, "A Tutorial on Hidden Markov Models and Selected Applications
+    in Speech Recognition", section III.
+
+    >>> data = noisy_smoothing(sizes=(8, 4, 200))
+    >>> data.about["ceiling"]["two_sided"] > data.about["ceiling"]["one_sided"]
+    True
+    """
+    _check(length, sizes)
+    _check_chain(states, stay, noise)
+
+    def draw(random: np.random.Generator, count: int) -> Arrays:
+        mask = _mask(random, count, length)
+        moves = random.integers(1, states, mask.shape)  # [N, T]
+        moves *= random.random(mask.shape) >= stay
+        moves[:, 0] = random.integers(0, states, count)
+        chain = moves.cumsum(axis=1) % states  # [N, T]
+        values = _levels(states)[chain] + noise * random.normal(size=mask.shape)
+        return _split("values", np.where(mask, values, 0)[..., None], mask, chain)
+
+    splits = _parts(seed, sizes, draw)
+    test, right = splits["test"], {}
+    seen = test["x/values"], test["x/mask"], states, stay, noise
+    for side, smooth in (("two_sided", True), ("one_sided", False)):
+        likeliest = posterior(*seen, smooth).argmax(axis=-1)  # [N, T]
+        right[side] = (likeliest == test["y"])[test["x/mask"]].mean()
+    about = dict(seed=seed, length=length, states=states, stay=stay, noise=noise)
+    return _positions("noisy_smoothing", splits, states, about=about, **right)
+
+
+def digit_rows(seed: int = 0) -> Dataset:
+    """Loads the handwritten digits of `digits`, read row by row from the top.
+
+    Args:
+      seed: of the 60/20/20 split, class by class; any integer.
+
+    Returns:
+      The data set, of 10 classes: x/values float32 [N, 8, 8], position t being row t,
+      x/mask bool [N, 8], True throughout, and y int32 [N], the class of the whole.
+      What can be reached is not known, so there is no ceiling.
+
+    Source: Alpaydin and Kaynak 1998, "Optical Recognition of Handwritten Digits", UCI.
+
+    >>> data = digit_rows()
+    >>> data.train["x/values"].shape, data.about["per"]
+    ((1079, 8, 8), 'sequence')
+    """
+    whole = digits(seed)
+    splits = {}
+    for part in ("train", "valid", "test"):
+        x, y = getattr(whole, part)["x"], getattr(whole, part)["y"]
+        mask = np.ones((len(y), 8), bool)
+        splits[part] = {"x/values": x.reshape(-1, 8, 8), "x/mask": mask, "y": y}
+    about = {**whole.about, "per": "sequence"}
+    del about["feature_names"]  # of the pixels
+    return replace(whole, name="digit_rows", **splits, features=8, about=about)
+
+
+# A plain literal: launchers read its keys from the source, before any import.
+SEQUENCES = {
+    "two_sided_copy": two_sided_copy,
+    "brackets": brackets,
+    "noisy_smoothing": noisy_smoothing,
+    "digit_rows": digit_rows,
+}
+
+
+def posterior(
+    values: np.ndarray,
+    mask: np.ndarray,
+    states: int,
+    stay: float,
+    noise: float,
+    smooth: bool,
+) -> np.ndarray:
+    """Returns the exact chance of each state of the chain of `noisy_smoothing`.
+
+    The forward-backward recursion, in logarithms. A position without a value is not an
+    error: its chances are what the values at the other positions say of it.
+
+    Args:
+      values: what was seen, [N, T, 1].
+      mask: bool [N, T], True where there is a value.
+      states: K, at least 2.
+      stay: the chance to stay, above 0 and below 1.
+      noise: the standard deviation of the noise, above 0.
+      smooth: whether position t is given all values, or only those until t.
+
+    Returns:
+      float64 [N, T, K], each row of sum 1.
+
+    Raises:
+      InputError: an argument is out of its range.
+
+    Source: Rabiner 1989, section III; in full at `noisy_smoothing`.
+
+    >>> seen = np.array([[[-0.5], [0.0]]])
+    >>> mask = np.array([[True, True]])
+    >>> posterior(seen, mask, states=2, stay=0.9, noise=1.0, smooth=False).round(3)
+    array([[[0.622, 0.378],
+            [0.598, 0.402]]])
+    """
+    _check_chain(states, stay, noise)
+    distance = (np.asarray(values, np.float64) - _levels(states)) / noise  # [N, T, K]
+    seen = np.where(mask[..., None], -0.5 * distance**2, 0.0)
+    same = np.eye(states, dtype=bool)
+    move = np.log(np.where(same, stay, (1 - stay) / (states - 1)))  # [from, to]
+    chances = seen.copy()  # the constant of the even start drops out below
+    for t in range(1, seen.shape[1]):
+        before = chances[:, t - 1, :, None] + move  # [N, from, to]
+        chances[:, t] += np.logaddexp.reduce(before, axis=1)
+    if smooth:
+        after = np.zeros_like(seen[:, 0])  # [N, K]
+        for t in reversed(range(seen.shape[1] - 1)):
+            later = (seen[:, t + 1] + after)[:, None, :]  # [N, 1, to]
+            after = np.logaddexp.reduce(move + later, axis=2)
+            chances[:, t] += after
+    chances = np.exp(chances - chances.max(axis=-1, keepdims=True))
+    return chances / chances.sum(axis=-1, keepdims=True)
+
+
+def _check(length: int, sizes: tuple[int, int, int]) -> None:
+    """Refuses a length or sizes of which no data set can be made."""
+    if length < 2:
+        raise InputError(f"length: expected at least 2 positions, got {length}")
+    if len(sizes) != 3 or min(sizes) < 1:
+        what = "expected 3 counts, of train, valid and test, each at least 1"
+        raise InputError(f"sizes: {what}, got {tuple(sizes)}")
+
+
+def _check_chain(states: int, stay: float, noise: float) -> None:
+    """Refuses a chain whose chances are not all above 0."""
+    if states < 2:
+        raise InputError(f"states: expected at least 2, got {states}")
+    if not 0 < stay < 1:
+        raise InputError(f"stay: expected a chance above 0 and below 1, got {stay}")
+    if not 0 < noise < np.inf:
+        raise InputError(f"noise: expected a finite deviation above 0, got {noise}")
+
+
+def _levels(states: int) -> np.ndarray:
+    """Returns what each state looks like without noise, float64 [K]."""
+    return np.arange(states) - (states - 1) / 2
+
+
+def _lengths(length: int) -> np.ndarray:
+    """Returns the lengths a sequence may have, all equally likely, ascending."""
+    return np.arange((length + 1) // 2, length + 1)
+
+
+def _mask(random: np.random.Generator, count: int, length: int) -> np.ndarray:
+    """Draws the lengths of sequences; returns where they are, bool [N, T]."""
+    return np.arange(length) < random.choice(_lengths(length), (count, 1))
+
+
+def _parts(
+    seed: int, sizes: tuple[int, int, int], draw: Callable[..., Arrays]
+) -> dict[str, Arrays]:
+    """Draws each part from a stream of its own, so that none depends on another."""
+    streams = np.random.default_rng(seed % 2**64).spawn(3)
+    parts = zip(("train", "valid", "test"), streams, sizes, strict=True)
+    return {part: draw(random, count) for part, random, count in parts}
+
+
+def _split(kind: str, x: np.ndarray, mask: np.ndarray, labels: np.ndarray) -> Arrays:
+    """Returns a split in its types, with a label at every position that is there."""
+    return {
+        f"x/{kind}": x.astype(np.int32 if kind == "tokens" else np.float32),
+        "x/mask": mask,
+        "y": np.where(mask, labels, IGNORE).astype(np.int32),
+    }
+
+
+def _positions(
+    name: str,
+    splits: dict[str, Arrays],
+    classes: int,
+    one_sided: float,
+    about: dict,
+    two_sided: float = 1.0,
+) -> Dataset:
+    """Puts drawn parts together, each position having a label of its own."""
+    about = {
+        "source": "drawn at random",
+        **about,
+        "per": "position",
+        "sizes": {part: len(split["y"]) for part, split in splits.items()},
+        "ceiling": {"two_sided": float(two_sided), "one_sided": float(one_sided)},
+    }
+    return Dataset(
+        name, **splits, task="classes", features=1, classes=classes, about=about
+    )
+
+
+def _copied(length: int, distance: int) -> np.ndarray:
+    """Returns how often 0 is right for the bit `distance` after t, float64 [T].
+
+    That bit is 1 with chance P(length > t + distance | length > t) / 2.
+    """
+    longer = _lengths(length)[:, None] > np.arange(length + distance)
+    reached = longer.mean(axis=0)  # P(length > t), [T + distance]
+    return 1 - reached[distance:] / reached[:length] / 2
+
+
+def _bracket_labels(tokens: np.ndarray) -> np.ndarray:
+    """Returns 0 at fillers, 1 at matched brackets, 2 at the others, [N, T]."""
+    opens, closes = tokens == _OPENER, tokens == _CLOSER
+    backwards = _closed(closes[:, ::-1], opens[:, ::-1])[:, ::-1]
+    matched = _closed(opens, closes) | backwards
+    return np.where(matched, 1, 2 * (opens | closes))
+
+
+def _closed(opens: np.ndarray, closes: np.ndarray) -> np.ndarray:
+    """Returns which closing brackets meet an open one, bool [N, T]."""
+    depth, found = np.zeros(len(opens), int), np.zeros_like(closes)  # [N], [N, T]
+    for t in range(opens.shape[1]):
+        found[:, t] = closes[:, t] & (depth > 0)
+        depth += opens[:, t].astype(int) - found[:, t]
+    return found
+
+
+def _matching_chance(length: int) -> np.ndarray:
+    """Returns the chance that an opening bracket at t is matched, float64 [T]."""
+    filler, opener, closer = _SHARES
+    # passed[h]: the chance to get below 0 from height h - 1 within m steps, which is 0
+    # in the last entry, too far up.
+    passed = np.eye(1, length + 2)[0]
+    within = [passed[1]]  # from height 0, for m = 0, 1, ...
+    for _ in range(length):
+        passed[1:-1] = (
+            closer * passed[:-2] + filler * passed[1:-1] + opener * passed[2:]
+        )
+        within.append(passed[1])
+    within, lengths = np.array(within), _lengths(length)
+    left = [lengths[lengths > t] - t - 1 for t in range(length)]  # steps after t
+    return np.array([within[steps].mean() for steps in left])

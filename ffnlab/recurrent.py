@@ -1,0 +1,224 @@
+"""What a feedback network is compared with: one-way, two-way, gated, and a window.
+
+Every module here is `module(x, mask) -> (h, aux)` with x `[..., T, D]`, an optional
+mask bool `[..., T]` and h `[..., T, H]`. Where there is no position the state is 0, and
+the next one starts from there: padding touches nobody.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ffnlab import activations
+from ffnlab.errors import InputError
+from ffnlab.feedback import checked
+from ffnlab.ffn import INITIALIZERS
+from ffnlab.fixed_point import shift
+from ffnlab.types import Array
+
+Cell = Callable[[Array, Array], Array]
+
+
+def scan_states(cell: Cell, drive: Array, width: int, mask: Array | None, back: bool):
+    """Returns h_t = cell(h_{t−1}, drive_t) for all t, or from the right with `back`.
+
+    Args:
+      cell: `cell(h, drive) -> h`, on `[..., H]` and `[..., G]`.
+      drive: `[..., T, G]`.
+      width: H.
+      mask: bool `[..., T]`; the state of a masked position is 0.
+      back: whether h_{t+1} is heard instead.
+
+    Returns:
+      `[..., T, H]`.
+
+    >>> scan_states(lambda h, x: h + x, jnp.ones((3, 1)), 1, None, False)[:, 0].tolist()
+    [1.0, 2.0, 3.0]
+    """
+    rows = [jnp.moveaxis(drive, -2, 0)]
+    if mask is not None:
+        rows.append(jnp.moveaxis(mask, -1, 0)[..., None])
+
+    def turn(h: Array, row: list[Array]) -> tuple[Array, Array]:
+        h = cell(h, row[0])
+        h = jnp.where(row[1], h, 0.0) if len(row) > 1 else h
+        return h, h
+
+    first = jnp.zeros((*rows[0].shape[1:-1], width), drive.dtype)
+    _, states = jax.lax.scan(turn, first, rows, reverse=back)
+    return jnp.moveaxis(states, 0, -2)
+
+
+class Elman(nnx.Module):
+    """h_t = f(U x_t + W h_{t−1} + b): the feedback layer without its right neighbour.
+
+    Args:
+      features: D.
+      hidden: H.
+      activation: f, a key of `ACTIVATIONS`.
+      back: whether it reads from the right.
+      rngs: where the arrays are drawn from.
+
+    Source: Elman 1990.
+
+    >>> h, _ = Elman(3, 4, rngs=nnx.Rngs(0))(jnp.ones((2, 5, 3)))
+    >>> h.shape
+    (2, 5, 4)
+    """
+
+    def __init__(
+        self,
+        features: int,
+        hidden: int,
+        activation: str = "tanh",
+        back: bool = False,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        self.features, self.hidden, self.back = features, hidden, back
+        self.activation = activation
+        self.up = nnx.Linear(features, hidden, rngs=rngs)
+        kernel = INITIALIZERS["orthogonal"](
+            rngs.params(), (hidden, hidden), jnp.float32
+        )
+        self.left = nnx.Param(kernel)
+        beta = activations.get(activation).beta
+        if beta:
+            self.beta = nnx.Param(jnp.ones((hidden,) if beta == "channel" else ()))
+
+    def __call__(self, x: Array, mask: Array | None = None) -> tuple[Array, dict]:
+        """Returns the states `[..., T, H]`, and nothing else."""
+        x = checked(x, mask, self.features)
+        function, kernel = activations.get(self.activation).function, self.left[...]
+        beta = [self.beta[...]] if hasattr(self, "beta") else []
+
+        def cell(h: Array, drive: Array) -> Array:
+            return function(drive + h @ kernel, *beta)
+
+        return scan_states(cell, self.up(x), self.hidden, mask, self.back), {}
+
+
+class GRU(nnx.Module):
+    """The gated recurrent unit, its reset gate after the product.
+
+    r, z = σ(U x + W h + b),  n = tanh(Uₙ x + bₙ + r ⊙ (Wₙ h + cₙ)),
+    h ← (1 − z) ⊙ n + z ⊙ h.
+
+    Args:
+      features: D.
+      hidden: H.
+      back: whether it reads from the right.
+      rngs: where the arrays are drawn from.
+
+    Source: Cho et al. 2014, in the variant of cuDNN.
+
+    >>> h, _ = GRU(3, 4, rngs=nnx.Rngs(0))(jnp.ones((2, 5, 3)))
+    >>> h.shape
+    (2, 5, 4)
+    """
+
+    def __init__(
+        self, features: int, hidden: int, back: bool = False, *, rngs: nnx.Rngs
+    ):
+        self.features, self.hidden, self.back = features, hidden, back
+        self.up = nnx.Linear(features, 3 * hidden, rngs=rngs)
+        rotation = INITIALIZERS["orthogonal"]
+        each = [
+            rotation(rngs.params(), (hidden, hidden), jnp.float32) for _ in range(3)
+        ]
+        self.left = nnx.Param(jnp.concatenate(each, axis=1))
+        self.inner = nnx.Param(jnp.zeros(hidden))
+
+    def __call__(self, x: Array, mask: Array | None = None) -> tuple[Array, dict]:
+        """Returns the states `[..., T, H]`, and nothing else."""
+        x = checked(x, mask, self.features)
+        kernel, inner = self.left[...], self.inner[...]
+
+        def cell(h: Array, drive: Array) -> Array:
+            heard = h @ kernel  # [..., 3H]
+            gates, new = jnp.split(drive, [2 * self.hidden], axis=-1)
+            heard_gates, heard_new = jnp.split(heard, [2 * self.hidden], axis=-1)
+            reset, keep = jnp.split(jax.nn.sigmoid(gates + heard_gates), 2, axis=-1)
+            bias = inner.reshape((1,) * (h.ndim - 1) + (-1,))
+            new = jnp.tanh(new + reset * (heard_new + bias))
+            return (1.0 - keep) * new + keep * h
+
+        return scan_states(cell, self.up(x), self.hidden, mask, self.back), {}
+
+
+class Bidirectional(nnx.Module):
+    """Two one-way layers side by side, one of them reading from the right.
+
+    Args:
+      make: `make(features, hidden, back=..., rngs=...)`, such as `Elman` or `GRU`.
+      features: D.
+      hidden: H, even: half for each.
+      rngs: where the arrays are drawn from.
+
+    Source: Schuster and Paliwal 1997.
+
+    >>> h, _ = Bidirectional(GRU, 3, 4, rngs=nnx.Rngs(0))(jnp.ones((2, 5, 3)))
+    >>> h.shape
+    (2, 5, 4)
+    """
+
+    def __init__(
+        self, make: Callable[..., Any], features: int, hidden: int, *, rngs: nnx.Rngs
+    ):
+        if hidden % 2:
+            raise InputError(f"hidden={hidden} must be even: half for each direction")
+        self.forward = make(features, hidden // 2, back=False, rngs=rngs)
+        self.backward = make(features, hidden // 2, back=True, rngs=rngs)
+
+    def __call__(self, x: Array, mask: Array | None = None) -> tuple[Array, dict]:
+        """Returns the states `[..., T, H]`, and nothing else."""
+        both = [each(x, mask)[0] for each in (self.forward, self.backward)]
+        return jnp.concatenate(both, axis=-1), {}
+
+
+class Window(nnx.Module):
+    """h_t = f(U [x_{t−r} … x_{t+r}] + b): a feed-forward layer over a few positions.
+
+    Args:
+      features: D.
+      hidden: H.
+      activation: f, a key of `ACTIVATIONS` without a β.
+      radius: r, how far it sees to either side.
+      rngs: where the arrays are drawn from.
+
+    Source: Collobert et al. 2011, the window approach.
+
+    >>> h, _ = Window(3, 4, radius=2, rngs=nnx.Rngs(0))(jnp.ones((2, 5, 3)))
+    >>> h.shape
+    (2, 5, 4)
+    """
+
+    def __init__(
+        self,
+        features: int,
+        hidden: int,
+        activation: str = "tanh",
+        radius: int = 3,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        self.features, self.radius = features, radius
+        self.activation = activation
+        self.up = nnx.Linear((2 * radius + 1) * features, hidden, rngs=rngs)
+        if activations.get(activation).beta:
+            self.beta = nnx.Param(jnp.ones(()))
+
+    def __call__(self, x: Array, mask: Array | None = None) -> tuple[Array, dict]:
+        """Returns the states `[..., T, H]`, and nothing else."""
+        x = checked(x, mask, self.features)
+        left, right = [x], [x]
+        for _ in range(self.radius):
+            left.append(shift(left[-1]))
+            right.append(shift(right[-1], back=True))
+        seen = jnp.concatenate([*left[:0:-1], *right], axis=-1)  # [..., T, (2r+1)·D]
+        beta = [self.beta[...]] if hasattr(self, "beta") else []
+        h = activations.get(self.activation).function(self.up(seen), *beta)
+        return (h if mask is None else jnp.where(mask[..., None], h, 0.0)), {}

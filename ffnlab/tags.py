@@ -1,0 +1,197 @@
+"""Entities in sentences of tags: their spans, the schemes to write them, their F1.
+
+A tag is O, outside of every entity, or a prefix, a hyphen and the entity's type:
+
+- iob1: I- inside an entity; B- only where one begins right after another of its type.
+- iob2: B- at the first token of every entity, I- at the others.
+- bioes: as iob2, but E- at the last of several tokens and S- at a single one. L- and U-
+  are read as E- and S-, as in BILOU.
+
+Tags that a model predicts need not follow a scheme. They are read as conlleval does, by
+one rule for all: a token goes on with the entity before it if it has I- or E-, the tag
+before it B- or I-, and both the same type; otherwise it begins another. So an I- or E-
+without a beginning is one.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from ffnlab.errors import InputError, choose
+
+Span = tuple[str, int, int]
+
+SCHEMES = {"iob1": "BI", "iob2": "BI", "bioes": "BIESLU"}
+
+_READ_AS = {"L": "E", "U": "S"}
+
+
+def spans(tags: Sequence[str], scheme: str) -> set[Span]:
+    """Returns the entities of a sentence.
+
+    Args:
+      tags: the tags of its tokens.
+      scheme: `iob1`, `iob2` or `bioes`, which says what prefixes there may be; all are
+        read by the rule above.
+
+    Returns:
+      For each entity its type, its first token and the one after its last.
+
+    Raises:
+      InputError: the scheme is unknown, or a tag is none of its tags.
+
+    Source: the script conlleval of the CoNLL-2000 shared task, Tjong Kim Sang and
+    Buchholz 2000; for E- and S-, the default mode of seqeval, Nakayama 2018, "seqeval:
+    A Python Framework for Sequence Labeling Evaluation".
+
+    >>> sorted(spans(["B-LOC", "I-LOC", "O", "I-PER"], "iob2"))
+    [('LOC', 0, 2), ('PER', 3, 4)]
+    """
+    choose("scheme", scheme, SCHEMES)
+    found, start, before = set(), 0, ("O", "")
+    for stop, tag in enumerate([*tags, "O"]):
+        prefix, kind = _parted(tag, scheme, stop)
+        if prefix in "IE" and before[0] in "BI" and before[1] == kind:
+            before = prefix, kind
+            continue
+        if before[0] != "O":
+            found.add((before[1], start, stop))
+        start, before = stop, (prefix, kind)
+    return found
+
+
+def convert(tags: Sequence[str], source: str, target: str) -> list[str]:
+    """Writes the entities of a sentence in another scheme, or cleanly in its own.
+
+    Args:
+      tags: the tags of a sentence.
+      source: the scheme they are in.
+      target: the scheme to write.
+
+    Returns:
+      As many tags, of the same `spans`.
+
+    Raises:
+      InputError: a scheme is unknown, or a tag is none of the source's.
+
+    Source: Tjong Kim Sang and Veenstra 1999, "Representing Text Chunks" (IOB1, IOB2);
+    Ratinov and Roth 2009, "Design Challenges and Misconceptions in Named Entity
+    Recognition" (BILOU).
+
+    >>> convert(["I-LOC", "I-LOC", "B-LOC", "O"], "iob1", "bioes")
+    ['B-LOC', 'E-LOC', 'S-LOC', 'O']
+    """
+    choose("scheme", target, SCHEMES)
+    written, before = ["O"] * len(tags), ("", 0)
+    for kind, start, stop in _in_order(spans(tags, source)):
+        prefixes = ["I"] * (stop - start)
+        if target != "iob1" or before == (kind, start):
+            prefixes[0] = "B"
+        if target == "bioes":
+            prefixes[-1] = "E" if len(prefixes) > 1 else "S"
+        written[start:stop] = [f"{prefix}-{kind}" for prefix in prefixes]
+        before = kind, stop
+    return written
+
+
+def scheme_of(sentences: Iterable[Sequence[str]]) -> str:
+    """Tells from the tags of a corpus what scheme they are in.
+
+    One E-, S-, L- or U- says bioes. Otherwise iob1 and iob2 differ in the first token
+    of every entity that does not follow another of its type: I- or B-. What more of
+    them have is the answer, so that a few slips do not change it; iob2 if as many do,
+    which a corpus without entities shows too.
+
+    Args:
+      sentences: the tags of each sentence.
+
+    Raises:
+      InputError: a tag is none of any scheme.
+
+    >>> scheme_of([["I-LOC", "B-LOC"], ["O", "I-PER"]])
+    'iob1'
+    """
+    votes, closed = Counter(), False
+    for tags in sentences:
+        before = ("", 0)
+        for kind, start, stop in _in_order(spans(tags, "bioes")):
+            votes[tags[start][0]] += before != (kind, start)
+            before = kind, stop
+        closed |= any(tag[0] in "ESLU" for tag in tags)
+    if closed:
+        return "bioes"
+    return "iob1" if votes["I"] > votes["B"] else "iob2"
+
+
+def span_f1(
+    predicted: Sequence[Sequence[str]], gold: Sequence[Sequence[str]], scheme: str
+) -> dict:
+    """Scores predicted entities: right if type, first and last token all are.
+
+    Args:
+      predicted: the predicted tags of each sentence.
+      gold: the true ones, as many in each sentence.
+      scheme: what both are in: `iob1`, `iob2` or `bioes`.
+
+    Returns:
+      `precision`, `recall` and `f1`, each from 0 to 1, over the entities of all types
+      together, and `support`, how many true ones there are; under `types` the same for
+      each type that is true or predicted somewhere. What would be 0 / 0 is 0, so
+      without any entity F1 is 0 also where all tags are right.
+
+    Raises:
+      InputError: the scheme is unknown, a tag is none of its tags, or the sentences do
+        not pair up.
+
+    Source: conlleval and seqeval, as for `spans`; theirs are the same numbers, in
+    percent in conlleval.
+
+    >>> gold = [["B-LOC", "I-LOC", "O", "B-PER"], ["O", "B-LOC"]]
+    >>> guess = [["B-LOC", "I-LOC", "O", "O"], ["B-LOC", "I-LOC"]]
+    >>> found = span_f1(guess, gold, "iob2")
+    >>> found["precision"], round(found["recall"], 3), found["types"]["LOC"]["f1"]
+    (0.5, 0.333, 0.5)
+    """
+    if len(predicted) != len(gold):
+        what = f"expected {len(gold)} sentences, as in gold, found {len(predicted)}"
+        raise InputError(f"predicted: {what}")
+    guessed, true, right = Counter(), Counter(), Counter()
+    for i, (guess, tags) in enumerate(zip(predicted, gold, strict=True)):
+        if len(guess) != len(tags):
+            what = f"expected {len(tags)} tags, as in gold, found {len(guess)}"
+            raise InputError(f"predicted: sentence {i}: {what}")
+        ours, theirs = spans(guess, scheme), spans(tags, scheme)
+        guessed.update(kind for kind, _, _ in ours)
+        true.update(kind for kind, _, _ in theirs)
+        right.update(kind for kind, _, _ in ours & theirs)
+    types = {
+        kind: _scores(right[kind], guessed[kind], true[kind])
+        for kind in sorted(guessed | true)
+    }
+    return _scores(right.total(), guessed.total(), true.total()) | {"types": types}
+
+
+def _scores(right: int, guessed: int, true: int) -> dict:
+    """Returns precision, recall, F1 and support from counts of entities."""
+    return {
+        "precision": right / guessed if guessed else 0.0,
+        "recall": right / true if true else 0.0,
+        "f1": 2 * right / (guessed + true) if guessed + true else 0.0,
+        "support": true,
+    }
+
+
+def _in_order(found: set[Span]) -> list[Span]:
+    """Returns spans from left to right; they do not overlap."""
+    return sorted(found, key=lambda span: span[1])
+
+
+def _parted(tag: str, scheme: str, index: int) -> tuple[str, str]:
+    """Returns the prefix, as one of O, B, I, E and S, and the type of a tag."""
+    if tag == "O":
+        return "O", ""
+    prefix, _, kind = tag.partition("-")
+    if prefix not in tuple(SCHEMES[scheme]) or not kind:
+        known = " ".join(f"{letter}-" for letter in SCHEMES[scheme])
+        what = f"expected O or one of {known} and a type, found {tag!r}"
+        raise InputError(f"{scheme}: {what} at index {index}")
+    return _READ_AS.get(prefix, prefix), kind
