@@ -14,19 +14,18 @@ and versions.json. A default run takes two to three minutes on two CPU cores.
 
 import dataclasses
 import datetime
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiments import launch
 from experiments.launch import names_in, option
+from experiments.training import Job, Training, train_all
 from ffnlab.errors import InputError, choose
 
 if TYPE_CHECKING:
     from ffnlab.budget import Match
     from ffnlab.data import Dataset
-    from ffnlab.record import Plan
-    from ffnlab.report import Progress, Table
+    from ffnlab.report import Table
     from ffnlab.stats import Comparison
 
 _BLOCKS = names_in("ffnlab.ffn", "BLOCKS")
@@ -44,7 +43,7 @@ QUICK = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Training):
     """What to compare, on what, and for how long; each field is a flag."""
 
     data: str | None = option(
@@ -72,33 +71,6 @@ class Config:
     baseline: str | None = option(
         None, "the block the others are tested against; mlp:relu, else the first"
     )
-    seeds: int = option(16, "runs per block and learning rate", least=1, below=100_000)
-    learning_rates: tuple[float, ...] = option(
-        (1e-3, 3e-3, 1e-2), "peaks; validation chooses one for each block", above=0
-    )
-    optimizer: str = option(
-        "adamw",
-        "sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw, lion or muon",
-        known=names_in("ffnlab.optimizers", "OPTIMIZERS"),
-    )
-    schedule: str = option(
-        "cosine",
-        "of the learning rate: constant, linear or cosine",
-        known=names_in("ffnlab.optimizers", "SCHEDULES"),
-    )
-    warmup: int = option(
-        20, "steps over which the learning rate rises; at most half the run", least=0
-    )
-    weight_decay: float | None = option(
-        None, "decoupled; the optimizer's own if not given", least=0
-    )
-    clip: float = option(1.0, "largest norm of the gradient; 0 is no limit", least=0)
-    steps: int = option(300, "steps of a run", least=1)
-    epochs: float | None = option(None, "length of a run, before --steps", above=0)
-    batch_size: int = option(128, "examples a step", least=1)
-    evaluations: int = option(
-        10, "how often a run is validated, at equal distances", least=1
-    )
     eval_examples: int = option(
         16384, "most examples of a part to score, evenly spread", least=1
     )
@@ -124,20 +96,15 @@ class Config:
         known=names_in("ffnlab.ffn", "INITIALIZERS"),
     )
     dropout: float = option(0.0, "rate on hidden units", least=0, below=1)
-    seed: int = option(0, "of the split and of all else", least=0, below=2**31)
-    out: str | None = option(None, "directory to write; runs/compare-… if not given")
-    resume: bool = option(False, "go on with the run in --out")
 
     def __post_init__(self):
-        launch.check(self)
+        super().__post_init__()
         if sum(map(bool, (self.data, self.csv, self.npz))) > 1:
             raise InputError("--data, --csv and --npz: give one of them")
         if self.task != "auto" and not (self.csv or self.npz):
             raise InputError("--task: only with --csv or --npz")
         if bool(self.csv) != bool(self.target):
             raise InputError("--csv and --target: one needs the other")
-        if self.resume and not self.out:
-            raise InputError("--resume: --out must name the run to go on with")
         for name in self.names:
             kind, _, activation = name.partition(":")
             choose("--blocks", kind, _BLOCKS())
@@ -206,7 +173,7 @@ def run(config: Config) -> Result:
     report.check_directory(out, config.resume)
     dataset = _dataset(config)
 
-    from experiments.publish import publish
+    from experiments.publish import Section, publish
     from ffnlab import data, losses, results  # these import JAX, what is above does not
 
     sizes = _matched(config)
@@ -214,11 +181,13 @@ def run(config: Config) -> Result:
     with report.run_directory(out, flags, config.resume) as directory:
         report.same_data(directory, data.digest(dataset))
         print(f"writing to {directory}", flush=True)
-        runs = _train_all(config, dataset, sizes, directory)
+        jobs = [_job(config, dataset, found) for found in sizes.values()]
+        runs = train_all(config, jobs, directory)
         objective = losses.OBJECTIVES[dataset.task]
         found = results.rank(runs, config.reference, objective, config.seed)
         title = f"Which feed-forward block? {config.source}"
-        publish(directory, title, found, runs, dataset.about, _note(config))
+        section = Section("", found, runs, dataset.about)
+        publish(directory, title, [section], _note(config))
     return Result(directory, runs, found.comparisons, found.table, found.verdict)
 
 
@@ -258,85 +227,10 @@ def _matched(config: Config) -> dict[str, "Match"]:
     }
 
 
-def _plan(config: Config, dataset: "Dataset") -> "Plan":
-    """Returns how long every block trains, and by what it is judged."""
-    from ffnlab import data, losses
-    from ffnlab.record import Plan
-
-    steps = config.steps
-    if config.epochs is not None:
-        size = data.size(dataset.train)
-        steps = max(1, round(config.epochs * size / config.batch_size))
-    objective = losses.OBJECTIVES[dataset.task]
-    return Plan(
-        steps,
-        -(-steps // config.evaluations),
-        config.batch_size,
-        monitor=objective.headline,
-        higher_is_better=objective.higher_is_better,
-    )
-
-
-def _train_all(
-    config: Config, dataset: "Dataset", sizes: dict[str, "Match"], directory: Path
-) -> list[dict]:
-    """Trains the blocks that the directory has no results of, one after another."""
-    from ffnlab import report
-
-    path = directory / "results.jsonl"
-    runs = report.read_lines(path)
-    finished = {run["block"] for run in runs}
-    plan = _plan(config, dataset)
-    each = plan.steps * config.seeds * len(config.learning_rates)
-    done = each * len(finished)
-    with report.Progress(each * len(sizes), "steps", done) as progress:
-        for name, found in sizes.items():
-            if name in finished:
-                continue
-            progress.begin(name)
-            folder = directory / "checkpoints" / name.replace(":", "-")
-            runs += _train(config, dataset, found, plan, folder, progress)
-            report.write_lines(path, runs)
-            shutil.rmtree(folder, ignore_errors=True)
-            progress.end()
-    shutil.rmtree(directory / "checkpoints", ignore_errors=True)
-    return runs
-
-
-def _train(
-    config: Config,
-    dataset: "Dataset",
-    found: "Match",
-    plan: "Plan",
-    folder: Path,
-    progress: "Progress",
-) -> list[dict]:
-    """Trains one block's population and scores the chosen members on the test part."""
-    import jax
-
-    from ffnlab import checkpoint, losses, models, results, sweep
+def _job(config: Config, dataset: "Dataset", found: "Match") -> Job:
+    from ffnlab import models
 
     model = _model(config, dataset, found.config)
-    objective = losses.OBJECTIVES[dataset.task]
-    members = config.seeds * len(config.learning_rates)
-    population = sweep.fit_population(
-        model,
-        objective,
-        _optimizer(config, plan.steps),
-        dataset,
-        plan,
-        seeds=range(config.seeds),
-        learning_rates=config.learning_rates,
-        key=jax.random.key(config.seed),
-        checkpoints=checkpoint.Checkpoints(folder, seconds=60.0),
-        watch=lambda record: progress.reach(int(record.step) * members),
-    )
-    # The only look at the test part: once, at the rate that validation chose.
-    chosen = results.choose_members(population, plan)
-    best = jax.tree.map(
-        lambda array: jax.device_get(array)[chosen], population.fit.best
-    )
-    scores = sweep.evaluate_members(model, objective, dataset.test, best)
     facts = {
         "block": found.config.kind,
         "activation": found.config.activation_name,
@@ -346,7 +240,7 @@ def _train(
         "budget": config.budget,
         "unmatched": found.difference,
     }
-    return results.lines(facts, population, plan, chosen, scores)
+    return Job(found.config.kind, model, dataset, facts)
 
 
 def _model(config: Config, dataset: "Dataset", block: Any) -> Any:
@@ -357,19 +251,6 @@ def _model(config: Config, dataset: "Dataset", block: Any) -> Any:
         models.TowerConfig(
             dataset.features, dataset.classes, block, config.layers, vocabulary
         )
-    )
-
-
-def _optimizer(config: Config, steps: int) -> Any:
-    from ffnlab import optimizers
-
-    warmup = min(config.warmup, steps // 2)
-    return optimizers.make(
-        config.optimizer,
-        share=optimizers.schedule(config.schedule, steps, warmup),
-        weight_decay=config.weight_decay,
-        clip=config.clip or None,
-        flat=True,
     )
 
 

@@ -8,6 +8,7 @@ that a wrong flag is refused before it is.
 import ast
 import dataclasses
 import importlib.util
+import inspect
 import math
 import os
 import sys
@@ -234,7 +235,9 @@ def usage(
 ) -> str:
     """Returns what `--help` prints."""
     lines = [description.strip(), "", "Flags:"]
-    for field in dataclasses.fields(config):
+    own = inspect.get_annotations(config)  # before those it shares with others
+    fields = sorted(dataclasses.fields(config), key=lambda field: field.name not in own)
+    for field in fields:
         shown = "" if field.default is None else _text(field.default)
         text = textwrap.wrap(field.metadata["text"], 78, **_INDENT)
         lines += [f"  --{field.name}={shown}", *text]

@@ -200,37 +200,79 @@ def iterate(
       checkpoint: whether a scan keeps only the states between its turns.
     """
     tolerance = solver.tolerance or resolution(start.dtype)
+    turn = _turn(system, args, solver, tolerance)
+    at = _begin(system, args, start, solver)
+    if loop == "scan":
+        once = jax.checkpoint(turn) if checkpoint else turn
+        at, _ = jax.lax.scan(lambda at, _: (once(at), None), at, length=solver.limit)
+    else:
 
-    def wanting(at: _Progress) -> Array:
-        # Not a number is not above the tolerance: such a system stops at once.
-        return at.residual > tolerance if solver.early else at.residual >= 0
+        def going(at: _Progress) -> Array:
+            return _wanting(at, solver, tolerance).any() & (at.turn < solver.limit)
 
-    def turn(at: _Progress) -> _Progress:
-        wants = wanting(at)
-        memory, new = solver.advance(system, args, at)
-        state = jnp.where(wants[..., None, None], new, at.state)
-        image = system.step(args, state)
-        count = at.iterations + wants
-        return _Progress(
-            state, image, measure(state, image), count, memory, at.turn + 1
-        )
+        at = jax.lax.while_loop(going, turn, at)
+    return Solution(at.state, at.residual, at.iterations, at.residual <= tolerance)
 
+
+def history(system: System, args: Args, start: Array, solver: Any) -> Solution:
+    """Iterates as `iterate` does, and keeps what was found on the way.
+
+    Args:
+      system, args, start, solver: as in `solve`.
+
+    Returns:
+      The solutions after 0, 1, … `solver.limit` iterations, with a leading axis.
+
+    >>> from ffnlab.solvers import Jacobi
+    >>> half = System(step=lambda args, h: 0.5 * h)
+    >>> history(half, None, jnp.ones((1, 1)), Jacobi(limit=3)).residual.tolist()
+    [0.5, 0.25, 0.125, 0.0625]
+    """
+    _check(system, start, solver)
+    tolerance = solver.tolerance or resolution(start.dtype)
+    turn = _turn(system, args, solver, tolerance)
+
+    def step(at: _Progress, _: None) -> tuple[_Progress, tuple]:
+        at = turn(at)
+        return at, (at.state, at.residual, at.iterations)
+
+    at = _begin(system, args, start, solver)
+    _, rest = jax.lax.scan(step, at, length=solver.limit)
+    first = (at.state, at.residual, at.iterations)
+    state, residual, count = (
+        jnp.concatenate([a[None], b]) for a, b in zip(first, rest, strict=True)
+    )
+    return Solution(state, residual, count, residual <= tolerance)
+
+
+def _begin(system: System, args: Args, start: Array, solver: Any) -> _Progress:
     image = system.step(args, start)
     if image.shape != start.shape or image.dtype != start.dtype:
         raise InputError(
             f"F takes {start.dtype}{[*start.shape]} to {image.dtype}{[*image.shape]}"
         )
-    counts = jnp.zeros(start.shape[:-2], jnp.int32)
-    memory, zero = solver.begin(start), jnp.zeros((), jnp.int32)
-    at = _Progress(start, image, measure(start, image), counts, memory, zero)
-    if loop == "scan":
-        once = jax.checkpoint(turn) if checkpoint else turn
-        at, _ = jax.lax.scan(lambda at, _: (once(at), None), at, length=solver.limit)
-    else:
-        at = jax.lax.while_loop(
-            lambda at: wanting(at).any() & (at.turn < solver.limit), turn, at
-        )
-    return Solution(at.state, at.residual, at.iterations, at.residual <= tolerance)
+    counts, zero = jnp.zeros(start.shape[:-2], jnp.int32), jnp.zeros((), jnp.int32)
+    residual = measure(start, image)
+    return _Progress(start, image, residual, counts, solver.begin(start), zero)
+
+
+def _wanting(at: _Progress, solver: Any, tolerance: float) -> Array:
+    """Which systems go on; not a number is above no tolerance, and stops at once."""
+    return at.residual > tolerance if solver.early else at.residual >= 0
+
+
+def _turn(
+    system: System, args: Args, solver: Any, tolerance: float
+) -> Callable[[_Progress], _Progress]:
+    def turn(at: _Progress) -> _Progress:
+        wants = _wanting(at, solver, tolerance)
+        memory, new = solver.advance(system, args, at)
+        state = jnp.where(wants[..., None, None], new, at.state)
+        image = system.step(args, state)
+        count, residual = at.iterations + wants, measure(state, image)
+        return _Progress(state, image, residual, count, memory, at.turn + 1)
+
+    return turn
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))

@@ -1,6 +1,6 @@
 """Pictures of results. Each function returns a figure; nothing is shown or saved."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,11 @@ def save(figure: "Figure", path: Path) -> None:
 
 
 def ranking(
-    rows: Sequence[Comparison], baseline: str, label: str, scale: float = 1.0
+    rows: Sequence[Comparison],
+    baseline: str,
+    label: str,
+    scale: float = 1.0,
+    marks: Mapping[str, float] | None = None,
 ) -> "Figure":
     """Draws every block's interquartile mean with its interval, the best on top.
 
@@ -27,6 +31,7 @@ def ranking(
       baseline: the block the others are tested against; a line marks its score.
       label: what is scored, with its unit.
       scale: what scores are multiplied by, 100 for per cent.
+      marks: scores to draw a line at, such as the best that there can be, by name.
 
     >>> from ffnlab import stats
     >>> rows = stats.compare({"glu": [0.3] * 6, "mlp": [0.4] * 6}, "mlp", False)
@@ -48,6 +53,11 @@ def ranking(
         axes.plot(middle, place, "o", color=color)
         if row.name == baseline:
             axes.axvline(middle, color="black", linewidth=0.8, linestyle=":")
+    for place, (name, value) in enumerate((marks or {}).items(), 1):
+        color = f"C{place}"
+        axes.axvline(scale * value, color=color, linestyle="--", label=name)
+    if marks:
+        axes.legend(fontsize=8, loc="lower left")
     axes.set_yticks(range(len(shown)), [row.name for row in reversed(shown)])
     axes.set_xlabel(f"{label}: interquartile mean over seeds, 95 % interval")
     axes.set_title(

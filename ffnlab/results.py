@@ -18,6 +18,9 @@ from ffnlab.types import Objective
 
 Line = dict[str, Any]
 
+# Facts of a block that are columns where its lines have them.
+_FACTS = (("hidden", "hidden"), ("parameters", "parameters"), ("FLOPs", "flops"))
+
 # How a score is shown: what it is called, what it is multiplied by, its decimals.
 UNITS: dict[str, tuple[str, float, int]] = {
     "accuracy": ("test accuracy, %", 100.0, 2),
@@ -165,13 +168,15 @@ def rank(
     found = stats.compare(
         tests, baseline, higher_is_better=objective.higher_is_better, seed=seed
     )
+    told = _told(runs)
     rows = [
-        _row(place, each, chosen[each.name], objective, seed)
+        _row(place, each, chosen[each.name], objective, told, seed)
         for place, each in enumerate(found, 1)
     ]
-    columns = ["", "block", "activation", "hidden", "parameters", "FLOPs", "rate"]
+    facts = [heading for heading, name in _FACTS if name in runs[0]]
+    columns = ["", "block", "activation", *facts, "rate"]
     columns += ["validation", unit.split(",")[0].removesuffix(" (variance = 1)")]
-    columns += [f"Δ {baseline}", "p (Holm)", "P(better)", "µs/step", "diverged"]
+    columns += [f"Δ {baseline}", "p (Holm)", "P(better)", *told, "µs/step", "diverged"]
     table = Table(columns, rows, words=3)
     return Ranking(
         found,
@@ -212,6 +217,7 @@ def _row(
     found: stats.Comparison,
     runs: Sequence[Line],
     objective: Objective,
+    told: Sequence[str],
     seed: int,
 ) -> list[str]:
     _, scale, digits = UNITS[objective.headline]
@@ -225,8 +231,10 @@ def _row(
         low, high = (f"{scale * end:{sign}.{digits}f}" for end in interval)
         return f"{scale * middle:{sign}.{digits}f} [{low}, {high}]"
 
-    bracket = {"parameters": "", "flops": ""}
-    bracket[first["budget"]] = f" ({first['unmatched']:+.1%})"
+    def fact(name: str) -> str:
+        matched = f" ({first['unmatched']:+.1%})" if name == first["budget"] else ""
+        return f"{first[name]:,}{matched}"
+
     steps = [r["diverged_at"] for r in runs if r["diverged_at"] is not None]
     failed = f"{len(steps)}/{len(runs)} at step {min(steps)}" if steps else "0"
     paired = ["baseline", "", ""]
@@ -237,16 +245,28 @@ def _row(
         str(place),
         found.name.partition(":")[0],
         first["activation"],
-        str(first["hidden"]),
-        f"{first['parameters']:,}{bracket['parameters']}",
-        f"{first['flops']:,}{bracket['flops']}",
+        *(fact(name) for _, name in _FACTS if name in first),
         f"{first['learning_rate']:g}",
         shown(float(stats.iqm(valid)), spread),
         shown(found.iqm, found.interval),
         *paired,
+        *(_mean(runs, name) for name in told),
         _microseconds(first["microseconds_per_step"]),
         failed,
     ]
+
+
+def _told(runs: Sequence[Line]) -> list[str]:
+    """Returns the names of what models told of themselves beside their scores."""
+    names = [name for run in runs for name in run["valid"] or ()]
+    return [name for name in dict.fromkeys(names) if name not in {*UNITS, "loss"}]
+
+
+def _mean(runs: Sequence[Line], name: str) -> str:
+    """Shows the mean of what the chosen runs told on the validation part, if any."""
+    values = [(run["valid"] or {}).get(name) for run in runs]
+    values = [value for value in values if value is not None]
+    return f"{np.mean(values):.2g}" if values else ""
 
 
 def _microseconds(value: float | None) -> str:

@@ -31,6 +31,22 @@ def flatten(tree: Any) -> dict[str, Any]:
     return dict(sorted(zip(paths, leaves, strict=True)))
 
 
+def unflatten(leaves: dict[str, Any]) -> dict[str, Any]:
+    """Returns nested dicts from leaves by path: the inverse of `flatten` for those.
+
+    >>> unflatten({"down/kernel": 2.0, "up/kernel": 1.0})
+    {'down': {'kernel': 2.0}, 'up': {'kernel': 1.0}}
+    """
+    tree: dict[str, Any] = {}
+    for path, leaf in leaves.items():
+        *folders, name = path.split("/")
+        at = tree
+        for folder in folders:
+            at = at.setdefault(folder, {})
+        at[name] = leaf
+    return tree
+
+
 def label(tree: Any, rules: Sequence[tuple[str, Any]]) -> Any:
     """Returns a tree whose leaves are the label of the first rule that matches.
 

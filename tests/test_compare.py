@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import compare, launch
+from experiments import compare, launch, training
 from experiments.compare import Config
 from ffnlab import data, ffn, plots, report
 from ffnlab.data import Dataset
@@ -59,8 +59,8 @@ def without_times(runs):
 def test_everything_is_written(done):
     found = {path.name for path in done.out.iterdir()}
     assert found == {
-        "curves.png", "data.sha256", "flags", "lock", "ranking.png", "report.md",
-        "results.jsonl", "versions.json",
+        "best", "curves.png", "data.sha256", "flags", "lock", "ranking.png",
+        "report.md", "results.jsonl", "versions.json",
     }  # fmt: skip
     for picture in ("ranking.png", "curves.png"):
         assert (done.out / picture).read_bytes().startswith(b"\x89PNG")
@@ -81,6 +81,12 @@ def test_a_line_for_every_run(done):
             r["learning_rate"] for r in runs if r["block"] == block and r["chosen"]
         }
         assert len(rates) == 1  # the test part was looked at for one rate only
+
+
+def test_the_best_parameters_are_kept(done):
+    with np.load(done.out / "best" / "mlp-relu.npz") as file:
+        shapes = {name: file[name].shape for name in file}
+    assert shapes["head/kernel"] == (3, 8, 3) and shapes["block_0/up/bias"] == (3, 12)
 
 
 def test_blocks_are_matched_and_paired(done):
@@ -104,19 +110,19 @@ def test_the_flag_file_repeats_the_run_to_the_same_numbers(done, tmp_path):
 
 def test_resume_runs_only_what_is_missing(done, tmp_path, monkeypatch):
     out = tmp_path / "run"
-    whole = compare._train
+    whole = training._train
     trained = []
 
-    def interrupted(config, dataset, found, *rest):
+    def interrupted(config, job, *rest):
         if len(trained) == 1:
             raise KeyboardInterrupt
-        trained.append(found.config.kind)
-        return whole(config, dataset, found, *rest)
+        trained.append(job.name)
+        return whole(config, job, *rest)
 
-    monkeypatch.setattr(compare, "_train", interrupted)
+    monkeypatch.setattr(training, "_train", interrupted)
     with pytest.raises(KeyboardInterrupt):
         compare.run(Config(**SMALL, out=str(out)))
-    monkeypatch.setattr(compare, "_train", whole)
+    monkeypatch.setattr(training, "_train", whole)
     resumed = compare.run(Config(**SMALL, out=str(out), resume=True))
     assert without_times(resumed.runs) == without_times(done.runs)
     with pytest.raises(InputError, match="this run has --seeds=4"):
