@@ -30,6 +30,7 @@ def option(
     above: float | None = None,
     below: float | None = None,
     known: Callable[[], Iterable[str]] | None = None,
+    empty: bool = False,
 ) -> Any:
     """Returns a dataclass field that is also a flag.
 
@@ -40,9 +41,11 @@ def option(
       above: numbers must be above this.
       below: numbers must be below this.
       known: returns the names that exist.
+      empty: whether a list may hold nothing.
     """
     limits = {"least": least, "above": above, "below": below, "known": known}
-    return dataclasses.field(default=default, metadata={"text": text, **limits})
+    more = {"text": text, "empty": empty}
+    return dataclasses.field(default=default, metadata={**limits, **more})
 
 
 def names_in(module: str, table: str, **having: Any) -> Callable[[], list[str]]:
@@ -104,7 +107,7 @@ def check(config: Any) -> None:
             value = tuple(value)
             object.__setattr__(config, field.name, value)
         values = value if isinstance(value, tuple) else (value,)
-        if value == ():
+        if value == () and not field.metadata["empty"]:
             raise InputError(f"--{field.name}: at least one is needed")
         if len(set(values)) < len(values):
             raise InputError(f"--{field.name}: {_text(value)} has one of them twice")

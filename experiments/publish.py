@@ -64,9 +64,8 @@ def publish(
 
 def _show(title: str, section: Section) -> None:
     found = section.found
-    heading = f"{title}: {found.unit}, ranked by the test part"
     print()
-    found.table.show(f"{section.name}: {heading}" if section.name else heading)
+    found.table.show(f"{section.name or title}: {found.unit}, ranked by the test part")
     print(f"\n{found.verdict}")
     for name, value in section.marks.items():
         print(f"{name}: {value * found.scale:.4g}")

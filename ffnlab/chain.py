@@ -15,7 +15,8 @@ to the right of a row of states: `left` is Wᵀ of the formula and `right` is V�
 """
 
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -23,12 +24,13 @@ import numpy as np
 
 from ffnlab import activations, fixed_point
 from ffnlab.activations import Activation
-from ffnlab.errors import InputError
+from ffnlab.errors import InputError, choose
 from ffnlab.fixed_point import Solution, System, shift
 from ffnlab.solvers import Jacobi, Solver, Unrolled
 from ffnlab.types import Array, Params
 
 Boundary = tuple[Array, Array]
+Certificate = Literal["joint", "sum"]
 
 
 @functools.cache
@@ -231,38 +233,75 @@ def spectral_bound(kernel: Array, squarings: int = 10) -> Array:
     return jnp.exp(logarithm / 2) * rounding
 
 
-def contraction(params: Params, activation: str) -> Array:
-    """Returns Lip(f) · (‖W‖₂ + ‖V‖₂), the certificate of a feedback layer.
+CERTIFICATES = ("joint", "sum")
 
-    Below 1 the map is a contraction in the norm that is the largest over positions of
-    the Euclidean norm of a state: there is one solution, every start leads to it, and
-    each iteration of Jacobi brings it nearer by at least this factor.
+
+def contraction(
+    params: Params, activation: str, certificate: Certificate = "sum"
+) -> Array:
+    """Returns a bound on the Lipschitz constant of a chain, its certificate.
+
+    `sum` is Lip(f)·(‖W‖₂ + ‖V‖₂), in the norm that is the largest over positions of the
+    Euclidean norm of a state. `joint` is Lip(f)·√(‖W Wᵀ + V Vᵀ‖₂ + 2 ‖W Vᵀ‖₂), in the
+    Euclidean norm of all states together. It is never above `sum`, and equal to
+    Lip(f)·max(‖W‖₂, ‖V‖₂) where W and V write to states of their own, as those of a
+    bidirectional network do. Either below 1 makes the map a contraction: there is one
+    solution, every start leads to it, and each iteration of Jacobi brings it nearer by
+    at least this factor.
 
     Args:
-      params: `left` and `right`, `[H, H]`, and `inside` if there is one; the rest of a
-        layer's parameters is not read.
+      params: `left` and `right`, `[H, H]`, and `inside` if there is one, whose norm is
+        added; the rest of a layer's parameters is not read.
       activation: f, a key of `ACTIVATIONS`.
+      certificate: `sum` or `joint`.
 
-    Source: Banach 1922; the norm of the coupling by the triangle inequality.
+    Source: Banach 1922. For `joint`: the coupling is a block Toeplitz matrix, whose
+    norm is at most that of its symbol, sup ‖W e^(−iθ) + V e^(iθ)‖₂ (Böttcher and
+    Silbermann 1999, theorem 6.4), and M M* = W Wᵀ + V Vᵀ + (W Vᵀ e^(−2iθ) + its
+    adjoint).
 
     >>> eye = jnp.eye(2)
     >>> round(float(contraction({"left": 0.5 * eye, "right": 0.25 * eye}, "tanh")), 4)
     0.75
+    >>> apart = {"left": jnp.diag(jnp.array([0.5, 0.0])), "right": 0.25 * eye}
+    >>> apart["right"] = jnp.diag(jnp.array([0.0, 0.25]))
+    >>> round(float(contraction(apart, "tanh", "joint")), 4)
+    0.5
     """
     kernels = [params[name] for name in ("left", "right", "inside") if name in params]
-    total = sum(jnp.linalg.norm(kernel, 2) for kernel in kernels)
-    return activations.get(activation).lipschitz * total
+    norm = functools.partial(jnp.linalg.norm, ord=2)
+    return activations.get(activation).lipschitz * _coupling(kernels, certificate, norm)
 
 
-def contracted(kernels: list[Array], activation: Activation, bound: float) -> list:
-    """Returns kernels scaled so that Lip(f) · Σ ‖K‖₂ is at most a bound.
+def _coupling(
+    kernels: list[Array], certificate: Certificate, norm: Callable[[Array], Array]
+) -> Array:
+    """Returns a bound on the norm of what neighbours add, by a norm or its bound."""
+    choose("certificate", certificate, CERTIFICATES)
+    if certificate == "sum":
+        return sum(map(norm, kernels))
+    left, right, *inside = kernels
+    # Kernels are transposed: what W and V write to are columns.
+    squares, product = left.T @ left + right.T @ right, left.T @ right
+    both = jnp.sqrt(norm(squares) + 2.0 * norm(product))
+    return both + sum(map(norm, inside))
+
+
+def contracted(
+    kernels: list[Array],
+    activation: Activation,
+    bound: float,
+    certificate: Certificate = "joint",
+) -> list[Array]:
+    """Returns kernels scaled so that their certificate is at most a bound.
 
     Those that are small enough stay as they are.
 
-    >>> left, right = contracted([jnp.eye(2)] * 2, activations.get("tanh"), 0.8)
+    >>> kernels = [jnp.eye(2)] * 2
+    >>> left, right = contracted(kernels, activations.get("tanh"), 0.8, "sum")
     >>> 0.399 < float(left[0, 0]) <= 0.4
     True
     """
-    found = activation.lipschitz * sum(map(spectral_bound, kernels))
+    found = activation.lipschitz * _coupling(kernels, certificate, spectral_bound)
     scale = jnp.minimum(1.0, bound / found)
     return [scale * kernel for kernel in kernels]

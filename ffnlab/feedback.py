@@ -17,12 +17,15 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ffnlab import activations, fixed_point
-from ffnlab.chain import Boundary, arguments, chain, contracted
+from ffnlab.chain import CERTIFICATES, Certificate, arguments, chain, contracted
 from ffnlab.errors import InputError, choose
 from ffnlab.ffn import INITIALIZERS
 from ffnlab.fixed_point import System
 from ffnlab.solvers import Jacobi, Solver, Unrolled
 from ffnlab.types import Array
+
+Problem = tuple[System, dict[str, Any], Array]
+_MEASURED = 64  # sequences of a batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,9 +38,13 @@ class FeedbackConfig:
       activation: f, a key of `ACTIVATIONS`.
       solver: how the states are found.
       gradient: `implicit`, `bptt` or `one_step`, see `fixed_point.solve`.
-      contractive: γ in (0, 1): W and V are scaled so that Lip(f)·(‖W‖₂ + ‖V‖₂) ≤ γ,
-        in training and after; None leaves them free, and a solve may fail to converge.
-      coupling: ‖W‖₂ + ‖V‖₂ at the start, both being random rotations.
+      contractive: γ in (0, 1): W and V are scaled so that their certificate is at most
+        γ, in training and after; None leaves them free, and a solve may not converge.
+      certificate: `joint` or `sum`, see `ffnlab.chain.contraction`.
+      coupling: how strong W and V are at the start.
+      begin: `split`: half of the states hear the left, the others the right, each by a
+        random rotation times `coupling`, as in a bidirectional network; `mixed`: all
+        hear both, by rotations times half of it.
       boundary: the states outside the sequence: `zeros` or `learned`.
 
     Raises:
@@ -50,13 +57,17 @@ class FeedbackConfig:
     solver: Solver | Unrolled = dataclasses.field(default_factory=Jacobi)
     gradient: Literal["implicit", "bptt", "one_step"] = "implicit"
     contractive: float | None = None
+    certificate: Certificate = "joint"
     coupling: float = 0.9
+    begin: Literal["split", "mixed"] = "split"
     boundary: Literal["zeros", "learned"] = "zeros"
 
     def __post_init__(self):
         choose("activation", self.activation, activations.ACTIVATIONS)
         choose("gradient", self.gradient, fixed_point.GRADIENTS)
         choose("boundary", self.boundary, ("zeros", "learned"))
+        choose("certificate", self.certificate, CERTIFICATES)
+        choose("begin", self.begin, ("split", "mixed"))
         if min(self.features, self.hidden) < 1:
             raise InputError(
                 f"features={self.features} and hidden={self.hidden} must be at least 1"
@@ -76,6 +87,22 @@ class FeedbackConfig:
         return activations.get(self.activation).lipschitz
 
 
+def _rotations(config: FeedbackConfig, rngs: nnx.Rngs) -> tuple[Array, Array]:
+    """Returns W and V at the start, but for their strength."""
+
+    def rotation(width: int) -> Array:
+        return INITIALIZERS["orthogonal"](rngs.params(), (width, width), jnp.float32)
+
+    hidden, half = config.hidden, config.hidden // 2
+    if config.begin == "mixed":
+        return 0.5 * rotation(hidden), 0.5 * rotation(hidden)
+    none = jnp.zeros((hidden, hidden))
+    return (
+        none.at[:half, :half].set(rotation(half) if half else 0.0),
+        none.at[half:, half:].set(rotation(hidden - half)),
+    )
+
+
 class FeedbackLayer(nnx.Module):
     """h_t = f(U x_t + W h_{t−1} + V h_{t+1} + b), and the arrays it needs.
 
@@ -93,10 +120,9 @@ class FeedbackLayer(nnx.Module):
         self.config = config
         hidden = config.hidden
         self.up = nnx.Linear(config.features, hidden, rngs=rngs)
-        rotation = INITIALIZERS["orthogonal"]
-        for name in ("left", "right"):
-            kernel = rotation(rngs.params(), (hidden, hidden), jnp.float32)
-            setattr(self, name, nnx.Param(0.5 * config.coupling * kernel))
+        self.left, self.right = (
+            nnx.Param(config.coupling * kernel) for kernel in _rotations(config, rngs)
+        )
         beta = activations.get(config.activation).beta
         if beta:
             self.beta = nnx.Param(jnp.ones((hidden,) if beta == "channel" else ()))
@@ -123,24 +149,24 @@ class FeedbackLayer(nnx.Module):
         Returns:
           The states `[..., T, H]`, and of each sequence the `residual`, `iterations`
           and `converged`; in a report the `radius` ρ of the linearisation at the
-          solution, and the `adjoint residual` that a random gradient is solved to.
+          solution, and the `adjoint residual` that the gradient of |h|² is solved to.
 
         Raises:
           InputError: x is not `[..., T, D]` with T above 0, or the mask does not fit.
         """
+        return relax(self.config, self.problem(x, mask), report, options)
+
+    def problem(self, x: Array, mask: Array | None = None) -> Problem:
+        """Returns what is to be solved: the system, its arguments, where to begin."""
         config = self.config
         x = checked(x, mask, config.features)
-        kernels = self.kernels()
-        if config.contractive is not None:
-            row = activations.get(config.activation)
-            kernels = contracted(kernels, row, config.contractive)
-        found = {
-            "beta": self.beta[...] if hasattr(self, "beta") else None,
-            "boundary": (self.before[...], self.after[...])
-            if config.boundary == "learned"
-            else None,
-        }
-        return relax(config, self.up(x), kernels, mask, report, options, **found)
+        kernels = certified(config, self.kernels())
+        beta = self.beta[...] if hasattr(self, "beta") else None
+        learned = config.boundary == "learned"
+        ends = (self.before[...], self.after[...]) if learned else None
+        return chain(config.activation), *arguments(
+            self.up(x), *kernels, None, beta, mask, ends, None, config.activation
+        )
 
     def kernels(self) -> list[Array]:
         """Returns W and V as they are stored, `[H, H]` each."""
@@ -162,22 +188,19 @@ def checked(x: Array, mask: Array | None, features: int) -> Array:
     return jnp.where(mask[..., None], x, 0.0)
 
 
+def certified(config: FeedbackConfig, kernels: list[Array]) -> list[Array]:
+    """Returns kernels within the config's certificate, if it asks for one."""
+    if config.contractive is None:
+        return kernels
+    row = activations.get(config.activation)
+    return contracted(kernels, row, config.contractive, config.certificate)
+
+
 def relax(
-    config: FeedbackConfig,
-    drive: Array,
-    kernels: list[Array],
-    mask: Array | None,
-    report: bool,
-    options: dict[str, Any],
-    beta: Array | None = None,
-    boundary: Boundary | None = None,
+    config: FeedbackConfig, problem: Problem, report: bool, options: dict[str, Any]
 ) -> tuple[Array, dict[str, Array]]:
     """Solves a layer or a joint network as its config says, and reports on it."""
-    three = (*kernels, None)[:3]
-    args, start = arguments(
-        drive, *three, beta, mask, boundary, None, config.activation
-    )
-    system = chain(config.activation)
+    system, args, start = problem
     found = fixed_point.solve(
         system, args, start, config.solver, config.gradient, **options
     )
@@ -191,14 +214,20 @@ def relax(
 def _measured(
     config: FeedbackConfig, system: System, args: dict, state: Array
 ) -> dict[str, Array]:
-    """Returns what is worth a look in evaluation, and takes time."""
+    """Returns what takes time: of a large batch the mean over its first sequences."""
+    shape = state.shape[:-2]
+    if state.ndim == 3 and len(state) > _MEASURED:
+        state = state[:_MEASURED]
+        batched = {name: args[name] for name in ("drive", "mask") if name in args}
+        args = args | {name: array[:_MEASURED] for name, array in batched.items()}
     told = {"radius": fixed_point.spectral_radius(system, args, state)}
     if config.gradient == "implicit":
-        along = jax.random.normal(jax.random.key(1), state.shape, state.dtype)
         solver = config.solver.for_adjoint
-        found = fixed_point.adjoint(system, args, state, along, solver)
+        found = fixed_point.adjoint(system, args, state, state, solver)
         told["adjoint residual"] = found.residual
-    return told
+    if state.shape[:-2] == shape:
+        return told
+    return {name: jnp.broadcast_to(each.mean(), shape) for name, each in told.items()}
 
 
 class FeedbackNetwork(nnx.Module):
@@ -260,7 +289,9 @@ class FeedbackNetwork(nnx.Module):
         """
         stack = [getattr(self, f"layer_{layer}") for layer in range(self.layers)]
         if self.top_down:
-            return self._together(stack, x, mask, report, options)
+            joint = self.problem(x, mask)
+            h, aux = relax(self.config, joint, report, options)
+            return h[..., -self.config.hidden :], aux
         told = []
         for layer in stack:
             x, aux = layer(x, mask, report=report, **options)
@@ -273,15 +304,14 @@ class FeedbackNetwork(nnx.Module):
             for name in told[0]
         }
 
-    def _together(
-        self,
-        stack: list[FeedbackLayer],
-        x: Array,
-        mask: Array | None,
-        report: bool,
-        options: dict[str, Any],
-    ) -> tuple[Array, dict[str, Array]]:
-        """Solves all layers as one system, the states side by side, `[..., T, L·H]`."""
+    def problem(self, x: Array, mask: Array | None = None) -> Problem:
+        """Returns what is solved first: all layers as one system, or the lowest.
+
+        Together their states stand side by side, `[..., T, L·H]`.
+        """
+        if not self.top_down:
+            return self.layer_0.problem(x, mask)
+        stack = [getattr(self, f"layer_{layer}") for layer in range(self.layers)]
         config, width = self.config, self.config.hidden
         x = checked(x, mask, config.features)
         columns = jax.scipy.linalg.block_diag
@@ -294,10 +324,7 @@ class FeedbackNetwork(nnx.Module):
             high = slice(layer * width, (layer + 1) * width)
             inside = inside.at[low, high].set(stack[layer].up.kernel[...])
             inside = inside.at[high, low].set(getattr(self, f"down_{layer}")[...])
-        kernels.append(inside)
-        if config.contractive is not None:
-            row = activations.get(config.activation)
-            kernels = contracted(kernels, row, config.contractive)
+        kernels = certified(config, [*kernels, inside])
         first = stack[0].up(x)  # [..., T, H]
         biases = jnp.concatenate([layer.up.bias[...] for layer in stack[1:]])
         rest = jnp.broadcast_to(biases, (*first.shape[:-1], biases.size))
@@ -306,5 +333,6 @@ class FeedbackNetwork(nnx.Module):
             each = [jnp.broadcast_to(s.beta[...], (width,)) for s in stack]
             beta = jnp.concatenate(each)
         drive = jnp.concatenate([first, rest], axis=-1)
-        h, aux = relax(config, drive, kernels, mask, report, options, beta)
-        return h[..., -width:], aux
+        return chain(config.activation), *arguments(
+            drive, *kernels, beta, mask, None, None, config.activation
+        )

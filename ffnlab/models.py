@@ -51,6 +51,23 @@ def functional(build: Callable[[nnx.Rngs], nnx.Module]) -> Model:
     return Model(init, apply)
 
 
+def bind(build: Callable[[nnx.Rngs], nnx.Module], params: Params) -> nnx.Module:
+    """Returns the module itself, holding these parameters, to look at its parts.
+
+    Args:
+      build: as for `functional`.
+      params: as the model's `init` makes them, or as they were trained.
+
+    >>> def build(rngs):
+    ...     return nnx.Linear(2, 3, rngs=rngs)
+    >>> params = functional(build).init(jax.random.key(0))
+    >>> bind(build, params).kernel.shape
+    (2, 3)
+    """
+    graphdef = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))))[0]
+    return nnx.merge(graphdef, params)
+
+
 @dataclasses.dataclass(frozen=True)
 class TowerConfig:
     """A stack of feed-forward blocks between a stem and a head.

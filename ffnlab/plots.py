@@ -57,7 +57,7 @@ def ranking(
         color = f"C{place}"
         axes.axvline(scale * value, color=color, linestyle="--", label=name)
     if marks:
-        axes.legend(fontsize=8, loc="lower left")
+        axes.legend(fontsize=8)
     axes.set_yticks(range(len(shown)), [row.name for row in reversed(shown)])
     axes.set_xlabel(f"{label}: interquartile mean over seeds, 95 % interval")
     axes.set_title(
@@ -125,3 +125,90 @@ def _focus(axes, quartiles, higher_is_better: bool) -> None:
         low, high = min(r.min() for r in rest), max(r.max() for r in rest)
         margin = 0.05 * (high - low) or 1.0
         axes.set_ylim(low - margin, high + margin)
+
+
+def convergence(panels: Mapping[str, Mapping[str, np.ndarray]]) -> "Figure":
+    """Draws the residual over the iterations, a line a solver.
+
+    Args:
+      panels: title to solver to residuals `[iterations + 1, sequences]`. The line is
+        the median sequence's, around it the middle half.
+
+    >>> len(convergence({"a": {"jacobi": np.ones((3, 5))}, "b": {}}).axes)
+    2
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.5 * len(panels), 4.0), layout="constrained")
+    every = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (title, solvers) in zip(every, panels.items(), strict=True):
+        for place, (name, residuals) in enumerate(solvers.items()):
+            shown = np.maximum(np.nan_to_num(residuals, nan=1e3), 1e-8)
+            low, middle, high = np.percentile(shown, [25, 50, 75], axis=1)
+            turns, color = range(len(residuals)), f"C{place}"
+            axes.semilogy(turns, middle, color=color, label=name)
+            axes.fill_between(turns, low, high, color=color, alpha=0.15, linewidth=0)
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel("iteration")
+        axes.grid(alpha=0.3)
+    every[0].set_ylabel("residual")
+    every[0].legend(fontsize=8)
+    return figure
+
+
+def relaxation(panels: Mapping[str, np.ndarray]) -> "Figure":
+    """Draws how far each state is from where it settles, sweep after sweep.
+
+    Args:
+      panels: title to distances `[sweeps, T]`.
+
+    >>> len(relaxation({"certified": np.ones((4, 6))}).axes)  # with a scale of colours
+    2
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.0 * len(panels), 4.0), layout="constrained")
+    every = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (title, distances) in zip(every, panels.items(), strict=True):
+        shown = np.log10(np.maximum(distances, 1e-6))
+        image = axes.imshow(shown, aspect="auto", cmap="viridis", vmin=-6, vmax=0)
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel("position t")
+        axes.set_ylabel("sweep")
+    figure.colorbar(image, ax=list(every), label="log₁₀ distance from the last sweep")
+    return figure
+
+
+def against(
+    values: Sequence[float],
+    middles: Sequence[float],
+    intervals: Sequence[tuple[float, float]],
+    labels: tuple[str, str],
+    marks: Mapping[str, float] | None = None,
+) -> "Figure":
+    """Draws scores with their intervals against a setting.
+
+    Args:
+      values: the settings.
+      middles, intervals: a score for each, and its ends.
+      labels: of the two axes.
+      marks: scores to draw a line at, by name.
+
+    >>> axes = against([1, 2], [3, 4], [(2, 4), (3, 5)], ("γ", "accuracy")).axes[0]
+    >>> axes.get_xlabel()
+    'γ'
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.5, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    ends = np.abs(np.array(intervals) - np.array(middles)[:, None]).T  # [2, N]
+    axes.errorbar(values, middles, yerr=ends, fmt="o-", capsize=3)
+    for place, (name, value) in enumerate((marks or {}).items(), 1):
+        axes.axhline(value, color=f"C{place}", linestyle="--", label=name)
+    axes.set_xlabel(labels[0])
+    axes.set_ylabel(labels[1])
+    axes.grid(alpha=0.3)
+    if marks:
+        axes.legend(fontsize=8)
+    return figure

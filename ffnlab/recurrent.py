@@ -185,7 +185,7 @@ class Window(nnx.Module):
     Args:
       features: D.
       hidden: H.
-      activation: f, a key of `ACTIVATIONS` without a β.
+      activation: f, a key of `ACTIVATIONS`.
       radius: r, how far it sees to either side.
       rngs: where the arrays are drawn from.
 
@@ -208,8 +208,9 @@ class Window(nnx.Module):
         self.features, self.radius = features, radius
         self.activation = activation
         self.up = nnx.Linear((2 * radius + 1) * features, hidden, rngs=rngs)
-        if activations.get(activation).beta:
-            self.beta = nnx.Param(jnp.ones(()))
+        beta = activations.get(activation).beta
+        if beta:
+            self.beta = nnx.Param(jnp.ones((hidden,) if beta == "channel" else ()))
 
     def __call__(self, x: Array, mask: Array | None = None) -> tuple[Array, dict]:
         """Returns the states `[..., T, H]`, and nothing else."""

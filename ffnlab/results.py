@@ -19,7 +19,12 @@ from ffnlab.types import Objective
 Line = dict[str, Any]
 
 # Facts of a block that are columns where its lines have them.
-_FACTS = (("hidden", "hidden"), ("parameters", "parameters"), ("FLOPs", "flops"))
+_FACTS = {
+    "activation": "activation",
+    "hidden": "hidden",
+    "parameters": "parameters",
+    "FLOPs": "flops",
+}
 
 # How a score is shown: what it is called, what it is multiplied by, its decimals.
 UNITS: dict[str, tuple[str, float, int]] = {
@@ -149,7 +154,11 @@ def curves(runs: Sequence[Line], score: str) -> dict[str, np.ndarray]:
 
 
 def rank(
-    runs: Sequence[Line], baseline: str, objective: Objective, seed: int = 0
+    runs: Sequence[Line],
+    baseline: str,
+    objective: Objective,
+    seed: int = 0,
+    told: Sequence[str] = (),
 ) -> Ranking:
     """Ranks the blocks by the test scores of their chosen runs.
 
@@ -158,6 +167,7 @@ def rank(
       baseline: the block that the others are tested against.
       objective: what was scored.
       seed: of the resampling.
+      told: what models told of themselves beside their scores, to be columns too.
 
     Raises:
       InputError: there is no such baseline, or blocks differ in their seeds.
@@ -168,16 +178,15 @@ def rank(
     found = stats.compare(
         tests, baseline, higher_is_better=objective.higher_is_better, seed=seed
     )
-    told = _told(runs)
     rows = [
         _row(place, each, chosen[each.name], objective, told, seed)
         for place, each in enumerate(found, 1)
     ]
-    facts = [heading for heading, name in _FACTS if name in runs[0]]
-    columns = ["", "block", "activation", *facts, "rate"]
+    facts = [heading for heading, name in _FACTS.items() if name in runs[0]]
+    columns = ["", "block", *facts, "rate"]
     columns += ["validation", unit.split(",")[0].removesuffix(" (variance = 1)")]
     columns += [f"Δ {baseline}", "p (Holm)", "P(better)", *told, "µs/step", "diverged"]
-    table = Table(columns, rows, words=3)
+    table = Table(columns, rows, words=3 if "activation" in facts else 2)
     return Ranking(
         found,
         table,
@@ -189,6 +198,15 @@ def rank(
         scale,
         objective.higher_is_better,
     )
+
+
+def middle(
+    runs: Sequence[Line], block: str, objective: Objective, seed: int = 0
+) -> tuple[float, stats.Interval]:
+    """Returns the interquartile mean of a block's test scores, and its interval."""
+    rows = [run for run in runs if run["block"] == block and run["chosen"]]
+    scores = _scores(rows, "test", objective)
+    return float(stats.iqm(scores)), stats.bootstrap_interval(scores, seed=seed)
 
 
 def _chosen(runs: Sequence[Line]) -> dict[str, list[Line]]:
@@ -233,7 +251,8 @@ def _row(
 
     def fact(name: str) -> str:
         matched = f" ({first['unmatched']:+.1%})" if name == first["budget"] else ""
-        return f"{first[name]:,}{matched}"
+        shown = first[name] if name == "activation" else f"{first[name]:,}"
+        return f"{shown}{matched}"
 
     steps = [r["diverged_at"] for r in runs if r["diverged_at"] is not None]
     failed = f"{len(steps)}/{len(runs)} at step {min(steps)}" if steps else "0"
@@ -244,8 +263,7 @@ def _row(
     return [
         str(place),
         found.name.partition(":")[0],
-        first["activation"],
-        *(fact(name) for _, name in _FACTS if name in first),
+        *(fact(name) for name in _FACTS.values() if name in first),
         f"{first['learning_rate']:g}",
         shown(float(stats.iqm(valid)), spread),
         shown(found.iqm, found.interval),
@@ -254,12 +272,6 @@ def _row(
         _microseconds(first["microseconds_per_step"]),
         failed,
     ]
-
-
-def _told(runs: Sequence[Line]) -> list[str]:
-    """Returns the names of what models told of themselves beside their scores."""
-    names = [name for run in runs for name in run["valid"] or ()]
-    return [name for name in dict.fromkeys(names) if name not in {*UNITS, "loss"}]
 
 
 def _mean(runs: Sequence[Line], name: str) -> str:

@@ -3,15 +3,16 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
 
-from ffnlab import budget
+from ffnlab import activations, budget
+from ffnlab.chain import Certificate
 from ffnlab.errors import InputError, choose
 from ffnlab.feedback import FeedbackConfig, FeedbackNetwork
-from ffnlab.models import functional, parameters
+from ffnlab.models import functional
 from ffnlab.recurrent import GRU, Bidirectional, Elman, Window
 from ffnlab.solvers import Jacobi, Solver, Unrolled
 from ffnlab.types import Array, Key, Model
@@ -32,7 +33,8 @@ class SequenceConfig:
       embedding: the width of a token's embedding.
       activation: of the states; a GRU has its own.
       radius: how far a window sees to either side.
-      solver, gradient, contractive, coupling, boundary: see `FeedbackConfig`.
+      solver, gradient, contractive, certificate, coupling, begin, boundary: see
+        `FeedbackConfig`.
       top_down: whether a feedback layer hears the one above.
     """
 
@@ -49,7 +51,9 @@ class SequenceConfig:
     solver: Solver | Unrolled = dataclasses.field(default_factory=Jacobi)
     gradient: Literal["implicit", "bptt", "one_step"] = "implicit"
     contractive: float | None = None
+    certificate: Certificate = "joint"
     coupling: float = 0.9
+    begin: Literal["split", "mixed"] = "split"
     boundary: Literal["zeros", "learned"] = "zeros"
     top_down: bool = False
 
@@ -68,6 +72,19 @@ class SequenceConfig:
     def width(self) -> int:
         """The width of what the first layer reads."""
         return self.embedding if self.vocabulary else self.features
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the model learns."""
+        count, hidden = KINDS[self.kind].count, self.hidden
+        layers = [
+            count(self, hidden if layer else self.width) for layer in range(self.layers)
+        ]
+        total = sum(layers) + (hidden + 1) * self.outputs
+        total += (self.vocabulary or 0) * self.embedding
+        if self.kind == "feedback" and self.top_down:
+            total += (self.layers - 1) * hidden**2
+        return total
 
 
 class Stack(nnx.Module):
@@ -96,44 +113,90 @@ class Stack(nnx.Module):
         return x, {}
 
 
+class Kind(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+      build: `build(config, rngs)`: all layers, as `module(x, mask, report=...)`.
+      count: `count(config, width)`: how many numbers a layer learns that reads `width`.
+    """
+
+    build: Callable[[SequenceConfig, nnx.Rngs], nnx.Module]
+    count: Callable[[SequenceConfig, int], int]
+
+
 def _feedback(config: SequenceConfig, rngs: nnx.Rngs) -> FeedbackNetwork:
-    names = ("hidden", "activation", "solver", "gradient", "contractive", "coupling")
-    given = {name: getattr(config, name) for name in (*names, "boundary")}
+    shared = {field.name for field in dataclasses.fields(FeedbackConfig)} - {"features"}
+    given = {name: getattr(config, name) for name in shared}
     layer = FeedbackConfig(config.width, **given)
     return FeedbackNetwork(layer, config.layers, config.top_down, rngs=rngs)
 
 
-def _elman(config: SequenceConfig, rngs: nnx.Rngs) -> Stack:
-    make = functools.partial(Elman, activation=config.activation)
-    return Stack(make, config, rngs=rngs)
+def _stack(make: Callable[..., Any], *options: str) -> Callable[..., Stack]:
+    """Returns what stacks a layer, which takes these fields of the config."""
+
+    def build(config: SequenceConfig, rngs: nnx.Rngs) -> Stack:
+        given = {name: getattr(config, name) for name in options}
+        return Stack(functools.partial(make, **given), config, rngs=rngs)
+
+    return build
 
 
-def _birnn(config: SequenceConfig, rngs: nnx.Rngs) -> Stack:
-    one = functools.partial(Elman, activation=config.activation)
-    return Stack(functools.partial(Bidirectional, one), config, rngs=rngs)
+def _both_ways(make: Callable[..., Any], *options: str) -> Callable[..., Stack]:
+    """Returns what stacks a layer and its mirror image."""
+
+    def build(config: SequenceConfig, rngs: nnx.Rngs) -> Stack:
+        given = {name: getattr(config, name) for name in options}
+        one = functools.partial(make, **given)
+        return Stack(functools.partial(Bidirectional, one), config, rngs=rngs)
+
+    return build
 
 
-def _gru(config: SequenceConfig, rngs: nnx.Rngs) -> Stack:
-    return Stack(GRU, config, rngs=rngs)
+def _betas(config: SequenceConfig, hidden: int) -> int:
+    kind = activations.get(config.activation).beta
+    return {None: 0, "layer": 1, "channel": hidden}[kind]
 
 
-def _bigru(config: SequenceConfig, rngs: nnx.Rngs) -> Stack:
-    return Stack(functools.partial(Bidirectional, GRU), config, rngs=rngs)
+def _count_feedback(config: SequenceConfig, width: int) -> int:
+    ends = 2 * config.hidden if config.boundary == "learned" else 0
+    return _count_elman(config, width) + config.hidden**2 + ends
 
 
-def _window(config: SequenceConfig, rngs: nnx.Rngs) -> Stack:
-    make = functools.partial(Window, activation=config.activation, radius=config.radius)
-    return Stack(make, config, rngs=rngs)
+def _count_elman(config: SequenceConfig, width: int) -> int:
+    hidden = config.hidden
+    return (width + 1 + hidden) * hidden + _betas(config, hidden)
+
+
+def _count_gru(config: SequenceConfig, width: int) -> int:
+    return (3 * (width + 1 + config.hidden) + 1) * config.hidden
+
+
+def _count_window(config: SequenceConfig, width: int) -> int:
+    seen = (2 * config.radius + 1) * width
+    return (seen + 1) * config.hidden + _betas(config, config.hidden)
+
+
+def _twice(
+    count: Callable[[SequenceConfig, int], int],
+) -> Callable[[SequenceConfig, int], int]:
+    """Returns the count of two layers of half the width."""
+
+    def both(config: SequenceConfig, width: int) -> int:
+        half = dataclasses.replace(config, hidden=max(config.hidden // 2, 1))
+        return 2 * count(half, width)
+
+    return both
 
 
 # A plain literal: launchers read its keys from the source, before any import.
 KINDS = {
-    "feedback": _feedback,
-    "elman": _elman,
-    "birnn": _birnn,
-    "gru": _gru,
-    "bigru": _bigru,
-    "window": _window,
+    "feedback": Kind(_feedback, _count_feedback),
+    "elman": Kind(_stack(Elman, "activation"), _count_elman),
+    "birnn": Kind(_both_ways(Elman, "activation"), _twice(_count_elman)),
+    "gru": Kind(_stack(GRU), _count_gru),
+    "bigru": Kind(_both_ways(GRU), _twice(_count_gru)),
+    "window": Kind(_stack(Window, "activation", "radius"), _count_window),
 }
 
 
@@ -155,7 +218,7 @@ class SequenceModel(nnx.Module):
         self.config = config
         if config.vocabulary:
             self.embed = nnx.Embed(config.vocabulary, config.embedding, rngs=rngs)
-        self.body = KINDS[config.kind](config, rngs)
+        self.body = KINDS[config.kind].build(config, rngs)
         self.head = nnx.Linear(config.hidden, config.outputs, rngs=rngs)
 
     def __call__(
@@ -173,17 +236,22 @@ class SequenceModel(nnx.Module):
           Logits `[..., T, K]`, or `[..., K]` for the sequence, from the mean of its
           states; and `report`, what the solver told of each sequence, `[...]` each.
         """
-        values, mask = x.get("values"), x.get("mask")
-        if self.config.vocabulary:
-            tokens = x["tokens"]
-            values = self.embed(tokens)  # [..., T, E] or [..., T, G, E]
-            flat = mask is None or tokens.ndim == mask.ndim
-            values = values if flat else values.sum(axis=-2)
+        values, mask = self.read(x)
         h, aux = self.body(values, mask, report=key is None)
         if self.config.per == "sequence":
             count = h.shape[-2] if mask is None else mask.sum(-1, keepdims=True)
             h = h.sum(axis=-2) / jnp.maximum(count, 1)  # [..., H]
         return self.head(h), {"report": aux}
+
+    def read(self, x: dict[str, Array]) -> tuple[Array, Array | None]:
+        """Returns what the first layer reads, `[..., T, D]`, and the mask."""
+        values, mask = x.get("values"), x.get("mask")
+        if self.config.vocabulary:
+            tokens = x["tokens"]
+            values = self.embed(tokens)  # [..., T, E] or [..., T, G, E]
+            if mask is not None and tokens.ndim > mask.ndim:
+                values = values.sum(axis=-2)
+        return values, mask
 
 
 def sequence_model(config: SequenceConfig) -> Model:
@@ -214,7 +282,6 @@ def match(config: SequenceConfig, reference: SequenceConfig) -> SequenceConfig:
         return dataclasses.replace(config, hidden=hidden)
 
     def cost(hidden: int) -> int:
-        return parameters(sequence_model(sized(hidden)))
+        return sized(hidden).parameters
 
-    target = parameters(sequence_model(reference))
-    return sized(budget.width(cost, target, step, config.kind))
+    return sized(budget.width(cost, reference.parameters, step, config.kind))

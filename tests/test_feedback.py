@@ -56,14 +56,28 @@ def test_the_parameters_are_these():
 
 @pytest.mark.parametrize("activation", ["tanh", "relu", "swish", "mish"])
 def test_the_coupling_is_as_asked(activation):
-    made = layer(coupling=0.7, activation=activation)
-    found = contraction({"left": made.left[...], "right": made.right[...]}, activation)
-    assert float(found) == pytest.approx(0.7 * ACTIVATIONS[activation].lipschitz)
+    wanted = pytest.approx(0.7 * ACTIVATIONS[activation].lipschitz)
+    for begin, certificate in (("mixed", "sum"), ("split", "joint")):
+        made = layer(coupling=0.7, activation=activation, begin=begin)
+        kernels = {"left": made.left[...], "right": made.right[...]}
+        assert float(contraction(kernels, activation, certificate)) == wanted
 
 
-def test_the_certificate_holds_through_training():
+def test_a_split_layer_begins_as_a_bidirectional_network():
+    made = layer(coupling=0.9)
+    h, _ = made(X, MASK)
+    forward = feedback(made.up(X), made.left[...], 0 * made.right[...], mask=MASK)
+    backward = feedback(made.up(X), 0 * made.left[...], made.right[...], mask=MASK)
+    chex.assert_trees_all_close(h[..., :2], forward.state[..., :2], atol=1e-5)
+    chex.assert_trees_all_close(h[..., 2:], backward.state[..., 2:], atol=1e-5)
+
+
+@pytest.mark.parametrize("certificate", ["joint", "sum"])
+def test_the_certificate_holds_through_training(certificate):
     """Large steps that drive W and V apart never reach the map."""
-    config = FeedbackConfig(3, 5, contractive=0.8, coupling=0.7)
+    config = FeedbackConfig(
+        3, 5, contractive=0.8, coupling=0.7, certificate=certificate
+    )
     model = functional(lambda rngs: FeedbackLayer(config, rngs=rngs))
     params, optimizer = model.init(jax.random.key(0)), optax.sgd(2.0)
     state = optimizer.init(params)
@@ -82,9 +96,10 @@ def test_the_certificate_holds_through_training():
         params, state, aux = step(params, state)
         assert aux["converged"].all()
     kernels = [params["left"], params["right"]]
-    assert float(contraction(params, "tanh")) > 1.0
-    left, right = contracted(kernels, ACTIVATIONS["tanh"], 0.8)
-    assert float(contraction({"left": left, "right": right}, "tanh")) <= 0.8
+    assert float(contraction(params, "tanh", certificate)) > 1.0
+    left, right = contracted(kernels, ACTIVATIONS["tanh"], 0.8, certificate)
+    used = {"left": left, "right": right}
+    assert float(contraction(used, "tanh", certificate)) <= 0.8
 
 
 def test_kernels_that_fit_the_certificate_are_left_alone():
@@ -167,7 +182,7 @@ def test_layers_of_every_solver_agree(solver):
 
 
 def test_learned_ends_are_learned():
-    config = FeedbackConfig(3, 5, boundary="learned")
+    config = FeedbackConfig(3, 5, boundary="learned", begin="mixed")
     model = functional(lambda rngs: FeedbackLayer(config, rngs=rngs))
     params = model.init(jax.random.key(0))
     slope = jax.grad(lambda p: model.apply(p, X, MASK)[0].sum())(params)
@@ -179,6 +194,8 @@ def test_learned_ends_are_learned():
     [
         ({"activation": "tahn"}, "unknown 'tahn'; nearest: tanh"),
         ({"gradient": "implict"}, "unknown 'implict'; nearest: implicit"),
+        ({"certificate": "jiont"}, "unknown 'jiont'; nearest: joint"),
+        ({"begin": "mix"}, "unknown 'mix'; nearest: mixed"),
         ({"boundary": "zero"}, "unknown 'zero'; nearest: zeros"),
         ({"contractive": 1.0}, r"contractive=1.0 must be in \(0, 1\)"),
         ({"contractive": float("nan")}, "contractive=nan must be in"),
@@ -211,3 +228,13 @@ def test_bad_inputs_are_refused(x, mask, message):
         network(x, mask)
     with pytest.raises(InputError, match="layers=0"):
         FeedbackNetwork(FeedbackConfig(3, 5), 0, rngs=nnx.Rngs(0))
+
+
+def test_a_large_batch_is_measured_in_part():
+    x = jnp.concatenate([X] * 40)
+    h, aux = layer()(x, report=True)
+    few, told = layer()(x[:64], report=True)
+    chex.assert_trees_all_close(h[:64], few, atol=1e-6)
+    for name in ("radius", "adjoint residual"):
+        assert aux[name].shape == (80,) and told[name].shape == (64,)
+        chex.assert_trees_all_close(aux[name][0], told[name].mean(), rtol=1e-4)

@@ -45,15 +45,23 @@ def test_embeddings_of_a_position_are_summed():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_widths_are_matched(kind):
-    config = sequences.match(dataclasses.replace(CONFIG, kind=kind), CONFIG)
-    target = models.parameters(sequence_model(CONFIG))
+@pytest.mark.parametrize("activation", ["relu", "swish", "swish_channel"])
+def test_parameters_are_counted_and_matched(kind, activation):
+    reference = dataclasses.replace(CONFIG, hidden=9, activation=activation)
+    for layers in (1, 3):
+        given = dataclasses.replace(
+            reference, kind=kind, layers=layers, top_down=True, hidden=4
+        )
+        assert given.parameters == models.parameters(sequence_model(given))
+    found = sequences.match(dataclasses.replace(given, layers=1), reference)
     errors = []
-    for hidden in (config.hidden, config.hidden - 2, config.hidden + 2):
-        other = dataclasses.replace(config, hidden=hidden)
-        errors.append(abs(models.parameters(sequence_model(other)) - target))
-    assert errors[0] <= min(errors[1:])
-    assert config.hidden == 6 or kind != "feedback"
+    for hidden in (found.hidden, found.hidden - 2, found.hidden + 2):
+        other = dataclasses.replace(found, hidden=max(hidden, 1))
+        errors.append(abs(other.parameters - reference.parameters))
+    assert errors[0] == min(errors)
+    assert found.hidden == 9 or kind != "feedback"
+    learned = dataclasses.replace(reference, boundary="learned")
+    assert learned.parameters == models.parameters(sequence_model(learned))
 
 
 def test_a_population_of_feedback_networks_learns_and_reports():

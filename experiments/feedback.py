@@ -1,0 +1,369 @@
+"""What does a network gain when every state hears both neighbours?
+
+Trains feedback networks, h_t = f(U x_t + W h_{t−1} + V h_{t+1} + b), and recurrent
+baselines with as many parameters, on sequences whose labels need what comes after,
+over many seeds, and ranks them on held-out sequences. Where the process that made a
+task is known, so is the best that any model can reach, with and without what follows.
+
+    python -m experiments.feedback
+    python -m experiments.feedback --tasks=brackets --hidden=64 --seeds=16
+    python -m experiments.feedback --train=a.conll --dev=b.conll --test=c.conll
+    python -m experiments.feedback --flagfile=OUT/flags    (repeats a run)
+
+OUT receives report.md, a ranking and curves for each task, solvers.png, states.png,
+coupling.png, results.jsonl (a line a run), best/, flags and versions.json. A default
+run takes three to four minutes on two CPU cores.
+"""
+
+import dataclasses
+import datetime
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from experiments import launch
+from experiments.launch import names_in, option
+from experiments.training import Job, Training, read_best, train_all
+from ffnlab.errors import InputError, choose
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from experiments.publish import Section
+    from ffnlab.data import Dataset
+    from ffnlab.results import Ranking
+    from ffnlab.sequences import SequenceConfig
+    from ffnlab.solvers import Solver, Unrolled
+
+_TASKS = names_in("ffnlab.data.sequences", "SEQUENCES")
+_KINDS = names_in("ffnlab.sequences", "KINDS")
+_SOLVERS = ("jacobi", "gauss_seidel", "anderson", "newton", "unrolled")
+_CERTIFIED = "certified"
+_TOLD = ("iterations", "residual", "radius", "converged")
+
+QUICK = {
+    "tasks": ("noisy_smoothing",),
+    "models": ("feedback", "certified", "elman"),
+    "seeds": 2,
+    "learning_rates": (1e-2,),
+    "steps": 60,
+    "evaluations": 2,
+    "couplings": (),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Training):
+    """What to train, on what, and how it is solved; each field is a flag."""
+
+    tasks: tuple[str, ...] = option(
+        ("noisy_smoothing", "two_sided_copy", "brackets", "digit_rows"),
+        "tasks that need both directions",
+        known=_TASKS,
+    )
+    train: str | None = option(None, "a CoNLL file to learn from, instead of --tasks")
+    dev: str | None = option(None, "a CoNLL file to choose by")
+    test: str | None = option(None, "a CoNLL file to report on")
+    models: tuple[str, ...] = option(
+        ("feedback", "certified", "elman", "birnn", "gru", "window"),
+        "certified is feedback with --contractive",
+        known=lambda: [*_KINDS(), _CERTIFIED],
+    )
+    baseline: str = option("elman", "the model the others are tested against")
+    hidden: int = option(32, "states of the feedback network; others match it", least=1)
+    layers: int = option(1, "layers of each model", least=1)
+    top_down: bool = option(False, "whether a feedback layer hears the one above")
+    embedding: int = option(16, "width of a token's embedding", least=1)
+    activation: str = option(
+        "relu", "of the states", known=names_in("ffnlab.activations", "ACTIVATIONS")
+    )
+    radius: int = option(3, "how far the window sees to either side", least=0)
+    boundary: str = option(
+        "zeros",
+        "the states outside a sequence: zeros or learned",
+        known=lambda: ("zeros", "learned"),
+    )
+    coupling: float = option(0.9, "how strong W and V are at the start", least=0)
+    begin: str = option(
+        "split",
+        "half of the states hear each side at the start, or mixed: all hear both",
+        known=lambda: ("split", "mixed"),
+    )
+    contractive: float = option(
+        0.9,
+        "the bound on the Lipschitz constant, if certified",
+        above=0,
+        below=1,
+    )
+    certificate: str = option(
+        "joint",
+        "how it is bounded: joint, or sum, which is Lip(f)·(‖W‖ + ‖V‖)",
+        known=lambda: ("joint", "sum"),
+    )
+    couplings: tuple[float, ...] = option(
+        (0.3, 0.6), "more certificates to draw the first task's score at; or none",
+        above=0, below=1, empty=True,
+    )  # fmt: skip
+    solver: str = option(
+        "jacobi",
+        "jacobi, gauss_seidel, anderson, newton or unrolled",
+        known=lambda: _SOLVERS,
+    )
+    iterations: int = option(40, "the most a solve may take", least=1)
+    tolerance: float = option(1e-3, "the residual that will do", least=1e-6, below=1)
+    damping: float = option(0.0, "share of the old state kept", least=0, below=1)
+    gradient: str = option(
+        "implicit",
+        "implicit, bptt or one_step",
+        known=lambda: ("implicit", "bptt", "one_step"),
+    )
+    seeds: int = option(8, "runs per model and learning rate", least=1, below=100_000)
+    learning_rates: tuple[float, ...] = option(
+        (3e-3, 1e-2), "peaks; validation chooses one for each model", above=0
+    )
+    batch_size: int = option(32, "sequences a step", least=1)
+    evaluations: int = option(
+        4, "how often a run is validated, at equal distances", least=1
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        choose("--baseline", self.baseline, self.models)
+        files = [self.train, self.dev, self.test]
+        if any(files) and not all(files):
+            raise InputError("--train, --dev and --test: all three are needed")
+        if self.activation == "relu2" and (_CERTIFIED in self.models or self.couplings):
+            raise InputError(
+                "--activation: the slope of relu2 has no bound, so nothing can be "
+                "certified; leave certified out of --models and give --couplings="
+            )
+        if self.top_down and self.boundary == "learned":
+            raise InputError("--boundary: learned ends are not for --top_down")
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """What the tasks are called in a report."""
+        return (Path(self.train).stem,) if self.train else self.tasks
+
+
+class Result(NamedTuple):
+    """What an experiment found.
+
+    Attributes:
+      out: the directory that holds it.
+      runs: a dict for each run, as in results.jsonl.
+      rankings: by task.
+    """
+
+    out: Path
+    runs: list[dict[str, Any]]
+    rankings: "dict[str, Ranking]"
+
+
+def run(config: Config) -> Result:
+    """Runs the experiment and writes its report.
+
+    Raises:
+      InputError: a file or directory cannot be used, or flags contradict each other.
+    """
+    from ffnlab import report
+
+    launch.use_all_cores()
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    out = config.out or f"runs/feedback-{stamp}"
+    report.check_directory(out, config.resume)
+    datasets = _datasets(config)
+
+    from experiments.publish import publish
+    from ffnlab import data  # these import JAX, what is above does not
+
+    flags = launch.to_flags(config, leave_out=("out", "resume"))
+    jobs = [
+        job
+        for task, dataset in datasets.items()
+        for job in _jobs(config, task, dataset)
+    ]
+    with report.run_directory(out, flags, config.resume) as directory:
+        digests = "".join(map(data.digest, datasets.values()))
+        report.same_data(directory, hashlib.sha256(digests.encode()).hexdigest())
+        print(f"writing to {directory}", flush=True)
+        runs = train_all(config, jobs, directory)
+        sections = [_section(config, *each, runs) for each in datasets.items()]
+        title = "What does hearing both neighbours gain?"
+        pictures = _pictures(config, datasets, jobs, runs, directory)
+        publish(directory, title, sections, _note(config), pictures)
+    return Result(directory, runs, {each.name: each.found for each in sections})
+
+
+def _section(
+    config: Config, task: str, dataset: "Dataset", runs: list[dict[str, Any]]
+) -> "Section":
+    from experiments.publish import Section
+    from ffnlab import losses, results
+
+    lines = [r for r in runs if r["task"] == task and r["block"] in config.models]
+    objective = losses.OBJECTIVES[dataset.task]
+    found = results.rank(lines, config.baseline, objective, config.seed, _TOLD)
+    about = {name: fact for name, fact in dataset.about.items() if name != "ceiling"}
+    return Section(task, found, lines, about, _marks(dataset))
+
+
+def _datasets(config: Config) -> "dict[str, Dataset]":
+    from ffnlab import data
+
+    if config.train:
+        found = data.tagging(config.train, config.dev, config.test)
+        return {config.sources[0]: found}
+    return {task: data.SEQUENCES[task](config.seed) for task in config.tasks}
+
+
+def _marks(dataset: "Dataset") -> dict[str, float]:
+    """Returns the best scores that there can be, by what they are called."""
+    names = {
+        "two_sided": "the best from both sides",
+        "one_sided": "the best from the left",
+    }
+    return {names[k]: v for k, v in dataset.about.get("ceiling", {}).items()}
+
+
+def _solver(config: Config) -> "Solver | Unrolled":
+    from ffnlab import solvers
+
+    if config.solver == "unrolled":
+        return solvers.Unrolled(config.iterations, config.damping)
+    kinds = {
+        "jacobi": solvers.Jacobi,
+        "gauss_seidel": solvers.GaussSeidel,
+        "anderson": solvers.Anderson,
+        "newton": solvers.Newton,
+    }
+    return kinds[config.solver](config.tolerance, config.iterations, config.damping)
+
+
+def _reference(config: Config, dataset: "Dataset") -> "SequenceConfig":
+    """Returns the feedback network that the other models are as large as."""
+    from ffnlab.sequences import SequenceConfig
+
+    return SequenceConfig(
+        dataset.classes,
+        dataset.features,
+        dataset.about.get("vocabulary"),
+        hidden=config.hidden,
+        layers=config.layers,
+        per=dataset.about["per"],
+        embedding=config.embedding,
+        activation=config.activation,
+        radius=config.radius,
+        solver=_solver(config),
+        gradient=config.gradient,
+        certificate=config.certificate,
+        coupling=config.coupling,
+        begin=config.begin,
+        boundary=config.boundary,
+        top_down=config.top_down,
+    )
+
+
+def _jobs(config: Config, task: str, dataset: "Dataset") -> list[Job]:
+    """Returns what is to be trained on a task."""
+    reference = _reference(config, dataset)
+    return [
+        _job(name, task, dataset, variant, reference)
+        for name, variant in _variants(config, task, dataset).items()
+    ]
+
+
+def _variants(
+    config: Config, task: str, dataset: "Dataset"
+) -> "dict[str, SequenceConfig]":
+    """Returns the models of a task, and for the first one those of --couplings."""
+    reference = _reference(config, dataset)
+    variants: dict[str, SequenceConfig] = {}
+    for name in config.models:
+        kind = "feedback" if name == _CERTIFIED else name
+        bound = config.contractive if name == _CERTIFIED else None
+        variants[name] = dataclasses.replace(reference, kind=kind, contractive=bound)
+    if task == config.sources[0]:
+        for bound in config.couplings:
+            variants[_named(bound)] = dataclasses.replace(
+                reference, contractive=bound, coupling=min(bound, config.coupling)
+            )
+    return variants
+
+
+def _named(bound: float) -> str:
+    return f"{_CERTIFIED} {bound:g}"
+
+
+def _job(
+    name: str,
+    task: str,
+    dataset: "Dataset",
+    variant: "SequenceConfig",
+    reference: "SequenceConfig",
+) -> Job:
+    from ffnlab import sequences
+
+    variant = sequences.match(variant, reference)
+    size, target = variant.parameters, reference.parameters
+    model = sequences.sequence_model(variant)
+    facts = {
+        "task": task,
+        "block": name,
+        "hidden": variant.hidden,
+        "parameters": size,
+        "budget": "parameters",
+        "unmatched": size / target - 1.0,
+    }
+    return Job(name, model, dataset, facts)
+
+
+def _pictures(
+    config: Config,
+    datasets: "dict[str, Dataset]",
+    jobs: list[Job],
+    runs: list[dict[str, Any]],
+    directory: Path,
+) -> "dict[str, tuple[str, Figure]]":
+    """Returns the pictures of how the first task's networks are solved."""
+    from experiments import relaxation
+
+    task = config.sources[0]
+    dataset = datasets[task]
+    found = {}
+    shown = [
+        job
+        for job in jobs
+        if job.facts["task"] == task and job.name in ("feedback", _CERTIFIED)
+    ]
+    if shown:
+        variants = _variants(config, task, dataset)
+        found |= relaxation.pictures(
+            {job.name: variants[job.name] for job in shown},
+            {job.name: read_best(directory, job) for job in shown},
+            dataset,
+        )
+    if config.couplings:
+        lines = [run for run in runs if run["task"] == task]
+        names = {bound: _named(bound) for bound in config.couplings}
+        if _CERTIFIED in config.models:
+            names[config.contractive] = _CERTIFIED
+        found["coupling.png"] = relaxation.against_coupling(
+            lines, dict(sorted(names.items())), dataset, _marks(dataset), config.seed
+        )
+    return found
+
+
+def _note(config: Config) -> str:
+    """Returns how the numbers in the tables came about."""
+    return f"""Interquartile means over {config.seeds} seeds, with bootstrap 95 %
+intervals. All models have as many parameters as a feedback network of hidden width
+{config.hidden}; what remains is in brackets. Validation chose the learning rate; the
+test part was scored once, at it. Δ is the mean difference over equal seeds; p is of a
+paired permutation test, corrected by Holm; P(better) is the chance that a run beats a
+baseline's. Iterations, residual, spectral radius and the share that converged are means
+over the validation part."""
+
+
+if __name__ == "__main__":
+    launch.main(Config, run, __doc__, presets={"quick": QUICK})
