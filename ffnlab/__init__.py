@@ -18,9 +18,13 @@ _PUBLIC = {
     "BlockConfig": "ffnlab.ffn",
     "Dataset": "ffnlab.data",
     "FeedForward": "ffnlab.ffn",
+    "FeedbackConfig": "ffnlab.feedback",
+    "FeedbackLayer": "ffnlab.feedback",
+    "FeedbackNetwork": "ffnlab.feedback",
     "Model": "ffnlab.types",
     "Objective": "ffnlab.types",
     "Plan": "ffnlab.record",
+    "SequenceConfig": "ffnlab.sequences",
     "Tower": "ffnlab.models",
     "TowerConfig": "ffnlab.models",
     "fit": "ffnlab.train",
@@ -28,6 +32,8 @@ _PUBLIC = {
     "functional": "ffnlab.models",
     "make_step": "ffnlab.train",
     "match": "ffnlab.budget",
+    "sequence_model": "ffnlab.sequences",
+    "solve": "ffnlab.fixed_point",
 }
 
 __all__ = ["InputError", "__version__", *_PUBLIC]

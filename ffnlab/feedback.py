@@ -16,12 +16,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ffnlab import activations, fixed_point
+from ffnlab import activations, fixed_point, solvers
 from ffnlab.chain import CERTIFICATES, Certificate, arguments, chain, contracted
 from ffnlab.errors import InputError, choose
 from ffnlab.ffn import INITIALIZERS
 from ffnlab.fixed_point import System
-from ffnlab.solvers import Jacobi, Solver, Unrolled
+from ffnlab.solvers import Solver, Unrolled
 from ffnlab.types import Array
 
 Problem = tuple[System, dict[str, Any], Array]
@@ -36,7 +36,7 @@ class FeedbackConfig:
       features: the width D of x.
       hidden: the width H of a state.
       activation: f, a key of `ACTIVATIONS`.
-      solver: how the states are found.
+      solver: how the states are found; None is what `solvers.auto` picks.
       gradient: `implicit`, `bptt` or `one_step`, see `fixed_point.solve`.
       contractive: γ in (0, 1): W and V are scaled so that their certificate is at most
         γ, in training and after; None leaves them free, and a solve may not converge.
@@ -54,7 +54,7 @@ class FeedbackConfig:
     features: int
     hidden: int
     activation: str = "tanh"
-    solver: Solver | Unrolled = dataclasses.field(default_factory=Jacobi)
+    solver: Solver | Unrolled | None = None
     gradient: Literal["implicit", "bptt", "one_step"] = "implicit"
     contractive: float | None = None
     certificate: Certificate = "joint"
@@ -80,6 +80,11 @@ class FeedbackConfig:
             raise InputError(
                 f"contractive: the slope of {self.activation} has no bound; use another"
             )
+
+    @property
+    def chosen(self) -> Solver | Unrolled:
+        """The solver, picked if none was given."""
+        return self.solver or solvers.auto(self.contractive is not None)
 
     @property
     def slope(self) -> float:
@@ -202,7 +207,7 @@ def relax(
     """Solves a layer or a joint network as its config says, and reports on it."""
     system, args, start = problem
     found = fixed_point.solve(
-        system, args, start, config.solver, config.gradient, **options
+        system, args, start, config.chosen, config.gradient, **options
     )
     aux = found._asdict()
     del aux["state"]
@@ -222,7 +227,7 @@ def _measured(
         args = args | {name: array[:_MEASURED] for name, array in batched.items()}
     told = {"radius": fixed_point.spectral_radius(system, args, state)}
     if config.gradient == "implicit":
-        solver = config.solver.for_adjoint
+        solver = config.chosen.for_adjoint
         found = fixed_point.adjoint(system, args, state, state, solver)
         told["adjoint residual"] = found.residual
     if state.shape[:-2] == shape:

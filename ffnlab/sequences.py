@@ -14,7 +14,7 @@ from ffnlab.errors import InputError, choose
 from ffnlab.feedback import FeedbackConfig, FeedbackNetwork
 from ffnlab.models import functional
 from ffnlab.recurrent import GRU, Bidirectional, Elman, Window
-from ffnlab.solvers import Jacobi, Solver, Unrolled
+from ffnlab.solvers import Solver, Unrolled
 from ffnlab.types import Array, Key, Model
 
 
@@ -48,7 +48,7 @@ class SequenceConfig:
     embedding: int = 16
     activation: str = "tanh"
     radius: int = 3
-    solver: Solver | Unrolled = dataclasses.field(default_factory=Jacobi)
+    solver: Solver | Unrolled | None = None
     gradient: Literal["implicit", "bptt", "one_step"] = "implicit"
     contractive: float | None = None
     certificate: Certificate = "joint"

@@ -120,42 +120,51 @@ class Anderson(Solver):
         if self.memory < 1:
             raise InputError(f"memory={self.memory} must be at least 1")
 
-    def begin(self, state: Array) -> tuple[Array, Array]:
-        """Returns room for the last states and residuals, `[m, ..., T, H]` each."""
+    def begin(self, state: Array) -> tuple[Array, Array, Array]:
+        """Returns room for the last states and residuals, and their products.
+
+        `[m, ..., T, H]` each, and `[m, m, ...]`.
+        """
         room = jnp.zeros((self.memory, *state.shape), state.dtype)
-        return room, room
+        gram = jnp.zeros((self.memory, self.memory, *state.shape[:-2]), state.dtype)
+        return room, room, gram
 
     def advance(
         self, system: fixed_point.System, args: Any, at: Any
     ) -> tuple[Any, Array]:
         """Mixes the last iterates and, where that is no number, takes the image."""
-        slot = at.turn % self.memory
+        slot, residual = at.turn % self.memory, at.image - at.state
         states = at.memory[0].at[slot].set(at.state)
-        residuals = at.memory[1].at[slot].set(at.image - at.state)
-        shares = self._shares(residuals, at.turn)  # [m, ...]
-        mixed = states + (1.0 - self.damping) * residuals
-        new = (shares[..., None, None] * mixed).sum(axis=0)
+        residuals = at.memory[1].at[slot].set(residual)
+        # One product with each of the others: the rest is known from before.
+        row = (residuals * residual[None]).sum(axis=(-2, -1))  # [m, ...]
+        gram = at.memory[2].at[slot].set(row).at[:, slot].set(row)
+        shares = self._shares(gram, at.turn)  # [m, ...]
+        keep = 1.0 - self.damping
+        # Summed one by one, since a sum over the leading axis is slow on a CPU.
+        new = jnp.zeros_like(at.state)
+        for i in range(self.memory):
+            new += shares[i][..., None, None] * (states[i] + keep * residuals[i])
         sound = jnp.isfinite(new).all(axis=(-2, -1), keepdims=True)
-        return (states, residuals), jnp.where(
-            sound, new, self.damped(at.state, at.image)
-        )
+        new = jnp.where(sound, new, self.damped(at.state, at.image))
+        return (states, residuals, gram), new
 
-    def _shares(self, residuals: Array, turn: Array) -> Array:
+    def _shares(self, gram: Array, turn: Array) -> Array:
         """Returns the weights, which sum to 1, of the least |Σ αᵢ rᵢ|, `[m, ...]`."""
         # Taken as given by `bptt`: their derivative vanishes with the residual.
-        residuals = jax.lax.stop_gradient(residuals)
-        tiny = np.finfo(residuals.dtype).tiny
-        sizes = jnp.sqrt(jnp.square(residuals).sum(axis=(-2, -1)))  # [m, ...]
-        used = jnp.arange(self.memory).reshape((-1,) + (1,) * (sizes.ndim - 1)) <= turn
+        gram = jax.lax.stop_gradient(gram)
+        tiny = np.finfo(gram.dtype).tiny
+        places = jnp.arange(self.memory)
+        sizes = jnp.sqrt(gram[places, places])  # [m, ...]
+        used = places.reshape((-1,) + (1,) * (sizes.ndim - 1)) <= turn
         inverse = jnp.where(used, 1.0 / jnp.maximum(sizes, tiny), 0.0)
-        unit = residuals * inverse[..., None, None]
-        gram = jnp.einsum("i...th,j...th->...ij", unit, unit)
-        ridge = self.ridge or fixed_point.resolution(residuals.dtype)
+        unit = jnp.moveaxis(gram * inverse[:, None] * inverse[None], (0, 1), (-2, -1))
+        ridge = self.ridge or fixed_point.resolution(gram.dtype)
         added = jnp.moveaxis(jnp.where(used, ridge, 1.0), 0, -1)[..., None]
-        gram += added.astype(gram.dtype) * identity(gram)
+        unit += added.astype(gram.dtype) * identity(unit)
         inverse /= jnp.maximum(inverse.max(axis=0, keepdims=True), tiny)
         right = jnp.moveaxis(inverse, 0, -1)[..., None]  # [..., m, 1]
-        shares = inverse * jnp.moveaxis(jnp.linalg.solve(gram, right)[..., 0], -1, 0)
+        shares = inverse * jnp.moveaxis(jnp.linalg.solve(unit, right)[..., 0], -1, 0)
         return shares / shares.sum(axis=0, keepdims=True)
 
 
@@ -276,6 +285,23 @@ class Krylov(Solver):
             maxiter=20,
         )
         return (), found
+
+
+def auto(
+    certified: bool,
+    tolerance: float | None = None,
+    limit: int = 100,
+    damping: float = 0.0,
+) -> Solver:
+    """Returns the solver for a chain: Jacobi if it is certified, else Gauss-Seidel.
+
+    A sweep of Jacobi is one product over all positions, and the cheapest by far, but
+    the first to fail where nothing is certified (`benchmarks/feedback.py`).
+
+    >>> auto(certified=True).limit
+    100
+    """
+    return (Jacobi if certified else GaussSeidel)(tolerance, limit, damping)
 
 
 def identity(like: Array) -> Array:

@@ -121,6 +121,18 @@ def test_the_adjoint_residual_is_told(x64):
     assert not found.converged.any()
 
 
+@pytest.mark.parametrize("solver", [Jacobi, GaussSeidel, Anderson, Newton])
+def test_the_history_is_that_of_the_solve(x64, solver):
+    drive, left, right = task()
+    args, start = {"drive": drive, "kernels": [left, right]}, jnp.zeros_like(drive)
+    told = fixed_point.history(chain("tanh"), args, start, solver(limit=6))
+    for limit in (1, 4, 6):
+        found = feedback(drive, left, right, solver=solver(limit=limit))
+        row = jax.tree.map(lambda each, i=limit: each[i], told)
+        chex.assert_trees_all_close(row, found, atol=1e-12)
+    assert told.state.shape == (7, *drive.shape) and (told.state[0] == 0).all()
+
+
 def test_a_solve_compiles_once(x64):
     chex.clear_trace_counter()
     drive, left, right = task()

@@ -16,6 +16,7 @@ from ffnlab.solvers import (
     Krylov,
     Newton,
     Unrolled,
+    auto,
     block_tridiagonal,
 )
 
@@ -172,6 +173,11 @@ def test_damping_mends_an_oscillation(x64):
     found = solve(swing, None, start, Jacobi(damping=0.5))
     assert found.converged
     chex.assert_trees_all_close(found.state, jnp.full((1, 1), 1 / 2.2), atol=1e-9)
+
+
+def test_auto_picks_jacobi_where_it_is_certified():
+    assert auto(True, 1e-3, 7, 0.5) == Jacobi(1e-3, 7, 0.5)
+    assert auto(False, 1e-3, 7, 0.5) == GaussSeidel(1e-3, 7, 0.5)
 
 
 def test_the_limit_is_kept_and_told(x64):
