@@ -1,8 +1,7 @@
 """Entities found by trained taggers: span F1 beside the accuracy of single tags."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +10,6 @@ import numpy as np
 from experiments.training import Job, read_best
 from ffnlab import data, stats, tags
 from ffnlab.data.dataset import IGNORE
-
-if TYPE_CHECKING:
-    from ffnlab.data import Dataset
 
 
 def remark(jobs: Sequence[Job], seeds: int, directory: Path) -> str:
@@ -46,7 +42,9 @@ def span_f1(job: Job, params: dict) -> float:
     return tags.span_f1(predicted, gold, scheme)["f1"]
 
 
-def _predicted(job: Job, params: dict, batch: int = 64):
+def _predicted(
+    job: Job, params: dict, batch: int = 64
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields the labels and the guesses of each test sequence, `[T]` each."""
     params = jax.tree.map(jnp.asarray, params)
     test, count = jax.device_put(job.dataset.test), data.size(job.dataset.test)
