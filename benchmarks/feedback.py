@@ -142,7 +142,7 @@ def entries(task: Task, with_gradient: bool) -> list[Entry]:
         protocol.check_equal(name, states, found.state, atol=20 * TOLERANCE)
         run = solving(task, gradient, solver=solver)
         rows.append((name, f"{turns} iterations", run))
-    if with_gradient and rows:
+    if with_gradient and rows and rows[0][0] == "jacobi":
         turns = rows[0][1].partition(" ")[0]
         unrolled = {"solver": Unrolled(int(turns))}
         rows.append(("jacobi, bptt", rows[0][1], solving(task, "bptt", **unrolled)))
