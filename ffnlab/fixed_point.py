@@ -141,6 +141,23 @@ def solve(
     _check(system, start, solver)
     if sensor is None:
         sensor = jnp.zeros(start.shape[:-2], start.dtype)
+    other = adjoint_solver or solver.for_adjoint
+    found = _solved(system, solver, other, gradient, checkpoint, args, start, sensor)
+    return _insist(found) if on_failure == "raise" else found
+
+
+# Jitted, so that a second call outside of any jit does not compile again.
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def _solved(
+    system: System,
+    solver: Any,
+    other: Any,
+    gradient: Gradient,
+    checkpoint: bool,
+    args: Args,
+    start: Array,
+    sensor: Array,
+) -> Solution:
     if gradient == "bptt":
         found = iterate(system, args, start, solver, "scan", checkpoint)
     elif gradient == "one_step":
@@ -148,10 +165,8 @@ def solve(
         state = jax.lax.stop_gradient(found.state)
         found = found._replace(state=system.step(args, state))
     else:
-        other = adjoint_solver or solver.for_adjoint
         found = _implicit(system, solver, other, args, start, sensor)
-    found = Solution(found.state, *jax.lax.stop_gradient(tuple(found[1:])))
-    return _insist(found) if on_failure == "raise" else found
+    return Solution(found.state, *jax.lax.stop_gradient(tuple(found[1:])))
 
 
 def _check(system: System, start: Array, solver: Any) -> None:
@@ -215,6 +230,7 @@ def iterate(
     return Solution(at.state, at.residual, at.iterations, at.residual <= tolerance)
 
 
+@functools.partial(jax.jit, static_argnames=("system", "solver"))
 def history(system: System, args: Args, start: Array, solver: Any) -> Solution:
     """Iterates as `iterate` does, and keeps what was found on the way.
 
@@ -357,6 +373,7 @@ def shift(array: Array, axis: int = -2, back: bool = False) -> Array:
     return jnp.concatenate([kept, edge] if back else [edge, kept], axis=axis)
 
 
+@functools.partial(jax.jit, static_argnames=("system", "iterations"))
 def spectral_radius(
     system: System, args: Args, state: Array, iterations: int = 16
 ) -> Array:

@@ -168,7 +168,7 @@ def test_the_spectral_radius_is_measured(x64):
         state = feedback(drive, *args["kernels"], solver=Newton()).state
         dense = jax.jacobian(lambda h, args=args: chain("tanh").step(args, h))(state)
         wanted = np.abs(np.linalg.eigvals(dense.reshape(28, 28))).max()
-        found = fixed_point.spectral_radius(chain("tanh"), args, state, iterations=400)
+        found = fixed_point.spectral_radius(chain("tanh"), args, state, 400)
         assert float(found[0]) == pytest.approx(wanted, rel=0.03)
 
 
