@@ -12,7 +12,7 @@ task is known, so is the best that any model can reach, with and without what fo
 
 OUT receives report.md, a ranking and curves for each task, solvers.png, states.png,
 coupling.png, results.jsonl (a line a run), best/, flags and versions.json. A default
-run takes about three minutes on two CPU cores.
+run takes three to four minutes on two CPU cores.
 """
 
 import dataclasses
