@@ -218,7 +218,7 @@ def parse(config: type, argv: list[str], presets: dict[str, dict] | None = None)
     except UnicodeDecodeError:
         raise InputError("--flagfile: not a text file") from None
     except flags.Error as error:
-        message = str(error).replace("flag --", "--")
+        message = str(error).replace("flag --", "--").removeprefix("ERROR:: ")
         raise InputError(f"{message} (--help lists the flags)") from None
     if rest:
         raise InputError(f"{rest[0]!r} is not a flag; flags start with -- (see --help)")
@@ -282,6 +282,11 @@ def main(
         run(parse(config, sys.argv, presets))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except RuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        print(f"error: out of memory: ask for less ({error})", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print(

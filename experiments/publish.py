@@ -64,8 +64,13 @@ def publish(
 
 def _show(title: str, section: Section) -> None:
     found = section.found
+    way = "higher" if found.higher_is_better else "lower"
     print()
-    found.table.show(f"{section.name or title}: {found.unit}, ranked by the test part")
+    found.table.show(
+        f"{section.name or title}: {found.unit}, {way} is better; ranked by the "
+        "interquartile mean, Δ is the mean over equal seeds",
+        essential=found.essential,
+    )
     print(f"\n{found.verdict}")
     for name, value in section.marks.items():
         print(f"{name}: {value * found.scale:.4g}")

@@ -225,19 +225,33 @@ class Table(NamedTuple):
         lines = [self.columns, sides, *self.rows]
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
-    def show(self, title: str) -> None:
-        """Prints the table; on a narrow screen cells wrap, none is cut."""
+    def show(self, title: str, essential: Sequence[str] = ()) -> None:
+        """Prints the table; on a narrow screen only what is essential, if that is said.
+
+        Args:
+          title: what it shows.
+          essential: the headings of the columns to show where not all have room.
+        """
         from rich.console import Console
         from rich.table import Table as RichTable
 
+        console = Console(width=None if sys.stdout.isatty() else 180)
+        shown = range(len(self.columns))
+        if essential and 0.7 * self._width() > console.width:
+            shown = [i for i in shown if self.columns[i] in essential]
+            title += " (all columns are in report.md)"
         table = RichTable(title=title, title_justify="left")
-        for i, column in enumerate(self.columns):
+        for i in shown:
             side = "left" if i < self.words else "right"
-            table.add_column(column, justify=side, overflow="fold")
+            table.add_column(self.columns[i], justify=side, overflow="fold")
         for row in self.rows:
-            table.add_row(*row)
-        width = None if sys.stdout.isatty() else 180
-        Console(width=width).print(table)
+            table.add_row(*(row[i] for i in shown))
+        console.print(table)
+
+    def _width(self) -> int:
+        """Returns how many characters a line takes if no cell wraps."""
+        lines = [self.columns, *self.rows]
+        return sum(3 + max(map(len, column)) for column in zip(*lines, strict=True))
 
 
 class Progress:

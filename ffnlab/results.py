@@ -47,6 +47,7 @@ class Ranking(NamedTuple):
       unit: the same, as a reader calls it.
       scale: what scores are multiplied by when shown.
       higher_is_better: the direction of the score.
+      essential: the columns that a narrow screen still shows.
     """
 
     comparisons: list[stats.Comparison]
@@ -58,6 +59,7 @@ class Ranking(NamedTuple):
     unit: str
     scale: float
     higher_is_better: bool
+    essential: list[str]
 
 
 def choose_members(population: Population, plan: Plan) -> np.ndarray:
@@ -184,8 +186,17 @@ def rank(
     ]
     facts = [heading for heading, name in _FACTS.items() if name in runs[0]]
     columns = ["", "block", *facts, "rate"]
-    columns += ["validation", unit.split(",")[0].removesuffix(" (variance = 1)")]
-    columns += [f"Δ {baseline}", "p (Holm)", "P(better)", *told, "µs/step", "diverged"]
+    tested = unit.split(",")[0].removesuffix(" (variance = 1)")
+    columns += [
+        "validation",
+        tested,
+        f"Δ {baseline}",
+        "p (Holm)",
+        "P(better)",
+        *told,
+        "µs/step",
+        "diverged",
+    ]
     table = Table(columns, rows, words=3 if "activation" in facts else 2)
     return Ranking(
         found,
@@ -197,6 +208,7 @@ def rank(
         unit,
         scale,
         objective.higher_is_better,
+        ["", "block", "activation", tested, f"Δ {baseline}", "p (Holm)"],
     )
 
 

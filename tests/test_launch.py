@@ -112,3 +112,19 @@ def test_interrupts_say_how_to_go_on(monkeypatch, capsys):
         launch.main(Config, run, "What it does.")
     assert caught.value.code == 130
     assert "--resume" in capsys.readouterr().err
+
+
+def test_running_out_of_memory_is_one_line(monkeypatch, capsys):
+    def run(config):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
+
+    def fail(config):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr("sys.argv", ["program"])
+    with pytest.raises(SystemExit) as caught:
+        launch.main(Config, run, "What it does.")
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith("error: out of memory: ask for less")
+    with pytest.raises(RuntimeError, match="something else"):
+        launch.main(Config, fail, "What it does.")

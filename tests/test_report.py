@@ -102,3 +102,14 @@ def test_a_directory_has_one_owner(tmp_path):
     other.join(60)
     with report.locked(tmp_path):  # given back when the process ended
         pass
+
+
+def test_a_narrow_screen_gets_what_is_essential(capsys, monkeypatch):
+    columns = ["block", *(f"column number {i}" for i in range(20)), "test"]
+    table = report.Table(columns, [["glu", *["0.123456789"] * 20, "0.97"]])
+    table.show("whole")
+    assert "column" in capsys.readouterr().out
+    table.show("short", essential=["block", "test"])
+    told = capsys.readouterr().out
+    assert "0.97" in told and "column number" not in told
+    assert "report.md" in told
