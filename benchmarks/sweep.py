@@ -150,6 +150,16 @@ def our_entries() -> list[Entry]:
     ]
 
 
+def ways(peers: Any, cores: int) -> list[tuple]:
+    """Returns name, mode, maker, its option and the threads of each way of torch."""
+    return [
+        (COMPILED, "by default", peers.vmapped, False, (1, cores)),
+        (COMPILED, "autotuned", peers.vmapped, True, (cores,)),
+        (LOOPED, "Adam not fused", peers.looped, False, (1,)),
+        (LOOPED, "Adam fused", peers.looped, True, (1, cores)),
+    ]
+
+
 @contextlib.contextmanager
 def torch_entries() -> Iterator[list[Entry]]:
     """Yields the rows of torch, checked to compute what ours do."""
@@ -167,15 +177,9 @@ def torch_entries() -> Iterator[list[Entry]]:
     shares = [task.share(part, cores) for part in range(cores)]
     together = Ours("vmap", CHECKED)
     check("ours, vmapped", wanted, together.run(together.start()))
-    ways = [
-        (COMPILED, "by default", peers.vmapped, False, (1, cores)),
-        (COMPILED, "autotuned", peers.vmapped, True, (cores,)),
-        (LOOPED, "Adam not fused", peers.looped, False, (1,)),
-        (LOOPED, "Adam fused", peers.looped, True, (1, cores)),
-    ]
     rows = []
     with contextlib.ExitStack() as stack:
-        for name, mode, make, option, counts in ways:
+        for name, mode, make, option, counts in ways(peers, cores):
             for threads in counts:
                 work = peers.threaded(threads, make, task, option)
                 rows.append((name, f"threads: {threads}, {mode}", work))

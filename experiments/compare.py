@@ -13,13 +13,12 @@ and versions.json. A default run takes one to two and a half minutes on two CPU 
 """
 
 import dataclasses
-import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiments import launch
 from experiments.launch import names_in, option
-from experiments.training import Job, Training, train_all
+from experiments.training import Job, Training, claim, train_all
 from ffnlab.errors import InputError, choose
 
 if TYPE_CHECKING:
@@ -167,10 +166,7 @@ def run(config: Config) -> Result:
     """
     from ffnlab import report
 
-    launch.use_all_cores()
-    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    out = config.out or f"runs/compare-{config.source}-{stamp}"
-    report.check_directory(out, config.resume)
+    out = claim(config, f"compare-{config.source}")
     dataset = _dataset(config)
 
     from experiments.publish import Section, publish

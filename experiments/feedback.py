@@ -12,18 +12,17 @@ task is known, so is the best that any model can reach, with and without what fo
 
 OUT receives report.md, a ranking and curves for each task, solvers.png, states.png,
 coupling.png, results.jsonl (a line a run), best/, flags and versions.json. A default
-run takes three to four minutes on two CPU cores.
+run takes about three minutes on two CPU cores.
 """
 
 import dataclasses
-import datetime
 import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiments import launch
 from experiments.launch import names_in, option
-from experiments.training import Job, Training, read_best, train_all
+from experiments.training import Job, Training, claim, read_best, train_all
 from ffnlab.errors import InputError, choose
 
 if TYPE_CHECKING:
@@ -170,10 +169,7 @@ def run(config: Config) -> Result:
     """
     from ffnlab import report
 
-    launch.use_all_cores()
-    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    out = config.out or f"runs/feedback-{stamp}"
-    report.check_directory(out, config.resume)
+    out = claim(config, "feedback")
     datasets = _datasets(config)
 
     from experiments.publish import publish

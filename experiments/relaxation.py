@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ffnlab import data, fixed_point, losses, models, plots, results
+from ffnlab import data, iteration, losses, models, plots, results
 from ffnlab.sequences import SequenceConfig, SequenceModel
 from ffnlab.solvers import Anderson, GaussSeidel, Jacobi, Newton
 
@@ -61,7 +61,7 @@ def pictures(
     }
 
 
-def _distances(found: fixed_point.Solution, mask: jax.Array | None) -> np.ndarray:
+def _distances(found: iteration.Solution, mask: jax.Array | None) -> np.ndarray:
     """Returns how far the states of the longest sequence are from the last sweep's."""
     states = np.asarray(found.state)  # [sweeps, B, T, H]
     lengths = np.full(states.shape[1], states.shape[2])
@@ -73,9 +73,9 @@ def _distances(found: fixed_point.Solution, mask: jax.Array | None) -> np.ndarra
 
 
 def _history(
-    system: fixed_point.System, solver: Any, args: Any, start: jax.Array
-) -> fixed_point.Solution:
-    return fixed_point.history(system, args, start, solver)
+    system: iteration.System, solver: Any, args: Any, start: jax.Array
+) -> iteration.Solution:
+    return iteration.history(system, args, start, solver)
 
 
 def problem_of(

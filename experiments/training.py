@@ -1,6 +1,7 @@
 """What experiments that train populations share: their flags, and the training."""
 
 import dataclasses
+import datetime
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -94,6 +95,21 @@ class Training:
     def members(self) -> int:
         """How many runs a population has."""
         return self.seeds * len(self.learning_rates)
+
+
+def claim(config: Training, name: str) -> str:
+    """Returns the directory of a run, which is free to use; takes all cores for it.
+
+    Raises:
+      InputError: `--out` is a file, holds another run, or holds none to resume.
+    """
+    from ffnlab import report
+
+    launch.use_all_cores()
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    out = config.out or f"runs/{name}-{stamp}"
+    report.check_directory(out, config.resume)
+    return out
 
 
 class Job(NamedTuple):

@@ -5,12 +5,14 @@ A row of `ACTIVATIONS` holds the function, its Lipschitz constant over the real 
 The constants bound how much a feedback network can expand (`ffnlab.feedback`).
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from ffnlab.errors import choose
 from ffnlab.types import Array
@@ -142,3 +144,27 @@ def get(name: str) -> Activation:
     0.25
     """
     return ACTIVATIONS[choose("activation", name, ACTIVATIONS)]
+
+
+def add_beta(module: nnx.Module, activation: Activation, hidden: int) -> None:
+    """Gives a module the β that its activation learns, if it learns one: ones.
+
+    >>> module = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+    >>> add_beta(module, get("swish_channel"), 3)
+    >>> module.beta.shape
+    (3,)
+    """
+    if activation.beta:
+        shape = (hidden,) if activation.beta == "channel" else ()
+        module.beta = nnx.Param(jnp.ones(shape))
+
+
+def with_beta(module: nnx.Module, activation: Activation) -> Callable[[Array], Array]:
+    """Returns an activation as a function of x alone, with the module's β if any.
+
+    >>> float(with_beta(None, get("relu"))(jnp.float32(-1.0)))
+    0.0
+    """
+    if not activation.beta:
+        return activation.function
+    return functools.partial(activation.function, beta=module.beta[...])

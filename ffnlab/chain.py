@@ -25,7 +25,7 @@ import numpy as np
 from ffnlab import activations, fixed_point
 from ffnlab.activations import Activation
 from ffnlab.errors import InputError, choose
-from ffnlab.fixed_point import Solution, System, shift
+from ffnlab.iteration import Solution, System, shift
 from ffnlab.solvers import Jacobi, Solver, Unrolled
 from ffnlab.types import Array, Params
 

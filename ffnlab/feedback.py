@@ -20,7 +20,7 @@ from ffnlab import activations, fixed_point, solvers
 from ffnlab.chain import CERTIFICATES, Certificate, arguments, chain, contracted
 from ffnlab.errors import InputError, choose
 from ffnlab.ffn import INITIALIZERS
-from ffnlab.fixed_point import System
+from ffnlab.iteration import System
 from ffnlab.solvers import Solver, Unrolled
 from ffnlab.types import Array
 
@@ -28,13 +28,11 @@ Problem = tuple[System, dict[str, Any], Array]
 _MEASURED = 64  # sequences of a batch
 
 
-@dataclasses.dataclass(frozen=True)
-class FeedbackConfig:
-    """What a feedback layer is made of.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Coupling:
+    """How states hear their neighbours, and how they are found.
 
     Attributes:
-      features: the width D of x.
-      hidden: the width H of a state.
       activation: f, a key of `ACTIVATIONS`.
       solver: how the states are found; None is what `solvers.auto` picks.
       gradient: `implicit`, `bptt` or `one_step`, see `fixed_point.solve`.
@@ -51,8 +49,6 @@ class FeedbackConfig:
       InputError: a value is out of its range or a name unknown.
     """
 
-    features: int
-    hidden: int
     activation: str = "tanh"
     solver: Solver | Unrolled | None = None
     gradient: Literal["implicit", "bptt", "one_step"] = "implicit"
@@ -68,10 +64,6 @@ class FeedbackConfig:
         choose("boundary", self.boundary, ("zeros", "learned"))
         choose("certificate", self.certificate, CERTIFICATES)
         choose("begin", self.begin, ("split", "mixed"))
-        if min(self.features, self.hidden) < 1:
-            raise InputError(
-                f"features={self.features} and hidden={self.hidden} must be at least 1"
-            )
         if not 0.0 <= self.coupling < math.inf:
             raise InputError(f"coupling={self.coupling} must be finite, at least 0")
         if self.contractive is not None and not 0.0 < self.contractive < 1.0:
@@ -90,6 +82,31 @@ class FeedbackConfig:
     def slope(self) -> float:
         """The Lipschitz constant of the activation."""
         return activations.get(self.activation).lipschitz
+
+
+@dataclasses.dataclass(frozen=True)
+class FeedbackConfig(Coupling):
+    """What a feedback layer is made of.
+
+    Attributes:
+      features: the width D of x.
+      hidden: the width H of a state.
+
+    The rest is keywords, those of `Coupling`.
+
+    Raises:
+      InputError: a value is out of its range or a name unknown.
+    """
+
+    features: int
+    hidden: int
+
+    def __post_init__(self):
+        super().__post_init__()
+        if min(self.features, self.hidden) < 1:
+            raise InputError(
+                f"features={self.features} and hidden={self.hidden} must be at least 1"
+            )
 
 
 def _rotations(config: FeedbackConfig, rngs: nnx.Rngs) -> tuple[Array, Array]:
@@ -128,9 +145,7 @@ class FeedbackLayer(nnx.Module):
         self.left, self.right = (
             nnx.Param(config.coupling * kernel) for kernel in _rotations(config, rngs)
         )
-        beta = activations.get(config.activation).beta
-        if beta:
-            self.beta = nnx.Param(jnp.ones((hidden,) if beta == "channel" else ()))
+        activations.add_beta(self, activations.get(config.activation), hidden)
         if config.boundary == "learned":
             self.before = nnx.Param(jnp.zeros(hidden))
             self.after = nnx.Param(jnp.zeros(hidden))

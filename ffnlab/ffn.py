@@ -16,7 +16,6 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from ffnlab import activations
@@ -318,9 +317,7 @@ class FeedForward(nnx.Module):
         for name in config.block.inputs:
             setattr(self, name, linear(width, hidden))
         self.down = linear(hidden, width)
-        if config.activation.beta:
-            shape = (hidden,) if config.activation.beta == "channel" else ()
-            self.beta = nnx.Param(jnp.ones(shape))
+        activations.add_beta(self, config.activation, hidden)
         norm = functools.partial(
             NORMS[config.norm_kind], epsilon=config.epsilon, rngs=rngs
         )
@@ -350,9 +347,6 @@ class FeedForward(nnx.Module):
 
     def _equation(self, x: Array, key: Key | None) -> tuple[Array, Aux]:
         inputs = [weights(getattr(self, name)) for name in self.config.block.inputs]
-        activation = self.config.activation.function
-        if self.config.activation.beta:
-            activation = functools.partial(activation, beta=self.beta[...])
 
         def between(hidden: Array) -> Array:
             if self.config.norm == "hidden":
@@ -360,7 +354,11 @@ class FeedForward(nnx.Module):
             return dropout(hidden, key, self.config.dropout)
 
         return self.config.block.equation(
-            x, *inputs, weights(self.down), activation=activation, between=between
+            x,
+            *inputs,
+            weights(self.down),
+            activation=activations.with_beta(self, self.config.activation),
+            between=between,
         )
 
 

@@ -16,13 +16,15 @@ from ffnlab import activations
 from ffnlab.errors import InputError
 from ffnlab.feedback import checked
 from ffnlab.ffn import INITIALIZERS
-from ffnlab.fixed_point import shift
+from ffnlab.iteration import shift
 from ffnlab.types import Array
 
 Cell = Callable[[Array, Array], Array]
 
 
-def scan_states(cell: Cell, drive: Array, width: int, mask: Array | None, back: bool):
+def scan_states(
+    cell: Cell, drive: Array, width: int, mask: Array | None, back: bool
+) -> Array:
     """Returns h_t = cell(h_{t−1}, drive_t) for all t, or from the right with `back`.
 
     Args:
@@ -85,18 +87,16 @@ class Elman(nnx.Module):
             rngs.params(), (hidden, hidden), jnp.float32
         )
         self.left = nnx.Param(kernel)
-        beta = activations.get(activation).beta
-        if beta:
-            self.beta = nnx.Param(jnp.ones((hidden,) if beta == "channel" else ()))
+        activations.add_beta(self, activations.get(activation), hidden)
 
     def __call__(self, x: Array, mask: Array | None = None) -> tuple[Array, dict]:
         """Returns the states `[..., T, H]`, and nothing else."""
         x = checked(x, mask, self.features)
-        function, kernel = activations.get(self.activation).function, self.left[...]
-        beta = [self.beta[...]] if hasattr(self, "beta") else []
+        function = activations.with_beta(self, activations.get(self.activation))
+        kernel = self.left[...]
 
         def cell(h: Array, drive: Array) -> Array:
-            return function(drive + h @ kernel, *beta)
+            return function(drive + h @ kernel)
 
         return scan_states(cell, self.up(x), self.hidden, mask, self.back), {}
 
@@ -208,9 +208,7 @@ class Window(nnx.Module):
         self.features, self.radius = features, radius
         self.activation = activation
         self.up = nnx.Linear((2 * radius + 1) * features, hidden, rngs=rngs)
-        beta = activations.get(activation).beta
-        if beta:
-            self.beta = nnx.Param(jnp.ones((hidden,) if beta == "channel" else ()))
+        activations.add_beta(self, activations.get(activation), hidden)
 
     def __call__(self, x: Array, mask: Array | None = None) -> tuple[Array, dict]:
         """Returns the states `[..., T, H]`, and nothing else."""
@@ -220,6 +218,5 @@ class Window(nnx.Module):
             left.append(shift(left[-1]))
             right.append(shift(right[-1], back=True))
         seen = jnp.concatenate([*left[:0:-1], *right], axis=-1)  # [..., T, (2r+1)·D]
-        beta = [self.beta[...]] if hasattr(self, "beta") else []
-        h = activations.get(self.activation).function(self.up(seen), *beta)
+        h = activations.with_beta(self, activations.get(self.activation))(self.up(seen))
         return (h if mask is None else jnp.where(mask[..., None], h, 0.0)), {}

@@ -9,17 +9,15 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ffnlab import activations, budget
-from ffnlab.chain import Certificate
 from ffnlab.errors import InputError, choose
-from ffnlab.feedback import FeedbackConfig, FeedbackNetwork
+from ffnlab.feedback import Coupling, FeedbackConfig, FeedbackNetwork
 from ffnlab.models import functional
 from ffnlab.recurrent import GRU, Bidirectional, Elman, Window
-from ffnlab.solvers import Solver, Unrolled
 from ffnlab.types import Array, Key, Model
 
 
 @dataclasses.dataclass(frozen=True)
-class SequenceConfig:
+class SequenceConfig(Coupling):
     """What a model of sequences is made of.
 
     Attributes:
@@ -31,11 +29,11 @@ class SequenceConfig:
       layers: how many layers L.
       per: what has a label: every `position`, or the `sequence`.
       embedding: the width of a token's embedding.
-      activation: of the states; a GRU has its own.
       radius: how far a window sees to either side.
-      solver, gradient, contractive, certificate, coupling, begin, boundary: see
-        `FeedbackConfig`.
       top_down: whether a feedback layer hears the one above.
+
+    The rest is keywords, those of `Coupling`; but for the activation, which a GRU has
+    of its own, they are read by feedback layers alone.
     """
 
     outputs: int
@@ -46,18 +44,11 @@ class SequenceConfig:
     layers: int = 1
     per: Literal["position", "sequence"] = "position"
     embedding: int = 16
-    activation: str = "tanh"
     radius: int = 3
-    solver: Solver | Unrolled | None = None
-    gradient: Literal["implicit", "bptt", "one_step"] = "implicit"
-    contractive: float | None = None
-    certificate: Certificate = "joint"
-    coupling: float = 0.9
-    begin: Literal["split", "mixed"] = "split"
-    boundary: Literal["zeros", "learned"] = "zeros"
     top_down: bool = False
 
     def __post_init__(self):
+        super().__post_init__()
         choose("kind", self.kind, KINDS)
         choose("per", self.per, ("position", "sequence"))
         sizes = (self.outputs, self.features, self.hidden, self.layers, self.embedding)
@@ -126,9 +117,9 @@ class Kind(NamedTuple):
 
 
 def _feedback(config: SequenceConfig, rngs: nnx.Rngs) -> FeedbackNetwork:
-    shared = {field.name for field in dataclasses.fields(FeedbackConfig)} - {"features"}
+    shared = [field.name for field in dataclasses.fields(Coupling)]
     given = {name: getattr(config, name) for name in shared}
-    layer = FeedbackConfig(config.width, **given)
+    layer = FeedbackConfig(config.width, config.hidden, **given)
     return FeedbackNetwork(layer, config.layers, config.top_down, rngs=rngs)
 
 

@@ -4,6 +4,7 @@ All share a tolerance, a limit of iterations and a damping, and are given to
 `ffnlab.fixed_point.solve`. A tolerance of None is what the dtype can be held to.
 """
 
+import abc
 import dataclasses
 import math
 from typing import Any, ClassVar, Literal
@@ -12,13 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ffnlab import fixed_point
 from ffnlab.errors import InputError, choose
+from ffnlab.iteration import System, measure, resolution, shift
 from ffnlab.types import Array
 
 
 @dataclasses.dataclass(frozen=True)
-class Solver:
+class Solver(abc.ABC):
     """What all solvers have.
 
     Attributes:
@@ -51,11 +52,9 @@ class Solver:
         """Returns what the solver remembers, before the first iteration."""
         return ()
 
-    def advance(
-        self, system: fixed_point.System, args: Any, at: Any
-    ) -> tuple[Any, Array]:
+    @abc.abstractmethod
+    def advance(self, system: System, args: Any, at: Any) -> tuple[Any, Array]:
         """Returns the memory and the state after one more iteration."""
-        raise NotImplementedError
 
     def damped(self, old: Array, new: Array) -> Array:
         """Returns the new state, with the share of the old one that is kept."""
@@ -69,9 +68,7 @@ class Jacobi(Solver):
     Source: Jacobi 1845; as a map, Picard's iteration (Banach 1922 for its rate).
     """
 
-    def advance(
-        self, system: fixed_point.System, args: Any, at: Any
-    ) -> tuple[Any, Array]:
+    def advance(self, system: System, args: Any, at: Any) -> tuple[Any, Array]:
         """Takes the image, which the residual was measured with."""
         return (), self.damped(at.state, at.image)
 
@@ -93,9 +90,7 @@ class GaussSeidel(Solver):
         """Jacobi with the same tolerance, limit and damping."""
         return Jacobi(self.tolerance, self.limit, self.damping)
 
-    def advance(
-        self, system: fixed_point.System, args: Any, at: Any
-    ) -> tuple[Any, Array]:
+    def advance(self, system: System, args: Any, at: Any) -> tuple[Any, Array]:
         """Sweeps once."""
         return (), self.damped(at.state, system.sweep(args, at.state))
 
@@ -129,9 +124,7 @@ class Anderson(Solver):
         gram = jnp.zeros((self.memory, self.memory, *state.shape[:-2]), state.dtype)
         return room, room, gram
 
-    def advance(
-        self, system: fixed_point.System, args: Any, at: Any
-    ) -> tuple[Any, Array]:
+    def advance(self, system: System, args: Any, at: Any) -> tuple[Any, Array]:
         """Mixes the last iterates and, where that is no number, takes the image."""
         slot, residual = at.turn % self.memory, at.image - at.state
         states = at.memory[0].at[slot].set(at.state)
@@ -159,7 +152,7 @@ class Anderson(Solver):
         used = places.reshape((-1,) + (1,) * (sizes.ndim - 1)) <= turn
         inverse = jnp.where(used, 1.0 / jnp.maximum(sizes, tiny), 0.0)
         unit = jnp.moveaxis(gram * inverse[:, None] * inverse[None], (0, 1), (-2, -1))
-        ridge = self.ridge or fixed_point.resolution(gram.dtype)
+        ridge = self.ridge or resolution(gram.dtype)
         added = jnp.moveaxis(jnp.where(used, ridge, 1.0), 0, -1)[..., None]
         unit += added.astype(gram.dtype) * identity(unit)
         inverse /= jnp.maximum(inverse.max(axis=0, keepdims=True), tiny)
@@ -187,9 +180,7 @@ class Newton(Solver):
 
     needs = ("blocks",)
 
-    def advance(
-        self, system: fixed_point.System, args: Any, at: Any
-    ) -> tuple[Any, Array]:
+    def advance(self, system: System, args: Any, at: Any) -> tuple[Any, Array]:
         """Takes the best of four steps along Newton's direction."""
         left, here, right = system.blocks(args, at.state)
         direction = block_tridiagonal(
@@ -198,7 +189,7 @@ class Newton(Solver):
         scales = (1.0 - self.damping) * 0.5 ** jnp.arange(4, dtype=here.dtype)
         tried = jax.vmap(lambda scale: at.state + scale * direction)(scales)
         images = jax.vmap(lambda state: system.step(args, state))(tried)
-        found = jax.vmap(fixed_point.measure)(tried, images)  # [4, ...]
+        found = jax.vmap(measure)(tried, images)  # [4, ...]
         best = jnp.argmin(jnp.where(jnp.isnan(found), jnp.inf, found), axis=0)
         return (), jnp.take_along_axis(tried, best[None, ..., None, None], axis=0)[0]
 
@@ -241,9 +232,7 @@ class Unrolled:
         """Returns nothing: it remembers nothing."""
         return ()
 
-    def advance(
-        self, system: fixed_point.System, args: Any, at: Any
-    ) -> tuple[Any, Array]:
+    def advance(self, system: System, args: Any, at: Any) -> tuple[Any, Array]:
         """Takes the image."""
         return (), Jacobi(damping=self.damping).damped(at.state, at.image)
 
@@ -268,15 +257,13 @@ class Krylov(Solver):
         super().__post_init__()
         choose("method", self.method, ("gmres", "bicgstab"))
 
-    def advance(
-        self, system: fixed_point.System, args: Any, at: Any
-    ) -> tuple[Any, Array]:
+    def advance(self, system: System, args: Any, at: Any) -> tuple[Any, Array]:
         """Solves F(u) = u for a linear F, from where it is."""
         from jax.scipy.sparse import linalg
 
         zero = system.step(args, jnp.zeros_like(at.state))
         solve = linalg.gmres if self.method == "gmres" else linalg.bicgstab
-        within = self.tolerance or fixed_point.resolution(at.state.dtype)
+        within = self.tolerance or resolution(at.state.dtype)
         found, _ = solve(
             lambda u: u - (system.step(args, u) - zero),
             zero,
@@ -385,10 +372,10 @@ def _cyclic_reduction(
     both = jnp.concatenate([odd[0], odd[2], odd[3]], axis=-1)
     both = jnp.linalg.solve(odd[1], both)  # x = r − p x_before − q x_after
     p, q, r = both[..., :width], both[..., width : 2 * width], both[..., 2 * width :]
-    p_left, q_left, r_left = (fixed_point.shift(array, axis=-3) for array in (p, q, r))
+    p_left, q_left, r_left = (shift(array, axis=-3) for array in (p, q, r))
     even = _cyclic_reduction(
         -a @ p_left, b - a @ q_left - c @ p, -c @ q, d - a @ r_left - c @ r
     )
-    after = fixed_point.shift(even, axis=-3, back=True)
+    after = shift(even, axis=-3, back=True)
     x = jnp.stack([even, r - p @ even - q @ after], axis=-3)
     return x.reshape(*x.shape[:-4], -1, *x.shape[-2:])[..., :count, :, :]

@@ -23,6 +23,7 @@ from ffnlab.record import Plan, Record
 from ffnlab.train import (
     Fit,
     Program,
+    Step,
     advance,
     drive,
     identity,
@@ -153,23 +154,17 @@ def fit_population(
     members = _padded((runs.ravel(), rates.ravel()))
     mesh = _mesh()
     split, whole = NamedSharding(mesh, _MEMBERS), NamedSharding(mesh, _SHARED)
-    many = advance(make_step(model, objective, optimizer), data.take)
+    several = _several(make_step(model, objective, optimizer), batching)
     score = make_evaluate(model, objective, data.take, data.size(dataset.valid))
     size = data.size(dataset.train)
 
     def begin(seed: Array, learning_rate: Array) -> Any:
         return init_state(model, optimizer, key, seed, learning_rate)
 
-    def steps(state: Any, arrays: Any, indices: Array) -> Any:
-        one = spread(lambda member, data: many(member[0], data, member[1]), batching)
-        return one((state, indices), arrays)
-
     def indices(start: int, stop: int) -> Array:
         steps = data.indices(members[0], start, stop, plan.batch, size)  # [steps, S, B]
         return jax.device_put(steps.swapaxes(0, 1), split)  # [S, steps, B]
 
-    several = Program(steps, donate=(0,))
-    evaluate = Program(spread(score, batching))
     arrays = jax.device_put((dataset.train, dataset.valid), whole)
     # Not jitted: drawing is done once, and blocks of equal shapes share compiled ops.
     state = jax.device_put(jax.vmap(begin)(*members), split)
@@ -183,7 +178,7 @@ def fit_population(
     )
     fitted = drive(
         several,
-        evaluate,
+        Program(spread(score, batching)),
         state,
         arrays,
         indices,
@@ -194,6 +189,17 @@ def fit_population(
         watch=watch,
     )
     return Population(runs.ravel(), rates.ravel(), _trimmed(fitted, runs.size))
+
+
+def _several(step: Step, batching: Batching) -> Program:
+    """Returns many steps of all members as one program, which takes over the state."""
+    many = advance(step, data.take)
+
+    def steps(state: Any, arrays: Any, indices: Array) -> Any:
+        one = spread(lambda member, data: many(member[0], data, member[1]), batching)
+        return one((state, indices), arrays)
+
+    return Program(steps, donate=(0,))
 
 
 def _trimmed(fitted: Fit, size: int) -> Fit:

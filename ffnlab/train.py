@@ -378,9 +378,7 @@ def fit(
     step = make_step(model, objective, optimizer)
     many = Program(advance(step, data.take), donate=(0,))
     size = data.size(dataset.train)
-    score = Program(
-        make_evaluate(model, objective, data.take, data.size(dataset.valid))
-    )
+    evaluate = make_evaluate(model, objective, data.take, data.size(dataset.valid))
     arrays = jax.device_put((dataset.train, dataset.valid))
 
     def indices(start: int, stop: int) -> np.ndarray:
@@ -390,7 +388,7 @@ def fit(
     state = init_state(model, optimizer, key, seed, learning_rate)
     return drive(
         many,
-        score,
+        Program(evaluate),
         state,
         arrays,
         indices,

@@ -1,7 +1,14 @@
 """Two devices, so that what is sharded is tested sharded; no silent broadcasting."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import pytest
+
+ROOT = Path(__file__).parent.parent
 
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -12,3 +19,41 @@ def x64():
     """Runs a test in float64."""
     with jax.enable_x64(True):
         yield
+
+
+# Real data, where it is present; a test that needs it is skipped where it is not.
+SHARED = Path(os.environ.get("FFNLAB_DATA") or ROOT.parent / "shared" / "data")
+
+
+@pytest.fixture
+def write(tmp_path, request):
+    """Writes a file of the given text or bytes, named as its test module says."""
+
+    def to_file(content, name=None):
+        path = tmp_path / (name or request.module.NAME)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return to_file
+
+
+def command(experiment, *flags, path=()):
+    """Runs a launcher in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*path, str(ROOT)])}
+    return subprocess.run(
+        [sys.executable, "-m", f"experiments.{experiment}", *map(str, flags)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment,
+        timeout=300,
+    )
+
+
+def check_refused(experiment, flags, message, tmp_path):
+    """Checks for one clear line and exit code 2, before JAX is imported."""
+    (tmp_path / "jax.py").write_text("raise SystemExit('JAX was imported')")
+    got = command(experiment, *flags, path=[str(tmp_path)])
+    assert got.returncode == 2, got.stderr
+    assert got.stderr.startswith("error: ") and message in got.stderr
+    assert got.stderr.count("\n") == 1 and "Traceback" not in got.stderr

@@ -1,10 +1,6 @@
 """The launcher, as its users meet it: on the command line and in a notebook."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +10,8 @@ from experiments.compare import Config
 from ffnlab import data, ffn, plots, report
 from ffnlab.data import Dataset
 from ffnlab.errors import InputError
+from tests.conftest import check_refused, command
 
-ROOT = Path(__file__).parent.parent
 SMALL = {
     "data": "wine",
     "blocks": ("mlp", "swiglu"),
@@ -29,19 +25,6 @@ SMALL = {
     "hidden": 12,
     "layers": 1,
 }
-
-
-def command(*flags, path=()):
-    """Runs the launcher in a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*path, str(ROOT)])}
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.compare", *map(str, flags)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=environment,
-        timeout=300,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +125,7 @@ def test_a_csv_from_the_command_line(tmp_path):
         rows.append(f"{age},{town},{'high' if age > 40 else 'low'}")
     (tmp_path / "people.csv").write_text("\n".join(rows))
     got = command(
+        "compare",
         f"--csv={tmp_path / 'people.csv'}", "--target=income", "--blocks=mlp,glu",
         "--activations=relu", "--seeds=2", "--learning_rates=0.01", "--epochs=5",
         "--batch_size=16", "--features=8", "--hidden=8", f"--out={tmp_path / 'out'}",
@@ -217,25 +201,21 @@ def test_a_new_data_set_is_one_function_and_one_row(tmp_path, monkeypatch):
     ],
 )
 def test_bad_input_is_refused_before_jax_is_imported(flags, message, tmp_path):
-    (tmp_path / "jax.py").write_text("raise SystemExit('JAX was imported')")
-    got = command(*flags, path=[str(tmp_path)])
-    assert got.returncode == 2, got.stderr
-    assert got.stderr.startswith("error: ") and message in got.stderr
-    assert got.stderr.count("\n") == 1 and "Traceback" not in got.stderr
+    check_refused("compare", flags, message, tmp_path)
 
 
 def test_bad_columns_are_named(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("a,b,y\n" + "1,2,u\n" * 50 + "oops,2,v\n" + "1,2,v\n" * 50)
-    got = command(f"--csv={path}", "--target=z")
+    got = command("compare", f"--csv={path}", "--target=z")
     assert got.returncode == 2 and "'z'" in got.stderr
-    got = command(f"--csv={path}", "--target=y")
+    got = command("compare", f"--csv={path}", "--target=y")
     assert got.returncode == 2 and f"{path}:52:" in got.stderr
     assert "oops" in got.stderr and "Traceback" not in got.stderr
 
 
 def test_help_is_readable():
-    got = command("--help")
+    got = command("compare", "--help")
     assert got.returncode == 0
     assert got.stdout.startswith("Which feed-forward block should I use")
     for field in compare.Config.__dataclass_fields__:

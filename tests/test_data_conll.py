@@ -1,8 +1,6 @@
 """Tagged sentences: what a file holds, what tokens become, and every complaint."""
 
 import json
-import os
-import pathlib
 import re
 import zlib
 from collections import Counter
@@ -15,24 +13,10 @@ from hypothesis import strategies as st
 from ffnlab.data import conll, digest, read_conll, size, tagging, take, thin
 from ffnlab.data.dataset import IGNORE
 from ffnlab.errors import InputError
+from tests.conftest import SHARED
 
 PARTS = ("train", "valid", "test")
-SHARED = pathlib.Path(
-    os.environ.get("FFNLAB_DATA")
-    or pathlib.Path(__file__).parents[2] / "shared" / "data"
-)
-
-
-@pytest.fixture
-def write(tmp_path):
-    """Writes a file of the given text or bytes and returns its path."""
-
-    def to_file(content, name="train.conll"):
-        data = content if isinstance(content, bytes) else content.encode()
-        (tmp_path / name).write_bytes(data)
-        return tmp_path / name
-
-    return to_file
+NAME = "train.conll"  # of what `write` writes
 
 
 def test_sentences_end_at_blank_lines(write):

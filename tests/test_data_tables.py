@@ -1,8 +1,6 @@
 """CSV and TSV files: what the columns become, and every complaint about a file."""
 
 import json
-import os
-import pathlib
 import re
 
 import numpy as np
@@ -11,25 +9,10 @@ import pytest
 from ffnlab.data import read_csv
 from ffnlab.data.dataset import split_rows
 from ffnlab.errors import InputError
+from tests.conftest import SHARED
 
 PARTS = ("train", "valid", "test")
-SHARED = pathlib.Path(
-    os.environ.get("FFNLAB_DATA")
-    or pathlib.Path(__file__).parents[2] / "shared" / "data"
-)
-
-
-@pytest.fixture
-def write(tmp_path):
-    """Writes a file of the given text or bytes and returns its path."""
-
-    def to_file(content, name="table.csv"):
-        path = tmp_path / name
-        data = content if isinstance(content, bytes) else content.encode()
-        path.write_bytes(data)
-        return path
-
-    return to_file
+NAME = "table.csv"  # of what `write` writes
 
 
 def lines(*columns):

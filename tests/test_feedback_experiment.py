@@ -1,9 +1,5 @@
 """The launcher of the feedback experiment, as its users meet it."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,8 +10,8 @@ from experiments.feedback import Config
 from experiments.training import Job
 from ffnlab import report
 from ffnlab.errors import InputError
+from tests.conftest import check_refused
 
-ROOT = Path(__file__).parent.parent
 SMALL = {
     "tasks": ("noisy_smoothing", "digit_rows"),
     "models": ("feedback", "certified", "elman", "birnn"),
@@ -122,16 +118,7 @@ def test_conll_files_are_tagged(tmp_path):
     ],
 )
 def test_bad_input_is_refused_before_jax_is_imported(flags, message, tmp_path):
-    (tmp_path / "jax.py").write_text("raise SystemExit('JAX was imported')")
-    path = os.pathsep.join([str(tmp_path), str(ROOT)])
-    got = subprocess.run(
-        [sys.executable, "-m", "experiments.feedback", *flags],
-        capture_output=True, text=True, cwd=ROOT, timeout=300,
-        env={**os.environ, "PYTHONPATH": path},
-    )  # fmt: skip
-    assert got.returncode == 2, got.stderr
-    assert got.stderr.startswith("error: ") and message in got.stderr
-    assert got.stderr.count("\n") == 1 and "Traceback" not in got.stderr
+    check_refused("feedback", flags, message, tmp_path)
 
 
 def test_span_f1_is_of_the_predictions(monkeypatch):

@@ -7,7 +7,8 @@ import pytest
 from ffnlab import fixed_point
 from ffnlab.chain import chain, feedback
 from ffnlab.errors import InputError
-from ffnlab.fixed_point import NotConverged, System, solve
+from ffnlab.fixed_point import NotConverged, solve
+from ffnlab.iteration import System, history
 from ffnlab.solvers import Anderson, GaussSeidel, Jacobi, Krylov, Newton, Unrolled
 from tests.test_solvers import task
 
@@ -125,7 +126,7 @@ def test_the_adjoint_residual_is_told(x64):
 def test_the_history_is_that_of_the_solve(x64, solver):
     drive, left, right = task()
     args, start = {"drive": drive, "kernels": [left, right]}, jnp.zeros_like(drive)
-    told = fixed_point.history(chain("tanh"), args, start, solver(limit=6))
+    told = history(chain("tanh"), args, start, solver(limit=6))
     for limit in (1, 4, 6):
         found = feedback(drive, left, right, solver=solver(limit=limit))
         row = jax.tree.map(lambda each, i=limit: each[i], told)

@@ -8,7 +8,8 @@ import pytest
 
 from ffnlab.chain import chain, feedback
 from ffnlab.errors import InputError
-from ffnlab.fixed_point import System, solve
+from ffnlab.fixed_point import solve
+from ffnlab.iteration import System
 from ffnlab.solvers import (
     Anderson,
     GaussSeidel,
