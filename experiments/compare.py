@@ -166,7 +166,7 @@ def run(config: Config) -> Result:
     """
     from ffnlab import report
 
-    out = claim(config, f"compare-{config.source}")
+    out = claim(config.out, f"compare-{config.source}", config.resume)
     dataset = _dataset(config)
 
     from experiments.publish import Section, publish

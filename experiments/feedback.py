@@ -169,7 +169,7 @@ def run(config: Config) -> Result:
     """
     from ffnlab import report
 
-    out = claim(config, "feedback")
+    out = claim(config.out, "feedback", config.resume)
     datasets = _datasets(config)
 
     from experiments.publish import publish

@@ -97,8 +97,13 @@ class Training:
         return self.seeds * len(self.learning_rates)
 
 
-def claim(config: Training, name: str) -> str:
+def claim(out: str | None, name: str, resume: bool = False) -> str:
     """Returns the directory of a run, which is free to use; takes all cores for it.
+
+    Args:
+      out: where it was asked for.
+      name: what to call it if it was not.
+      resume: whether it holds a run to go on with.
 
     Raises:
       InputError: `--out` is a file, holds another run, or holds none to resume.
@@ -107,8 +112,8 @@ def claim(config: Training, name: str) -> str:
 
     launch.use_all_cores()
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    out = config.out or f"runs/{name}-{stamp}"
-    report.check_directory(out, config.resume)
+    out = out or f"runs/{name}-{stamp}"
+    report.check_directory(out, resume)
     return out
 
 

@@ -179,6 +179,86 @@ def relaxation(panels: Mapping[str, np.ndarray]) -> "Figure":
     return figure
 
 
+def agreement(
+    losses: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    gaps: Mapping[str, np.ndarray],
+    names: tuple[str, str],
+    limit: float,
+) -> "Figure":
+    """Draws two programs' losses on top of each other, and how far apart they are.
+
+    Args:
+      losses: by setting, the loss of each step in the one and in the other.
+      gaps: by setting, the largest difference of parameters, epoch after epoch.
+      names: what the programs are called.
+      limit: a difference to draw a line at.
+
+    >>> one = np.array([1.0, 0.5])
+    >>> figure = agreement({"sgd": (one, one)}, {"sgd": one}, ("ours", "JAX"), 1e-9)
+    >>> [axes.get_ylabel() for axes in figure.axes]
+    ['loss', 'largest difference of parameters']
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11.0, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for place, (name, (ours, theirs)) in enumerate(losses.items()):
+        every = max(len(theirs) // 40, 1)
+        steps = range(0, len(theirs), every)
+        left.semilogy(ours, color=f"C{place}", linewidth=1.2, label=name)
+        left.semilogy(steps, theirs[::every], ".", color=f"C{place}", markersize=5)
+        shown = np.maximum(gaps[name], 1e-17)
+        epochs = range(1, len(shown) + 1)
+        right.semilogy(epochs, shown, color=f"C{place}", marker="o", markersize=3)
+    left.set(xlabel="step", ylabel="loss", title=f"lines: {names[0]}, dots: {names[1]}")
+    right.axhline(limit, color="black", linestyle="--", linewidth=0.8)
+    right.set(xlabel="epoch", ylabel="largest difference of parameters")
+    left.legend(fontsize=8)
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def graph(
+    labels: Sequence[str],
+    depths: Sequence[int],
+    leaves: Sequence[bool],
+    edges: Sequence[tuple[int, int]],
+) -> "Figure":
+    """Draws a graph in columns, from what was given on the left to the result.
+
+    Args:
+      labels: what is written in each node.
+      depths: the column of each.
+      leaves: whether each was given and not made.
+      edges: pairs of nodes.
+
+    >>> len(graph(["x", "y"], [0, 1], [True, False], [(0, 1)]).axes)
+    1
+    """
+    from matplotlib.figure import Figure
+
+    columns = [[i for i, d in enumerate(depths) if d == c] for c in sorted({*depths})]
+    tallest = max(map(len, columns))
+    figure = Figure(figsize=(1.7 * len(columns), 0.8 + 0.7 * tallest))
+    axes = figure.add_subplot()
+    places = {
+        node: (column, (tallest - len(nodes)) / 2 + row)
+        for column, nodes in enumerate(columns)
+        for row, node in enumerate(nodes)
+    }
+    for start, end in edges:
+        arrow = {"arrowstyle": "->", "color": "0.5", "shrinkA": 22, "shrinkB": 22}
+        axes.annotate("", places[end], places[start], arrowprops=arrow)
+    for node, (x, y) in places.items():
+        box = {"boxstyle": "round", "fc": "C1" if leaves[node] else "C0", "alpha": 0.9}
+        label = labels[node].replace(" [", "\n[").replace(" ", "\n", 1)
+        axes.text(x, y, label, ha="center", va="center", fontsize=8, bbox=box)
+    axes.set(xlim=(-0.6, len(columns) - 0.4), ylim=(tallest - 0.4, -0.6))
+    axes.axis("off")
+    return figure
+
+
 def against(
     values: Sequence[float],
     middles: Sequence[float],

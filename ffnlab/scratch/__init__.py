@@ -1,0 +1,58 @@
+"""A small framework from scratch, on NumPy alone, to understand the large ones.
+
+    from ffnlab import scratch
+
+    x = scratch.Tensor([1.0, 2.0], requires_grad=True)
+    (x * x).sum().backward()
+    x.grad                                            # [2., 4.]
+    scratch.grad(scratch.grad(lambda x: x**3))(2.0)   # 12.
+
+Read it in this order: `tensor` (an array with a place in a graph), `ops` (operations
+and the rules of their gradients), `graph` (the sweep back), `derivatives` (of
+functions); then `implicit` (of a fixed point), `convolution`, `losses`, `layers`,
+`recurrent`, `models`, `optimizers`; and `manual`, the same backpropagation by hand.
+"""
+
+from ffnlab.scratch import (
+    layers,
+    losses,
+    manual,
+    models,
+    ops,
+    optimizers,
+    recurrent,
+    trees,
+)
+from ffnlab.scratch.check import check_gradients, detect_nan
+from ffnlab.scratch.convolution import conv2d
+from ffnlab.scratch.derivatives import grad, hessian_vector, jvp, value_and_grad, vjp
+from ffnlab.scratch.draw import draw
+from ffnlab.scratch.graph import backward, gradients, order
+from ffnlab.scratch.implicit import fixed_point
+from ffnlab.scratch.tensor import Primitive, Tensor
+
+__all__ = [
+    "Primitive",
+    "Tensor",
+    "backward",
+    "check_gradients",
+    "conv2d",
+    "detect_nan",
+    "draw",
+    "fixed_point",
+    "grad",
+    "gradients",
+    "hessian_vector",
+    "jvp",
+    "layers",
+    "losses",
+    "manual",
+    "models",
+    "ops",
+    "optimizers",
+    "order",
+    "recurrent",
+    "trees",
+    "value_and_grad",
+    "vjp",
+]

@@ -1,0 +1,353 @@
+"""Layers: pairs of pure functions over plain nested dicts of arrays.
+
+    layer = dense(3, 4)
+    params = layer.init(key=0)             # {"kernel": [3, 4], "bias": [4]}
+    y, aux = layer.apply(params, x)        # [..., 4]
+
+`apply(params, x, key=None, state=None)` takes the key of the call in training, and None
+in evaluation; only dropout and batch norm ask. A key is an integer or a tuple of
+integers: equal keys give equal numbers. What a layer would remember, such as running
+means, is a `state` that goes in, and comes out as `aux["state"]`. Parameters are named
+and laid out as in the layers of JAX that they agree with.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ffnlab.scratch import ops
+from ffnlab.scratch.convolution import conv2d
+from ffnlab.scratch.tensor import Tensor, tensor
+
+Key = int | tuple[int, ...]
+Params = dict[str, Any]
+Applied = tuple[Tensor, dict[str, Any]]
+
+
+class Layer(NamedTuple):
+    """A layer, or a model of layers.
+
+    Attributes:
+      init: `init(key) -> params`.
+      apply: `apply(params, x, key=None, state=None) -> (y, aux)`.
+      begin: `begin() -> state`, before the first call; empty for most.
+    """
+
+    init: Callable[[Key], Params]
+    apply: Callable[..., Applied]
+    begin: Callable[[], dict[str, Any]] = dict
+
+
+def fold_in(key: Key, number: int) -> Key:
+    """Returns another key, for one of several uses of a key.
+
+    >>> fold_in(fold_in(0, 3), 1)
+    (0, 3, 1)
+    """
+    return (*key, number) if isinstance(key, tuple) else (key, number)
+
+
+INITIALIZERS: dict[str, Callable[[int, int], float]] = {
+    "zeros": lambda fan_in, fan_out: 0.0,
+    "lecun": lambda fan_in, fan_out: math.sqrt(1 / fan_in),
+    "he": lambda fan_in, fan_out: math.sqrt(2 / fan_in),
+    "xavier": lambda fan_in, fan_out: math.sqrt(2 / (fan_in + fan_out)),
+}
+
+
+def draw_kernel(key: Key, shape: tuple[int, ...], initializer: str) -> np.ndarray:
+    """Returns a normal kernel `[..., D, H]`, of the deviation of an initializer.
+
+    >>> draw_kernel(0, (2, 3), "he").shape
+    (2, 3)
+    """
+    if initializer not in INITIALIZERS:
+        known = ", ".join(INITIALIZERS)
+        raise ValueError(f"initializer {initializer!r} should be one of {known}")
+    area = math.prod(shape[:-2])
+    deviation = INITIALIZERS[initializer](area * shape[-2], area * shape[-1])
+    return deviation * np.random.default_rng(key).standard_normal(shape)
+
+
+def gelu(x: Any) -> Tensor:
+    """Returns x Φ(x), with the exact normal distribution function.
+
+    >>> float(gelu(1.0)).__round__(4)
+    0.8413
+    """
+    x = tensor(x)
+    return x * (0.5 * (1.0 + ops.erf(x / math.sqrt(2.0))))
+
+
+def silu(x: Any) -> Tensor:
+    """Returns x σ(x).
+
+    >>> [float(silu(v)).__round__(4) for v in (-2.0, 0.0, 2.0)]
+    [-0.2384, 0.0, 1.7616]
+    """
+    return x * ops.sigmoid(x)
+
+
+ACTIVATIONS: dict[str, Callable[[Any], Tensor]] = {
+    "identity": ops.identity,
+    "relu": ops.relu,
+    "tanh": ops.tanh,
+    "sigmoid": ops.sigmoid,
+    "softplus": ops.softplus,
+    "gelu": gelu,
+    "silu": silu,
+}
+
+
+def activation_named(name: str) -> Callable[[Any], Tensor]:
+    """Returns a row of `ACTIVATIONS`."""
+    if name not in ACTIVATIONS:
+        known = ", ".join(ACTIVATIONS)
+        raise ValueError(f"activation {name!r} should be one of {known}")
+    return ACTIVATIONS[name]
+
+
+def dense(
+    features: int, outputs: int, *, bias: bool = True, initializer: str = "lecun"
+) -> Layer:
+    """Returns y = x W + b: `[..., D]` → `[..., H]`; `kernel` `[D, H]`, `bias` `[H]`.
+
+    >>> params = {"kernel": [[1.0, 4.0], [2.0, 5.0], [3.0, 6.0]], "bias": [0.0, 1.0]}
+    >>> dense(3, 2).apply(params, [1.0, 2.0, 3.0])[0].data
+    array([14., 33.])
+    """
+
+    def init(key: Key) -> Params:
+        kernel = draw_kernel(key, (features, outputs), initializer)
+        return {"kernel": kernel} | ({"bias": np.zeros(outputs)} if bias else {})
+
+    def apply(params: Params, x: Any, key: Any = None, state: Any = None) -> Applied:
+        y = ops.matmul(x, params["kernel"])
+        return (y + params["bias"] if bias else y), {}
+
+    return Layer(init, apply)
+
+
+def convolution(
+    features: int,
+    outputs: int,
+    window: tuple[int, int] = (3, 3),
+    *,
+    stride: int = 1,
+    padding: str = "same",
+    initializer: str = "lecun",
+) -> Layer:
+    """Returns a convolution of pictures, see `conv2d`: `kernel` `[h, w, D, H]`, `bias`.
+
+    >>> layer = convolution(1, 4)
+    >>> layer.apply(layer.init(0), np.ones((2, 8, 8, 1)))[0].shape
+    (2, 8, 8, 4)
+    """
+
+    def init(key: Key) -> Params:
+        kernel = draw_kernel(key, (*window, features, outputs), initializer)
+        return {"kernel": kernel, "bias": np.zeros(outputs)}
+
+    def apply(params: Params, x: Any, key: Any = None, state: Any = None) -> Applied:
+        y = conv2d(x, params["kernel"], stride=stride, padding=padding)
+        return y + params["bias"], {}
+
+    return Layer(init, apply)
+
+
+def embedding(vocabulary: int, features: int) -> Layer:
+    """Returns the rows that tokens name, `[...]` → `[..., D]`; `embedding` is `[V, D]`.
+
+    >>> layer = embedding(5, 3)
+    >>> layer.apply(layer.init(0), np.array([[1, 4]]))[0].shape
+    (1, 2, 3)
+    """
+
+    def init(key: Key) -> Params:
+        return {"embedding": draw_kernel(key, (features, vocabulary), "lecun").T.copy()}
+
+    def apply(params: Params, x: Any, key: Any = None, state: Any = None) -> Applied:
+        return tensor(params["embedding"])[x], {}
+
+    return Layer(init, apply)
+
+
+def dropout(rate: float) -> Layer:
+    """Returns x with a share of its entries 0 and the rest larger; x in evaluation.
+
+    >>> dropout(0.5).apply({}, np.ones(4))[0].data.tolist()
+    [1.0, 1.0, 1.0, 1.0]
+    """
+    if not 0.0 <= rate < 1.0:
+        raise ValueError(f"dropout: rate {rate} should be at least 0 and below 1")
+
+    def apply(params: Params, x: Any, key: Any = None, state: Any = None) -> Applied:
+        x = tensor(x)
+        if key is None or not rate:
+            return x, {}
+        kept = np.random.default_rng(key).random(x.shape) >= rate
+        return x * (kept / x.dtype.type(1.0 - rate)), {}
+
+    return Layer(lambda key: {}, apply)
+
+
+def layer_norm(features: int, *, epsilon: float = 1e-6) -> Layer:
+    """Returns (x − mean) / √(variance + ε) · scale + bias over the last axis.
+
+    Source: Ba et al. 2016.
+
+    >>> layer = layer_norm(2)
+    >>> layer.apply(layer.init(0), [14.0, 32.0])[0].data.round(6)
+    array([-1.,  1.])
+    """
+
+    def apply(params: Params, x: Any, key: Any = None, state: Any = None) -> Applied:
+        x = tensor(x)
+        gap = x - ops.mean(x, axis=-1, keepdims=True)
+        variance = ops.mean(gap * gap, axis=-1, keepdims=True)
+        y = gap / (variance + epsilon) ** 0.5
+        return y * params["scale"] + params["bias"], {}
+
+    return Layer(lambda key: _scale_and_bias(features), apply)
+
+
+def _scale_and_bias(features: int) -> Params:
+    return {"scale": np.ones(features), "bias": np.zeros(features)}
+
+
+def batch_norm(
+    features: int, *, momentum: float = 0.99, epsilon: float = 1e-5
+) -> Layer:
+    """Returns x normalised over all axes but the last, `[..., D]`.
+
+    In training (with a key) by the mean and variance of the batch, and the state moves
+    to them: state ← momentum · state + (1 − momentum) · batch. In evaluation by the
+    state, `{"mean": [D], "var": [D]}`.
+
+    Source: Ioffe & Szegedy 2015; momentum as in Flax, where it is what is kept.
+
+    >>> layer = batch_norm(2)
+    >>> y, aux = layer.apply(layer.init(0), np.eye(2), key=0, state=layer.begin())
+    >>> aux["state"]["mean"].tolist()
+    [0.0050000000000000044, 0.0050000000000000044]
+    """
+
+    def apply(params: Params, x: Any, key: Any = None, state: Any = None) -> Applied:
+        x, state = tensor(x), begin() if state is None else state
+        found = {name: tensor(each).astype(x.dtype) for name, each in state.items()}
+        if key is not None:
+            axes = tuple(range(x.ndim - 1))
+            middle = ops.mean(x, axis=axes)
+            found = {"mean": middle, "var": ops.mean((x - middle) ** 2, axis=axes)}
+            state = {
+                name: momentum * old + (1 - momentum) * found[name].data
+                for name, old in state.items()
+            }
+        y = (x - found["mean"]) / (found["var"] + epsilon) ** 0.5
+        return y * params["scale"] + params["bias"], {"state": state}
+
+    def begin() -> dict[str, np.ndarray]:
+        return {"mean": np.zeros(features), "var": np.ones(features)}
+
+    return Layer(lambda key: _scale_and_bias(features), apply, begin)
+
+
+def feed_forward(
+    features: int,
+    hidden: int,
+    *,
+    activation: str = "relu",
+    gated: bool = False,
+    norm: str = "none",
+    residual: bool = True,
+    rate: float = 0.0,
+) -> Layer:
+    """Returns the block down(σ(up(x))), or gated down(σ(gate(x)) ⊙ up(x)).
+
+    Args:
+      features: the width D of x and y.
+      hidden: H.
+      activation: σ, a key of `ACTIVATIONS`; gated, of the gate alone.
+      gated: whether there is a gate.
+      norm: `none`, `pre` for x + f(N(x)), or `post` for N(x + f(x)).
+      residual: whether x is added.
+      rate: of dropout on the hidden units.
+
+    Source: Vaswani et al. 2017; Shazeer 2020 for the gate.
+
+    >>> layer = feed_forward(4, 8, activation="silu", gated=True, norm="pre")
+    >>> sorted(layer.init(0))
+    ['down', 'gate', 'norm', 'up']
+    """
+    if norm not in ("none", "pre", "post"):
+        raise ValueError(f"feed_forward: norm {norm!r} should be none, pre or post")
+    function, drop = activation_named(activation), dropout(rate)
+    parts = {"gate": dense(features, hidden)} if gated else {}
+    parts |= {"up": dense(features, hidden), "down": dense(hidden, features)}
+    parts |= {"norm": layer_norm(features)} if norm != "none" else {}
+
+    def apply(params: Params, x: Any, key: Any = None, state: Any = None) -> Applied:
+        def part(name: str, x: Any) -> Tensor:
+            return parts[name].apply(params[name], x)[0]
+
+        inside = part("norm", x) if norm == "pre" else x
+        units = part("up", inside)
+        units = function(part("gate", inside)) * units if gated else function(units)
+        units, _ = drop.apply({}, units, key)
+        y = part("down", units)
+        y = y + x if residual else y
+        return (part("norm", y) if norm == "post" else y), {"hidden": units}
+
+    return Layer(_initial(parts), apply)
+
+
+def _initial(parts: dict[str, Layer]) -> Callable[[Key], Params]:
+    """Returns the `init` of a layer made of others: each has a key of its own."""
+
+    def init(key: Key) -> Params:
+        return {
+            name: part.init(fold_in(key, place))
+            for place, (name, part) in enumerate(parts.items())
+        }
+
+    return init
+
+
+def sequential(*layers: Layer | Callable[[Any], Tensor]) -> Layer:
+    """Returns layers one after another; a plain function is a layer without parameters.
+
+    Parameters, state and aux are dicts by `layer_0`, `layer_1` and so on, and
+    `aux["state"]` is the next state of all.
+
+    >>> model = sequential(dense(4, 8), ops.relu, dropout(0.1), dense(8, 2))
+    >>> sorted(model.init(0)), model.apply(model.init(0), np.ones((3, 4)))[0].shape
+    (['layer_0', 'layer_3'], (3, 2))
+    """
+    parts = {
+        f"layer_{place}": each if isinstance(each, Layer) else _plain(each)
+        for place, each in enumerate(layers)
+    }
+    initial = _initial(parts)
+
+    def apply(params: Params, x: Any, key: Any = None, state: Any = None) -> Applied:
+        aux, state = {}, begin() if state is None else state
+        for place, (name, part) in enumerate(parts.items()):
+            own = None if key is None else fold_in(key, place)
+            x, aux[name] = part.apply(params.get(name, {}), x, own, state.get(name))
+        told = {name: each["state"] for name, each in aux.items() if "state" in each}
+        return x, {**aux, "state": told}
+
+    def begin() -> dict[str, Any]:
+        every = {name: part.begin() for name, part in parts.items()}
+        return {name: state for name, state in every.items() if state}
+
+    def init(key: Key) -> Params:
+        return {name: params for name, params in initial(key).items() if params}
+
+    return Layer(init, apply, begin)
+
+
+def _plain(function: Callable[[Any], Tensor]) -> Layer:
+    return Layer(lambda key: {}, lambda params, x, key, state: (function(x), {}))

@@ -1,0 +1,151 @@
+"""The engine's optimizers against optax, step for step, on NumPy's and JAX's arrays."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ffnlab import data, losses, models, train
+from ffnlab import optimizers as recipes
+from ffnlab.ffn import BlockConfig
+from ffnlab.record import Plan
+from ffnlab.scratch import optimizers
+
+PARAMS = {
+    "up": {"kernel": np.array([[1.0, -2.0], [0.5, 3.0]]), "bias": np.array([0.1, 0.2])},
+    "scale": np.array(1.5),
+}
+
+
+def kernels(params):
+    return recipes.decayed(params)
+
+
+PAIRS = {
+    "sgd": (optimizers.sgd(0.1), optax.sgd(0.1)),
+    "momentum": (optimizers.momentum(0.1, 0.8), optax.sgd(0.1, momentum=0.8)),
+    "nesterov": (
+        optimizers.nesterov(0.1, 0.8),
+        optax.sgd(0.1, momentum=0.8, nesterov=True),
+    ),
+    "adagrad": (optimizers.adagrad(0.1), optax.adagrad(0.1)),
+    "adagrad from 0": (
+        optimizers.adagrad(0.1, start=0.0, epsilon=1e-3),
+        optax.adagrad(0.1, initial_accumulator_value=0.0, eps=1e-3),
+    ),
+    "rmsprop": (optimizers.rmsprop(0.1), optax.rmsprop(0.1, decay=0.9)),
+    "rmsprop, ε outside": (
+        optimizers.rmsprop(0.1, 0.99, epsilon=1e-3, inside=False),
+        optax.rmsprop(0.1, decay=0.99, eps=1e-3, eps_in_sqrt=False),
+    ),
+    "adam": (
+        optimizers.adam(0.1, 0.8, 0.95, epsilon=1e-4),
+        optax.adam(0.1, 0.8, 0.95, eps=1e-4),
+    ),
+    "adamw": (
+        optimizers.adamw(0.1, weight_decay=0.03, mask=kernels),
+        optax.adamw(0.1, weight_decay=0.03, mask=kernels),
+    ),
+    "adamw of all": (optimizers.adamw(0.1), optax.adamw(0.1)),
+    "sgd with a schedule": (
+        optimizers.sgd(lambda count: 0.1 * 0.9**count),
+        optax.sgd(lambda count: 0.1 * 0.9**count),
+    ),
+    "adamw with a schedule": (
+        optimizers.adamw(lambda count: 0.1 / (1 + count), weight_decay=0.1),
+        optax.adamw(lambda count: 0.1 / (1 + count), weight_decay=0.1),
+    ),
+}
+
+
+def descend(optimizer, apply_updates, params, steps=100, update=None):
+    """Follows a bowl whose slope changes with the step, and keeps every step."""
+    state, path = optimizer.init(params), []
+    for step in range(steps):
+        grads = jax.tree.map(lambda p: 2 * (p - 1) + np.cos(step), params)  # noqa: B023
+        updates, state = (update or optimizer.update)(grads, state, params)
+        params = apply_updates(params, updates)
+        path.append(params)
+    return path
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_hundred_steps_as_optax(name, x64):
+    ours, theirs = PAIRS[name]
+    found = descend(ours, optimizers.apply_updates, PARAMS)
+    on_jax = jax.tree.map(jnp.asarray, PARAMS)
+    expected = descend(theirs, optax.apply_updates, on_jax)
+    chex.assert_trees_all_close(found, expected, rtol=1e-12, atol=1e-12)
+    leaf = found[-1]["up"]["kernel"]
+    assert type(leaf) is np.ndarray and leaf.dtype == np.float64
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_the_same_code_on_jax_compiled(name, x64):
+    ours, _ = PAIRS[name]
+    chex.clear_trace_counter()
+    update = jax.jit(chex.assert_max_traces(ours.update, n=1))
+    on_jax = jax.tree.map(jnp.asarray, PARAMS)
+    found = descend(ours, optax.apply_updates, on_jax, 10, update)
+    expected = descend(ours, optimizers.apply_updates, PARAMS, 10)
+    chex.assert_trees_all_close(found, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", sorted(optimizers.OPTIMIZERS))
+def test_types_are_kept(name):
+    optimizer = optimizers.OPTIMIZERS[name](lambda count: np.float64(0.1))
+    params = jax.tree.map(np.float32, PARAMS)
+    params = jax.tree.map(np.asarray, params)
+    state = optimizer.init(params)
+    for _ in range(2):
+        updates, state = optimizer.update(params, state, params)
+    for leaf in jax.tree.leaves((updates, state.memory)):
+        assert leaf.dtype == np.float32
+    assert state.count == 2 and state.count.dtype == np.int32
+
+
+def test_conventions_that_differ():
+    """Adagrad's start, where ε goes, and what the decay is scaled by."""
+    g, one = {"w": np.array(0.5)}, {"w": np.array(1.0)}
+
+    def step(optimizer):
+        return float(optimizer.update(g, optimizer.init(one), one)[0]["w"])
+
+    assert step(optimizers.adagrad(1.0)) == pytest.approx(-0.5 / np.sqrt(0.35), 1e-6)
+    paper = optimizers.adagrad(1.0, start=0.0, epsilon=1e-10, inside=False)
+    assert step(paper) == pytest.approx(-1.0)
+    inside = optimizers.rmsprop(1.0, epsilon=0.1)
+    outside = optimizers.rmsprop(1.0, epsilon=0.1, inside=False)
+    assert step(inside) == pytest.approx(-0.5 / np.sqrt(0.025 + 0.1))
+    assert step(outside) == pytest.approx(-0.5 / (np.sqrt(0.025) + 0.1))
+    for scaled, expected in [(True, 0.99899), (False, 0.989)]:
+        adamw = optimizers.adamw(0.001, weight_decay=0.01, scaled=scaled)
+        assert 1.0 + step(adamw) == pytest.approx(expected, abs=1e-9)
+
+
+def test_every_optimizer_has_a_reference():
+    assert {name.split()[0].strip(",") for name in PAIRS} == set(optimizers.OPTIMIZERS)
+
+
+def test_they_train_a_model_of_jax():
+    """The engine's Adam in `train.fit`, on the path of optax's."""
+    digits = data.load("digits")
+    model = models.tower(models.TowerConfig(64, 10, BlockConfig("mlp", 8, 16)))
+    plan = Plan(steps=60, every=30, batch=64)
+    objective = losses.OBJECTIVES["classes"]
+    found, expected = (
+        train.fit(model, objective, optimizer, digits, plan)
+        for optimizer in (optimizers.adam(1e-2), optax.adam(1e-2))
+    )
+    chex.assert_trees_all_close(
+        found.state.params, expected.state.params, rtol=1e-2, atol=1e-3
+    )
+    assert found.record.scores["accuracy"][-1] > 0.7
+
+
+def test_no_parameters_are_no_error():
+    optimizer = optimizers.adam(0.1)
+    updates, state = optimizer.update({}, optimizer.init({}), {})
+    assert updates == {} and state.count == 1
