@@ -48,7 +48,7 @@ class Config:
         known=names_in("ffnlab.scratch.optimizers", "OPTIMIZERS"),
     )
     hidden: tuple[int, ...] = option(
-        (128,), "widths of the hidden layers; or none", least=1, empty=True
+        (128,), "widths of the hidden layers; empty for none", least=1, empty=True
     )
     activation: str = option(
         "relu", "relu, tanh or sigmoid", known=lambda: ("relu", "tanh", "sigmoid")
@@ -118,7 +118,7 @@ def run(config: Config) -> Result:
     import jax
 
     flags = launch.to_flags(config, leave_out=("out",))
-    with report.run_directory(out, flags, resume=False) as directory:
+    with report.run_directory(out, flags, resume=None) as directory:
         print(f"writing to {directory}", flush=True)
         runs = []
         total = config.steps * config.seeds * len(config.optimizers)
@@ -279,7 +279,10 @@ def _published(config: Config, directory: Path, runs: list[dict[str, Any]]) -> R
     print()
     epochs.show("largest difference between the engine and JAX, over all runs")
     print()
-    optimizers.show(f"after {config.steps} steps")
+    optimizers.show(
+        f"over {config.steps} steps: largest differences, the test score at the end, "
+        "the median time of a step"
+    )
     print(f"\n{verdict}")
     figure = plots.agreement(
         {name: _losses(runs, name) for name in config.optimizers},

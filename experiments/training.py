@@ -97,13 +97,13 @@ class Training:
         return self.seeds * len(self.learning_rates)
 
 
-def claim(out: str | None, name: str, resume: bool = False) -> str:
+def claim(out: str | None, name: str, resume: bool | None = None) -> str:
     """Returns the directory of a run, which is free to use; takes all cores for it.
 
     Args:
       out: where it was asked for.
       name: what to call it if it was not.
-      resume: whether it holds a run to go on with.
+      resume: whether it holds a run to go on with; None if that cannot be.
 
     Raises:
       InputError: `--out` is a file, holds another run, or holds none to resume.

@@ -45,8 +45,12 @@ def write(path: Path, text: str) -> None:
     os.replace(beside, path)
 
 
-def check_directory(path: str | Path, resume: bool) -> None:
+def check_directory(path: str | Path, resume: bool | None) -> None:
     """Checks, without touching anything, that a run may use a directory.
+
+    Args:
+      path: the directory.
+      resume: whether it holds a run to go on with; None if that cannot be.
 
     Raises:
       InputError: it is a file, holds another run, or holds none to resume.
@@ -58,9 +62,9 @@ def check_directory(path: str | Path, resume: bool) -> None:
     if not os.access(parent, os.W_OK):
         raise InputError(f"--out: {parent} cannot be written to; choose another")
     if (path / "flags").exists() and not resume:
+        way = "" if resume is None else "--resume goes on with it, or "
         raise InputError(
-            f"--out: {path} already holds a run; --resume goes on with it, or choose "
-            "another directory"
+            f"--out: {path} already holds a run; {way}choose another directory"
         )
     others = {each.name for each in path.iterdir()} if path.is_dir() else set()
     if others - {"lock"} and not (path / "flags").exists():
@@ -91,7 +95,7 @@ def locked(directory: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def run_directory(path: str | Path, flags: str, resume: bool) -> Iterator[Path]:
+def run_directory(path: str | Path, flags: str, resume: bool | None) -> Iterator[Path]:
     """Opens the directory of a run and owns it until the block ends.
 
     Args:

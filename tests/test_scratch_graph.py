@@ -308,3 +308,32 @@ def test_arrays_and_lists_stand_beside_tensors():
     assert len(x) == 2 and [float(v) for v in x] == [1.0, 2.0]
     assert "requires_grad" in repr(x) and "by multiply" in repr(x * 2.0)
     assert bool(x[0] < x[1])
+    assert (x == [1.0, 3.0]).tolist() == [True, False] and len({x, x * 1.0}) == 2
+    assert f"{x.sum():.1f}" == "3.0" and x.sum().item() == 3.0
+    assert x.reshape((2, 1)).transpose((1, 0)).shape == (1, 2)
+
+
+def test_numpy_does_not_forget_the_graph_in_silence():
+    x = Tensor(np.ones(2), requires_grad=True)
+    for forget in (np.asarray, np.concatenate, lambda x: np.where(True, x, x)):
+        with pytest.raises(TypeError, match="use scratch.ops, or .data"):
+            forget(x)
+    with pytest.raises(AttributeError):
+        x.data = np.zeros(2)
+
+
+def test_rules_are_counted():
+    lonely = ops.Primitive(np.multiply, lambda g, y, a, b: g * b)
+    with pytest.raises(TypeError, match="multiply has 1 rules for 2 inputs"):
+        lonely(Tensor(1.0, requires_grad=True), 2.0)
+
+
+def test_integers_are_promoted():
+    assert float(ops.erf(2)) == pytest.approx(0.9953222650)
+    small = np.array([0, 20], np.uint8)
+    assert float(losses.squared_error(small, small[::-1])) == 400.0
+    with pytest.raises(ValueError, match=r"squared_error of shapes \(2, 1\) and \(2,"):
+        losses.squared_error(np.ones((2, 1)), np.ones(2))
+    picture = np.full((1, 2, 2, 1), 255, np.uint8)
+    summed = scratch.conv2d(picture, np.ones((2, 2, 1, 1), int), padding="valid")
+    assert float(summed[0, 0, 0, 0]) == 4 * 255

@@ -296,7 +296,9 @@ def test_sequential_hands_out_keys_and_states():
     assert state_after["layer_1"]["mean"].any()
     assert jax_trees.count(gradient) == jax_trees.count(params)
     assert model.apply(params, x, state=state_after)[0].shape == (5, 3)
-    found = check_gradients(lambda p: (model.apply(p, x)[0] ** 2).sum(), params)
+    found = check_gradients(
+        lambda p: (model.apply(p, x, state=state)[0] ** 2).sum(), params
+    )
     assert found.passed, found
 
 
@@ -366,3 +368,35 @@ def test_descent_by_hand_lowers_the_loss():
         params = manual.descend(params, gradient, 0.5)
         losses.append(loss)
     assert (np.diff(losses) < 0).all()
+
+
+def test_keys_that_differ_give_other_numbers():
+    keys = [0, 1, (0, 0), (0, 1), (0, 0, 0), 3, (3, 0), 2**32]
+    drawn = {key: layers.generator(key).random() for key in keys}
+    assert len(set(drawn.values())) == len(keys)
+
+
+def test_float32_is_solved_to_its_own_precision():
+    layer = recurrent.feedback(3, 8)
+    params = trees.mapped(lambda p: p.astype(np.float32), layer.init(0))
+    for seed in range(5):
+        x = normal(4, 20, 3, seed=seed).astype(np.float32)
+        assert layer.apply(params, x)[0].dtype == np.float32
+
+
+def test_layers_say_what_is_wrong():
+    norm = layers.batch_norm(3)
+    with pytest.raises(ValueError, match="batch_norm: give the state"):
+        norm.apply(norm.init(0), np.ones((2, 3)), key=0)
+    with pytest.raises(
+        ValueError, match=r"a sequence is \[..., T, D\], found .*\(3,\)"
+    ):
+        recurrent.elman(3, 4).apply(recurrent.elman(3, 4).init(0), np.ones(3))
+    with pytest.raises(ValueError, match="widths should be at least 1"):
+        layers.dense(0, 4).init(0)
+    with pytest.raises(TypeError, match="sequential: expected layers, found list"):
+        layers.sequential([ops.relu])
+    with pytest.raises(ArithmeticError, match="NaN after 1 repetitions"):
+        layer = recurrent.feedback(1, 2)
+        layer.apply(layer.init(0), np.full((3, 1), np.nan))
+    assert layers.dropout(0.5).apply({}, np.arange(6), key=1)[0].dtype == np.float64

@@ -149,3 +149,23 @@ def test_no_parameters_are_no_error():
     optimizer = optimizers.adam(0.1)
     updates, state = optimizer.update({}, optimizer.init({}), {})
     assert updates == {} and state.count == 1
+
+
+def test_trees_may_come_in_another_order():
+    """JAX sorts the keys of dicts; moments must not be exchanged for it."""
+    params = {"b": np.ones(3), "a": np.zeros(2)}
+    optimizer = optimizers.momentum(0.1)
+    state = optimizer.init(params)
+    for _ in range(2):
+        grads = {"a": np.array([1.0, 2.0]), "b": np.array([3.0, 4.0, 5.0])}
+        updates, state = optimizer.update(grads, state, params)
+        params = optimizers.apply_updates(params, updates)
+    np.testing.assert_allclose(params["a"], [-0.29, -0.58])
+    np.testing.assert_allclose(params["b"], 1 - 0.29 * np.array([3.0, 4.0, 5.0]))
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(TypeError, match="needs arrays, found a float"):
+        optimizers.adam(0.1).init({"w": 1.0})
+    with pytest.raises(ValueError, match="for parameters of"):
+        optimizers.apply_updates({"w": np.ones(2)}, {"w": np.ones((3, 2))})

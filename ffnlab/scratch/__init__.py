@@ -8,9 +8,10 @@
     scratch.grad(scratch.grad(lambda x: x**3))(2.0)   # 12.
 
 Read it in this order: `tensor` (an array with a place in a graph), `ops` (operations
-and the rules of their gradients), `graph` (the sweep back), `derivatives` (of
-functions); then `implicit` (of a fixed point), `convolution`, `losses`, `layers`,
-`recurrent`, `models`, `optimizers`; and `manual`, the same backpropagation by hand.
+and the rules of their gradients; `operators` gives them to tensors), `graph` (the sweep
+back), `derivatives` (of functions); then `implicit` (of a fixed point), `convolution`,
+`losses`, `layers`, `recurrent`, `models`, `optimizers`; and `manual`, the same
+backpropagation by hand.
 """
 
 from ffnlab.scratch import (
@@ -18,6 +19,7 @@ from ffnlab.scratch import (
     losses,
     manual,
     models,
+    operators,
     ops,
     optimizers,
     recurrent,
@@ -48,6 +50,7 @@ __all__ = [
     "losses",
     "manual",
     "models",
+    "operators",
     "ops",
     "optimizers",
     "order",

@@ -1,14 +1,14 @@
 """Is a gradient right, and where does a NaN come from?"""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ffnlab.scratch import trees
 from ffnlab.scratch.derivatives import grad
-from ffnlab.scratch.tensor import array, locating
+from ffnlab.scratch.tensor import Primitive, array, looking
 
 
 class Check(NamedTuple):
@@ -113,9 +113,19 @@ def detect_nan() -> Iterator[None]:
     Traceback (most recent call last):
     FloatingPointError: power of shapes () and (): the result has the first NaN, at []
     """
-    token = locating.set(True)
+    token = looking.set(_locate)
     try:
         with np.errstate(all="ignore"):
             yield
     finally:
-        locating.reset(token)
+        looking.reset(token)
+
+
+def _locate(operation: Primitive, arrays: Sequence[Any], result: Any) -> None:
+    for place, x in enumerate([*arrays, result]):
+        if np.isnan(x).any():
+            what = f"input {place} is" if place < len(arrays) else "the result has"
+            first = np.argwhere(np.isnan(x))[0].tolist()
+            raise FloatingPointError(
+                f"{operation.of(arrays)}: {what} the first NaN, at {first}"
+            )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ffnlab.scratch import ops
-from ffnlab.scratch.tensor import Primitive, Tensor, tensor
+from ffnlab.scratch.tensor import Primitive, Tensor, floating
 
 
 def _unfold(x, *, window, stride):
@@ -40,7 +40,7 @@ fold = Primitive(
 def pad(x: Tensor, widths: Sequence[tuple[int, int]]) -> Tensor:
     """Returns x between zeros: so many before and after, along each axis.
 
-    >>> pad(tensor([1.0]), [(2, 1)]).data
+    >>> pad(Tensor([1.0]), [(2, 1)]).data
     array([0., 0., 1., 0.])
     """
     pairs = list(zip(widths, x.shape, strict=True))
@@ -67,7 +67,7 @@ def conv2d(x: Any, kernel: Any, *, stride: int = 1, padding: str = "same") -> Te
     >>> conv2d(np.ones((1, 3, 3, 1)), np.ones((2, 2, 1, 1)), padding="valid").shape
     (1, 2, 2, 1)
     """
-    x, kernel = tensor(x), tensor(kernel)
+    x, kernel = floating(x), floating(kernel)
     if x.ndim != 4 or kernel.ndim != 4 or x.shape[3] != kernel.shape[2]:
         raise ValueError(
             f"conv2d of shapes {x.shape} and {kernel.shape}: expected [B, R, C, D] and "

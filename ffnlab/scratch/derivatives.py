@@ -135,8 +135,7 @@ def jvp(f: Callable[..., Any], inputs: Sequence[Any], tangents: Sequence[Any]) -
     y, pull = vjp(f, *inputs)
 
     def dotted(u: Any) -> Any:
-        pulled, along = (trees.flatten(tree)[0] for tree in (pull(u), tuple(tangents)))
-        pairs = zip(pulled, along, strict=True)
+        pairs = trees.aligned(pull(u), tuple(tangents))
         return functools.reduce(operator.add, [ops.sum(g * v) for g, v in pairs])
 
     return y, grad(dotted)(np.zeros_like(array(y)))

@@ -21,7 +21,7 @@ def fixed_point(
     f: Callable[..., Tensor],
     start: Any,
     *args: Any,
-    tolerance: float = 1e-12,
+    tolerance: float | None = None,
     limit: int = 1000,
 ) -> Tensor:
     """Returns x with x = f(x, *args), by repeating f; it has gradients by `args`.
@@ -31,11 +31,12 @@ def fixed_point(
         must be in `args`. It must contract, or nothing is found.
       start: where to begin; the solution has no gradient by it.
       *args: trees of arrays.
-      tolerance: the largest |f(x) − x| of an entry at the end, relative to 1 + |x|.
+      tolerance: the largest |f(x) − x| of an entry at the end, relative to 1 + |x|;
+        None is 16 times the precision of the type.
       limit: the most repetitions.
 
     Raises:
-      ArithmeticError: the limit was reached; the residual is named.
+      ArithmeticError: the limit was reached, or a NaN; the residual is named.
       ValueError: f gives another shape, or uses a tensor that requires a gradient and
         is not in `args`.
 
@@ -56,15 +57,17 @@ def fixed_point(
 
 def _solution(*leaves, f, start, tolerance, limit):
     x, fixed = wrap(start), [wrap(leaf) for leaf in leaves]
-    for _ in range(limit):
+    for turn in range(limit):
         new = _checked(f(x, *fixed), x)
         gap = np.abs(new.data - x.data) / (1.0 + np.abs(new.data))
-        x = new
-        if gap.size == 0 or gap.max() <= tolerance:
+        x, reached = new, tolerance or 16 * np.finfo(new.dtype).eps
+        if gap.size == 0 or gap.max() <= reached:
             return x.data
+        if np.isnan(gap).any():
+            raise ArithmeticError(f"fixed_point: NaN after {turn + 1} repetitions")
     raise ArithmeticError(
         f"fixed_point: not solved after {limit} repetitions: the residual is "
-        f"{gap.max():.3g}, above {tolerance:g}; f must contract, or be repeated longer"
+        f"{gap.max():.3g}, above {reached:.3g}; f must contract, or be repeated longer"
     )
 
 

@@ -49,6 +49,16 @@ def fold_in(key: Key, number: int) -> Key:
     return (*key, number) if isinstance(key, tuple) else (key, number)
 
 
+def generator(key: Key) -> np.random.Generator:
+    """Returns a source of random numbers; keys that differ in anything give others.
+
+    >>> [round(float(generator(key).random()), 3) for key in (0, (0, 0), (0, 0))]
+    [0.637, 0.943, 0.943]
+    """
+    first, *rest = key if isinstance(key, tuple) else (key,)
+    return np.random.default_rng(np.random.SeedSequence(first, spawn_key=rest))
+
+
 INITIALIZERS: dict[str, Callable[[int, int], float]] = {
     "zeros": lambda fan_in, fan_out: 0.0,
     "lecun": lambda fan_in, fan_out: math.sqrt(1 / fan_in),
@@ -66,9 +76,11 @@ def draw_kernel(key: Key, shape: tuple[int, ...], initializer: str) -> np.ndarra
     if initializer not in INITIALIZERS:
         known = ", ".join(INITIALIZERS)
         raise ValueError(f"initializer {initializer!r} should be one of {known}")
+    if min(shape) < 1:
+        raise ValueError(f"a kernel of shape {shape}: widths should be at least 1")
     area = math.prod(shape[:-2])
     deviation = INITIALIZERS[initializer](area * shape[-2], area * shape[-1])
-    return deviation * np.random.default_rng(key).standard_normal(shape)
+    return deviation * generator(key).standard_normal(shape)
 
 
 def gelu(x: Any) -> Tensor:
@@ -187,8 +199,9 @@ def dropout(rate: float) -> Layer:
         x = tensor(x)
         if key is None or not rate:
             return x, {}
-        kept = np.random.default_rng(key).random(x.shape) >= rate
-        return x * (kept / x.dtype.type(1.0 - rate)), {}
+        kept = generator(key).random(x.shape) >= rate
+        dtype = x.dtype if x.dtype.kind == "f" else float
+        return x * (kept / (1.0 - rate)).astype(dtype), {}
 
     return Layer(lambda key: {}, apply)
 
@@ -235,7 +248,9 @@ def batch_norm(
     """
 
     def apply(params: Params, x: Any, key: Any = None, state: Any = None) -> Applied:
-        x, state = tensor(x), begin() if state is None else state
+        x = tensor(x)
+        if state is None:
+            raise ValueError("batch_norm: give the state, first that of begin()")
         found = {name: tensor(each).astype(x.dtype) for name, each in state.items()}
         if key is not None:
             axes = tuple(range(x.ndim - 1))
@@ -332,7 +347,7 @@ def sequential(*layers: Layer | Callable[[Any], Tensor]) -> Layer:
     initial = _initial(parts)
 
     def apply(params: Params, x: Any, key: Any = None, state: Any = None) -> Applied:
-        aux, state = {}, begin() if state is None else state
+        aux, state = {}, state or {}
         for place, (name, part) in enumerate(parts.items()):
             own = None if key is None else fold_in(key, place)
             x, aux[name] = part.apply(params.get(name, {}), x, own, state.get(name))
@@ -350,4 +365,6 @@ def sequential(*layers: Layer | Callable[[Any], Tensor]) -> Layer:
 
 
 def _plain(function: Callable[[Any], Tensor]) -> Layer:
+    if not callable(function):
+        raise TypeError(f"sequential: expected layers, found {type(function).__name__}")
     return Layer(lambda key: {}, lambda params, x, key, state: (function(x), {}))

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from ffnlab.scratch import ops
-from ffnlab.scratch.tensor import Primitive, Tensor, array, tensor
+from ffnlab.scratch.tensor import Primitive, Tensor, array, floating
 
 IGNORE = -100  # a label that stays out of every mean
 
@@ -52,7 +52,7 @@ def cross_entropy(logits: Any, labels: Any) -> Tensor:
     >>> float(cross_entropy(np.zeros((2, 4)), [3, IGNORE])).__round__(4)
     1.3863
     """
-    logits, labels = tensor(logits), np.asarray(array(labels))
+    logits, labels = floating(logits), np.asarray(array(labels))
     if labels.shape != logits.shape[:-1] or labels.dtype.kind not in "iu":
         raise ValueError(
             f"cross_entropy of shapes {logits.shape} and {labels.shape}: expected "
@@ -76,10 +76,13 @@ def cross_entropy(logits: Any, labels: Any) -> Tensor:
 
 
 def squared_error(outputs: Any, targets: Any) -> Tensor:
-    """Returns the mean of (output − target)² over all entries.
+    """Returns the mean of (output − target)² over all entries, of equal shapes.
 
     >>> float(squared_error([1.0, 3.0], [1.0, 1.0]))
     2.0
     """
-    gap = tensor(outputs) - targets
+    outputs, targets = floating(outputs), floating(targets)
+    if outputs.shape != targets.shape:
+        raise ValueError(f"squared_error of shapes {outputs.shape} and {targets.shape}")
+    gap = outputs - targets
     return ops.mean(gap * gap)

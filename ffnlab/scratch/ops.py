@@ -10,7 +10,6 @@ array([1.  , 0.42])
 """
 
 import math
-import operator
 from typing import Any
 
 import numpy as np
@@ -47,7 +46,8 @@ power = Primitive(np.power, _power_base, _power_exponent)
 
 
 def _erf(x):
-    return np.asarray(np.frompyfunc(math.erf, 1, 1)(x), x.dtype)  # entry by entry: slow
+    dtype = x.dtype if x.dtype.kind == "f" else float
+    return np.asarray(np.frompyfunc(math.erf, 1, 1)(x), dtype)  # entry by entry: slow
 
 
 def _sigmoid(x):
@@ -115,7 +115,7 @@ def _getitem(x, *, index):
 def _scatter(x, *, index, shape):
     """Zeros to which x was added at an index, as often as the index repeats."""
     total = np.zeros(shape, x.dtype)
-    if any(isinstance(i, _LISTS) for i in (index if type(index) is tuple else [index])):
+    if any(isinstance(i, LISTS) for i in (index if type(index) is tuple else [index])):
         np.add.at(total, index, x)
     else:
         total[index] = x
@@ -134,14 +134,7 @@ getitem = Primitive(
 scatter = Primitive(_scatter, lambda g, y, x, index, shape: getitem(g, index=index))
 
 
-_LISTS = (Tensor, np.ndarray, list)  # what gathers, where a slice cuts
-
-
-def _index(index: Any) -> Any:
-    """Returns an index that nobody else can write to."""
-    if isinstance(index, tuple):
-        return tuple(map(_index, index))
-    return Tensor(index).data if isinstance(index, _LISTS) else index
+LISTS = (Tensor, np.ndarray, list)  # what gathers, where a slice cuts
 
 
 # Reductions.
@@ -238,28 +231,3 @@ def matmul(a: Any, b: Any) -> Tensor:
         rows = reshape(a, shape=(math.prod(a.shape[:-1]), a.shape[-1]))
         return reshape(_product(rows, b), shape=(*a.shape[:-1], b.shape[1]))
     return _product(a, b)
-
-
-def _method(reduce):
-    return lambda x, axis=None, keepdims=False: reduce(x, axis=axis, keepdims=keepdims)
-
-
-def _bind() -> None:
-    """Gives tensors their operators and methods, which are made of tensors."""
-    both = {"add": add, "sub": subtract, "mul": multiply, "truediv": divide}
-    for name, function in {**both, "pow": power, "matmul": matmul}.items():
-        setattr(Tensor, f"__{name}__", lambda x, y, f=function: f(x, y))
-        setattr(Tensor, f"__r{name}__", lambda x, y, f=function: f(y, x))
-    for name in ("lt", "le", "gt", "ge"):
-        compare = getattr(operator, name)
-        setattr(Tensor, f"__{name}__", lambda x, y, f=compare: f(x.data, array(y)))
-    for function in (sum, mean, max):
-        setattr(Tensor, function.__name__, _method(function))
-    Tensor.__neg__, Tensor.T = lambda x: negative(x), property(lambda x: transpose(x))
-    Tensor.transpose = lambda x, *axes: transpose(x, axes=axes or None)
-    Tensor.__getitem__ = lambda x, index: getitem(x, index=_index(index))
-    Tensor.reshape = lambda x, *shape: reshape(x, shape=shape)
-    Tensor.astype = lambda x, dtype: cast(x, dtype=np.dtype(dtype))
-
-
-_bind()

@@ -54,14 +54,22 @@ def apply_updates(params: Any, updates: Any) -> Any:
     >>> apply_updates({"w": np.array([1.0])}, {"w": np.array([-0.25])})
     {'w': array([0.75])}
     """
-    return trees.mapped(
-        lambda p, u: (p + u).astype(p.dtype, copy=False), params, updates
-    )
+
+    def added(p: Any, u: Any) -> Any:
+        if p.shape != u.shape:
+            raise ValueError(f"an update of {u.shape} for parameters of {p.shape}")
+        return (p + u).astype(p.dtype, copy=False)
+
+    return trees.mapped(added, params, updates)
 
 
 def _namespace(tree: Any) -> Any:
     """Returns the module of the functions for arrays like these."""
     leaves, _ = trees.flatten(tree)
+    for leaf in leaves:
+        if not hasattr(leaf, "__array_namespace__"):
+            found = type(leaf).__name__
+            raise TypeError(f"an optimizer needs arrays, found a {found}")
     return leaves[0].__array_namespace__() if leaves else np
 
 
@@ -94,15 +102,14 @@ def _entrywise(
     def update(grads: Any, state: State, params: Any = None) -> tuple[Any, State]:
         xp, count = _namespace(grads), state.count + 1
         rate = _rate(learning_rate, state.count)
-        leaves, rebuild = trees.flatten(grads)
-        memory = [trees.flatten(tree)[0] for tree in state.memory]
+        _, rebuild = trees.flatten(grads)
         updates, kept = [], []
-        for g, *slots in zip(leaves, *memory, strict=True):
+        for g, *slots in trees.aligned(grads, *state.memory):
             direction, slots = rule(xp, g, count, *slots)
             updates.append(direction * xp.asarray(-rate, dtype=g.dtype))
             kept.append(slots)
         memory = tuple(rebuild(slots) for slots in zip(*kept, strict=True))
-        return rebuild(updates), State(count, memory if leaves else state.memory)
+        return rebuild(updates), State(count, memory if kept else state.memory)
 
     return Optimizer(init, update)
 

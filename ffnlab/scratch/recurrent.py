@@ -26,6 +26,13 @@ def _shifted(h: Tensor, back: bool = False) -> Tensor:
     return ops.concatenate(*parts, axis=-2)
 
 
+def _drive(up: Layer, params: Params, x: Any) -> Tensor:
+    drive, _ = up.apply(params["up"], x)
+    if drive.ndim < 2:
+        raise ValueError(f"a sequence is [..., T, D], found the shape {np.shape(x)}")
+    return drive
+
+
 def elman(features: int, hidden: int, *, activation: str = "tanh") -> Layer:
     """Returns h_t = f(U x_t + W h_{t−1} + b), h_0 = 0: `[..., T, D]` → `[..., T, H]`.
 
@@ -44,7 +51,7 @@ def elman(features: int, hidden: int, *, activation: str = "tanh") -> Layer:
         return {"up": up.init(fold_in(key, 0)), "left": left}
 
     def apply(params: Params, x: Any, key: Any = None, state: Any = None) -> Applied:
-        drive, _ = up.apply(params["up"], x)  # [..., T, H]
+        drive = _drive(up, params, x)  # [..., T, H]
         h, states = None, []
         for position in range(drive.shape[-2]):
             heard = drive[..., position : position + 1, :]
@@ -61,7 +68,7 @@ def feedback(
     *,
     activation: str = "tanh",
     coupling: float = 0.4,
-    tolerance: float = 1e-12,
+    tolerance: float | None = None,
 ) -> Layer:
     """Returns h_t = f(U x_t + W h_{t−1} + V h_{t+1} + b), solved for all t at once.
 
@@ -100,7 +107,7 @@ def feedback(
         return function(drive + _shifted(h) @ left + _shifted(h, back=True) @ right)
 
     def apply(params: Params, x: Any, key: Any = None, state: Any = None) -> Applied:
-        drive, _ = up.apply(params["up"], x)
+        drive = _drive(up, params, x)
         args = drive, params["left"], params["right"]
         start = np.zeros_like(drive.data)
         return fixed_point(renewed, start, *args, tolerance=tolerance), {}

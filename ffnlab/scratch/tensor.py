@@ -11,14 +11,14 @@ no tape and no global state, and a graph lives as long as the result it ends in.
 """
 
 import contextvars
-import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-# Whether a NaN is an error: see `check.detect_nan`.
-locating = contextvars.ContextVar("locating", default=False)
+# What looks at every operation, if anything: `look(operation, arrays, result)`.
+looking = contextvars.ContextVar("looking", default=None)
 
 # glibc gives freed arrays back to the system page by page, and fetching those again
 # costs more than computing on them, until a block as large as this was freed once.
@@ -40,9 +40,10 @@ class Node(NamedTuple):
 
 
 class Tensor:
-    """An n-dimensional array over NumPy, immutable, with a place in a graph.
+    """An n-dimensional array over NumPy, with a place in a graph.
 
-    Operators broadcast as NumPy's do; a comparison gives a plain array of bools.
+    Operators broadcast as NumPy's do; a comparison gives a plain array of bools. Of
+    NumPy's functions, take those in `ops`.
 
     Args:
       data: numbers, of any shape. They are copied, so that no later change of theirs
@@ -63,17 +64,19 @@ class Tensor:
     [[1.0, 10.0], [1.0, 10.0]]
     """
 
-    __slots__ = ("__weakref__", "data", "grad", "node")
+    __slots__ = ("__weakref__", "_data", "grad", "node")
     __array_ufunc__ = None  # so that array * tensor asks the tensor
+    __hash__ = object.__hash__
 
+    data = property(operator.attrgetter("_data"), doc="The array.")
     shape = property(lambda self: self.data.shape, doc="The length of each axis.")
     dtype = property(lambda self: self.data.dtype, doc="The type of the entries.")
     ndim = property(lambda self: self.data.ndim, doc="The number of axes.")
     size = property(lambda self: self.data.size, doc="The number of entries.")
 
     def __init__(self, data: Any, *, requires_grad: bool = False):
-        self.data = np.array(array(data))
-        self.data.flags.writeable = False
+        self._data = np.array(array(data))
+        self._data.flags.writeable = False
         if self.dtype.kind not in "biuf":
             raise TypeError(f"Tensor: expected numbers, found {self.dtype}")
         if requires_grad and self.dtype.kind != "f":
@@ -92,7 +95,7 @@ class Tensor:
     def detach(self) -> "Tensor":
         """Returns the same numbers without their history."""
         made = Tensor.__new__(Tensor)
-        made.data, made.node, made.grad = self.data, None, None
+        made._data, made.node, made.grad = self._data, None, None
         return made
 
     def __float__(self) -> float:
@@ -100,6 +103,9 @@ class Tensor:
 
     def __bool__(self) -> bool:
         return bool(self.data)
+
+    def __array__(self, *args: Any, **options: Any) -> np.ndarray:
+        raise TypeError("NumPy would forget the graph: use scratch.ops, or .data")
 
     def __len__(self) -> int:
         return len(self.data)
@@ -120,6 +126,12 @@ def tensor(value: Any) -> Tensor:
     return value if isinstance(value, Tensor) else Tensor(value)
 
 
+def floating(value: Any) -> Tensor:
+    """Returns a tensor of floating-point numbers, of value's type if that is one."""
+    found = tensor(value)
+    return found if found.dtype.kind == "f" else Tensor(found.data.astype(float))
+
+
 def followed(value: Any) -> bool:
     """Returns whether a gradient flows to or through a value."""
     return isinstance(value, Tensor) and value.node is not None
@@ -128,8 +140,8 @@ def followed(value: Any) -> bool:
 def wrap(data: Any) -> Tensor:
     """Returns a tensor over an array that nobody else writes to, without a copy."""
     made = Tensor.__new__(Tensor)
-    made.data, made.node, made.grad = np.asarray(data), None, None
-    made.data.flags.writeable = False
+    made._data, made.node, made.grad = np.asarray(data), None, None
+    made._data.flags.writeable = False
     return made
 
 
@@ -157,8 +169,10 @@ class Primitive:
         *rules: Callable[..., Any] | None,
         joint: Callable[..., Sequence[Any]] | None = None,
     ):
-        functools.update_wrapper(self, forward)
         self.name = forward.__name__.strip("_")
+        self.__name__ = self.name
+        own = forward.__doc__ if forward.__name__ != self.name else None
+        self.__doc__ = own or f"As `numpy.{self.name}`, without its `out` and `where`."
         self.forward, self.rules, self.joint = forward, rules, joint
 
     def __call__(self, *inputs: Any, **options: Any) -> Tensor:
@@ -171,11 +185,16 @@ class Primitive:
             data = self.forward(*arrays, **options)
         except (ValueError, IndexError) as error:
             kind = IndexError if isinstance(error, IndexError) else ValueError
-            raise kind(f"{self._of(arrays)}: {error}") from None
-        if locating.get():
-            self._locate(arrays, data)
+            raise kind(f"{self.of(arrays)}: {error}") from None
+        if look := looking.get():
+            look(self, arrays, data)
         made = wrap(data)
-        if made.data.dtype.kind == "f" and any([followed(x) for x in inputs]):
+        if made.dtype.kind == "f" and any([followed(x) for x in inputs]):
+            if not self.joint and len(self.rules) != len(inputs):
+                found = f"{len(self.rules)} rules for {len(inputs)} inputs"
+                raise TypeError(
+                    f"{self.name} has {found}; give a rule, or None, for each"
+                )
             made.node = Node(self, tuple(inputs), options)
         return made
 
@@ -190,15 +209,7 @@ class Primitive:
             for rule, asked in zip(self.rules, wanted, strict=True)
         ]
 
-    def _of(self, arrays: Sequence[Any]) -> str:
+    def of(self, arrays: Sequence[Any]) -> str:
+        """Returns its name and the shapes of its inputs."""
         shapes = " and ".join(str(np.shape(x)) for x in arrays)
         return f"{self.name} of shape{'s' * (len(arrays) > 1)} {shapes}"
-
-    def _locate(self, arrays: Sequence[Any], data: np.ndarray) -> None:
-        for place, x in enumerate([*arrays, data]):
-            if np.isnan(x).any():
-                what = f"input {place} is" if place < len(arrays) else "the result has"
-                first = np.argwhere(np.isnan(x))[0].tolist()
-                raise FloatingPointError(
-                    f"{self._of(arrays)}: {what} the first NaN, at {first}"
-                )

@@ -62,6 +62,19 @@ def mapped(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
     return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
 
 
+def aligned(tree: Any, *rest: Any) -> list[tuple[Any, ...]]:
+    """Returns each leaf with those at the same place in other trees.
+
+    Dicts may have their keys in different orders, as those have that JAX returns.
+
+    >>> aligned({"a": 1, "b": 2}, {"b": 20, "a": 10})
+    [(1, 10), (2, 20)]
+    """
+    rows: list[tuple[Any, ...]] = []
+    mapped(lambda *leaves: rows.append(leaves), tree, *rest)
+    return rows
+
+
 def _keys(tree: Any) -> Any:
     return tree.keys() if isinstance(tree, dict) else range(len(tree))
 
