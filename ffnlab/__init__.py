@@ -17,6 +17,8 @@ from ffnlab.version import VERSION as __version__
 _PUBLIC = {
     "BlockConfig": "ffnlab.ffn",
     "Dataset": "ffnlab.data",
+    "DecoderConfig": "ffnlab.transformer_config",
+    "EncoderConfig": "ffnlab.transformer_config",
     "FeedForward": "ffnlab.ffn",
     "FeedbackConfig": "ffnlab.feedback",
     "FeedbackLayer": "ffnlab.feedback",
@@ -27,6 +29,7 @@ _PUBLIC = {
     "SequenceConfig": "ffnlab.sequences",
     "Tower": "ffnlab.models",
     "TowerConfig": "ffnlab.models",
+    "Transformer": "ffnlab.transformer",
     "fit": "ffnlab.train",
     "fit_population": "ffnlab.sweep",
     "functional": "ffnlab.models",

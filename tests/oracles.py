@@ -102,3 +102,97 @@ def gru(x, up, bias, kernel, inner):
         h = (1 - keep) * new + keep * h
         states.append(h)
     return np.stack(states, axis=1)
+
+
+def norm_by(x, params, config):
+    if config.norm_kind == "layer":
+        return layer_norm(x, params["scale"], params["bias"], config.epsilon)
+    size = np.sqrt((x**2).mean(-1, keepdims=True) + config.epsilon)
+    return x / size * params["scale"]
+
+
+def attention(x, seen, params, config):
+    """Position by position, head by head; keys and values serve a group of heads."""
+    heads, width = config.heads, config.features // config.heads
+    groups = heads // (config.key_value_heads or heads)
+    out = np.zeros(x.shape)
+    for row in range(len(x)):
+        parts = {n: linear(x[row], params[n]) for n in ("query", "key", "value")}
+        for head in range(heads):
+            own = slice(head * width, (head + 1) * width)
+            few = slice(head // groups * width, (head // groups + 1) * width)
+            query, key = parts["query"][:, own], parts["key"][:, few]
+            if config.positions == "rotary":
+                query, key = turned(query), turned(key)
+            for t in range(x.shape[1]):
+                scores = key @ query[t] / np.sqrt(width)
+                scores = np.where(seen[row, t], scores, -np.inf)
+                if not seen[row, t].any():
+                    continue
+                weight = np.exp(scores - scores.max())
+                out[row, t, own] = weight / weight.sum() @ parts["value"][:, few]
+    return linear(out, params["out"])
+
+
+def turned(x):
+    """Complex numbers of pairs, each turned by its own speed (Su et al. 2021)."""
+    half = x.shape[-1] // 2
+    pairs = x[:, :half] + 1j * x[:, half:]
+    speeds = 10_000.0 ** (-np.arange(half) / half)
+    pairs = pairs * np.exp(1j * np.arange(len(x))[:, None] * speeds)
+    return np.concatenate([pairs.real, pairs.imag], axis=-1)
+
+
+def block(x, params, kind, activation):
+    act = ACTIVATIONS[activation]
+    if kind == "mlp":
+        return linear(act(linear(x, params["up"])), params["down"])
+    hidden = act(linear(x, params["gate"])) * linear(x, params["up"])
+    return linear(hidden, params["down"])
+
+
+def transformer(tokens, mask, params, config):
+    """The whole model in float64, one layer after another."""
+    from ffnlab.ffn import parse
+
+    length = tokens.shape[1]
+    seen = np.repeat(mask[:, None, :], length, axis=1)
+    if config.causal:
+        seen = seen & np.tril(np.ones((length, length), bool))
+    embed = params["embed"]
+    x = embed["tokens"]["embedding"][tokens]
+    if config.positions == "learned":
+        x = x + embed["positions"]["embedding"][config.offset :][:length]
+    if config.positions == "sinusoidal":
+        half = config.features // 2
+        angles = np.arange(length)[:, None] * 10_000.0 ** (-np.arange(half) / half)
+        x = x + np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)
+    if config.types:
+        x = x + embed["types"]["embedding"][0]
+    if config.embed_norm:
+        x = norm_by(x, embed["norm"], config)
+    for number, name in enumerate(config.blocks):
+        layer, kind = params[f"layer_{number}"], parse(name)
+        before = config.norm == "pre"
+        for part, norm in (("attention", "attention_norm"), ("ffn", "ffn_norm")):
+            inside = norm_by(x, layer[norm], config) if before else x
+            if part == "attention":
+                y = attention(inside, seen, layer[part], config)
+            else:
+                gated = "gate" in layer[part]
+                y = block(inside, layer[part], "glu" if gated else "mlp", kind[1])
+            x = x + y
+            x = x if before else norm_by(x, layer[norm], config)
+    if config.norm == "pre":
+        x = norm_by(x, params["norm"], config)
+    found = {}
+    if config.pooler:
+        found["pooled"] = np.tanh(linear(x[:, 0], params["pooler"]))
+    if config.head == "tied":
+        if config.head_dense:
+            act = ACTIVATIONS[parse(config.blocks[-1])[1]]
+            dense = act(linear(x, params["head"]["dense"]))
+            x = norm_by(dense, params["head"]["norm"], config)
+        x = x @ embed["tokens"]["embedding"].T
+        x = x + params["head"]["bias"] if config.head_bias else x
+    return {"y": x, **found}

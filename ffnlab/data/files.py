@@ -1,8 +1,10 @@
 """What every reader of a user's file checks first, and how it says what is wrong."""
 
+import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from ffnlab.errors import InputError
 
@@ -33,6 +35,31 @@ def require_file(path: str | Path) -> Path:
     if path.stat().st_size == 0:
         raise InputError(f"{path}: the file is empty")
     return path
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Returns an object of JSON.
+
+    Raises:
+      InputError: not JSON, not an object, or a key is there twice.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        twice = {key for key in keys if keys.count(key) > 1}
+        if twice:
+            raise InputError(f"{path}: {min(twice)!r} is there twice")
+        return dict(pairs)
+
+    try:
+        found = json.loads(path.read_text("utf-8"), object_pairs_hook=unique)
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not a text file") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: expected an object of JSON")
+    return found
 
 
 def stop_at(path: str | Path, problems: Iterable[tuple[int, str]]) -> None:

@@ -1,0 +1,77 @@
+"""Where a token is: its number, fixed waves for it, and rotation by it."""
+
+import jax
+import jax.numpy as jnp
+
+from ffnlab.types import Array
+
+
+def counted(length: int, packs: Array | None = None, start: Array | int = 0) -> Array:
+    """Returns the position of each token.
+
+    Args:
+      length: T.
+      packs: int `[B, T]`: the count begins anew where the number changes.
+      start: the first position, where there are no packs.
+
+    Returns:
+      int `[B or 1, T]`.
+
+    >>> counted(5, jnp.array([[1, 1, 2, 2, 2]])).tolist()
+    [[0, 1, 0, 1, 2]]
+    """
+    count = jnp.arange(length)[None]  # [1, T]
+    if packs is None:
+        return count + start
+    starts = jnp.where(packs != jnp.roll(packs, 1, axis=1), count, 0)
+    return count - jax.lax.cummax(starts.at[:, 0].set(0), axis=1)
+
+
+def sinusoids(positions: Array, features: int) -> Array:
+    """Returns fixed vectors for positions: sines, then cosines, of slowing waves.
+
+    Args:
+      positions: int `[B or 1, T]`.
+      features: D, even.
+
+    Returns:
+      `[B or 1, T, D]`.
+
+    Source: Vaswani et al. 2017, section 3.5.
+
+    >>> sinusoids(jnp.array([[0]]), 4).tolist()
+    [[[0.0, 0.0, 1.0, 1.0]]]
+    """
+    half = features // 2
+    speeds = 10_000.0 ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angles = positions[..., None] * speeds[None, None]
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+def rotary(x: Array, positions: Array, base: float = 10_000.0) -> Array:
+    """Turns pairs of entries by an angle that grows with the position.
+
+    The product of a query and a key then depends on the distance of their positions.
+    Entry i is paired with entry i + h/2.
+
+    Args:
+      x: `[B, T, N, h]`, h even.
+      positions: int `[B or 1, T]`.
+      base: the slowest pair turns once in about 2π · base positions.
+
+    Returns:
+      `[B, T, N, h]`.
+
+    Source: Su et al. 2021, equation 34; the pairing of Llama and GPT-NeoX.
+
+    >>> x = jnp.ones((1, 2, 1, 2))
+    >>> rotary(x, jnp.array([[0, 1]]))[0, :, 0].round(3).tolist()[0]
+    [1.0, 1.0]
+    """
+    half = x.shape[-1] // 2
+    speeds = base ** (-jnp.arange(half, dtype=jnp.float32) / half)  # [h/2]
+    angles = positions[..., None, None] * speeds[None, None, None]  # [B, T, 1, h/2]
+    cos, sin = (f(angles).astype(x.dtype) for f in (jnp.cos, jnp.sin))
+    first, second = x[..., :half], x[..., half:]
+    turned = [first * cos - second * sin, second * cos + first * sin]
+    return jnp.concatenate(turned, axis=-1)

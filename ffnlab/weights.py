@@ -1,0 +1,83 @@
+"""The files of a checkpoint directory: JSON and safetensors, each error by its name."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ffnlab.data.files import read_json
+from ffnlab.errors import InputError
+
+_NEED = "pip install 'ffnlab[pretrained]'"
+
+
+def config_file(directory: Path) -> Path:
+    """Returns the config.json of a checkpoint directory.
+
+    Raises:
+      InputError: there is no such directory or file.
+    """
+    path = directory / "config.json"
+    if not directory.is_dir():
+        raise InputError(f"{directory}: not a directory; name one with a config.json")
+    if not path.is_file():
+        raise InputError(f"{path}: not found; a checkpoint directory needs it")
+    return path
+
+
+def read_tensors(directory: Path) -> dict[str, np.ndarray]:
+    """Returns the arrays of a checkpoint directory, by name.
+
+    Raises:
+      InputError: there are none, or a file cannot be read.
+    """
+    index = directory / "model.safetensors.index.json"
+    if index.is_file():
+        return _read_shards(directory, index)
+    path = directory / "model.safetensors"
+    if path.is_file():
+        return _read_file(path)
+    pickled = [name for name in ("pytorch_model.bin", "model.pt", "model.bin")
+               if (directory / name).exists()]  # fmt: skip
+    if pickled:
+        raise InputError(
+            f"{directory / pickled[0]}: a pickle can run code, and is not read; "
+            "AutoModel.from_pretrained(DIR).save_pretrained(DIR) of transformers "
+            "writes model.safetensors beside it"
+        )
+    raise InputError(f"{path}: not found, nor {index.name}")
+
+
+def _read_shards(directory: Path, index: Path) -> dict[str, np.ndarray]:
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict):
+        raise InputError(f"{index}: weight_map is missing")
+    tensors: dict[str, np.ndarray] = {}
+    for name in sorted(set(places.values())):
+        path = directory / str(name)
+        if path.parent != directory or not path.is_file():
+            raise InputError(f"{path}: not found, though {index.name} names it")
+        found = _read_file(path)
+        missing = {t for t, file in places.items() if file == name} - set(found)
+        if missing:
+            raise InputError(f"{path}: {min(missing)} is missing, as {index.name} says")
+        tensors |= found
+    return tensors
+
+
+def _read_file(path: Path) -> dict[str, np.ndarray]:
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError:
+        raise InputError(f"{path}: reading it needs safetensors: {_NEED}") from None
+    with open(path, "rb") as file:
+        if file.read(64).startswith(b"version https://git-lfs"):
+            raise InputError(
+                f"{path}: a Git LFS pointer and not the file; `git lfs pull` fetches it"
+            )
+    try:
+        with safe_open(path, framework="np") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{path}: not a whole safetensors file ({error}); fetch it again"
+        ) from None

