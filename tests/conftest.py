@@ -9,6 +9,7 @@ import jax
 import pytest
 
 ROOT = Path(__file__).parent.parent
+collect_ignore = ["checkpoints/make.py"]  # needs torch
 
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -1,0 +1,123 @@
+"""Packed, bucketed or padded: every token once, few shapes, the same outputs."""
+
+import chex
+import hypothesis
+import jax
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from ffnlab.data.layouts import (
+    best_widths,
+    bucketed,
+    fill,
+    gather,
+    packed,
+    padded,
+    scatter,
+)
+from ffnlab.errors import InputError
+from ffnlab.transformer import DecoderConfig, EncoderConfig, transformer
+
+LENGTHS = st.lists(st.integers(1, 12), min_size=1, max_size=30)
+
+
+def layouts(kind, lengths, seed):
+    if kind == "packed":
+        return packed(lengths, width=12, rows=3, seed=seed)
+    if kind == "bucketed":
+        return bucketed(lengths, best_widths(lengths, 3), slots=24, seed=seed)
+    return padded(lengths, width=12, rows=3)
+
+
+@pytest.mark.parametrize("kind", ["packed", "bucketed", "padded"])
+@hypothesis.given(lengths=LENGTHS, seed=st.none() | st.integers(0, 99))
+def test_every_token_has_one_slot(kind, lengths, seed):
+    found = layouts(kind, lengths, seed)
+    slots = np.concatenate(
+        [np.stack([x.sequence, x.place], -1)[x.mask] for x in found]
+    ).tolist()
+    wanted = [[i, place] for i, n in enumerate(lengths) for place in range(n)]
+    assert sorted(slots) == wanted
+    assert len({x.sequence.shape for x in found}) <= (3 if kind == "bucketed" else 1)
+    for layout in found:  # a sequence lies in one row, in order and in one piece
+        for row, places in zip(layout.sequence, layout.place, strict=True):
+            for number in set(row[row >= 0].tolist()):
+                assert places[row == number].tolist() == list(range(lengths[number]))
+                assert np.ptp(np.flatnonzero(row == number)) == lengths[number] - 1
+    assert fill(found) == sum(lengths) / sum(x.sequence.size for x in found)
+
+
+@hypothesis.given(lengths=LENGTHS)
+def test_packing_takes_few_rows(lengths):
+    """Never more than 11/9 of the least, which is never below the tokens over a row."""
+    rows = len(packed(lengths, width=12, rows=1))
+    most = [n for n in lengths if n > 6]  # no two of these share a row
+    least = max(-(-sum(lengths) // 12), len(most))
+    assert least <= rows <= 11 / 9 * 2 * least + 1  # least is at least half the optimum
+    if len(set(lengths)) == 1:
+        assert rows == -(-len(lengths) // (12 // lengths[0]))
+
+
+@hypothesis.given(lengths=LENGTHS, count=st.integers(1, 3))
+def test_widths_are_the_best(lengths, count):
+    import itertools
+
+    def cost(widths):
+        return sum(min(w for w in widths if w >= n) for n in lengths)
+
+    values = sorted(set(lengths))
+    best = min(
+        cost((*rest, values[-1]))
+        for rest in itertools.combinations(values[:-1], min(count, len(values)) - 1)
+    )
+    found = best_widths(lengths, count)
+    assert len(found) <= count and cost(found) == best
+
+
+def test_seeds_shuffle():
+    lengths = list(range(1, 13))
+    rows = [packed(lengths, 12, 2, seed)[0].sequence.tolist() for seed in (1, 1, 2)]
+    assert rows[0] == rows[1] != rows[2]
+
+
+@pytest.mark.parametrize("config", [EncoderConfig.tiny(), DecoderConfig.tiny()])
+def test_outputs_are_equal_by_any_layout(config):
+    """Also in one compilation a shape."""
+    rng, model = np.random.default_rng(0), transformer(config)
+    params = jax.tree.map(
+        lambda p: 5 * p if p.ndim > 1 else p, model.init(jax.random.key(0))
+    )
+    tokens = [rng.integers(0, 256, n) for n in rng.integers(1, 12, 20)]
+    lengths = [len(row) for row in tokens]
+    outputs = {}
+    for kind in ("packed", "bucketed", "padded"):
+        chex.clear_trace_counter()
+        most = 3 if kind == "bucketed" else 1
+
+        @jax.jit
+        @chex.assert_max_traces(n=most)
+        def apply(x, mask, packs):
+            return model.apply(params, x, mask, packs=packs)[0]
+
+        width = config.vocabulary if config.head == "tied" else config.features
+        made = [np.zeros((n, width), np.float32) for n in lengths]
+        for layout in layouts(kind, lengths, seed=0):
+            y = apply(gather(layout, tokens), layout.mask, layout.sequence)
+            scatter(layout, y, made)
+        outputs[kind] = made
+    for kind in ("packed", "bucketed"):
+        chex.assert_trees_all_close(
+            outputs[kind], outputs["padded"], rtol=1e-5, atol=1e-5
+        )
+
+
+def test_what_does_not_fit_is_refused():
+    for make in (
+        lambda: packed([3, 9], width=8, rows=1),
+        lambda: bucketed([3, 9], [4, 8], slots=8),
+        lambda: padded([3, 9], width=8, rows=1),
+    ):
+        with pytest.raises(InputError, match="sequence 1 has 9 tokens, a row 8"):
+            make()
+    assert packed([], width=8, rows=2) == [] and fill([]) == 0.0
