@@ -1,0 +1,260 @@
+"""Text from a causal model: greedy, sampled, or by beam search, in one compiled loop.
+
+    tokens = generate(config, params, prompt, steps=40, key=key, top_p=0.9)
+    tokens, scores = beam(config, params, prompt, steps=40, width=4)
+
+The prompt is read at once, then a token at a time with a cache of keys and values.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ffnlab.errors import InputError
+from ffnlab.transformer import TransformerConfig, empty_cache, transformer
+from ffnlab.types import Array, Key, Params
+
+
+def filtered(
+    logits: Array,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> Array:
+    """Returns logits of which the unlikely are −∞, to be sampled from.
+
+    Args:
+      logits: `[..., V]`.
+      temperature: above 0; below 1 the likely become likelier.
+      top_k: how many tokens stay, the likeliest; of equal ones at the border, all.
+      top_p: the least share of the probability that stays, in (0, 1]: the fewest
+        tokens, from the likeliest on, that hold it.
+
+    Returns:
+      `[..., V]`.
+
+    Source: Fan et al. 2018 for top-k; Holtzman et al. 2020 for top-p.
+
+    >>> filtered(jnp.array([0.0, 1.0, 2.0, 3.0]), top_k=2).tolist()
+    [-inf, -inf, 2.0, 3.0]
+    """
+    logits = logits / temperature
+    if top_k is not None:
+        least = jax.lax.top_k(logits, min(top_k, logits.shape[-1]))[0][..., -1:]
+        logits = jnp.where(logits < least, -jnp.inf, logits)
+    if top_p is not None:
+        order = -jnp.sort(-logits, axis=-1)
+        before = jnp.cumsum(jax.nn.softmax(order), axis=-1) - jax.nn.softmax(order)
+        least = jnp.where(before < top_p, order, jnp.inf).min(axis=-1, keepdims=True)
+        logits = jnp.where(logits < least, -jnp.inf, logits)
+    return logits
+
+
+def _check(config: TransformerConfig, prompt: Array, steps: int, **more: Any) -> None:
+    if config.head == "none" or not config.causal:
+        raise InputError("text needs a causal model with a head, such as GPT-2")
+    if prompt.ndim != 2 or 0 in prompt.shape:
+        raise InputError(f"a prompt {[*prompt.shape]} must be [B, T] with T above 0")
+    if steps < 1:
+        raise InputError(f"steps={steps} must be at least 1")
+    room = config.length - prompt.shape[1]
+    if config.positions == "learned" and steps > room:
+        raise InputError(
+            f"steps={steps}: the prompt leaves {max(room, 0)} of {config.length} "
+            "positions; shorten it"
+        )
+    for name, least in (("temperature", 0.0), ("top_k", 1), ("width", 1)):
+        value = more.get(name)
+        if value is not None and not value >= least:
+            raise InputError(f"{name}={value} must be at least {least}")
+    top_p = more.get("top_p")
+    if top_p is not None and not 0.0 < top_p <= 1.0:
+        raise InputError(f"top_p={top_p} must be in (0, 1]")
+
+
+def generate(
+    config: TransformerConfig,
+    params: Params,
+    prompt: Array,
+    steps: int,
+    *,
+    key: Key | None = None,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    stop: int | None = None,
+) -> Array:
+    """Returns prompts with what the model goes on with.
+
+    Args:
+      config: a causal model with a head.
+      params: its parameters.
+      prompt: int `[B, T]`, prompts of one length.
+      steps: how many tokens to add.
+      key: what to draw with; None takes the likeliest token each time.
+      temperature: see `filtered`; 0 takes the likeliest token too.
+      top_k: see `filtered`.
+      top_p: see `filtered`.
+      stop: the token that ends a text; it fills the rest of the row.
+
+    Returns:
+      int32 `[B, T + steps]`.
+
+    Raises:
+      InputError: no such model, no room for so many positions, or an option is out of
+        its range.
+
+    >>> from ffnlab import DecoderConfig
+    >>> config = DecoderConfig.tiny()
+    >>> params = transformer(config).init(jax.random.key(0))
+    >>> generate(config, params, jnp.array([[1, 2, 3]]), steps=4).shape
+    (1, 7)
+    """
+    prompt = jnp.asarray(prompt, jnp.int32)
+    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    _check(config, prompt, steps, **options)
+    if key is None or temperature == 0.0:
+        key, options = jax.random.key(0), {"temperature": 0.0}
+    return _generated(params, prompt, key, config, steps, stop, **options)
+
+
+@functools.partial(
+    jax.jit,
+    static_argnames=("config", "steps", "stop", "temperature", "top_k", "top_p"),
+)
+def _generated(
+    params: Params,
+    prompt: Array,
+    key: Key,
+    config: TransformerConfig,
+    steps: int,
+    stop: int | None,
+    temperature: float,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> Array:
+    model = transformer(config)
+
+    def drawn(logits: Array, key: Key) -> Array:
+        if temperature == 0.0:
+            return jnp.argmax(logits, axis=-1)
+        return jax.random.categorical(key, filtered(logits, temperature, top_k, top_p))
+
+    def turn(state: tuple, key: Key) -> tuple[tuple, Array]:
+        logits, cache, done = state
+        token = drawn(logits, key).astype(jnp.int32)
+        if stop is not None:
+            token = jnp.where(done, stop, token)
+            done = done | (token == stop)
+        new, aux = model.apply(params, token[:, None], cache=cache)
+        return (new[:, -1], aux["cache"], done), token
+
+    cache = empty_cache(config, prompt.shape[0], prompt.shape[1] + steps)
+    logits, aux = model.apply(params, prompt, cache=cache)
+    begin = logits[:, -1], aux["cache"], jnp.zeros(len(prompt), bool)
+    _, tokens = jax.lax.scan(turn, begin, jax.random.split(key, steps))  # [steps, B]
+    return jnp.concatenate([prompt, tokens.T], axis=1)
+
+
+def beam(
+    config: TransformerConfig,
+    params: Params,
+    prompt: Array,
+    steps: int,
+    *,
+    width: int = 4,
+    stop: int | None = None,
+    length_penalty: float = 1.0,
+) -> tuple[Array, Array]:
+    """Returns the likeliest continuations that a beam search finds.
+
+    Args:
+      config: a causal model with a head.
+      params: its parameters.
+      prompt: int `[B, T]`, prompts of one length.
+      steps: the most tokens to add.
+      width: W, how many texts are followed at once.
+      stop: the token that ends a text; it fills the rest of the row.
+      length_penalty: scores are divided by length to this power; 0 favours short
+        texts, 1 compares by the mean.
+
+    Returns:
+      int32 `[B, W, T + steps]`, the best first, and their scores `[B, W]`: the sum of
+      the logarithms of the probabilities of what was added, divided as above. Where
+      there are fewer than W texts, the rest score −∞.
+
+    Raises:
+      InputError: as `generate`.
+    """
+    prompt = jnp.asarray(prompt, jnp.int32)
+    _check(config, prompt, steps, width=width)
+    return _beam(params, prompt, config, steps, width, stop, length_penalty)
+
+
+@functools.partial(
+    jax.jit, static_argnames=("config", "steps", "width", "stop", "length_penalty")
+)
+def _beam(
+    params: Params,
+    prompt: Array,
+    config: TransformerConfig,
+    steps: int,
+    width: int,
+    stop: int | None,
+    length_penalty: float,
+) -> tuple[Array, Array]:
+    model, batch, vocabulary = transformer(config), len(prompt), config.vocabulary
+    cache = empty_cache(config, batch * width, prompt.shape[1] + steps)
+    repeated = jnp.repeat(prompt, width, axis=0)  # [B · W, T]
+    logits, aux = model.apply(params, repeated, cache=cache)
+    # At first all texts of a prompt are the same one, so that one alone may go on.
+    scores = jnp.where(jnp.arange(width) == 0, 0.0, -jnp.inf)
+    scores = jnp.broadcast_to(scores[None], (batch, width))
+    tokens = jnp.zeros((batch, width, steps), jnp.int32)
+    none = jnp.zeros((batch, width), bool)
+    lengths = jnp.zeros((batch, width), jnp.int32)
+    first = jnp.arange(batch)[:, None] * width  # [B, 1]
+
+    def turn(state: tuple, step: Array) -> tuple[tuple, None]:
+        logits, cache, scores, tokens, done, lengths = state
+        chances = jax.nn.log_softmax(logits).reshape(batch, width, vocabulary)
+        if stop is not None:  # a text that has ended goes on with stop, for nothing
+            ended = jnp.where(jnp.arange(vocabulary) == stop, 0.0, -jnp.inf)
+            chances = jnp.where(done[..., None], ended[None, None], chances)
+        every = (scores[..., None] + chances).reshape(batch, -1)  # [B, W · V]
+        scores, best = jax.lax.top_k(every, width)
+        parent, token = best // vocabulary, (best % vocabulary).astype(jnp.int32)
+        rows = (first + parent).reshape(-1)  # [B · W]
+
+        def inherited(values: Array) -> Array:
+            flat = values.reshape(batch * width, *values.shape[2:])
+            return flat[rows].reshape(values.shape)
+
+        tokens = inherited(tokens).at[:, :, step].set(token)
+        done, lengths = inherited(done), inherited(lengths)
+        lengths = lengths + ~done
+        if stop is not None:
+            done = done | (token == stop)
+        logits, aux = model.apply(
+            params, token.reshape(-1, 1), cache=_chosen(cache, rows)
+        )
+        return (logits[:, -1], aux["cache"], scores, tokens, done, lengths), None
+
+    begin = logits[:, -1], aux["cache"], scores, tokens, none, lengths
+    state, _ = jax.lax.scan(turn, begin, jnp.arange(steps))
+    _, _, scores, tokens, _, lengths = state
+    scores = scores / lengths.astype(scores.dtype) ** length_penalty
+    order = jnp.argsort(-scores, axis=1)
+    tokens = jnp.take_along_axis(tokens, order[..., None], axis=1)
+    asked = jnp.broadcast_to(prompt[:, None], (batch, width, prompt.shape[1]))
+    scores = jnp.take_along_axis(scores, order, axis=1)
+    return jnp.concatenate([asked, tokens], axis=2), scores
+
+
+def _chosen(cache: dict[str, Any], rows: Array) -> dict[str, Any]:
+    """Returns a cache whose rows are those of others."""
+    layers = cache["layers"]
+    parts = {name: layers[name][:, rows] for name in ("key", "value")}
+    return {"layers": {**layers, **parts}, "mask": cache["mask"][rows]}
