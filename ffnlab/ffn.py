@@ -56,8 +56,9 @@ def dense(x: Array, weights: Weights) -> Array:
       x: `[..., D]`.
       weights: `kernel` `[D, H]` and, if there is one, `bias` `[H]`.
 
-    >>> kernel = jnp.array([[1.0, 4.0], [2.0, 5.0], [3.0, 6.0]])
-    >>> dense(jnp.array([1.0, 2, 3]), {"kernel": kernel, "bias": jnp.array([0.0, 1])})
+    >>> kernel = jax.numpy.array([[1.0, 4.0], [2.0, 5.0], [3.0, 6.0]])
+    >>> weights = {"kernel": kernel, "bias": jax.numpy.array([0.0, 1])}
+    >>> dense(jax.numpy.array([1.0, 2, 3]), weights)
     Array([14., 33.], dtype=float32)
     """
     y = x @ weights["kernel"]  # [..., H]
@@ -113,8 +114,8 @@ def mlp(
 
     Source: Vaswani et al. 2017, equation 2.
 
-    >>> eye = {"kernel": jnp.eye(2)}
-    >>> y, aux = mlp(jnp.array([-1.0, 2.0]), eye, eye)
+    >>> eye = {"kernel": jax.numpy.eye(2)}
+    >>> y, aux = mlp(jax.numpy.array([-1.0, 2.0]), eye, eye)
     >>> y
     Array([0., 2.], dtype=float32)
     """
@@ -145,8 +146,9 @@ def glu(
 
     Source: Dauphin et al. 2017; Shazeer 2020, equations 5 and 6.
 
-    >>> eye = {"kernel": jnp.eye(2)}
-    >>> y, aux = glu(jnp.array([-1.0, 2.0]), eye, eye, eye, activation=jax.nn.relu)
+    >>> eye = {"kernel": jax.numpy.eye(2)}
+    >>> x = jax.numpy.array([-1.0, 2.0])
+    >>> y, aux = glu(x, eye, eye, eye, activation=jax.nn.relu)
     >>> y
     Array([0., 4.], dtype=float32)
     """
@@ -300,7 +302,7 @@ class FeedForward(nnx.Module):
       rngs: where the kernels are drawn from.
 
     >>> block = FeedForward(BlockConfig("geglu", 4, 6), rngs=nnx.Rngs(0))
-    >>> y, aux = block(jnp.ones((2, 4)))
+    >>> y, aux = block(jax.numpy.ones((2, 4)))
     >>> y.shape, aux["hidden"].shape
     ((2, 4), (2, 6))
     """

@@ -78,8 +78,8 @@ class Layer(nnx.Module):
         positions: Array | None = None,
         cache: dict | None = None,
         key: Key | None = None,
-    ) -> tuple[Array, dict | None]:
-        """Returns `[B, T, D]` and the cache of the attention, see `Attention`."""
+    ) -> tuple[Array, tuple[Array, Array], dict | None]:
+        """Returns `[B, T, D]`, what its block took and gave, and the cache."""
         keys = (None, None) if key is None else jax.random.split(key)
         before = self.config.norm == "pre"
 
@@ -90,9 +90,10 @@ class Layer(nnx.Module):
         y, cache = self.attention(inside, mask, positions, cache)
         x = added(y, keys[0])
         x = x if before else self.attention_norm(x)
-        y, _ = self.ffn(self.ffn_norm(x) if before else x)
+        inside = self.ffn_norm(x) if before else x
+        y, _ = self.ffn(inside)
         x = added(y, keys[1])
-        return (x if before else self.ffn_norm(x)), cache
+        return (x if before else self.ffn_norm(x)), (inside, y), cache
 
 
 def _norm(config: TransformerConfig, rngs: nnx.Rngs) -> nnx.Module:
@@ -189,6 +190,7 @@ class Transformer(nnx.Module):
         positions: Array | None = None,
         cache: dict | None = None,
         key: Key | None = None,
+        record: bool = False,
     ) -> tuple[Array, dict[str, Any]]:
         """Applies the model.
 
@@ -200,6 +202,8 @@ class Transformer(nnx.Module):
           positions: int `[B, T]`; None counts from 0, in each pack anew.
           cache: from `empty_cache`, to go on after the tokens of before.
           key: the key of this call's dropout; None in evaluation.
+          record: whether to return what the feed-forward blocks took and gave, too:
+            `inputs` and `outputs`, `[L, B, T, D]`.
 
         Returns:
           With a head, logits `[B, T, V]`, otherwise states `[B, T, D]`; and the
@@ -220,11 +224,13 @@ class Transformer(nnx.Module):
             x = dropout(x, own, self.config.dropout)
             keys = jax.random.split(key, self.config.layers)
         seen, cache = _seen(self.config, tokens, mask, packs, cache)
-        x, states, cache = self._layers(x, seen, positions, cache, keys)
+        x, states, blocks, cache = self._layers(x, seen, positions, cache, keys)
         if self.config.norm == "pre":
             x = self.norm(x)
             states = states.at[-1].set(x)
         aux = {"states": states} | ({} if cache is None else {"cache": cache})
+        if record:
+            aux |= dict(zip(("inputs", "outputs"), blocks, strict=True))
         if self.config.pooler:
             aux["pooled"] = jnp.tanh(self.pooler(x[:, 0]))
         if self.config.head == "tied":
@@ -259,8 +265,8 @@ class Transformer(nnx.Module):
         positions: Array,
         cache: dict | None,
         keys: Array | None,
-    ) -> tuple[Array, Array, dict | None]:
-        """Returns the last states, all of them, and the cache."""
+    ) -> tuple[Array, Array, tuple[Array, Array], dict | None]:
+        """Returns the last states, all states, inside the blocks, and the cache."""
 
         def applied(graph: Any, state: Any, x: Array, old: Any, key: Any) -> tuple:
             return nnx.merge(graph, state)(x, mask, positions, old, key)
@@ -273,23 +279,26 @@ class Transformer(nnx.Module):
             parts = nnx.to_pure_dict(state), old, keys
 
             def turn(x: Array, part: tuple) -> tuple:
-                x, new = applied(graph, part[0], x, part[1], part[2])
-                return x, (x, new)
+                x, *new = applied(graph, part[0], x, part[1], part[2])
+                return x, (x, *new)
 
-            last, (states, new) = jax.lax.scan(turn, x, parts)
+            last, (states, blocks, new) = jax.lax.scan(turn, x, parts)
             states = jnp.concatenate([x[None], states])
         else:
-            last, every, new = x, [x], []
+            last, every, told, new = x, [x], [], []
             for number in range(self.config.layers):
                 graph, state = nnx.split(getattr(self, f"layer_{number}"))
                 mine = None if old is None else jax.tree.map(lambda a: a[number], old)  # noqa: B023
                 drop = None if keys is None else keys[number]
-                last, fresh = applied(graph, state, last, mine, drop)
+                last, block, fresh = applied(graph, state, last, mine, drop)
                 every.append(last)
+                told.append(block)
                 new.append(fresh)
             states = jnp.stack(every)
+            blocks = tuple(map(jnp.stack, zip(*told, strict=True)))
             new = None if old is None else jax.tree.map(lambda *a: jnp.stack(a), *new)
-        return last, states, None if cache is None else {**cache, "layers": new}
+        cache = None if cache is None else {**cache, "layers": new}
+        return last, states, blocks, cache
 
 
 def _seen(

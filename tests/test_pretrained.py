@@ -49,7 +49,7 @@ def case(request):
 def test_hidden_states_logits_and_pooled(case):
     name, found, wanted = case
     places, types = inputs(name, wanted)
-    logits, aux = found.model.apply(found.params, *places, **types)
+    logits, aux = jax.jit(found.model.apply)(found.params, *places, **types)
     assert aux["states"].shape == wanted["states"].shape
     for ours, theirs in zip(aux["states"], wanted["states"], strict=True):
         assert relative(real(wanted, ours), real(wanted, theirs)) < 1e-5
@@ -67,7 +67,7 @@ def test_loss_and_gradients(case):
         batch = {"y": jnp.asarray(wanted["labels"])}
         return metrics.means(losses.score_classes(logits, batch))["loss"]
 
-    value, grads = jax.value_and_grad(loss)(found.params)
+    value, grads = jax.jit(jax.value_and_grad(loss))(found.params)
     assert relative(value, wanted["loss"]) < 1e-5
     grads, met = trees.flatten(grads), set()
     for entry in entries(FAMILIES[name], found.config.layers, head=True):

@@ -41,7 +41,7 @@ def wide(params, scale=20.0):
 
 def made(config):
     model = transformer(config)
-    return model, wide(model.init(KEY))
+    return model._replace(apply=jax.jit(model.apply)), wide(model.init(KEY))
 
 
 def close(found, expected, **options):
