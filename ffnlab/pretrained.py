@@ -34,7 +34,7 @@ from ffnlab.families import (
 )
 from ffnlab.transformer import TransformerConfig, transformer
 from ffnlab.types import Key, Model, Params
-from ffnlab.weights import config_file, read_tensors
+from ffnlab.weights import NEED, config_file, read_tensors
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -308,8 +308,10 @@ def save(
     Raises:
       InputError: the directory is in use, or the family has no such model.
     """
-    from safetensors.numpy import save_file
-
+    try:
+        from safetensors.numpy import save_file
+    except ImportError:
+        raise InputError(f"{directory}: writing it needs safetensors: {NEED}") from None
     directory, kind = Path(directory), family or (like.family if like else None)
     if kind not in FAMILIES:
         raise InputError(f"family {kind!r} should be one of {', '.join(FAMILIES)}")

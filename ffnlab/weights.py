@@ -7,7 +7,7 @@ import numpy as np
 from ffnlab.data.files import read_json
 from ffnlab.errors import InputError
 
-_NEED = "pip install 'ffnlab[pretrained]'"
+NEED = "pip install 'ffnlab[pretrained]'"
 
 
 def config_file(directory: Path) -> Path:
@@ -68,7 +68,7 @@ def _read_file(path: Path) -> dict[str, np.ndarray]:
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError:
-        raise InputError(f"{path}: reading it needs safetensors: {_NEED}") from None
+        raise InputError(f"{path}: reading it needs safetensors: {NEED}") from None
     with open(path, "rb") as file:
         if file.read(64).startswith(b"version https://git-lfs"):
             raise InputError(

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import chex
@@ -367,3 +368,12 @@ def test_a_real_checkpoint(tmp_path):
             assert relative(h[:, 0], wanted["first"]) < 1e-5
             assert relative(mean, wanted["mean"]) < 1e-5
             assert relative(aux["pooled"], wanted["pooled"]) < 1e-5
+
+
+def test_without_the_extra_the_error_names_it(monkeypatch, tmp_path):
+    for module in ("safetensors", "safetensors.numpy"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(InputError, match=r"needs safetensors: pip install 'ffnlab\["):
+        pretrained.load(HERE / "bert")
+    with pytest.raises(InputError, match="writing it needs safetensors"):
+        pretrained.save(tmp_path / "out", EncoderConfig.tiny(), {}, family="bert")
