@@ -96,7 +96,7 @@ LAYERS = {
 
 @pytest.mark.parametrize("name", LAYERS)
 @hypothesis.settings(
-    max_examples=5,
+    max_examples=3,
     deadline=None,
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
 )

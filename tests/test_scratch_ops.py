@@ -17,7 +17,7 @@ from ffnlab.scratch.tensor import Tensor
 
 pytestmark = pytest.mark.usefixtures("x64")
 SETTINGS = hypothesis.settings(
-    max_examples=8,
+    max_examples=5,
     deadline=None,
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
 )
