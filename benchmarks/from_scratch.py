@@ -20,6 +20,7 @@ import optax
 from benchmarks import protocol
 from benchmarks.protocol import Config, Entry, Work
 from experiments import launch
+from experiments.from_scratch import loss_by_jax
 from ffnlab import data
 from ffnlab.scratch import losses, models, optimizers, trees, value_and_grad
 
@@ -61,16 +62,7 @@ def ours(task: Task) -> Work:
 def step(state: tuple, batch: tuple) -> tuple[tuple, jax.Array]:
     """The same by JAX and optax."""
     params, memory = state
-
-    def loss(params: dict) -> jax.Array:
-        a, y = batch
-        for number in range(1, len(params) + 1):
-            layer = params[f"layer_{number}"]
-            z = a @ layer["kernel"] + layer["bias"]
-            a = jax.nn.relu(z)
-        return optax.softmax_cross_entropy_with_integer_labels(z, y).mean()
-
-    value, grads = jax.value_and_grad(loss)(params)
+    value, grads = jax.value_and_grad(loss_by_jax)(params, *batch, "relu")
     updates, memory = ADAM.update(grads, memory)
     return (optax.apply_updates(params, updates), memory), value
 

@@ -24,6 +24,7 @@ from experiments.training import claim
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import jax
     import numpy as np
 
     from ffnlab.data import Dataset
@@ -174,20 +175,12 @@ def _jax(config: Config, optimizer: str) -> Side:
         "adamw": lambda rate: optax.adamw(rate, weight_decay=config.weight_decay),
     }
     rule = build[optimizer](config.rate(optimizer))
-    activation = getattr(jax.nn, config.activation)
-
-    def loss(params: dict, x: jax.Array, y: jax.Array) -> jax.Array:
-        a = x
-        for number in range(1, len(params) + 1):
-            layer = params[f"layer_{number}"]
-            z = a @ layer["kernel"] + layer["bias"][None]
-            a = activation(z)
-        return optax.softmax_cross_entropy_with_integer_labels(z, y).mean()
 
     @jax.jit
     def step(state: tuple, x: jax.Array, y: jax.Array) -> tuple:
         params, memory = state
-        value, grads = jax.value_and_grad(loss)(params, x, y)
+        slope = jax.value_and_grad(loss_by_jax)
+        value, grads = slope(params, x, y, config.activation)
         updates, memory = rule.update(grads, memory, params)
         return (optax.apply_updates(params, updates), memory), value
 
@@ -196,6 +189,21 @@ def _jax(config: Config, optimizer: str) -> Side:
         return params, rule.init(params)
 
     return Side(start, step, lambda state: jax.device_get(state[0]))
+
+
+def loss_by_jax(
+    params: dict, x: "jax.Array", y: "jax.Array", activation: str
+) -> "jax.Array":
+    """Returns the mean cross-entropy of a perceptron, in JAX and optax."""
+    import jax
+    import optax
+
+    a = x
+    for number in range(1, len(params) + 1):
+        layer = params[f"layer_{number}"]
+        z = a @ layer["kernel"] + layer["bias"][None]
+        a = getattr(jax.nn, activation)(z)
+    return optax.softmax_cross_entropy_with_integer_labels(z, y).mean()
 
 
 def _compared(
@@ -220,14 +228,8 @@ def _compared(
     lines, epoch = [], max(size // config.batch_size, 1)
     for begin in range(0, config.steps, epoch):
         chunk = batches[begin : begin + epoch]
-        losses, seconds = [], []
-        for place, side in enumerate(sides):
-            clock, told = time.perf_counter(), []
-            for rows in chunk:
-                states[place], loss = side.step(states[place], x[rows], y[rows])
-                told.append(loss)
-            losses.append([float(loss) for loss in told])
-            seconds.append((time.perf_counter() - clock) / len(chunk))
+        turns = [_turn(*each, x, y, chunk) for each in zip(sides, states, strict=True)]
+        states, losses, seconds = zip(*turns, strict=True)
         params = [side.params(state) for side, state in zip(sides, states, strict=True)]
         lines.append(
             {
@@ -245,6 +247,18 @@ def _compared(
             }
         )
     return lines
+
+
+def _turn(
+    side: Side, state: Any, x: "np.ndarray", y: "np.ndarray", batches: "np.ndarray"
+) -> tuple[Any, list[float], float]:
+    """Returns the state after some steps, their losses, and the seconds a step took."""
+    clock, told = time.perf_counter(), []
+    for rows in batches:
+        state, loss = side.step(state, x[rows], y[rows])
+        told.append(loss)
+    losses = [float(loss) for loss in told]
+    return state, losses, (time.perf_counter() - clock) / len(batches)
 
 
 def _arrays(params: dict) -> "list[np.ndarray]":

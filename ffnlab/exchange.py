@@ -10,7 +10,7 @@ old neurons that matter most (the gate of a gated block is theirs, and its linea
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ from ffnlab.data.layouts import Layout, gather
 from ffnlab.errors import InputError
 from ffnlab.ffn import BlockConfig, FeedForward
 from ffnlab.transformer import TransformerConfig, transformer
-from ffnlab.types import Array, Key, Params
+from ffnlab.types import Array, Key, Model, Params
 
 _RIDGE = 1e-4  # of the mean square of a hidden unit
 
@@ -149,9 +149,10 @@ def _check(config: TransformerConfig) -> None:
 
 
 @functools.cache
-def _apply(block: BlockConfig) -> Any:
+def _model(block: BlockConfig) -> Model:
+    """Returns a block as pure functions, compiled once."""
     model = models.functional(lambda rngs: FeedForward(block, rngs=rngs))
-    return jax.jit(lambda params, x: model.apply(params, x)[0]), model
+    return Model(model.init, jax.jit(model.apply))
 
 
 def begin(
@@ -173,7 +174,7 @@ def begin(
     units = np.asarray(old.activation.function(jnp.asarray(x @ kernel + bias)))
     weight = np.linalg.norm(np.asarray(params["down"]["kernel"]), axis=1)
     best = np.argsort(-units.std(axis=0) * weight, kind="stable")[: new.hidden]
-    model = _apply(new)[1]
+    model = _model(new)
     made = jax.tree.map(np.array, model.init(jax.random.key(0)))
     first, *rest = new.block.inputs
     made[first]["kernel"][:, : len(best)] = kernel[:, best]
@@ -187,8 +188,7 @@ def begin(
 
 def _solved(block: BlockConfig, params: Params, x: np.ndarray, y: np.ndarray) -> Params:
     """Returns the projection down that gives y, in the least squares."""
-    model = _apply(block)[1]
-    hidden = np.asarray(jax.jit(model.apply)(params, x)[1]["hidden"], np.float64)
+    hidden = np.asarray(_model(block).apply(params, x)[1]["hidden"], np.float64)
     mean, middle = hidden.mean(axis=0), y.mean(axis=0)
     centred = hidden - mean
     gram = centred.T @ centred
@@ -220,7 +220,7 @@ def distilled(
     """
     if not steps:
         return params
-    model = _apply(block)[1]
+    model = _model(block)
     optimizer = optax.adam(optax.linear_schedule(learning_rate, 0.0, steps))
     scale = float(np.square(y - y.mean(axis=0)).mean()) or 1.0
     arrays = jax.device_put((x, y))
@@ -247,11 +247,10 @@ def error(block: BlockConfig, params: Params, x: np.ndarray, y: np.ndarray) -> f
     """Returns the squared error of a block as a share of the variance of y.
 
     >>> block = BlockConfig("mlp", 2, 3, norm="none", residual=False)
-    >>> params = models.functional(lambda rngs: FeedForward(block, rngs=rngs)).init(
-    ...     jax.random.key(0))
+    >>> params = _model(block).init(jax.random.key(0))
     >>> x = np.random.default_rng(0).normal(size=(9, 2)).astype(np.float32)
-    >>> error(block, params, x, np.asarray(_apply(block)[0](params, x)))
+    >>> error(block, params, x, np.asarray(_model(block).apply(params, x)[0]))
     0.0
     """
-    gap = np.asarray(_apply(block)[0](params, x)) - y
+    gap = np.asarray(_model(block).apply(params, x)[0]) - y
     return float(np.square(gap).sum() / np.square(y - y.mean(axis=0)).sum())

@@ -135,7 +135,7 @@ def load(
     config = family.config(**{**fields, **parts, **options})
     leaves, loaded = _matched(directory, family, config, tensors, known)
     unused = _leftover(directory, family, tensors, known, loaded)
-    params, new = _completed(directory, config, leaves, dtype, key, known, loaded)
+    params, new = _completed(directory, config, leaves, dtype, key)
     loaded = sorted(known[name] for name in loaded)
     report = Report(loaded, new, sorted(unused))
     return Checkpoint(directory, kind, config, params, report, settings)
@@ -229,7 +229,6 @@ def _leftover(
       InputError: a name is unknown, or a copy differs from what it should copy.
     """
     unused, strange = [], []
-    heads = tuple(row.theirs for row in family.head)
     for name in sorted(set(tensors) - loaded):
         original = family.ties.get(name)
         tied = original in loaded
@@ -238,15 +237,7 @@ def _leftover(
                 f"{directory}: {known[name]} differs from {known[original]}: only "
                 "heads tied to the embeddings are known; head=False leaves it out"
             )
-        if (
-            original
-            or is_other(family, name)
-            or name.startswith((*heads, "pooler"))
-            or name.startswith(f"{family.prefix}pooler")
-        ):
-            unused.append(known[name])
-        else:
-            strange.append(known[name])
+        (unused if _of_no_use(family, name) else strange).append(known[name])
     if strange:
         raise InputError(
             f"{directory}: {len(strange)} arrays are no part of the model that "
@@ -255,14 +246,19 @@ def _leftover(
     return unused
 
 
+def _of_no_use(family: Family, name: str) -> bool:
+    """Returns whether an array is a copy, a buffer, or of a head not asked for."""
+    heads = (row.theirs for row in family.head)
+    parts = (*heads, "pooler", f"{family.prefix}pooler")
+    return name in family.ties or is_other(family, name) or name.startswith(parts)
+
+
 def _completed(
     directory: Path,
     config: TransformerConfig,
     leaves: Mapping[str, np.ndarray],
     dtype: Any,
     key: Key | None,
-    known: Mapping[str, str],
-    loaded: set[str],
 ) -> tuple[Params, list[str]]:
     """Returns all parameters, and the paths of those that had to be drawn.
 

@@ -4,6 +4,7 @@ The lines are all that is kept of a run, so a table made now and one made from a
 of lines next year are the same.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -250,16 +251,9 @@ def _row(
     told: Sequence[str],
     seed: int,
 ) -> list[str]:
-    _, scale, digits = UNITS[objective.headline]
-    first = runs[0]
+    first, shown = runs[0], functools.partial(_shown, objective)
     valid = _scores(runs, "valid", objective)
     spread = stats.bootstrap_interval(valid, seed=seed)
-
-    def shown(middle: float | None, interval: Any, sign: str = "") -> str:
-        if middle is None or not np.isfinite(middle):
-            return "diverged" if not sign else "undefined: a seed diverged"
-        low, high = (f"{scale * end:{sign}.{digits}f}" for end in interval)
-        return f"{scale * middle:{sign}.{digits}f} [{low}, {high}]"
 
     def fact(name: str) -> str:
         matched = f" ({first['unmatched']:+.1%})" if name == first["budget"] else ""
@@ -284,6 +278,17 @@ def _row(
         _microseconds(first["microseconds_per_step"]),
         failed,
     ]
+
+
+def _shown(
+    objective: Objective, middle: float | None, interval: Any, sign: str = ""
+) -> str:
+    """Shows a score, or with a sign a difference, and its interval."""
+    _, scale, digits = UNITS[objective.headline]
+    if middle is None or not np.isfinite(middle):
+        return "diverged" if not sign else "undefined: a seed diverged"
+    low, high = (f"{scale * end:{sign}.{digits}f}" for end in interval)
+    return f"{scale * middle:{sign}.{digits}f} [{low}, {high}]"
 
 
 def _mean(runs: Sequence[Line], name: str) -> str:

@@ -7,7 +7,7 @@ The prompt is read at once, then a token at a time with a cache of keys and valu
 """
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -205,7 +205,7 @@ def _beam(
     stop: int | None,
     length_penalty: float,
 ) -> tuple[Array, Array]:
-    model, batch, vocabulary = transformer(config), len(prompt), config.vocabulary
+    model, batch = transformer(config), len(prompt)
     cache = empty_cache(config, batch * width, prompt.shape[1] + steps)
     repeated = jnp.repeat(prompt, width, axis=0)  # [B · W, T]
     logits, aux = model.apply(params, repeated, cache=cache)
@@ -213,44 +213,66 @@ def _beam(
     scores = jnp.where(jnp.arange(width) == 0, 0.0, -jnp.inf)
     scores = jnp.broadcast_to(scores[None], (batch, width))
     tokens = jnp.zeros((batch, width, steps), jnp.int32)
-    none = jnp.zeros((batch, width), bool)
-    lengths = jnp.zeros((batch, width), jnp.int32)
-    first = jnp.arange(batch)[:, None] * width  # [B, 1]
+    none, lengths = jnp.zeros((batch, width), bool), jnp.zeros((batch, width), int)
+    texts = _Texts(scores, tokens, none, lengths)
 
     def turn(state: tuple, step: Array) -> tuple[tuple, None]:
-        logits, cache, scores, tokens, done, lengths = state
-        chances = jax.nn.log_softmax(logits).reshape(batch, width, vocabulary)
-        if stop is not None:  # a text that has ended goes on with stop, for nothing
-            ended = jnp.where(jnp.arange(vocabulary) == stop, 0.0, -jnp.inf)
-            chances = jnp.where(done[..., None], ended[None, None], chances)
-        every = (scores[..., None] + chances).reshape(batch, -1)  # [B, W · V]
-        scores, best = jax.lax.top_k(every, width)
-        parent, token = best // vocabulary, (best % vocabulary).astype(jnp.int32)
-        rows = (first + parent).reshape(-1)  # [B · W]
+        logits, cache, texts = state
+        texts, token, rows = _grown(texts, logits, step, stop)
+        logits, aux = model.apply(params, token, cache=_chosen(cache, rows))
+        return (logits[:, -1], aux["cache"], texts), None
 
-        def inherited(values: Array) -> Array:
-            flat = values.reshape(batch * width, *values.shape[2:])
-            return flat[rows].reshape(values.shape)
-
-        tokens = inherited(tokens).at[:, :, step].set(token)
-        done, lengths = inherited(done), inherited(lengths)
-        lengths = lengths + ~done
-        if stop is not None:
-            done = done | (token == stop)
-        logits, aux = model.apply(
-            params, token.reshape(-1, 1), cache=_chosen(cache, rows)
-        )
-        return (logits[:, -1], aux["cache"], scores, tokens, done, lengths), None
-
-    begin = logits[:, -1], aux["cache"], scores, tokens, none, lengths
-    state, _ = jax.lax.scan(turn, begin, jnp.arange(steps))
-    _, _, scores, tokens, _, lengths = state
-    scores = scores / lengths.astype(scores.dtype) ** length_penalty
+    begin = logits[:, -1], aux["cache"], texts
+    (_, _, texts), _ = jax.lax.scan(turn, begin, jnp.arange(steps))
+    scores = texts.scores / texts.lengths.astype(scores.dtype) ** length_penalty
     order = jnp.argsort(-scores, axis=1)
-    tokens = jnp.take_along_axis(tokens, order[..., None], axis=1)
+    tokens = jnp.take_along_axis(texts.tokens, order[..., None], axis=1)
     asked = jnp.broadcast_to(prompt[:, None], (batch, width, prompt.shape[1]))
     scores = jnp.take_along_axis(scores, order, axis=1)
     return jnp.concatenate([asked, tokens], axis=2), scores
+
+
+class _Texts(NamedTuple):
+    """The W best texts of each prompt: `[B, W]` each, tokens `[B, W, steps]`."""
+
+    scores: Array
+    tokens: Array
+    done: Array
+    lengths: Array
+
+
+def _grown(
+    texts: _Texts, logits: Array, step: Array, stop: int | None
+) -> tuple[_Texts, Array, Array]:
+    """Returns the best texts with a token more, that token, and whose rows they were.
+
+    Args:
+      texts: so far.
+      logits: what they go on with, `[B · W, V]`.
+      step: where the new token stands.
+      stop: the token that ends a text; an ended one goes on with it, for nothing.
+    """
+    batch, width = texts.scores.shape
+    chances = jax.nn.log_softmax(logits).reshape(batch, width, -1)
+    vocabulary = chances.shape[-1]
+    if stop is not None:
+        ended = jnp.where(jnp.arange(vocabulary) == stop, 0.0, -jnp.inf)
+        chances = jnp.where(texts.done[..., None], ended[None, None], chances)
+    every = (texts.scores[..., None] + chances).reshape(batch, -1)  # [B, W · V]
+    scores, best = jax.lax.top_k(every, width)
+    parent, token = best // vocabulary, (best % vocabulary).astype(jnp.int32)
+    rows = (jnp.arange(batch)[:, None] * width + parent).reshape(-1)  # [B · W]
+
+    def inherited(values: Array) -> Array:
+        flat = values.reshape(batch * width, *values.shape[2:])
+        return flat[rows].reshape(values.shape)
+
+    tokens = inherited(texts.tokens).at[:, :, step].set(token)
+    done, lengths = inherited(texts.done), inherited(texts.lengths)
+    lengths = lengths + ~done
+    if stop is not None:
+        done = done | (token == stop)
+    return _Texts(scores, tokens, done, lengths), token.reshape(-1, 1), rows
 
 
 def _chosen(cache: dict[str, Any], rows: Array) -> dict[str, Any]:

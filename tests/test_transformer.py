@@ -182,7 +182,7 @@ def test_gradients_are_those_of_finite_differences(x64):
     params = wide(model.init(KEY), 5.0)
     params = jax.tree.map(lambda p: p.astype(jnp.float64), params)
     check_grads(
-        lambda p: jnp.sin(model.apply(p, TOKENS)[0]).mean(),
+        jax.jit(lambda p: jnp.sin(model.apply(p, TOKENS)[0]).mean()),
         (params,),
         order=1,
         modes=["rev"],

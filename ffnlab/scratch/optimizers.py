@@ -152,6 +152,11 @@ def nesterov(learning_rate: Rate, decay: float = 0.9) -> Optimizer:
     return _entrywise(learning_rate, rule, (0.0,))
 
 
+def _normed(xp: Any, g: Any, s: Any, epsilon: float, inside: bool) -> Any:
+    """Returns g over the root of s, with ε under the root or added to it."""
+    return g / (xp.sqrt(s + epsilon) if inside else xp.sqrt(s) + epsilon)
+
+
 def adagrad(
     learning_rate: Rate,
     *,
@@ -173,8 +178,7 @@ def adagrad(
 
     def rule(xp: Any, g: Any, t: Any, s: Any) -> tuple:
         s = s + g * g
-        root = xp.sqrt(s + epsilon) if inside else xp.sqrt(s) + epsilon
-        return g / root, (s,)
+        return _normed(xp, g, s, epsilon, inside), (s,)
 
     return _entrywise(learning_rate, rule, (start,))
 
@@ -200,8 +204,7 @@ def rmsprop(
 
     def rule(xp: Any, g: Any, t: Any, s: Any) -> tuple:
         s = decay * s + (1 - decay) * g * g
-        root = xp.sqrt(s + epsilon) if inside else xp.sqrt(s) + epsilon
-        return g / root, (s,)
+        return _normed(xp, g, s, epsilon, inside), (s,)
 
     return _entrywise(learning_rate, rule, (0.0,))
 

@@ -2,7 +2,7 @@
 
 What is computed from a tensor that requires a gradient is recorded: every result
 remembers the operation that made it, and from what. Nothing else is recorded. There is
-no tape and no global state, and a graph lives as long as the result it ends in.
+no tape, and a graph lives as long as the result it ends in.
 
 >>> x = Tensor([1.0, 2.0], requires_grad=True)
 >>> y = x * x
