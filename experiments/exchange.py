@@ -2,7 +2,8 @@
 
 Replaces the blocks of a checkpoint's encoder or decoder by another kind with as many
 parameters, makes each do what the old one did on a text, and prints how far it is off:
-block by block, and in the model's last states on lines that it was not matched on.
+block by block, in the model's last states on lines that it was not matched on, and,
+where the checkpoint has the head of a language model, in its loss on those.
 
     python -m experiments.exchange --checkpoint=minilm --text=lines.txt
     python -m experiments.exchange --checkpoint=gpt2 --text=lines.txt --blocks=mlp:relu
@@ -25,6 +26,7 @@ from ffnlab.errors import InputError, choose
 if TYPE_CHECKING:
     import numpy as np
 
+    from ffnlab.data.corpus import Tokenizes
     from ffnlab.report import Table
     from ffnlab.transformer import TransformerConfig
 
@@ -82,17 +84,18 @@ def run(config: Config) -> Result:
       InputError: a file cannot be used, or the model's blocks cannot be exchanged.
     """
     from ffnlab import pretrained, report
-    from ffnlab.data.tokens import read_tokenizer
+    from ffnlab.data.tokens import checkpoint_tokenizer
 
     out = claim(config.out, "exchange")
     lines = _lines(config)
-    found = pretrained.load(config.checkpoint, head=False, pooler=False)
-    tokens = read_tokenizer(config.checkpoint).texts(lines, length=config.length).tokens
+    found = pretrained.load(config.checkpoint, pooler=False)
+    tokenizer = checkpoint_tokenizer(config.checkpoint, found.config.vocabulary)
+    tokens = _tokens(config, tokenizer, lines)
     flags = launch.to_flags(config, leave_out=("out",))
     with report.run_directory(out, flags, resume=None) as directory:
         print(f"writing to {directory}", flush=True)
         runs = [
-            _exchanged(config, found.config, found.params, tokens, block)
+            _exchanged(config, found.config, found.params, tokenizer, tokens, block)
             for block in config.blocks
         ]
         report.write_lines(directory / "results.jsonl", runs)
@@ -118,10 +121,23 @@ def _lines(config: Config) -> list[str]:
     return lines
 
 
+def _tokens(
+    config: Config, tokenizer: "Tokenizes", lines: list[str]
+) -> "list[np.ndarray]":
+    """Returns the tokens of each line, those around it included."""
+    import numpy as np
+
+    before, after = tokenizer.around
+    room = config.length - len(before) - len(after)
+    inside = [tokenizer.stream(line.encode()).tokens[:room] for line in lines]
+    return [np.concatenate([before, t, after]).astype(np.int32) for t in inside]
+
+
 def _exchanged(
     config: Config,
     shape: "TransformerConfig",
     params: dict[str, Any],
+    tokenizer: "Tokenizes",
     tokens: "list[np.ndarray]",
     block: str,
 ) -> dict[str, Any]:
@@ -145,6 +161,8 @@ def _exchanged(
         **options,
     )
     whole = _gap(config, unseen, (shape, params), (new, changed))
+    losses = [_loss(unseen, tokenizer, *each) for each in
+              ((shape, params), (new, changed))]  # fmt: skip
     print(f"{block}: {time.monotonic() - begun:.0f} s", flush=True)
     return {
         "block": block,
@@ -153,8 +171,34 @@ def _exchanged(
         "of": shape.feed_forward(0).parameters,
         "solved": [each.solved for each in told],
         "trained": [each.trained for each in told],
+        "loss": losses,
         **whole,
     }
+
+
+def _loss(
+    tokens: "list[np.ndarray]",
+    tokenizer: "Tokenizes",
+    shape: "TransformerConfig",
+    params: dict[str, Any],
+) -> float | None:
+    """Returns the mean loss in nats a token; None if there is no head."""
+    if shape.head == "none":
+        return None
+    import jax
+
+    from ffnlab import data, language, train
+    from ffnlab.data.corpus import sequence_data
+
+    special = [token for side in tokenizer.around for token in side]
+    part = sequence_data(tokens, special, masked=not shape.causal)
+    if shape.causal:
+        model = language.causal(shape)
+    else:
+        model = language.masked(shape, tokenizer.mask)
+    score = language.objective(1.0)
+    evaluate = train.make_evaluate(model, score, data.take, len(tokens), batch=16)
+    return float(jax.jit(evaluate)(params, jax.device_put(part))["loss"])
 
 
 def _layouts(config: Config, tokens: "list[np.ndarray]") -> list:
@@ -180,8 +224,8 @@ def _gap(
         found = []
         for layout in _layouts(config, tokens):
             given = gather(layout, tokens), layout.mask
-            h, _ = apply(params, *given, packs=layout.sequence)
-            found.append(np.asarray(h)[layout.mask])
+            _, aux = apply(params, *given, packs=layout.sequence)
+            found.append(np.asarray(aux["states"][-1])[layout.mask])
         states.append(np.concatenate(found))
     before, after = states
     spread = np.square(before - before.mean(axis=0)).sum()
@@ -198,6 +242,9 @@ def _table(runs: list[dict[str, Any]]) -> "Table":
     def span(values: list[float]) -> str:
         return f"{min(values):.3f} to {max(values):.3f}"
 
+    def told(run: dict[str, Any]) -> list[str]:
+        return [f"{loss:.4f}" for loss in run["loss"] if loss is not None]
+
     rows = [
         [
             run["block"],
@@ -207,10 +254,12 @@ def _table(runs: list[dict[str, Any]]) -> "Table":
             span(run["trained"]),
             f"{run['states']:.3f}",
             f"{run['cosine']:.3f}",
+            *told(run),
         ]
         for run in runs
     ]
     columns = ["block", "hidden", "parameters", "solved", "trained", "states", "cosine"]
+    columns += ["loss before", "loss after"] if told(runs[0]) else []
     return Table(columns, rows, words=1)
 
 
@@ -224,7 +273,9 @@ Errors are shares of the variance: 0 is what the old blocks do, 1 what their mea
 be. Solved and trained are of single blocks, from the best layer to the worst, on tokens
 kept apart: with the projection down solved by least squares, and after {config.steps}
 steps of training. States are the model's last, with all blocks exchanged, on lines that
-no block was matched on; cosine is the mean between the old states and the new.
+no block was matched on; cosine is the mean between the old states and the new. Losses,
+where the checkpoint has a head, are of the language model on those lines, in nats a
+token, for a masked one of the 15 % that are hidden.
 """
 
 

@@ -6,9 +6,11 @@ that a wrong flag is refused before it is.
 """
 
 import ast
+import contextlib
 import dataclasses
 import importlib.util
 import inspect
+import json
 import math
 import os
 import sys
@@ -156,6 +158,8 @@ def to_flags(config: Any, leave_out: Iterable[str] = ()) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, tuple):
         return ",".join(map(_text, value))
+    if isinstance(value, str) and (value != value.strip() or set('\n\r"') & set(value)):
+        return json.dumps(value, ensure_ascii=False)  # a flag file is read by lines
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -172,11 +176,25 @@ class _List(flags.ArgumentParser):
         return tuple(self.kind(part.strip()) for part in argument.split(",") if part)
 
 
+class _Text(flags.ArgumentParser):
+    """Reads a text; one in double quotes as JSON does, so that it may hold anything.
+
+    >>> _Text().parse('"def \\\\n"'), _Text().parse('"a'), _Text().parse("a")
+    ('def \\n', '"a', 'a')
+    """
+
+    def parse(self, argument: Any) -> str:
+        if len(argument) > 1 and argument[0] == argument[-1] == '"':
+            with contextlib.suppress(json.JSONDecodeError):
+                return json.loads(argument)
+        return argument
+
+
 _PARSERS = {
     int: flags.IntegerParser,
     float: flags.FloatParser,
     bool: flags.BooleanParser,
-    str: flags.ArgumentParser,
+    str: _Text,
 }
 
 

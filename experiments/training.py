@@ -1,4 +1,4 @@
-"""What experiments that train populations share: their flags, and the training."""
+"""What experiments that train share: their flags, and the training of populations."""
 
 import dataclasses
 import datetime
@@ -17,17 +17,13 @@ if TYPE_CHECKING:
     from ffnlab.data import Dataset
     from ffnlab.record import Plan
     from ffnlab.report import Progress
-    from ffnlab.types import Model
+    from ffnlab.types import Model, Objective
 
 
 @dataclasses.dataclass(frozen=True)
-class Training:
-    """How populations are trained; each field is a flag."""
+class Steps:
+    """How a model is trained; each field is a flag."""
 
-    seeds: int = option(16, "runs per model and learning rate", least=1, below=100_000)
-    learning_rates: tuple[float, ...] = option(
-        (1e-3, 3e-3, 1e-2), "peaks; validation chooses one for each model", above=0
-    )
     optimizer: str = option(
         "adamw",
         "sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw, lion or muon",
@@ -60,16 +56,15 @@ class Training:
         if self.resume and not self.out:
             raise InputError("--resume: --out must name the run to go on with")
 
-    def plan(self, dataset: "Dataset") -> "Plan":
+    def plan(self, dataset: "Dataset", objective: "Objective") -> "Plan":
         """Returns how long a model trains on a data set, and by what it is judged."""
-        from ffnlab import data, losses
+        from ffnlab import data
         from ffnlab.record import Plan
 
         steps = self.steps
         if self.epochs is not None:
             size = data.size(dataset.train)
             steps = max(1, round(self.epochs * size / self.batch_size))
-        objective = losses.OBJECTIVES[dataset.task]
         return Plan(
             steps,
             -(-steps // self.evaluations),
@@ -78,8 +73,10 @@ class Training:
             higher_is_better=objective.higher_is_better,
         )
 
-    def make_optimizer(self, steps: int) -> "optax.GradientTransformation":
-        """Returns the optimizer of a run of so many steps."""
+    def make_optimizer(
+        self, steps: int, flat: bool = True
+    ) -> "optax.GradientTransformation":
+        """Returns the optimizer of a run of so many steps; see `optimizers.make`."""
         from ffnlab import optimizers
 
         warmup = min(self.warmup, steps // 2)
@@ -88,8 +85,18 @@ class Training:
             share=optimizers.schedule(self.schedule, steps, warmup),
             weight_decay=self.weight_decay,
             clip=self.clip or None,
-            flat=True,
+            flat=flat,
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Training(Steps):
+    """How populations are trained; each field is a flag."""
+
+    seeds: int = option(16, "runs per model and learning rate", least=1, below=100_000)
+    learning_rates: tuple[float, ...] = option(
+        (1e-3, 3e-3, 1e-2), "peaks; validation chooses one for each model", above=0
+    )
 
     @property
     def members(self) -> int:
@@ -160,7 +167,9 @@ def train_all(config: Training, jobs: Sequence[Job], directory: Path) -> list[di
     path = directory / "results.jsonl"
     runs = report.read_lines(path)
     finished = {(run.get("task", ""), run["block"]) for run in runs}
-    plans = [config.plan(job.dataset) for job in jobs]
+    from ffnlab.losses import OBJECTIVES
+
+    plans = [config.plan(job.dataset, OBJECTIVES[job.dataset.task]) for job in jobs]
     sizes = [plan.steps * config.members for plan in plans]
     done = sum(s for s, job in zip(sizes, jobs, strict=True) if job.key in finished)
     with report.Progress(sum(sizes), "steps", done) as progress:

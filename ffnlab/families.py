@@ -4,6 +4,7 @@ A `Row` says what a module is called in a checkpoint of transformers, where it i
 parameters, and of which kind it is. Loading and saving read the same rows.
 """
 
+import dataclasses
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -158,6 +159,11 @@ class Family(NamedTuple):
     config: Callable[..., TransformerConfig]
     architectures: tuple[str, str]
 
+    @property
+    def own(self) -> bool:
+        """Whether it is our own: any config, arrays by their paths."""
+        return not self.rows
+
 
 _BERT_FIELDS = {
     "vocabulary": "vocab_size",
@@ -260,6 +266,17 @@ FAMILIES: dict[str, Family] = {
         DecoderConfig,
         ("GPT2Model", "GPT2LMHeadModel"),
     ),
+    "ffnlab": Family(
+        "",
+        [],
+        [],
+        {},
+        (r"(head|pooler)/.*",),
+        {field.name: field.name for field in dataclasses.fields(TransformerConfig)},
+        {},
+        TransformerConfig,
+        ("", ""),
+    ),
 }  # fmt: skip
 
 
@@ -299,6 +316,8 @@ def read_config(source: str, settings: dict[str, Any]) -> tuple[str, dict[str, A
       InputError: no family, a key is missing or a value cannot be followed; named.
     """
     kind = settings.get("model_type")
+    if kind == "ffnlab":
+        return kind, _own_fields(source, settings)
     if kind not in FAMILIES:
         known = ", ".join(FAMILIES)
         raise InputError(f"{source}: model_type {kind!r} should be one of {known}")
@@ -328,6 +347,17 @@ def read_config(source: str, settings: dict[str, Any]) -> tuple[str, dict[str, A
     return kind, fields
 
 
+def _own_fields(source: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns the fields of a config of our own."""
+    fields = FAMILIES["ffnlab"].fields
+    missing = sorted(set(fields) - set(settings))
+    if missing:
+        raise InputError(f"{source}: {missing[0]} is missing")
+    found = {name: settings[name] for name in fields}
+    many = isinstance(found["block"], list)
+    return {**found, "block": tuple(found["block"]) if many else found["block"]}
+
+
 def write_config(kind: str, config: TransformerConfig) -> dict[str, Any]:
     """Returns what config.json says of a model.
 
@@ -336,6 +366,8 @@ def write_config(kind: str, config: TransformerConfig) -> dict[str, Any]:
     """
     family = FAMILIES[kind]
     settings = {theirs: getattr(config, ours) for ours, theirs in family.fields.items()}
+    if family.own:
+        return {**settings, "model_type": kind}
     blocks = set(config.blocks)
     names = {f"mlp:{ours}": theirs for theirs, ours in reversed(ACTIVATIONS.items())}
     if len(blocks) > 1 or config.blocks[0] not in names:

@@ -219,6 +219,41 @@ def agreement(
     return figure
 
 
+def learning(
+    losses: np.ndarray,
+    steps: Sequence[int],
+    scores: np.ndarray,
+    label: str,
+    marks: Mapping[str, float] | None = None,
+) -> "Figure":
+    """Draws a run's training loss step by step, and its validation score.
+
+    Args:
+      losses: of each step, in the unit of the scores.
+      steps: those after which it was validated.
+      scores: what was found then.
+      label: what is scored, with its unit.
+      marks: scores to draw a line at, by name.
+
+    >>> learning(np.ones(4), [2, 4], np.ones(2), "bits").axes[0].get_ylabel()
+    'bits'
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.0, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(np.arange(1, len(losses) + 1), losses, color="0.75", linewidth=0.6,
+              label="training, each step")  # fmt: skip
+    axes.plot(steps, scores, "o-", color="C0", markersize=4, label="validation")
+    for place, (name, value) in enumerate((marks or {}).items(), 1):
+        axes.axhline(value, color=f"C{place}", linestyle="--", label=name)
+    worst = max(scores[0], *(marks or {"": scores[0]}).values())
+    axes.set(xlabel="step", ylabel=label, ylim=(0.9 * scores.min(), 1.2 * worst))
+    axes.legend(fontsize=8)
+    axes.grid(alpha=0.3)
+    return figure
+
+
 def graph(
     labels: Sequence[str],
     depths: Sequence[int],

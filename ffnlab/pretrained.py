@@ -1,9 +1,12 @@
-"""Checkpoint directories of transformers, read and written: BERT and its kin, GPT-2.
+"""Checkpoint directories, read and written: BERT and its kin, GPT-2, and our own.
 
     found = load("minilm")                  # config.json, model.safetensors
     print(found.report)                     # every array accounted for
     h, aux = found.model.apply(found.params, tokens, mask)
     save("out", found.config, params, like=found)
+
+A Transformer that none of those families can hold, such as one with gated blocks, is
+written with our own names, as the family `ffnlab`.
 
 Only safetensors are read: no pickle, no code. A directory is written whole or not at
 all.
@@ -26,6 +29,7 @@ from ffnlab.data.files import read_json
 from ffnlab.errors import InputError
 from ffnlab.families import (
     FAMILIES,
+    Entry,
     Family,
     entries,
     is_other,
@@ -132,7 +136,10 @@ def load(
     family, tensors = FAMILIES[kind], read_tensors(directory)
     tensors, known = _renamed(family, tensors)
     parts = _parts(family, tensors, head, pooler)
-    config = family.config(**{**fields, **parts, **options})
+    try:
+        config = family.config(**{**fields, **parts, **options})
+    except TypeError as error:
+        raise InputError(f"{directory / 'config.json'}: {error}") from None
     leaves, loaded = _matched(directory, family, config, tensors, known)
     unused = _leftover(directory, family, tensors, known, loaded)
     params, new = _completed(directory, config, leaves, dtype, key)
@@ -167,6 +174,10 @@ def _parts(
 ) -> dict[str, Any]:
     """Returns the fields of the config that say what the model has."""
     fields: dict[str, Any] = {}
+    if family.own:
+        if head is not None:
+            fields["head"] = "tied" if head else "none"
+        return fields if pooler is None else {**fields, "pooler": pooler}
     if any(row.ours == "pooler" for row in family.rows):
         there = f"{family.prefix}pooler.dense.weight" in tensors
         fields["pooler"] = there if pooler is None else pooler
@@ -181,6 +192,9 @@ def _parts(
 
 def _entries(family: Family, config: TransformerConfig) -> list:
     """Returns what a model has in a checkpoint."""
+    if family.own:
+        shapes = jax.eval_shape(transformer(config).init, jax.random.key(0))
+        return [Entry(path, (path,), np.asarray) for path in trees.flatten(shapes)]
     return [
         entry
         for entry in entries(family, config.layers, config.head == "tied")
@@ -290,7 +304,7 @@ def save(
     like: Checkpoint | None = None,
     dtype: Any = np.float32,
 ) -> None:
-    """Writes a checkpoint directory that transformers loads.
+    """Writes a checkpoint directory, which transformers loads unless it is our own.
 
     Args:
       directory: where; it must not exist, or be empty.
@@ -313,9 +327,10 @@ def save(
         raise InputError(f"family {kind!r} should be one of {', '.join(FAMILIES)}")
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InputError(f"{directory}: exists already; choose another directory")
-    if config.head == "tied":
+    if config.head == "tied" and not FAMILIES[kind].own:
         config = dataclasses.replace(config, pooler=False)
-    settings = {**(like.settings if like else {}), **write_config(kind, config)}
+    kept = like.settings if like and like.family == kind else {}
+    settings = {**kept, **write_config(kind, config)}
     settings["dtype"] = str(np.dtype(dtype))
     settings.pop("torch_dtype", None)
     tensors = _written(FAMILIES[kind], config, params, dtype)
@@ -331,6 +346,22 @@ def save(
     os.replace(part, directory)
 
 
+def family_of(config: TransformerConfig) -> str:
+    """Returns the first family that can hold a model, our own if there is no other.
+
+    >>> from ffnlab import EncoderConfig
+    >>> [family_of(EncoderConfig.tiny(block=b)) for b in ("mlp:gelu", "swiglu")]
+    ['bert', 'ffnlab']
+    """
+    for kind in FAMILIES:
+        try:
+            write_config(kind, config)
+        except InputError:
+            continue
+        return kind
+    raise AssertionError("our own family holds any config")
+
+
 def _written(
     family: Family, config: TransformerConfig, params: Params, dtype: Any
 ) -> dict[str, np.ndarray]:
@@ -339,6 +370,7 @@ def _written(
     tensors = {}
     for entry in _entries(family, config):
         arrays = [np.asarray(leaves[path]).astype(dtype) for path in entry.ours]
-        name = entry.theirs if head else entry.theirs.removeprefix(family.prefix)
+        prefix = "" if head else family.prefix
+        name = entry.theirs.removeprefix(prefix)
         tensors[name] = entry.write(arrays)
     return tensors

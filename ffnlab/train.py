@@ -346,6 +346,7 @@ def fit(
     key: Key | None = None,
     checkpoints: Checkpoints | None = None,
     watch: Callable[[Record], None] | None = None,
+    scored: int = 1024,
 ) -> Fit:
     """Trains one model and keeps the parameters that score best on the validation part.
 
@@ -360,6 +361,7 @@ def fit(
       key: the root key of the experiment; `jax.random.key(0)` if None.
       checkpoints: where to save and to resume from, bit for bit.
       watch: called with the record after every evaluation.
+      scored: how many validation examples are scored at a time.
 
     Returns:
       The last state, the best parameters, the record and the times.
@@ -378,7 +380,8 @@ def fit(
     step = make_step(model, objective, optimizer)
     many = Program(advance(step, data.take), donate=(0,))
     size = data.size(dataset.train)
-    evaluate = make_evaluate(model, objective, data.take, data.size(dataset.valid))
+    examples = data.size(dataset.valid)
+    evaluate = make_evaluate(model, objective, data.take, examples, scored)
     arrays = jax.device_put((dataset.train, dataset.valid))
 
     def indices(start: int, stop: int) -> np.ndarray:

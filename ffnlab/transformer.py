@@ -190,6 +190,7 @@ class Transformer(nnx.Module):
         positions: Array | None = None,
         cache: dict | None = None,
         key: Key | None = None,
+        at: Array | None = None,
         record: bool = False,
     ) -> tuple[Array, dict[str, Any]]:
         """Applies the model.
@@ -202,11 +203,12 @@ class Transformer(nnx.Module):
           positions: int `[B, T]`; None counts from 0, in each pack anew.
           cache: from `empty_cache`, to go on after the tokens of before.
           key: the key of this call's dropout; None in evaluation.
+          at: int `[B, K]`, the places that logits are wanted of; None is all.
           record: whether to return what the feed-forward blocks took and gave, too:
             `inputs` and `outputs`, `[L, B, T, D]`.
 
         Returns:
-          With a head, logits `[B, T, V]`, otherwise states `[B, T, D]`; and the
+          With a head, logits `[B, T or K, V]`, otherwise states `[B, T, D]`; and the
           `states` after the embeddings and after every layer, `[L + 1, B, T, D]`; the
           `pooled` first position, `[B, D]`; the `cache`, if there is one.
 
@@ -234,6 +236,7 @@ class Transformer(nnx.Module):
         if self.config.pooler:
             aux["pooled"] = jnp.tanh(self.pooler(x[:, 0]))
         if self.config.head == "tied":
+            x = x if at is None else jnp.take_along_axis(x, at[..., None], axis=1)
             x = self.head(x, self.embed.tokens.embedding[...])
         return x, aux
 

@@ -133,6 +133,10 @@ def test_the_experiment(checkpoint, tmp_path, capsys):
     swiglu, same = found.runs
     assert same["states"] < 1e-4 < swiglu["states"] < 0.1
     assert same["cosine"] > 0.99 and len(swiglu["trained"]) == 2
+    before, after = same["loss"]
+    assert after == pytest.approx(before, abs=1e-3)
+    assert abs(swiglu["loss"][1] - before) > 1e-6 and swiglu["loss"][0] == before
+    assert found.table.columns[-2:] == ["loss before", "loss after"]
     assert (
         "# What does it cost to change the block of bert?"
         in (tmp_path / "o" / "report.md").read_text()

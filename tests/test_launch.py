@@ -38,6 +38,17 @@ def test_a_flag_file_gives_the_same_config(tmp_path):
     assert "--count" not in launch.to_flags(given, leave_out=["count"])
 
 
+@pytest.mark.parametrize("text", ["def ", " a", "a\nb", '"a"', '"', "a,b", "ü"])
+def test_a_flag_file_keeps_any_text(text, tmp_path):
+    @dataclasses.dataclass(frozen=True)
+    class Prompt:
+        prompt: str = option("", "a text")
+
+    (tmp_path / "flags").write_text(launch.to_flags(Prompt(text)), "utf-8")
+    given = ["program", f"--flagfile={tmp_path / 'flags'}"]
+    assert launch.parse(Prompt, given).prompt == text
+
+
 def test_presets_yield_to_flags():
     presets = {"short": {"count": 9, "length": 2}}
     assert parse("--short", presets=presets) == Config(count=9, length=2)

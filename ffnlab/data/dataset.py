@@ -23,7 +23,8 @@ class Dataset:
         as a mean or a list of categories, was taken from these alone.
       valid: the examples to stop, tune and choose by.
       test: the examples to report on, once.
-      task: `classes`, `values` (regression) or `bytes` (the next byte of a text).
+      task: `classes`, `values` (regression), `bytes` (the next byte of a text) or
+        `tokens` (of a language model, see `data.corpus`).
       features: the width F of x, in columns; for bytes, the length of the context; 1
         for sequences of one token at each position.
       classes: the number of classes K; 256 for bytes, 1 for values.

@@ -1,10 +1,11 @@
-"""Text as bytes, for a feed-forward language model: Python's own standard library."""
+"""The source text of Python's own standard library, and its bytes as examples."""
 
 import hashlib
 import os
 import platform
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,27 +58,44 @@ def python_source(
         raise InputError(f"context: expected at least 1 byte, got {context}")
     if limit is not None and limit < 1:
         raise InputError(f"limit: expected at least 1 file, got {limit}")
+    parts, about = python_files(seed, limit)
+    splits = {part: _windows(texts, context) for part, texts in parts.items()}
+    return Dataset(
+        "bytes", **splits, task="bytes", features=context, classes=256, about=about
+    )
+
+
+def python_files(
+    seed: int = 0, limit: int | None = None
+) -> tuple[dict[str, list[bytes]], dict[str, Any]]:
+    """Returns the files of each part, see `python_source`, and facts for a report.
+
+    Args:
+      seed: of the split, any integer.
+      limit: how many files at most, the first by path; none means all.
+
+    Raises:
+      InputError: this Python has no source files, or too few for each part to get one.
+
+    >>> parts, about = python_files(limit=40)
+    >>> list(parts), about["source"]
+    (['train', 'valid', 'test'], 'the Python standard library')
+    """
     files = _distinct_files(Path(sysconfig.get_paths()["stdlib"]), limit)
-    parts = {"train": {}, "valid": {}, "test": {}}
+    parts: dict[str, list[bytes]] = {"train": [], "valid": [], "test": []}
     for name, text in files.items():
-        parts[_part(seed, name)][name] = text
+        parts[_part(seed, name)].append(text)
     if not all(parts.values()):
         what = f"{len(files)} source files do not fill train, valid and test"
         raise InputError(f"bytes: {what}; take more files or another seed")
-    about = {
+    return parts, {
         "source": "the Python standard library",
         "python": platform.python_version(),
         "seed": seed,
         "sha256": _fingerprint(files),
         "files": {part: len(texts) for part, texts in parts.items()},
-        "sizes": {part: sum(map(len, texts.values())) for part, texts in parts.items()},
+        "sizes": {part: sum(map(len, texts)) for part, texts in parts.items()},
     }
-    splits = {
-        part: _windows(list(texts.values()), context) for part, texts in parts.items()
-    }
-    return Dataset(
-        "bytes", **splits, task="bytes", features=context, classes=256, about=about
-    )
 
 
 def _distinct_files(root: Path, limit: int | None) -> dict[str, bytes]:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ffnlab.data.corpus import ByteTokenizer, Stream, Tokenizes
 from ffnlab.data.files import read_json, require_file
 from ffnlab.errors import InputError
 
@@ -51,6 +52,9 @@ class Tokenizer:
         self._around, self._between = alone.ids, pair.ids
         self._spaced = "ByteLevel" in str(inner.pre_tokenizer)
         self.unknown = self._known("[UNK]", "<unk>", "<|endoftext|>")
+        self.mask = self._first("[MASK]", "<mask>")
+        self.around = self._split(self._around)
+        self.end = None if self._around else self._first("<|endoftext|>", "</s>")
 
     @property
     def size(self) -> int:
@@ -58,11 +62,15 @@ class Tokenizer:
         return self.inner.get_vocab_size()
 
     def _known(self, *names: str) -> int:
-        found = [self.inner.token_to_id(name) for name in names]
-        there = [number for number in found if number is not None]
-        if not there:
+        found = self._first(*names)
+        if found is None:
             raise InputError(f"{self.source}: none of {', '.join(names)} is a token")
-        return there[0]
+        return found
+
+    def _first(self, *names: str) -> int | None:
+        """Returns the first of some tokens that there is."""
+        found = (self.inner.token_to_id(name) for name in names)
+        return next((number for number in found if number is not None), None)
 
     def texts(
         self,
@@ -121,11 +129,41 @@ class Tokenizer:
                 starts[place] = len(row)
                 row += piece
             made, kinds = self._joined(row, [], False)
-            starts[starts >= 0] += len(self._split(self._around)[0])
+            starts[starts >= 0] += len(self.around[0])
             tokens.append(np.array(made, np.int32))
             types.append(np.array(kinds, np.int32))
             first.append(starts)
         return Encoded(tokens, types, first, lost)
+
+    def stream(self, document: bytes) -> Stream:
+        """Returns a document as tokens, without special ones, and their words.
+
+        Raises:
+          InputError: it is not UTF-8.
+        """
+        try:
+            lines = document.decode("utf-8").splitlines(keepends=True)
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"text for {self.source}: not UTF-8 at byte {error.start} of a "
+                "document; bytes need no tokenizer"
+            ) from None
+        size = 1000  # lines that are encoded together, by threads of the library
+        pieces = [
+            "".join(lines[begin : begin + size]) for begin in range(0, len(lines), size)
+        ]
+        tokens, words, last = [], [], 0
+        for piece in self.inner.encode_batch(pieces, add_special_tokens=False):
+            numbers = np.array(piece.word_ids, np.int32) + last
+            tokens.append(np.array(piece.ids, np.int32))
+            words.append(numbers)
+            last = int(numbers[-1]) + 1 if len(numbers) else last
+        empty = [np.zeros(0, np.int32)]
+        return Stream(np.concatenate(tokens or empty), np.concatenate(words or empty))
+
+    def save(self, directory: Path) -> None:
+        """Writes tokenizer.json into a directory."""
+        self.inner.save(str(directory / "tokenizer.json"))
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Returns the text of tokens, without the special ones."""
@@ -151,7 +189,7 @@ class Tokenizer:
         self, row: list[int], other: list[int], paired: bool
     ) -> tuple[list[int], list[int]]:
         """Returns tokens and types of one text or of a pair, with special tokens."""
-        before, after = self._split(self._around)
+        before, after = self.around
         first = [*before, *row, *after]
         if not paired:
             return first, [0] * len(first)
@@ -204,6 +242,23 @@ def read_tokenizer(directory: str | Path) -> Tokenizer:
         raise
     except Exception as error:  # the library raises nothing narrower
         raise InputError(f"{path}: not a tokenizer: {error}") from None
+
+
+def checkpoint_tokenizer(directory: str | Path, vocabulary: int) -> Tokenizes:
+    """Returns the tokenizer of a checkpoint; one of bytes has no file of it.
+
+    Args:
+      directory: of the checkpoint.
+      vocabulary: the number of tokens of its model.
+
+    Raises:
+      InputError: there is none, or it cannot be read.
+    """
+    names = ("tokenizer.json", "vocab.txt")
+    there = any(Path(directory, name).exists() for name in names)
+    if vocabulary == ByteTokenizer.size and not there:
+        return ByteTokenizer()
+    return read_tokenizer(directory)
 
 
 def _wordpiece(directory: Path) -> Any:
