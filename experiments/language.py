@@ -186,7 +186,7 @@ def publish(
 
 
 def _visible(directory: Path) -> list[str]:
-    hidden = ("lock", "data.sha256")
+    hidden = ("lock", "data.sha256", "checkpoints")
     return [path.name for path in directory.iterdir() if path.name not in hidden]
 
 

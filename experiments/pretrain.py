@@ -110,7 +110,7 @@ class Config(Steps):
         "sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw, lion or muon",
         known=names_in("ffnlab.optimizers", "OPTIMIZERS"),
     )
-    learning_rate: float = option(1e-2, "at its peak", above=0)
+    learning_rate: float = option(2e-2, "at its peak", above=0)
     warmup: int = option(
         100, "steps over which the learning rate rises; at most half the run", least=0
     )
