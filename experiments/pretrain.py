@@ -215,7 +215,7 @@ def _job(config: Config) -> language.Job:
         tokenizer = checkpoint_tokenizer(config.checkpoint, found.config.vocabulary)
     shape = found.config if found else _shape(config, tokenizer.size)
     _check(config, shape, tokenizer)
-    name, (parts, about) = _texts(config)
+    name, (parts, about) = _texts(config, not isinstance(tokenizer, ByteTokenizer))
     about |= {} if config.masked else {"xz_bits_per_byte": _xz(parts["test"])}
     dataset = corpus.language_data(
         name, parts, tokenizer, config.length, masked=config.masked, about=about
@@ -272,12 +272,12 @@ def _check(config: Config, shape: "TransformerConfig", tokenizer: "Tokenizes") -
             )
 
 
-def _texts(config: Config) -> tuple[str, Any]:
+def _texts(config: Config, utf8: bool) -> tuple[str, Any]:
     from ffnlab.data import corpus, text
 
     if not config.text:
         return "python", text.python_files(config.seed)
-    return Path(config.text[0]).stem, corpus.read_texts(config.text)
+    return Path(config.text[0]).stem, corpus.read_texts(config.text, utf8)
 
 
 def _xz(documents: list[bytes]) -> float:

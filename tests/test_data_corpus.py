@@ -81,6 +81,9 @@ def test_files_are_cut_at_line_ends(write):
 def test_bad_text_is_refused(write, tmp_path):
     with pytest.raises(InputError, match=r"text.txt: 2 lines; at least 3"):
         read_texts([write("a\nb\n")])
+    assert read_texts([write(b"a\nb\n\xff\n")])
+    with pytest.raises(InputError, match="text.txt:3: not UTF-8, which a tokenizer"):
+        read_texts([write(b"a\nb\n\xff\n")], utf8=True)
     with pytest.raises(InputError, match="no such file"):
         read_texts([tmp_path / "absent"])
     with pytest.raises(InputError, match="the train part has no token to predict"):

@@ -94,22 +94,28 @@ _LETTERS = np.frombuffer(
 )
 
 
-def read_texts(paths: Sequence[str]) -> tuple[dict[str, list[bytes]], dict[str, Any]]:
+def read_texts(
+    paths: Sequence[str], utf8: bool = False
+) -> tuple[dict[str, list[bytes]], dict[str, Any]]:
     """Returns the parts of text files, each cut at line ends, and facts for a report.
 
     Of each file the first 90 % are to learn from, 5 % to choose by, 5 % to report on.
 
     Args:
-      paths: of the files, of any content.
+      paths: of the files.
+      utf8: whether they must be text; otherwise they may hold any bytes.
 
     Raises:
-      InputError: there is no such file, or one has fewer than three lines.
+      InputError: there is no such file, one has fewer than three lines, or a line is
+        not text.
     """
     parts: dict[str, list[bytes]] = {part: [] for part in _SHARES}
     digest = hashlib.sha256()
     for path in paths:
         text = require_file(path).read_bytes().removeprefix(b"\xef\xbb\xbf")
         digest.update(text)
+        if utf8:
+            _check_utf8(str(path), text)
         for part, piece in _cut(str(path), text).items():
             parts[part].append(piece)
     return parts, {
@@ -117,6 +123,16 @@ def read_texts(paths: Sequence[str]) -> tuple[dict[str, list[bytes]], dict[str, 
         "sha256": digest.hexdigest(),
         "sizes": {part: sum(map(len, texts)) for part, texts in parts.items()},
     }
+
+
+def _check_utf8(path: str, text: bytes) -> None:
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = text.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"{path}:{line}: not UTF-8, which a tokenizer needs; bytes do without one"
+        ) from None
 
 
 def _cut(path: str, text: bytes) -> dict[str, bytes]:
