@@ -33,6 +33,7 @@ def option(
     below: float | None = None,
     known: Callable[[], Iterable[str]] | None = None,
     empty: bool = False,
+    repeats: bool = False,
 ) -> Any:
     """Returns a dataclass field that is also a flag.
 
@@ -44,9 +45,10 @@ def option(
       below: numbers must be below this.
       known: returns the names that exist.
       empty: whether a list may hold nothing.
+      repeats: whether a list may hold one thing twice.
     """
     limits = {"least": least, "above": above, "below": below, "known": known}
-    more = {"text": text, "empty": empty}
+    more = {"text": text, "empty": empty, "repeats": repeats}
     return dataclasses.field(default=default, metadata={**limits, **more})
 
 
@@ -111,7 +113,7 @@ def check(config: Any) -> None:
         values = value if isinstance(value, tuple) else (value,)
         if value == () and not field.metadata["empty"]:
             raise InputError(f"--{field.name}: at least one is needed")
-        if len(set(values)) < len(values):
+        if len(set(values)) < len(values) and not field.metadata["repeats"]:
             raise InputError(f"--{field.name}: {_text(value)} has one of them twice")
         for one in values:
             if isinstance(one, (int, float)) and not isinstance(one, bool):
@@ -215,13 +217,19 @@ def define(config: type, values: flags.FlagValues) -> None:
             flags.DEFINE(parser, name, field.default, text, values, serializer)
 
 
-def parse(config: type, argv: list[str], presets: dict[str, dict] | None = None) -> Any:
+def parse(
+    config: type,
+    argv: list[str],
+    presets: dict[str, dict] | None = None,
+    aliases: dict[str, str] | None = None,
+) -> Any:
     """Returns the Config that a command line asks for.
 
     Args:
       config: the launcher's Config.
       argv: the command line, with the program's name first.
       presets: for a switch, what it sets of the flags that were not given.
+      aliases: other names of flags, and theirs.
 
     Raises:
       InputError: a flag is unknown, cannot be read, or is out of range.
@@ -231,6 +239,7 @@ def parse(config: type, argv: list[str], presets: dict[str, dict] | None = None)
     define(config, values)
     for switch in presets or {}:
         flags.DEFINE_boolean(switch, False, "a preset", values)
+    argv = [_renamed(each, aliases or {}) for each in argv]
     try:
         rest = values(argv)[1:]
     except UnicodeDecodeError:
@@ -246,6 +255,18 @@ def parse(config: type, argv: list[str], presets: dict[str, dict] | None = None)
         if values[switch].value:
             given |= {k: v for k, v in preset.items() if not values[k].present}
     return config(**given)
+
+
+def _renamed(argument: str, aliases: dict[str, str]) -> str:
+    """Returns an argument with the name of its flag, if it has an alias of one.
+
+    >>> _renamed("--output_dir=a", {"output_dir": "out"})
+    '--out=a'
+    """
+    name, equals, value = argument.partition("=")
+    if not name.startswith("--") or name[2:] not in aliases:
+        return argument
+    return f"--{aliases[name[2:]]}{equals}{value}"
 
 
 _INDENT = {"initial_indent": "      ", "subsequent_indent": "      "}
@@ -284,6 +305,7 @@ def main(
     run: Callable[[Any], Any],
     description: str,
     presets: dict[str, dict] | None = None,
+    aliases: dict[str, str] | None = None,
 ) -> None:
     """Runs a launcher from the command line; exits with 2 if the input is wrong.
 
@@ -292,12 +314,13 @@ def main(
       run: what to do with it.
       description: the launcher's docstring.
       presets: see `parse`.
+      aliases: see `parse`.
     """
     if {"--help", "-h", "--helpfull", "-help"} & set(sys.argv[1:]):
         print(usage(config, description, presets))
         return
     try:
-        run(parse(config, sys.argv, presets))
+        run(parse(config, sys.argv, presets, aliases))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -74,7 +74,7 @@ class Steps:
         )
 
     def make_optimizer(
-        self, steps: int, flat: bool = True
+        self, steps: int, flat: bool = True, learning_rate: float = 1e-3
     ) -> "optax.GradientTransformation":
         """Returns the optimizer of a run of so many steps; see `optimizers.make`."""
         from ffnlab import optimizers
@@ -82,6 +82,7 @@ class Steps:
         warmup = min(self.warmup, steps // 2)
         return optimizers.make(
             self.optimizer,
+            learning_rate,
             share=optimizers.schedule(self.schedule, steps, warmup),
             weight_decay=self.weight_decay,
             clip=self.clip or None,

@@ -271,7 +271,7 @@ FAMILIES: dict[str, Family] = {
         [],
         [],
         {},
-        (r"(head|pooler)/.*",),
+        (r"(head|pooler)/.*", r"classifier\..*"),
         {field.name: field.name for field in dataclasses.fields(TransformerConfig)},
         {},
         TransformerConfig,

@@ -254,6 +254,46 @@ def learning(
     return figure
 
 
+def by_type(scores: Mapping[str, float]) -> "Figure":
+    """Draws a score of each label as a bar, the best on top; of many the 30 worst.
+
+    >>> len(by_type({"LOC": 0.5, "PER": 0.8}).axes[0].patches)
+    2
+    """
+    from matplotlib.figure import Figure
+
+    worst = sorted(scores, key=scores.__getitem__)[:30]
+    figure = Figure(figsize=(7.0, 1.0 + 0.28 * len(worst)), layout="constrained")
+    axes = figure.add_subplot()
+    axes.barh(worst, [100 * scores[name] for name in worst], color="C0")
+    axes.set(xlabel="F1, %", xlim=(0, 100))
+    axes.grid(axis="x", alpha=0.3)
+    return figure
+
+
+def confusion(counts: np.ndarray, names: Sequence[str]) -> "Figure":
+    """Draws how often each true label, down, was given which one, across.
+
+    >>> confusion(np.eye(2), ["a", "b"]).axes[0].get_xlabel()
+    'predicted'
+    """
+    from matplotlib.figure import Figure
+
+    side = 2.5 + 0.35 * len(names)
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    axes = figure.add_subplot()
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.argwhere(counts > 0) if len(names) <= 20 else ():
+        color = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, f"{counts[row, column]:.0f}", color=color,
+                  ha="center", va="center", fontsize=8)  # fmt: skip
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set(xlabel="predicted", ylabel="true")
+    return figure
+
+
 def graph(
     labels: Sequence[str],
     depths: Sequence[int],

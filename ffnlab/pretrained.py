@@ -303,6 +303,8 @@ def save(
     family: str | None = None,
     like: Checkpoint | None = None,
     dtype: Any = np.float32,
+    classifier: Params | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes a checkpoint directory, which transformers loads unless it is our own.
 
@@ -314,6 +316,9 @@ def save(
       family: a key of `FAMILIES`; that of `like` if None.
       like: the checkpoint it was made from: its settings and tokenizer come along.
       dtype: of the arrays in the file.
+      classifier: the parameters of a head of another kind: `out`, a linear layer, is
+        written as `classifier` of transformers, the rest under that name.
+      about: more that config.json is to say.
 
     Raises:
       InputError: the directory is in use, or the family has no such model.
@@ -333,7 +338,9 @@ def save(
     settings = {**kept, **write_config(kind, config)}
     settings["dtype"] = str(np.dtype(dtype))
     settings.pop("torch_dtype", None)
-    tensors = _written(FAMILIES[kind], config, params, dtype)
+    settings |= about or {}
+    tensors = _written(FAMILIES[kind], config, params, dtype, classifier is not None)
+    tensors |= _classifier(classifier or {}, dtype)
     part = directory.with_name(directory.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -362,15 +369,48 @@ def family_of(config: TransformerConfig) -> str:
     raise AssertionError("our own family holds any config")
 
 
+def _classifier(params: Params, dtype: Any) -> dict[str, np.ndarray]:
+    """Returns the arrays of a classifier, as transformers has those of a linear one."""
+    tensors = {}
+    for path, leaf in trees.flatten(params).items():
+        array = np.asarray(leaf).astype(dtype)
+        if path == "out/kernel":
+            path, array = "weight", np.ascontiguousarray(array.T)
+        tensors[f"classifier.{'bias' if path == 'out/bias' else path}"] = array
+    return tensors
+
+
+def load_classifier(directory: str | Path) -> Params:
+    """Returns the parameters that `save` was given as `classifier`.
+
+    Raises:
+      InputError: there are none.
+    """
+    leaves = {}
+    for name, array in read_tensors(Path(directory)).items():
+        if name.startswith("classifier."):
+            path = name.removeprefix("classifier.")
+            path = {"weight": "out/kernel", "bias": "out/bias"}.get(path, path)
+            leaves[path] = jnp.asarray(array.T if path == "out/kernel" else array,
+                                       jnp.float32)  # fmt: skip
+    if "out/kernel" not in leaves:
+        raise InputError(f"{directory}: no classifier in it; it was not fine-tuned")
+    return trees.unflatten(leaves)
+
+
 def _written(
-    family: Family, config: TransformerConfig, params: Params, dtype: Any
+    family: Family,
+    config: TransformerConfig,
+    params: Params,
+    dtype: Any,
+    prefixed: bool,
 ) -> dict[str, np.ndarray]:
     """Returns the arrays of a model by their names in a checkpoint."""
     leaves, head = trees.flatten(params), config.head == "tied"
     tensors = {}
     for entry in _entries(family, config):
         arrays = [np.asarray(leaves[path]).astype(dtype) for path in entry.ours]
-        prefix = "" if head else family.prefix
+        prefix = "" if head or prefixed else family.prefix
         name = entry.theirs.removeprefix(prefix)
         tensors[name] = entry.write(arrays)
     return tensors

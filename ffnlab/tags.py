@@ -170,6 +170,23 @@ def span_f1(
     return _scores(right.total(), guessed.total(), true.total()) | {"types": types}
 
 
+def strict(tags: Sequence[str]) -> list[str]:
+    """Returns IOB2 tags without every I- that no B- or I- of its type precedes.
+
+    Source: the strict mode of seqeval, where such a tag is no entity.
+
+    >>> strict(["I-LOC", "B-PER", "I-LOC", "I-PER", "B-PER", "I-PER"])
+    ['O', 'B-PER', 'O', 'O', 'B-PER', 'I-PER']
+    """
+    kept, before = [], "O"
+    for tag in tags:
+        if tag.startswith("I-") and before[1:] != tag[1:]:
+            tag = "O"
+        kept.append(tag)
+        before = tag
+    return kept
+
+
 def _scores(right: int, guessed: int, true: int) -> dict:
     """Returns precision, recall, F1 and support from counts of entities."""
     return {

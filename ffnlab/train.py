@@ -347,6 +347,7 @@ def fit(
     checkpoints: Checkpoints | None = None,
     watch: Callable[[Record], None] | None = None,
     scored: int = 1024,
+    evaluate: Any = None,
 ) -> Fit:
     """Trains one model and keeps the parameters that score best on the validation part.
 
@@ -362,6 +363,8 @@ def fit(
       checkpoints: where to save and to resume from, bit for bit.
       watch: called with the record after every evaluation.
       scored: how many validation examples are scored at a time.
+      evaluate: what scores parameters, if not the objective on the validation part: a
+        `Program`, or anything with its `outputs` and `__call__`, on the host.
 
     Returns:
       The last state, the best parameters, the record and the times.
@@ -381,7 +384,8 @@ def fit(
     many = Program(advance(step, data.take), donate=(0,))
     size = data.size(dataset.train)
     examples = data.size(dataset.valid)
-    evaluate = make_evaluate(model, objective, data.take, examples, scored)
+    if evaluate is None:
+        evaluate = Program(make_evaluate(model, objective, data.take, examples, scored))
     arrays = jax.device_put((dataset.train, dataset.valid))
 
     def indices(start: int, stop: int) -> np.ndarray:
@@ -391,7 +395,7 @@ def fit(
     state = init_state(model, optimizer, key, seed, learning_rate)
     return drive(
         many,
-        Program(evaluate),
+        evaluate,
         state,
         arrays,
         indices,

@@ -1,0 +1,171 @@
+"""How fast and how well is a checkpoint fine-tuned, beside the recipe of transformers?
+
+The same checkpoint, texts, batch size, epochs and rates. Times are of an epoch over
+the first texts of the training part, run in turn. With --scores both are trained in
+full, in several seeds, and scored on the test part by the same code.
+
+    python -m benchmarks.finetune --checkpoint=minilm --train=train.conll \\
+        --dev=dev.conll --test=test.conll
+    python -m benchmarks.finetune --checkpoint=minilm --task=classify \\
+        --train=intents.json
+    python -m benchmarks.finetune ... --scores --seeds=3
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks import protocol
+from benchmarks.protocol import Entry, Work
+from experiments import finetune, launch
+from experiments.launch import option
+from ffnlab.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(protocol.Config):
+    """What to train on; each field is a flag."""
+
+    task: str = option("tag", "tag or classify", known=lambda: ("tag", "classify"))
+    checkpoint: str | None = option(None, "a directory of a BERT; needed")
+    train: str | None = option(None, "a file, as experiments.finetune reads it; needed")
+    dev: str | None = option(None, "likewise")
+    test: str | None = option(None, "likewise")
+    texts: int = option(512, "how many texts an epoch has that is timed", least=16)
+    batch_size: int = option(16, "texts a step", least=1)
+    learning_rate: float = option(5e-5, "at its peak", above=0)
+    epochs: int = option(3, "of a run that is scored", least=1)
+    seeds: int = option(3, "runs that are scored", least=1)
+    scores: bool = option(False, "train in full and compare scores, instead of times")
+
+    def __post_init__(self):
+        launch.check(self)
+        for name in ("checkpoint", "train"):
+            if not getattr(self, name):
+                raise InputError(f"--{name}: needed; --help says what it is")
+
+    def asked(self, **more: Any) -> finetune.Config:
+        """Returns the same as a fine-tuning of ours."""
+        names = ("task", "checkpoint", "train", "dev", "test", "batch_size", "epochs")
+        given = {name: getattr(self, name) for name in (*names, "learning_rate")}
+        return finetune.Config(**given, **more)
+
+
+def run(config: Config) -> Any:
+    """Prints the times, or the scores, and returns the table."""
+    protocol.use_cpu()
+    protocol.describe()
+    from experiments import labelling
+
+    job = labelling.prepare(config.asked())
+    if not protocol.has_torch():
+        recipes = None
+    else:
+        from benchmarks import recipe as recipes
+    return (_scores if config.scores else _times)(config, job, recipes)
+
+
+def _recipe(config: Config, job: Any, recipes: Any, texts: int | None) -> Any:
+    found = job.examples["train"]
+    return recipes.Recipe(
+        config.checkpoint,
+        config.task,
+        len(job.names),
+        found.texts[:texts],
+        job.labels["train"][:texts],
+        config.batch_size,
+        config.asked().length,
+    )
+
+
+def _times(config: Config, job: Any, recipes: Any) -> Any:
+    part = job.examples["train"].subset(range(config.texts))
+    entries = [Entry("ffnlab", "packed rows, a scan", _ours(config, job, part),
+                     len(part.texts), None, False)]  # fmt: skip
+    if recipes:
+        recipe, threads = _recipe(config, job, recipes, config.texts), protocol.cores()
+        work = recipes.epoch(recipe, threads, config.learning_rate)
+        target = 1 / 2 if config.task == "tag" else 1 / 1.5
+        setting = f"padded to the longest, {threads} threads"
+        entries.append(Entry("transformers", setting, work, len(part.texts), target))
+    for each in entries:
+        each.work.once()  # compiles
+    return protocol.contest("training, a text", "µs", entries, config)
+
+
+def _ours(config: Config, job: Any, part: Any) -> Work:
+    """Returns an epoch as `train.fit` runs it."""
+    from experiments import labelling
+    from ffnlab import data, finetuning, train
+    from ffnlab.data.labelled import label_ids
+    from ffnlab.data.places import pack
+    from ffnlab.data.tokens import read_tokenizer
+
+    asked = config.asked()
+    labels = label_ids(config.train, part, job.names)
+    tokenizer = read_tokenizer(config.checkpoint)
+    encoded = labelling.encode(config.task, tokenizer, part, asked.length)
+    rows = pack(encoded, labels, asked.length)
+    count = max(round(config.batch_size * len(rows.owner) / len(part.texts)), 1)
+    steps = len(rows.owner) // count
+    model = labelling.begun(job)
+    rates = finetuning.rates_of(
+        jax.eval_shape(model.init, jax.random.key(0)), job.found.config.layers
+    )
+    optimizer = finetuning.scaled(
+        asked.make_optimizer(10_000, False, config.learning_rate), rates
+    )
+    step = train.make_step(model, finetuning.objective(), optimizer)
+    many = train.Program(train.advance(step, data.take), donate=(0,))
+    arrays = jax.device_put(rows.arrays)
+    indices = np.arange(steps * count).reshape(steps, count)
+    state = train.init_state(model, optimizer, jax.random.key(0), 0)
+
+    def run(_: None) -> Any:
+        nonlocal state
+        state, losses = many(state, arrays, indices)
+        return jax.block_until_ready(losses)
+
+    return Work(run)
+
+
+def _scores(config: Config, job: Any, recipes: Any) -> Any:
+    """Trains both in full, and prints their scores on the test part."""
+    import tempfile
+
+    from experiments import labelling
+    from ffnlab.report import Table
+
+    if "test" not in job.examples:
+        raise InputError("--test: needed with --scores")
+    with tempfile.TemporaryDirectory() as folder:
+        out = f"{folder}/run"
+        asked = config.asked(seeds=config.seeds, out=out)
+        ours = [each["headline"] for each in finetune.run(asked).scores["test"]]
+    found = {"ffnlab": ours}
+    if recipes:
+        recipe, theirs = _recipe(config, job, recipes, None), []
+        for seed in range(config.seeds):
+            model = recipe.trained(seed, config.epochs, config.learning_rate)
+            labels = recipe.predicted(model, job.examples["test"].texts)
+            if config.task == "tag":
+                labels = [k for row in labels for k in row]
+            score = labelling.score(job, "test", np.array(labels))["headline"]
+            print(f"transformers, seed {seed}: {100 * score:.2f}", flush=True)
+            theirs.append(score)
+        found["transformers"] = theirs
+    rows = [
+        [name, f"{100 * np.median(each):.2f}",
+         ", ".join(f"{100 * score:.2f}" for score in sorted(each))]
+        for name, each in found.items()
+    ]  # fmt: skip
+    title = labelling.headline(job)
+    table = Table(["", f"test {title}, %: median", "each seed"], rows, words=1)
+    table.show(f"{config.epochs} epochs, {config.seeds} seeds")
+    return table
+
+
+if __name__ == "__main__":
+    launch.main(Config, run, __doc__)

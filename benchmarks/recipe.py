@@ -1,0 +1,159 @@
+"""The plain recipe of transformers for labels, imported where it and torch are there.
+
+As run_ner and run_glue do it: each batch padded to its longest text, AdamW without
+decay of biases and norms, a rate that falls to 0 in a line, gradients clipped to 1.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from benchmarks.protocol import Work
+from ffnlab.data.dataset import IGNORE
+
+_PLAIN = ("bias", "LayerNorm.weight")
+
+
+class Recipe:
+    """A model of transformers and its data.
+
+    Args:
+      checkpoint: its directory.
+      task: `tag` or `classify`.
+      classes: how many labels there are.
+      texts: texts, or the words of sentences for `tag`.
+      labels: the number of each label; for `tag` one a word.
+      batch: texts a step.
+      length: the most tokens of a text.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str,
+        task: str,
+        classes: int,
+        texts: Sequence[Any],
+        labels: Sequence[Any],
+        batch: int,
+        length: int,
+    ):
+        self.checkpoint, self.task, self.classes = checkpoint, task, classes
+        self.batch, self.length = batch, length
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
+        self.examples = [
+            self.encoded(*each) for each in zip(texts, labels, strict=True)
+        ]
+
+    def encoded(self, text: Any, label: Any) -> tuple[list[int], Any]:
+        """Returns the tokens of a text and their labels, or the text's."""
+        tagging = self.task == "tag"
+        found = self.tokenizer(
+            text, is_split_into_words=tagging, truncation=True, max_length=self.length
+        )
+        if not tagging:
+            return found["input_ids"], label
+        words, targets = found.word_ids(), []
+        for place, word in enumerate(words):
+            first = word is not None and (place == 0 or words[place - 1] != word)
+            targets.append(label[word] if first else IGNORE)
+        return found["input_ids"], targets
+
+    def collated(self, examples: Sequence[tuple[list[int], Any]]) -> dict[str, Any]:
+        """Returns a batch, padded to its longest text."""
+        longest = max(len(tokens) for tokens, _ in examples)
+        ids = np.full((len(examples), longest), self.tokenizer.pad_token_id)
+        tags = np.full(ids.shape, IGNORE)
+        for row, (tokens, label) in enumerate(examples):
+            ids[row, : len(tokens)] = tokens
+            if self.task == "tag":
+                tags[row, : len(tokens)] = label
+        labels = tags if self.task == "tag" else [label for _, label in examples]
+        mask = ids != self.tokenizer.pad_token_id
+        return {
+            "input_ids": torch.as_tensor(ids),
+            "attention_mask": torch.as_tensor(mask),
+            "labels": torch.as_tensor(np.asarray(labels)),
+        }
+
+    def model(self, seed: int) -> Any:
+        """Returns the checkpoint's model with a new head."""
+        transformers.set_seed(seed)
+        kind = {
+            "tag": transformers.AutoModelForTokenClassification,
+            "classify": transformers.AutoModelForSequenceClassification,
+        }[self.task]
+        return kind.from_pretrained(self.checkpoint, num_labels=self.classes)
+
+    def batches(self, seed: int | None) -> list[list[int]]:
+        """Returns the examples of each step of an epoch."""
+        order = np.arange(len(self.examples))
+        if seed is not None:
+            order = np.random.default_rng(seed).permutation(order)
+        return [order[i : i + self.batch] for i in range(0, len(order), self.batch)]
+
+    def trained(self, seed: int, epochs: int, rate: float) -> Any:
+        """Returns a model after so many epochs."""
+        model = self.model(seed)
+        steps = epochs * len(self.batches(None))
+        step = self.step(model, rate, steps)
+        for epoch in range(epochs):
+            for rows in self.batches(1000 * seed + epoch):
+                step(rows)
+        return model
+
+    def step(self, model: Any, rate: float, steps: int) -> Any:
+        """Returns a function that trains on some of the examples."""
+        named = list(model.named_parameters())
+        plain = [p for name, p in named if name.endswith(_PLAIN)]
+        rest = [p for name, p in named if not name.endswith(_PLAIN)]
+        groups = [{"params": rest, "weight_decay": 0.01},
+                  {"params": plain, "weight_decay": 0.0}]  # fmt: skip
+        optimizer = torch.optim.AdamW(groups, lr=rate, fused=True)
+        schedule = transformers.get_linear_schedule_with_warmup(optimizer, 0, steps)
+        model.train()
+
+        def step(rows: Sequence[int]) -> None:
+            model(**self.collated([self.examples[i] for i in rows])).loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+
+        return step
+
+    def predicted(self, model: Any, texts: Sequence[Any]) -> list[Any]:
+        """Returns a label for each text, for `tag` one for each word."""
+        model.eval()
+        found = []
+        blank = [[0] * len(text) if self.task == "tag" else 0 for text in texts]
+        for begin in range(0, len(texts), 32):
+            part = slice(begin, begin + 32)
+            pairs = zip(texts[part], blank[part], strict=True)
+            examples = [self.encoded(*each) for each in pairs]
+            with torch.no_grad():
+                batch = self.collated(examples)
+                guesses = model(**batch).logits.argmax(-1).numpy()
+            if self.task == "classify":
+                found += guesses.tolist()
+                continue
+            for words, row, (_, targets) in zip(
+                texts[part], guesses, examples, strict=True
+            ):
+                there = [k for k, t in zip(row, targets, strict=False) if t != IGNORE]
+                found.append([*map(int, there), *[0] * (len(words) - len(there))])
+        return found
+
+
+def epoch(recipe: Recipe, threads: int, rate: float) -> Work:
+    """Returns an epoch of training over all examples, in their order."""
+    torch.set_num_threads(threads)
+    step = recipe.step(recipe.model(0), rate, 10_000)
+
+    def run(_: None) -> None:
+        for rows in recipe.batches(None):
+            step(rows)
+
+    return Work(run)

@@ -1,0 +1,323 @@
+"""Texts with labels, from the files people have: CSV, TSV, JSON lines, JSON, CoNLL.
+
+    train = read_labelled("intents.tsv", "classify", Columns(text="2", label="1"))
+    train.texts[0], train.labels[0]
+
+A file is read in one pass that tells of every bad line, `file:line: what`.
+"""
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ffnlab import tags
+from ffnlab.data.conll import read_conll
+from ffnlab.data.files import read_json, require_file, stop_at
+from ffnlab.errors import InputError, choose
+
+TASKS = ("classify", "pairs", "tag")
+PARTS = ("train", "dev", "test")
+_KEYS = {"train": "train", "dev": "val", "test": "test"}  # of JSON with all parts
+
+
+class Columns(NamedTuple):
+    """Where things are: names of a header or keys; or, counted from 1, columns.
+
+    Attributes:
+      text: of the text.
+      pair: of the second text, if the task has one.
+      label: of the label; None if there is none, as in a file to predict on.
+    """
+
+    text: str = "text"
+    pair: str = "text2"
+    label: str | None = "label"
+
+
+class Examples(NamedTuple):
+    """What a file holds; the lists run side by side.
+
+    Attributes:
+      texts: a text for each example; for `tag` its words.
+      pairs: the second texts of `pairs`; otherwise empty.
+      labels: a label for each example, for `tag` one a word, in IOB2 if they are of
+        spans; empty without labels.
+      lines: the line of each example, from 1, for `tag` of each word.
+      scheme: of the tags in the file: `iob1`, `iob2`, `bioes`, or None.
+    """
+
+    texts: list[Any]
+    pairs: list[str]
+    labels: list[Any]
+    lines: list[Any]
+    scheme: str | None = None
+
+    def subset(self, index: Sequence[int]) -> "Examples":
+        """Returns some of the examples."""
+
+        def some(values: list) -> list:
+            return [values[i] for i in index] if values else []
+
+        return Examples(*map(some, self[:4]), self.scheme)
+
+
+def read_labelled(
+    path: str | Path, task: str, columns: Columns | None = None, part: str = "train"
+) -> Examples:
+    """Reads texts and their labels.
+
+    The format follows from the name: `.csv`, `.tsv`, `.jsonl`, and `.json` for an
+    object of lists `[text, label]` under train, val and test. For `tag` any other name
+    is of CoNLL columns, and tags of spans are converted to IOB2.
+
+    Args:
+      path: the file; UTF-8, with or without a byte-order mark, any line ends.
+      task: one of `TASKS`.
+      columns: where text and label are. Numbers are of a file without a header.
+      part: which list of a `.json` file to take.
+
+    Raises:
+      InputError: no such file, no example in it, or up to 20 lines that cannot be used.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "a.tsv")
+    ...     _ = path.write_text("text\\tlabel\\nhello\\tgreeting\\n")
+    ...     read_labelled(path, "classify").labels
+    ['greeting']
+    """
+    path, columns = require_file(path), columns or Columns()
+    choose("task", task, TASKS)
+    if task == "tag":
+        return _tagged(path, columns)
+    kind = path.suffix.lower()
+    readers = {".csv": _table, ".tsv": _table, ".jsonl": _objects}
+    if kind == ".json":
+        found = _lists(path, part)
+    elif kind in readers:
+        found = readers[kind](path, task, columns)
+    else:
+        raise InputError(
+            f"{path}: expected .csv, .tsv, .jsonl or .json for --task={task}"
+        )
+    if not found.texts:
+        raise InputError(f"{path}:1: no example in it")
+    return found
+
+
+def _tagged(path: Path, columns: Columns) -> Examples:
+    """Returns words and their tags, from CoNLL columns or JSON lines."""
+    if path.suffix.lower() == ".jsonl":
+        found = _objects(path, "tag", columns)
+    else:
+        sentences = read_conll(path)
+        found = Examples(sentences.tokens, [], sentences.tags, sentences.lines)
+    if not found.texts:
+        raise InputError(f"{path}:1: no sentence in it")
+    return _in_iob2(path, found)
+
+
+def _in_iob2(path: Path, found: Examples) -> Examples:
+    every = {tag for row in found.labels for tag in row}
+    if not any("-" in tag for tag in every):
+        return found  # one label a word, not spans: parts of speech, for instance
+    try:
+        scheme = tags.scheme_of(found.labels)
+        labels = [tags.convert(row, scheme, "iob2") for row in found.labels]
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return found._replace(labels=labels, scheme=scheme)
+
+
+def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yields the lines of a file that are not blank, without their ends."""
+    for number, data in enumerate(path.read_bytes().split(b"\n"), 1):
+        try:
+            text = data.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError:
+            raise InputError(f"{path}:{number}: not UTF-8") from None
+        text = text.rstrip("\r")
+        if text.strip():
+            yield number, text
+
+
+def _table(path: Path, task: str, columns: Columns) -> Examples:
+    """Returns the examples of a CSV or TSV file."""
+    records = list(_records(path))
+    names = [columns.text, *([columns.pair] if task == "pairs" else [])]
+    names += [columns.label] if columns.label else []
+    numbered = all(name.isdecimal() for name in names)
+    if numbered:
+        places, width = [int(name) - 1 for name in names], len(records[0][1])
+        if min(places) < 0 or max(places) >= width:
+            raise InputError(
+                f"{path}:1: column {max(places) + 1} of {width}; columns count from 1"
+            )
+    else:
+        header = records.pop(0)[1]
+        places = [header.index(choose(f"{path}:1: column", n, header)) for n in names]
+        width = len(header)
+    rows, problems = [], []
+    for line, fields in records:
+        if len(fields) != width:
+            problems.append((line, f"expected {width} fields, found {len(fields)}"))
+            continue
+        cells = [fields[place] for place in places]
+        empty = next((n for n, c in zip(names, cells, strict=True) if not c), None)
+        if empty:
+            problems.append((line, f"column {empty} is empty"))
+        rows.append((line, cells))
+    stop_at(path, problems)
+    return _examples(rows, task, columns)
+
+
+def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yields the line of each record and its fields; quotes are of CSV alone."""
+    lines = list(_text_lines(path))
+    if path.suffix.lower() == ".tsv":
+        for number, text in lines:
+            yield number, [field.strip() for field in text.split("\t")]
+        return
+    reader = csv.reader((text + "\n" for _, text in lines), strict=True)
+    while True:
+        begin = min(reader.line_num, len(lines) - 1)
+        try:
+            fields = next(reader, None)
+        except csv.Error as error:
+            raise InputError(
+                f"{path}:{lines[begin][0]}: {error}; check the quotes from here on"
+            ) from None
+        if fields is None:
+            return
+        yield lines[begin][0], [field.strip() for field in fields]
+
+
+def _examples(
+    rows: Sequence[tuple[int, list[Any]]], task: str, columns: Columns
+) -> Examples:
+    """Returns examples from a line and its cells: text, pair if any, label if any."""
+    texts = [cells[0] for _, cells in rows]
+    pairs = [cells[1] for _, cells in rows] if task == "pairs" else []
+    labels = [cells[-1] for _, cells in rows] if columns.label else []
+    return Examples(texts, pairs, labels, [line for line, _ in rows])
+
+
+def _objects(path: Path, task: str, columns: Columns) -> Examples:
+    """Returns the examples of JSON lines."""
+    names = [columns.text, *([columns.pair] if task == "pairs" else [])]
+    names += [columns.label] if columns.label else []
+    rows, problems = [], []
+    for line, text in _text_lines(path):
+        try:
+            cells = _cells(json.loads(text), names, task)
+        except json.JSONDecodeError as error:
+            problems.append((line, f"not JSON: {error.msg}"))
+        except InputError as error:
+            problems.append((line, str(error)))
+        else:
+            rows.append((line, cells))
+    stop_at(path, problems)
+    found = _examples(rows, task, columns)
+    if task == "tag":
+        lines = [[line] * len(c[0]) for line, c in rows]
+        return found._replace(lines=lines)
+    return found
+
+
+def _cells(record: Any, names: Sequence[str], task: str) -> list[Any]:
+    """Returns the values of some keys.
+
+    Raises:
+      InputError: what is wrong, without the line.
+    """
+    if not isinstance(record, dict):
+        raise InputError("expected an object of JSON")
+    cells = []
+    for name in names:
+        if name not in record:
+            raise InputError(f"no {name!r}; there is {', '.join(record) or 'nothing'}")
+        value = record[name]
+        if task == "tag":
+            fits = isinstance(value, list) and all(isinstance(v, str) for v in value)
+            if not fits or not value:
+                raise InputError(f"{name!r} should be a list of words or tags")
+            cells.append(value)
+            continue
+        if isinstance(value, bool) or not isinstance(value, (str, int)):
+            raise InputError(f"{name!r} should be a text or a whole number")
+        if not str(value).strip():
+            raise InputError(f"{name!r} is empty")
+        cells.append(str(value))
+    if task == "tag" and len(names) > 1 and len(cells[0]) != len(cells[1]):
+        raise InputError(f"{len(cells[0])} words and {len(cells[1])} tags")
+    return cells
+
+
+def _lists(path: Path, part: str) -> Examples:
+    """Returns one part of a JSON file of lists `[text, label]`."""
+    found = read_json(path)
+    if _KEYS[part] not in found:
+        raise InputError(
+            f"{path}: no list {_KEYS[part]!r}; there is {', '.join(found)}"
+        )
+    rows, problems = [], []
+    for number, row in enumerate(found[_KEYS[part]], 1):
+        good = isinstance(row, list) and len(row) == 2
+        if not good or not all(isinstance(cell, str) and cell for cell in row):
+            problems.append((number, "expected a pair [text, label]"))
+        rows.append((number, row))
+    stop_at(f"{path}: {_KEYS[part]}", problems)
+    return _examples(rows, "classify", Columns())
+
+
+def label_names(train: Examples, task: str) -> list[str]:
+    """Returns the labels of the training part, in order; for `tag` O is the first.
+
+    Spans get both of their tags, B- and I-, so that any span can be written.
+
+    Raises:
+      InputError: there is but one label, and nothing to tell apart.
+    """
+    if task != "tag":
+        names = sorted(set(train.labels))
+    else:
+        every = {tag for row in train.labels for tag in row}
+        kinds = sorted({tag[2:] for tag in every if train.scheme and tag != "O"})
+        spans = [f"{prefix}-{kind}" for kind in kinds for prefix in "BI"]
+        names = ["O", *spans] if train.scheme else sorted(every)
+    if len(names) < 2:
+        raise InputError(f"every label is {names[0]!r}: there is nothing to tell apart")
+    return names
+
+
+def label_ids(
+    path: str, found: Examples, names: Sequence[str], ignore: bool = False
+) -> list[Any]:
+    """Returns labels as numbers; for `tag` a list for each sentence.
+
+    Args:
+      path: the file, for messages.
+      found: what was read.
+      names: from `label_names`.
+      ignore: whether a label that is not among them becomes −1, which no prediction
+        hits; otherwise it is an error.
+
+    Raises:
+      InputError: labels that training has not shown, each with its count.
+    """
+    known = {name: number for number, name in enumerate(names)}
+    nested = bool(found.labels) and isinstance(found.labels[0], list)
+    flat = [t for row in found.labels for t in row] if nested else found.labels
+    unseen = Counter(label for label in flat if label not in known)
+    if unseen and not ignore:
+        told = ", ".join(f"{name!r} ({count})" for name, count in unseen.most_common(8))
+        raise InputError(
+            f"{path}: labels that training does not show: {told}; correct them, or "
+            "--unseen_labels=ignore counts them as missed"
+        )
+    if nested:
+        return [[known.get(tag, -1) for tag in row] for row in found.labels]
+    return [known.get(label, -1) for label in found.labels]

@@ -1,0 +1,157 @@
+"""Fine-tuning: which parts learn, at what rate, and toward what.
+
+rates = rates_of(params, layers=6, decay=0.9, freeze=("embeddings", "layers.0-2"))
+model = frozen(model, rates)                   # no gradient where a rate is 0
+optimizer = scaled(optimizers.make("adamw", 5e-5), rates)
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ffnlab import trees
+from ffnlab.data.dataset import IGNORE
+from ffnlab.errors import InputError
+from ffnlab.losses import cross_entropy
+from ffnlab.metrics import accuracy
+from ffnlab.types import Array, Batch, Key, Model, Objective, Params, Scores
+
+
+def frozen_patterns(freeze: Sequence[str], layers: int) -> list[str]:
+    """Returns patterns of the parameters that are not to learn.
+
+    Args:
+      freeze: `embeddings`, `encoder`, `layers.3`, `layers.0-3`.
+      layers: L, of the encoder.
+
+    Raises:
+      InputError: there is no such part.
+
+    >>> frozen_patterns(["embeddings", "layers.0-1"], layers=6)
+    ['encoder/embed/.*', 'encoder/layer_0/.*', 'encoder/layer_1/.*']
+    """
+    found = []
+    for part in freeze:
+        match = re.fullmatch(r"layers\.(\d+)(?:-(\d+))?", part)
+        if part == "embeddings":
+            found.append("encoder/embed/.*")
+        elif part == "encoder":
+            found.append("encoder/.*")
+        elif match:
+            first, last = int(match[1]), int(match[2] or match[1])
+            if not first <= last < layers:
+                raise InputError(f"--freeze: {part}: the layers are 0 to {layers - 1}")
+            found += [f"encoder/layer_{i}/.*" for i in range(first, last + 1)]
+        else:
+            raise InputError(
+                f"--freeze: {part!r} should be embeddings, encoder or layers.0-3"
+            )
+    return found
+
+
+def rates_of(
+    params: Params, layers: int, decay: float = 1.0, freeze: Sequence[str] = ()
+) -> Any:
+    """Returns the share of the learning rate of every array; 0 where it is frozen.
+
+    The head and what follows the last layer have all of it, the layer below that
+    `decay` of it, and so on down to the embeddings.
+
+    Args:
+      params: of a labeller: `encoder` and `head`.
+      layers: L, of the encoder.
+      decay: the factor from a layer to the one below, in (0, 1].
+      freeze: see `frozen_patterns`.
+
+    Raises:
+      InputError: there is no such part.
+
+    Source: Howard & Ruder 2018, section 3.2, for rates by layer.
+
+    >>> params = {"encoder": {"embed": 0.0, "layer_0": {"w": 0.0}}, "head": 0.0}
+    >>> rates_of(params, layers=1, decay=0.5)
+    {'encoder': {'embed': 0.25, 'layer_0': {'w': 0.5}}, 'head': 1.0}
+    """
+    patterns = frozen_patterns(freeze, layers)
+
+    def rate(name: str) -> float:
+        if any(re.fullmatch(pattern, name) for pattern in patterns):
+            return 0.0
+        layer = re.match(r"encoder/layer_(\d+)/", name)
+        if layer:
+            return decay ** (layers - int(layer[1]))
+        return decay ** (layers + 1) if name.startswith("encoder/embed") else 1.0
+
+    return jax.tree.map(rate, trees.names(params))
+
+
+def scaled(
+    optimizer: optax.GradientTransformation, rates: Any
+) -> optax.GradientTransformation:
+    """Returns an optimizer whose updates, its decay included, are scaled by array."""
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, state = optimizer.update(updates, state, params)
+        return jax.tree.map(lambda u, rate: rate * u, updates, rates), state
+
+    return optax.GradientTransformation(optimizer.init, update)
+
+
+def frozen(model: Model, rates: Any) -> Model:
+    """Returns a model in which nothing is differentiated where the rate is 0.
+
+    Layers below the lowest that learns are then computed forward only.
+    """
+
+    def apply(params: Params, x: Batch, key: Key | None = None) -> tuple[Array, dict]:
+        params = jax.tree.map(
+            lambda p, rate: p if rate else jax.lax.stop_gradient(p), params, rates
+        )
+        return model.apply(params, x, key)
+
+    return Model(model.init, apply)
+
+
+def objective(
+    smoothing: float = 0.0, weights: Sequence[float] | None = None
+) -> Objective:
+    """Returns what a labeller is trained on: cross-entropy over the places.
+
+    Args:
+      smoothing: the share of the target that is spread over all classes.
+      weights: what each class counts; None is 1 each.
+
+    >>> scores = objective().score(jnp.zeros((1, 2, 4)), {"y": jnp.array([[1, -100]])})
+    >>> [round(float(loss), 4) for loss in scores.values["loss"][0]]
+    [1.3863, 0.0]
+    """
+
+    def score(logits: Array, batch: Batch) -> Scores:
+        labels = batch["y"]
+        loss, weight = cross_entropy(logits, labels, smoothing)
+        if weights is not None:
+            counts = jnp.asarray(weights, loss.dtype)
+            weight = weight * counts[jnp.where(labels == IGNORE, 0, labels)]
+        return Scores({"loss": loss, "accuracy": accuracy(logits, labels)}, weight)
+
+    return Objective(score, "accuracy", higher_is_better=True)
+
+
+def balanced(labels: Any, classes: int) -> list[float]:
+    """Returns a weight for each class: the rarer, the more it counts; the mean is 1.
+
+    Source: King & Zeng 2001; as `class_weight="balanced"` of scikit-learn.
+
+    >>> balanced([0, 0, 0, 1], classes=2)
+    [0.6666666666666666, 2.0]
+    """
+    import numpy as np
+
+    labels = np.asarray(labels)
+    counts = np.bincount(labels[labels >= 0], minlength=classes)
+    total = counts.sum()
+    return [float(total / (classes * count)) if count else 0.0 for count in counts]

@@ -1,0 +1,186 @@
+"""Heads on an encoder: a label for a text, for a pair of texts, for every word.
+
+    config = LabelConfig(encoder, classes=9, head="feedback")
+    model = labeller(config)
+    logits, _ = model.apply(params, x, key)     # [B, K, classes]
+
+All of them label places: the first token of a text, the first token of each word.
+Several texts share a row, and x says where the places are; `data.places` makes it.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from ffnlab import data
+from ffnlab.data.dataset import Arrays
+from ffnlab.dropout import dropout
+from ffnlab.errors import InputError
+from ffnlab.feedback import FeedbackConfig, FeedbackLayer
+from ffnlab.ffn import BlockConfig, FeedForward, parse
+from ffnlab.models import functional
+from ffnlab.transformer import Transformer, TransformerConfig
+from ffnlab.types import Array, Batch, Key, Model, Params
+
+HEADS = ("linear", "feedback")
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelConfig:
+    """What a labeller is made of.
+
+    Attributes:
+      encoder: the Transformer, without a head; with a pooler, that dense tanh layer is
+        applied at every place.
+      classes: how many labels K there are.
+      head: `linear`; a feed-forward block such as `swiglu` or `mlp:gelu` before the
+        linear layer; or `feedback`, the layer in which neighbouring places hear each
+        other.
+      hidden: the width inside a block, or of the feedback layer's states.
+      dropout: the rate on what the head takes.
+      gradient: how the feedback layer is differentiated: `implicit` or `bptt`.
+
+    Raises:
+      InputError: the encoder has a head, or a value is out of its range.
+    """
+
+    encoder: TransformerConfig
+    classes: int
+    head: str = "linear"
+    hidden: int = 128
+    dropout: float = 0.1
+    gradient: str = "implicit"
+
+    def __post_init__(self):
+        if self.encoder.head != "none":
+            raise InputError("a labeller needs an encoder without a head; head=False")
+        if self.classes < 2 or self.hidden < 1:
+            raise InputError(
+                f"classes={self.classes} must be at least 2, hidden={self.hidden} 1"
+            )
+        if not 0.0 <= self.dropout < 1.0:
+            raise InputError(f"dropout={self.dropout} must be in [0, 1)")
+        if self.head not in HEADS:
+            parse(self.head)
+
+
+class LabelHead(nnx.Module):
+    """States at places to logits.
+
+    >>> from ffnlab import EncoderConfig
+    >>> config = LabelConfig(EncoderConfig.tiny(), classes=3, head="swiglu")
+    >>> LabelHead(config, rngs=nnx.Rngs(0))(jnp.ones((2, 5, 64))).shape
+    (2, 5, 3)
+    """
+
+    def __init__(self, config: LabelConfig, *, rngs: nnx.Rngs):
+        self.config, width = config, config.encoder.features
+        if config.head == "feedback":
+            shape = FeedbackConfig(
+                width,
+                config.hidden,
+                activation="tanh",
+                contractive=0.9,
+                gradient=config.gradient,
+            )
+            self.feedback = FeedbackLayer(shape, rngs=rngs)
+        elif config.head != "linear":
+            block = BlockConfig(config.head, width, config.hidden, norm="pre")
+            self.ffn = FeedForward(block, rngs=rngs)
+        inside = config.hidden if config.head == "feedback" else width
+        normal = nnx.initializers.normal(0.02)
+        self.out = nnx.Linear(inside, config.classes, kernel_init=normal, rngs=rngs)
+
+    def __call__(self, h: Array, there: Array | None = None) -> Array:
+        """Returns logits `[B, K, classes]` of states `[B, K, D]`.
+
+        Args:
+          h: the states.
+          there: bool `[B, K]`, where there is a place; what is not, is not heard.
+        """
+        if self.config.head == "feedback":
+            h, _ = self.feedback(h, there)
+        elif self.config.head != "linear":
+            h, _ = self.ffn(h)
+        return self.out(h)
+
+
+class Labeller(nnx.Module):
+    """An encoder and a head.
+
+    Args:
+      config: what it is made of.
+      rngs: where the arrays are drawn from.
+    """
+
+    def __init__(self, config: LabelConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        self.encoder = Transformer(config.encoder, rngs=rngs)
+        self.head = LabelHead(config, rngs=rngs)
+
+    def __call__(self, x: Batch, key: Key | None = None) -> tuple[Array, dict]:
+        """Returns logits `[B, K, classes]`, and nothing beside them.
+
+        Args:
+          x: `tokens` int and `mask` bool `[B, T]`; `packs` int `[B, T]`, the text of
+            each token; `at` int `[B, K]`, the places to label, −1 for none; and `types`
+            int `[B, T]`, if there are pairs.
+          key: the key of this call's dropout; None in evaluation.
+        """
+        keys: Any = (None, None) if key is None else jax.random.split(key)
+        h, _ = self.encoder(
+            x["tokens"],
+            x["mask"],
+            types=x.get("types"),
+            packs=x["packs"],
+            key=keys[0],
+        )
+        at = jnp.maximum(x["at"], 0)[..., None]
+        h = jnp.take_along_axis(h, at, axis=1)  # [B, K, D]
+        if self.config.encoder.pooler:
+            h = jnp.tanh(self.encoder.pooler(h))
+        h = dropout(h, keys[1], self.config.dropout)
+        return self.head(h, x["at"] >= 0), {}
+
+
+class Predictor:
+    """Labels for the places of rows, compiled once.
+
+    Args:
+      model: from `labeller`.
+      arrays: rows, as `data.places.pack` makes them.
+      batch: rows at a time.
+    """
+
+    def __init__(self, model: Model, arrays: Arrays, batch: int = 16):
+        x = data.take(arrays, np.arange(len(arrays["y"])))["x"]
+        self._rows = len(arrays["y"])
+        count = -(-self._rows // batch)
+
+        def cut(array: np.ndarray) -> Array:
+            full = np.pad(array, [(0, count * batch - len(array)), (0, 0)])
+            return jnp.asarray(full.reshape(count, batch, -1))
+
+        def one(params: Params, x: Batch) -> tuple[Array, Array]:
+            chances = jax.nn.softmax(model.apply(params, x, None)[0])
+            return chances.argmax(axis=-1), chances.max(axis=-1)
+
+        self._x = jax.tree.map(cut, x)
+        self._run = jax.jit(lambda p, x: jax.lax.map(lambda part: one(p, part), x))
+
+    def __call__(self, params: Params) -> tuple[np.ndarray, np.ndarray]:
+        """Returns labels and their probabilities, `[N, K]` each."""
+        found = self._run(params, self._x)
+        width = found[0].shape[-1]
+        return tuple(
+            np.asarray(each).reshape(-1, width)[: self._rows] for each in found
+        )
+
+
+def labeller(config: LabelConfig) -> Model:
+    """Returns a labeller as pure functions; parameters are `encoder` and `head`."""
+    return functional(lambda rngs: Labeller(config, rngs=rngs))

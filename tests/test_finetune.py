@@ -1,0 +1,269 @@
+"""Fine-tuning and prediction, from files to files, as their users meet them."""
+
+import dataclasses
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import finetune, launch, predict
+from experiments.finetune import ALIASES, Config
+from ffnlab import pretrained, report
+from ffnlab.errors import InputError
+from tests.conftest import check_refused, command
+
+BERT = Path(__file__).parent / "checkpoints" / "bert"
+WORDS = [f"w{n}" for n in range(26)]
+KIND = {0: "O", 1: "B-CITY", 2: "B-NAME"}  # of a word, by its number
+SMALL = {"length": 14, "epochs": 20.0, "learning_rate": 1e-2, "batch_size": 8}
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    """The small BERT, with a vocabulary."""
+    directory = tmp_path_factory.mktemp("checkpoint") / "bert"
+    shutil.copytree(BERT, directory)
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    (directory / "vocab.txt").write_text("\n".join(special + WORDS))
+    return str(directory)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Sentences whose labels can be read off their words, in all formats."""
+    folder, rng = tmp_path_factory.mktemp("files"), np.random.default_rng(0)
+    for part, count in (("train", 48), ("dev", 16), ("test", 16)):
+        odd = rng.integers(0, 2, count)  # texts of two kinds, by their words
+        rows = [rng.choice(WORDS[k * 13 :][:13], rng.integers(3, 9)) for k in odd]
+        tagged = "\n".join(
+            "".join(f"{w}\t{KIND[int(w[1:]) % 3]}\n" for w in row) for row in rows
+        )
+        (folder / f"{part}.conll").write_text(tagged)
+        kinds = ["odd" if k else "even" for k in odd]
+        texts = [" ".join(row) for row in rows]
+        table = zip(kinds, texts, strict=True)
+        (folder / f"{part}.tsv").write_text("".join(f"{k}\t{t}\n" for k, t in table))
+        pairs = [
+            {"one": t, "two": str(row[-1]), "label": k}
+            for t, row, k in zip(texts, rows, kinds, strict=True)
+        ]
+        lines = "".join(json.dumps(pair) + "\n" for pair in pairs)
+        (folder / f"{part}.jsonl").write_text(lines)
+    return folder
+
+
+def config(bert, files, task, out, kind, **more):
+    parts = {part: str(files / f"{part}{kind}") for part in ("train", "dev", "test")}
+    given = {**SMALL, **parts, "out": str(out), **more}
+    return Config(task=task, checkpoint=bert, **given)
+
+
+@pytest.fixture(scope="module")
+def tagged(bert, files, tmp_path_factory):
+    """A tagger with two seeds."""
+    out = tmp_path_factory.mktemp("runs") / "tag"
+    return finetune.run(config(bert, files, "tag", out, ".conll", seeds=2))
+
+
+@pytest.fixture(scope="module")
+def sorted_texts(bert, files, tmp_path_factory):
+    """A classifier, from a table without a header."""
+    out = tmp_path_factory.mktemp("runs") / "classify"
+    columns = {"text_column": "2", "label_column": "1"}
+    return finetune.run(config(bert, files, "classify", out, ".tsv", **columns))
+
+
+def test_everything_is_written(tagged, sorted_texts):
+    both = {"best", "data.sha256", "flags", "lock", "report.md", "results.jsonl",
+            "types.png", "versions.json"}  # fmt: skip
+    found = {path.name for path in tagged.out.iterdir()}
+    assert found == both | {"predictions-dev.conll", "predictions-test.conll"}
+    found = {path.name for path in sorted_texts.out.iterdir()}
+    assert found == both | {
+        "confusion.png", "predictions-dev.tsv", "predictions-test.tsv",
+    }  # fmt: skip
+    text = (tagged.out / "report.md").read_text()
+    assert tagged.table.markdown() in text and "| CITY |" in text
+    assert len(report.read_lines(tagged.out / "results.jsonl")) == 2
+
+
+def test_they_learn(tagged, sorted_texts):
+    assert min(each["f1"] for each in tagged.scores["test"]) > 0.9
+    assert tagged.scores["test"][0]["words"]["types"]["O"]["f1"] > 0.9
+    assert sorted_texts.scores["test"][0]["accuracy"] > 0.8
+
+
+def test_predictions_are_in_the_format_of_the_file(tagged, sorted_texts, files):
+    given = (files / "test.conll").read_text().split("\n")
+    found = (tagged.out / "predictions-test.conll").read_text().split("\n")
+    words = [
+        [line.split("\t")[0] for line in lines if line] for lines in (given, found)
+    ]
+    assert words[0] == words[1]
+    lines = (sorted_texts.out / "predictions-test.tsv").read_text().splitlines()
+    assert lines[0] == "2\tpredicted\tprobability" and len(lines) == 17
+    texts = [
+        line.split("\t")[1] for line in (files / "test.tsv").read_text().splitlines()
+    ]
+    assert [line.split("\t")[0] for line in lines[1:]] == texts
+
+
+def test_best_is_a_directory_of_transformers(tagged, sorted_texts):
+    settings = json.loads((tagged.out / "best" / "config.json").read_text())
+    assert settings["architectures"] == ["BertForTokenClassification"]
+    assert settings["id2label"]["0"] == "O"
+    from safetensors import safe_open
+
+    with safe_open(tagged.out / "best" / "model.safetensors", "np") as file:
+        names = set(file.keys())
+    assert {"classifier.weight", "classifier.bias"} < names
+    assert all(n.startswith(("bert.", "classifier.")) for n in names)
+    assert not any("pooler" in name for name in names)
+    settings = json.loads((sorted_texts.out / "best" / "config.json").read_text())
+    assert settings["architectures"] == ["BertForSequenceClassification"]
+
+
+def test_prediction_is_what_evaluation_gave(tagged, sorted_texts, files, tmp_path):
+    out = tmp_path / "p.conll"
+    predict.run(predict.Config(str(tagged.out), str(files / "test.conll"), str(out)))
+    assert out.read_text() == (tagged.out / "predictions-test.conll").read_text()
+    lines = (sorted_texts.out / "predictions-test.tsv").read_text().splitlines()[1:]
+    (tmp_path / "in.txt").write_text("".join(x.split("\t")[0] + "\n" for x in lines))
+    out = tmp_path / "p.tsv"
+    given = predict.Config(str(sorted_texts.out), str(tmp_path / "in.txt"), str(out))
+    assert predict.run(given) == 16
+    for line, wanted in zip(out.read_text().splitlines(), lines, strict=True):
+        label, chance, text = line.split("\t")
+        assert [text, label] == wanted.split("\t")[:2]
+        assert float(chance) == pytest.approx(float(wanted.split("\t")[2]), abs=1e-3)
+
+
+def test_prediction_reads_line_by_line(tagged, monkeypatch, capsys):
+    seen = []
+
+    def lines():
+        for line in ("w1 w2\n", "\n", "w3\n"):
+            seen.append(capsys.readouterr().out)
+            yield line
+
+    monkeypatch.setattr(sys, "stdin", lines())
+    assert predict.run(predict.Config(str(tagged.out))) == 2
+    assert seen[1].startswith("w1\tB-CITY\nw2\t")  # before the next line was read
+
+
+def test_pairs_and_json_lines(bert, files, tmp_path):
+    columns = {"text_column": "one", "pair_column": "two", "epochs": 2.0}
+    found = finetune.run(
+        config(bert, files, "pairs", tmp_path / "o", ".jsonl", **columns, length=16)
+    )
+    assert "accuracy" in found.scores["dev"][0]
+    out = tmp_path / "p.jsonl"
+    predict.run(predict.Config(str(found.out), str(files / "test.jsonl"), str(out)))
+    wanted = report.read_lines(found.out / "predictions-test.jsonl")
+    for one, two in zip(report.read_lines(out), wanted, strict=True):
+        assert (one["one"], one["predicted"]) == (two["one"], two["predicted"])
+
+
+@pytest.mark.parametrize("head", ["feedback", "swiglu"])
+def test_other_heads_and_options(bert, files, tmp_path, head):
+    more = {"head": head, "head_hidden": 8, "epochs": 6.0, "label_smoothing": 0.1}
+    more |= {"freeze": ("embeddings", "layers.0"), "layer_decay": 0.9, "patience": 3}
+    more |= {"class_weights": "balanced", "split": (0.6, 0.2, 0.2)}
+    given = config(bert, files, "tag", tmp_path / "o", ".conll", dev=None, test=None,
+                   **more)  # fmt: skip
+    found = finetune.run(given)
+    before = pretrained.load(bert, head=False, pooler=False).params
+    after = pretrained.load(found.out / "best", head=False, pooler=False).params
+    for part, same in (("embed", True), ("layer_0", True), ("layer_1", False)):
+        one, two = (np.asarray(p[part]["norm" if part == "embed" else "ffn_norm"][
+            "scale"]) for p in (before, after))  # fmt: skip
+        assert (one == two).all() == same
+    out = tmp_path / "p.conll"
+    predict.run(predict.Config(str(found.out), str(files / "test.conll"), str(out)))
+    assert out.read_text().count("\n\n") == 16
+
+
+def test_the_flag_file_and_aliases_repeat_the_run(sorted_texts, tmp_path):
+    argv = ["finetune", f"--flagfile={sorted_texts.out}/flags"]
+    argv += [f"--output_dir={tmp_path / 'again'}"]
+    given = launch.parse(Config, argv, aliases=ALIASES)
+    assert finetune.run(given).scores == sorted_texts.scores
+
+
+def test_aliases_of_transformers():
+    given = launch.parse(
+        Config,
+        ["finetune", "--model_name_or_path=m", "--train_file=a", "--validation_file=b",
+         "--num_train_epochs=2", "--per_device_train_batch_size=4",
+         "--max_seq_length=64", "--text_column_name=t", "--label_column_name=l",
+         "--learning_rate=1e-4"],
+        aliases=ALIASES,
+    )  # fmt: skip
+    assert (given.checkpoint, given.train, given.dev, given.length) == (
+        "m",
+        "a",
+        "b",
+        64,
+    )
+    assert (given.epochs, given.batch_size, given.text_column) == (2.0, 4, "t")
+    assert given.length == 64
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--train=a", "--dev=b"], "--checkpoint: needed"),
+        (["--checkpoint=a", "--dev=b"], "--train: needed"),
+        (["--checkpoint=a", "--train=b"], "--dev: needed, or --split"),
+        (["--checkpoint=a", "--train=b", "--split=0.5,0.5"], "--split: three shares"),
+        (["--checkpoint=a", "--train=b", "--dev=c", "--split=0.8,0.1,0.1"], "--split"),
+        (
+            ["--checkpoint=a", "--train=b", "--dev=c", "--head=linaer"],
+            "nearest: linear",
+        ),
+        (["--task=tags"], "nearest: tag"),
+        (["--checkpoint=a", "--train=b", "--dev=c", "--layer_decay=2"], "at most 1"),
+        (["--epochs=0"], "--epochs: 0.0 should be"),
+    ],
+)
+def test_wrong_flags_are_refused_before_jax(flags, message, tmp_path):
+    check_refused("finetune", flags, message, tmp_path)
+
+
+def test_what_does_not_fit_is_said(bert, files, tmp_path):
+    def given(**more):
+        return config(bert, files, "tag", tmp_path / "o", ".conll", **more)
+
+    with pytest.raises(InputError, match="64 is more than the 16 positions"):
+        finetune.run(given(length=64))
+    with pytest.raises(InputError, match="--freeze: layers.7"):
+        finetune.run(given(freeze=("layers.7",)))
+    odd = tmp_path / "odd.conll"
+    odd.write_text("w1\tB-RIVER\nw2\tO\n")
+    with pytest.raises(InputError, match=r"odd.conll: labels .* 'B-RIVER' \(1\)"):
+        finetune.run(given(dev=str(odd)))
+    assert not (tmp_path / "o").exists()
+    found = finetune.run(given(test=str(odd), unseen_labels="ignore", epochs=1.0))
+    assert found.scores["test"][0]["recall"] == 0.0
+    with pytest.raises(InputError, match="the loss was not finite"):
+        fast = given(learning_rate=1e30, optimizer="sgd", clip=0.0)
+        finetune.run(dataclasses.replace(fast, out=str(tmp_path / "p")))
+
+
+def test_predict_says_what_is_wrong(sorted_texts, tagged, bert, tmp_path):
+    got = command("predict", f"--run={bert}", "--input=absent.txt")
+    assert got.returncode == 2 and "not a run of experiments.finetune" in got.stderr
+    got = command("predict", f"--run={sorted_texts.out}", "--input=absent.txt")
+    assert got.returncode == 2 and "absent.txt: no such file" in got.stderr
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"text": "a"}\n')
+    with pytest.raises(InputError, match="bad.jsonl:1: '2' should be a text"):
+        predict.run(predict.Config(str(sorted_texts.out), str(bad)))
+    (tmp_path / "bad.txt").write_bytes(b"a\n\xff\n")
+    with pytest.raises(InputError, match="bad.txt:"):
+        predict.run(predict.Config(str(sorted_texts.out), str(tmp_path / "bad.txt")))
+    with pytest.raises(InputError, match="--run: needed"):
+        predict.Config()

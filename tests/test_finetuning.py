@@ -1,0 +1,152 @@
+"""Which parts learn, at what rate; and the heads."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ffnlab import EncoderConfig, finetuning, metrics, optimizers, trees
+from ffnlab.data.places import pack
+from ffnlab.data.tokens import Encoded
+from ffnlab.errors import InputError
+from ffnlab.heads import LabelConfig, LabelHead, Predictor, labeller
+from ffnlab.models import functional
+from ffnlab.transformer import transformer
+
+KEY = jax.random.key(0)
+ENCODER = EncoderConfig(
+    vocabulary=30, features=8, layers=2, heads=2, hidden=16, types=2, length=20
+)
+
+
+def encoded(sizes=(5, 3, 4, 6), words=True):
+    rng = np.random.default_rng(0)
+    tokens = [rng.integers(1, 30, n) for n in sizes]
+    first = [np.arange(1, n - 1) for n in sizes] if words else []
+    return Encoded(tokens, [np.zeros(n, int) for n in sizes], first, 0)
+
+
+def wide(params):
+    return jax.tree.map(lambda p: 5.0 * p if p.ndim > 1 else p, params)
+
+
+@pytest.mark.parametrize("head", ["linear", "feedback", "swiglu", "mlp:relu"])
+@pytest.mark.parametrize("words", [True, False])
+def test_texts_that_share_a_row_do_not_meet(head, words):
+    if head == "feedback" and not words:
+        pytest.skip("a text has no neighbours")
+    encoder = ENCODER if words else EncoderConfig.tiny(vocabulary=30, pooler=True)
+    model = labeller(LabelConfig(encoder, 3, head, hidden=6))
+    params, texts = wide(model.init(KEY)), encoded(words=words)
+    together = pack(texts, None, 20)
+    labels, chances = Predictor(model, together.arrays)(params)
+    flat = together.flat(chances)
+    begin = 0
+    for number in range(4):
+        one = Encoded(*(part[number : number + 1] for part in texts[:3]), 0)
+        alone = pack(one, None, len(one.tokens[0]))
+        found = alone.flat(Predictor(model, alone.arrays)(params)[1])
+        end = begin + len(found)
+        np.testing.assert_allclose(flat[begin:end], found, atol=2e-4)
+        begin = end
+    assert begin == len(flat) and labels.max() < 3
+
+
+def test_the_linear_head_is_what_is_written():
+    config = LabelConfig(EncoderConfig.tiny(vocabulary=30, pooler=True), 3)
+    model = labeller(config)
+    params, rows = wide(model.init(KEY)), pack(encoded(words=False), None, 8)
+    x = {n.removeprefix("x/"): a for n, a in rows.arrays.items() if n != "y"}
+    logits, _ = model.apply(params, x)
+    states, _ = transformer(config.encoder).apply(
+        params["encoder"], x["tokens"], x["mask"], packs=x["packs"]
+    )
+    h = np.take_along_axis(np.asarray(states), np.maximum(x["at"], 0)[..., None], 1)
+    pooler, out = params["encoder"]["pooler"], params["head"]["out"]
+    h = np.tanh(h @ np.asarray(pooler["kernel"]) + np.asarray(pooler["bias"]))
+    expected = h @ np.asarray(out["kernel"]) + np.asarray(out["bias"])
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("gradient", ["implicit", "bptt"])
+def test_the_feedback_head_hears_places_and_nothing_else(gradient):
+    config = LabelConfig(ENCODER, 3, "feedback", 4, 0.0, gradient)
+    model = functional(lambda rngs: LabelHead(config, rngs=rngs))
+    params = model.init(KEY)
+    h = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 8)), jnp.float32)
+    there = jnp.array([[1, 1, 0, 1, 1], [1, 1, 1, 0, 0]], bool)
+
+    def value(params, h, seen):
+        logits = model.apply(params, h, there)
+        return (jnp.sin(logits) * seen[..., None]).sum()
+
+    of_params, of_h = jax.grad(value, argnums=(0, 1))(params, h, there)
+    assert all(bool((leaf != 0).any()) for leaf in jax.tree.leaves(of_params))
+    heard = np.abs(np.asarray(of_h)).sum(axis=-1) > 0
+    assert (heard == np.asarray(there)).all()
+    first = jnp.zeros_like(there).at[0, 0].set(True)
+    heard = np.abs(np.asarray(jax.grad(value, argnums=1)(params, h, first))).sum(-1)
+    assert (heard > 0).tolist() == [[True, True, False, False, False], [False] * 5]
+
+
+def test_rates_fall_by_layer_and_are_zero_where_frozen():
+    params = jax.eval_shape(labeller(LabelConfig(ENCODER, 3)).init, KEY)
+    rates = trees.flatten(finetuning.rates_of(params, 2, 0.5, ["layers.0"]))
+    assert rates["encoder/embed/tokens/embedding"] == 0.125
+    assert rates["encoder/layer_1/ffn/up/kernel"] == 0.5
+    assert rates["head/out/kernel"] == 1.0
+    assert {r for n, r in rates.items() if n.startswith("encoder/layer_0/")} == {0.0}
+    for wrong in ("layers.2", "layers.1-0", "layer", "layers.-1"):
+        with pytest.raises(InputError, match="--freeze"):
+            finetuning.frozen_patterns([wrong], 2)
+
+
+def test_what_is_frozen_stays_and_costs_no_gradient():
+    model = labeller(LabelConfig(ENCODER, 3, dropout=0.0))
+    params, rows = (
+        model.init(KEY),
+        pack(encoded(), [[0, 1, 2], [1], [2, 0], [1] * 4], 9),
+    )
+    rates = finetuning.rates_of(params, 2, 1.0, ["embeddings", "layers.0-1"])
+    learner = finetuning.frozen(model, rates)
+    x = {n.removeprefix("x/"): a for n, a in rows.arrays.items() if n != "y"}
+    score = finetuning.objective().score
+
+    def loss(params):
+        batch = {"y": jnp.asarray(rows.arrays["y"])}
+        return metrics.means(score(learner.apply(params, x)[0], batch))["loss"]
+
+    optimizer = finetuning.scaled(
+        optimizers.make("adamw", 0.1, weight_decay=0.1), rates
+    )
+    grads = jax.grad(loss)(params)
+    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    moved = {n: bool((u != 0).any()) for n, u in trees.flatten(updates).items()}
+    assert {n for n, m in moved.items() if m} == {"head/out/bias", "head/out/kernel"}
+    full = jax.grad(lambda p: loss(p))(params)["head"]
+    chex.assert_trees_all_close(grads["head"], full)
+
+
+def test_weights_and_smoothing():
+    labels = jnp.array([[0, 1, -100]])
+    logits = jnp.array([[[2.0, 0.0], [2.0, 0.0], [9.0, 9.0]]])
+    weights = finetuning.balanced([0, 0, 0, 1], 2)
+    found = metrics.means(
+        finetuning.objective(0.1, weights).score(logits, {"y": labels})
+    )
+    chances = np.log(np.exp([2.0, 0.0]) / np.exp([2.0, 0.0]).sum())
+    losses = [-0.95 * chances[0] - 0.05 * chances[1], -0.95 * chances[1]
+              - 0.05 * chances[0]]  # fmt: skip
+    expected = np.average(losses, weights=weights)
+    assert float(found["loss"]) == pytest.approx(expected, rel=1e-5)
+    assert finetuning.balanced([0, 0], 2) == [0.5, 0.0]
+
+
+def test_other_configs_are_refused():
+    with pytest.raises(InputError, match="without a head"):
+        LabelConfig(EncoderConfig.tiny(head="tied"), 3)
+    with pytest.raises(InputError, match="classes=1 must be at least 2"):
+        LabelConfig(ENCODER, 1)
+    with pytest.raises(InputError, match="nearest: swiglu"):
+        LabelConfig(ENCODER, 3, "swiglo")
