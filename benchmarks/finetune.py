@@ -108,6 +108,8 @@ def _ours(config: Config, job: Any, part: Any) -> Work:
     tokenizer = read_tokenizer(config.checkpoint)
     encoded = labelling.encode(config.task, tokenizer, part, asked.length)
     rows = pack(encoded, labels, asked.length)
+    tokens = np.searchsorted(job.used, rows.arrays["x/tokens"])
+    rows.arrays["x/tokens"] = tokens.astype(np.int32)
     count = max(round(config.batch_size * len(rows.owner) / len(part.texts)), 1)
     steps = len(rows.owner) // count
     model = labelling.begun(job)

@@ -1,5 +1,6 @@
 """Labels by a fine-tuned encoder: the data, the training and the report."""
 
+import dataclasses
 import hashlib
 import shutil
 from pathlib import Path
@@ -47,9 +48,11 @@ class Job(NamedTuple):
       names: of the labels.
       examples: by part, as they were read.
       labels: by part, as numbers; −1 is one that training does not show.
-      rows: by part, packed.
+      rows: by part, packed; tokens are numbered by their place in `used`.
+      used: the tokens that occur in any part, ascending: the others have no gradient,
+        and their embeddings wait outside until the end.
       found: the checkpoint.
-      shape: what the labeller is made of.
+      shape: what the labeller is made of, its vocabulary being `used`.
       told: what a reader should know of the data.
       digest: of all arrays.
     """
@@ -59,6 +62,7 @@ class Job(NamedTuple):
     examples: dict[str, Examples]
     labels: dict[str, list]
     rows: dict[str, Rows]
+    used: np.ndarray
     found: Checkpoint
     shape: LabelConfig
     told: str
@@ -106,14 +110,6 @@ def prepare(config: "Config") -> Job:
     )
     if found.config.causal:
         raise InputError(f"--checkpoint: {config.checkpoint}: not an encoder")
-    shape = LabelConfig(
-        found.config,
-        len(names),
-        config.head,
-        config.head_hidden,
-        found.config.dropout,
-        config.gradient,
-    )
     finetuning.frozen_patterns(config.freeze, found.config.layers)
     tokenizer = read_tokenizer(config.checkpoint)
     _check_length(config, found)
@@ -124,12 +120,31 @@ def prepare(config: "Config") -> Job:
         encoded = encode(config.task, tokenizer, each, config.length)
         rows[part] = pack(encoded, labels[part], config.length)
         told.append(_told(part, each, encoded, rows[part]))
+    used = _renumbered(rows)
+    shape = LabelConfig(
+        dataclasses.replace(found.config, vocabulary=len(used)),
+        len(names),
+        config.head,
+        config.head_hidden,
+        found.config.dropout,
+        config.gradient,
+    )
     digest = hashlib.sha256()
     for part in rows.values():
         for name, array in sorted(part.arrays.items()):
             digest.update(name.encode() + array.tobytes())
-    return Job(config.task, names, examples, labels, rows, found, shape,
+    return Job(config.task, names, examples, labels, rows, used, found, shape,
                "\n".join(told), digest.hexdigest())  # fmt: skip
+
+
+def _renumbered(rows: dict[str, Rows]) -> np.ndarray:
+    """Numbers the tokens of rows anew, in place; returns the old ones by new number."""
+    every = [np.unique(part.arrays["x/tokens"]) for part in rows.values()]
+    used = np.unique(np.concatenate(every))
+    for part in rows.values():
+        tokens = np.searchsorted(used, part.arrays["x/tokens"])
+        part.arrays["x/tokens"] = tokens.astype(np.int32)
+    return used
 
 
 def _path(config: "Config", part: str) -> str:
@@ -319,8 +334,8 @@ def begun(job: Job) -> Model:
     model = labeller(job.shape)
 
     def init(key: jax.Array) -> Params:
-        drawn = model.init(key)
-        return {**drawn, "encoder": jax.tree.map(jax.numpy.array, job.found.params)}
+        encoder = finetuning.trimmed(job.found.params, job.used)
+        return {**model.init(key), "encoder": jax.tree.map(jax.numpy.array, encoder)}
 
     return Model(init, model.apply)
 
@@ -372,7 +387,7 @@ def _save(config: "Config", job: Job, best: Run, directory: Path) -> None:
     pretrained.save(
         folder,
         job.found.config,
-        best.params["encoder"],
+        finetuning.restored(best.params["encoder"], job.found.params, job.used),
         like=job.found,
         classifier=best.params["head"],
         about=about,

@@ -5,6 +5,7 @@ Reads a file, or standard input line by line, and writes labels as it goes.
     python -m experiments.predict --run=OUT --input=new.txt
     echo "Ada lives in London ." | python -m experiments.predict --run=OUT
     python -m experiments.predict --run=OUT --input=words.conll --output=tagged.conll
+    python -m experiments.predict --run=OUT --export=model.jax
 
 Input: plain text, a text a line (for tag its words, separated by blanks; for pairs two
 texts, separated by a tab); .jsonl, with the columns that training had; for tag .conll,
@@ -42,6 +43,9 @@ class Config:
     input: str = option("-", "a file; - is standard input")
     output: str = option("-", "a file; - is standard output")
     batch_size: int = option(32, "texts at a time, of a file", least=1)
+    export: str | None = option(
+        None, "instead, write the model to this file, to run without ffnlab"
+    )
 
     def __post_init__(self):
         launch.check(self)
@@ -58,6 +62,8 @@ class Labels(NamedTuple):
       tokenizer: of its checkpoint.
       names: of the labels.
       about: `task`, `length`, `scheme`, `text_column`, `pair_column`.
+      model_length: the most tokens of a text that the model can take.
+      typed: whether it tells two texts apart.
     """
 
     model: "Model"
@@ -65,6 +71,8 @@ class Labels(NamedTuple):
     tokenizer: "Tokenizer"
     names: list[str]
     about: dict[str, Any]
+    model_length: int
+    typed: bool
 
 
 def read(directory: str | Path) -> Labels:
@@ -90,7 +98,15 @@ def read(directory: str | Path) -> Labels:
         found.config, len(names), about["head"], about["hidden"], 0.0
     )
     params = {"encoder": found.params, "head": pretrained.load_classifier(folder)}
-    return Labels(heads.labeller(shape), params, read_tokenizer(folder), names, about)
+    return Labels(
+        heads.labeller(shape),
+        params,
+        read_tokenizer(folder),
+        names,
+        about,
+        found.config.length,
+        bool(found.config.types),
+    )
 
 
 class Labeller:
@@ -258,6 +274,12 @@ def run(config: Config) -> int:
       InputError: a file or directory cannot be used.
     """
     labels = read(config.run)
+    if config.export:
+        from experiments import exported
+
+        files = exported.write(labels, config.export)
+        print(f"written: {', '.join(map(str, files))}")
+        return 0
     labeller, count = Labeller(labels), 0
     size = 1 if config.input == "-" else config.batch_size
     with _opened(config.output) as out:

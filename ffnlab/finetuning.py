@@ -116,6 +116,42 @@ def frozen(model: Model, rates: Any) -> Model:
     return Model(model.init, apply)
 
 
+def trimmed(params: Params, used: Array) -> Params:
+    """Returns an encoder with the embeddings of some tokens alone.
+
+    Tokens that no text holds have no gradient; an optimizer would only read and write
+    their zeros, for BERT's vocabulary half of all that there is.
+
+    Args:
+      params: of the encoder.
+      used: the numbers of the tokens to keep; they are numbered anew by their place.
+
+    >>> params = {"embed": {"tokens": {"embedding": jnp.arange(6.0).reshape(3, 2)}}}
+    >>> trimmed(params, jnp.array([0, 2]))["embed"]["tokens"]["embedding"].tolist()
+    [[0.0, 1.0], [4.0, 5.0]]
+    """
+    return _with_table(params, params["embed"]["tokens"]["embedding"][used])
+
+
+def restored(params: Params, whole: Params, used: Array) -> Params:
+    """Returns a trimmed encoder with the embeddings that were left out, as they were.
+
+    Args:
+      params: of the trimmed encoder.
+      whole: of the encoder that it was made of.
+      used: as `trimmed` was given.
+    """
+    table = jnp.asarray(whole["embed"]["tokens"]["embedding"])
+    return _with_table(
+        params, table.at[used].set(params["embed"]["tokens"]["embedding"])
+    )
+
+
+def _with_table(params: Params, table: Array) -> Params:
+    embed = {**params["embed"], "tokens": {"embedding": table}}
+    return {**params, "embed": embed}
+
+
 def objective(
     smoothing: float = 0.0, weights: Sequence[float] | None = None
 ) -> Objective:

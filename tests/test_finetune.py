@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -126,6 +127,18 @@ def test_best_is_a_directory_of_transformers(tagged, sorted_texts):
     assert settings["architectures"] == ["BertForSequenceClassification"]
 
 
+def test_embeddings_of_tokens_that_no_text_holds_stay(tagged, bert):
+    before, after = (
+        pretrained.load(directory, head=False, pooler=False).params
+        for directory in (bert, tagged.out / "best")
+    )
+    one, two = (
+        np.asarray(params["embed"]["tokens"]["embedding"]) for params in (before, after)
+    )
+    same = (one == two).all(axis=1)
+    assert same[31:].all() and not same[2] and not same[5:31].any()
+
+
 def test_prediction_is_what_evaluation_gave(tagged, sorted_texts, files, tmp_path):
     out = tmp_path / "p.conll"
     predict.run(predict.Config(str(tagged.out), str(files / "test.conll"), str(out)))
@@ -152,6 +165,46 @@ def test_prediction_reads_line_by_line(tagged, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", lines())
     assert predict.run(predict.Config(str(tagged.out))) == 2
     assert seen[1].startswith("w1\tB-CITY\nw2\t")  # before the next line was read
+
+
+STANDALONE = """
+import json, sys
+sys.modules["ffnlab"] = None  # importing it is an error
+import numpy as np
+import tokenizers
+from jax import export
+
+path, words = sys.argv[1], sys.argv[2].split()
+model = export.deserialize(open(path, "rb").read())
+tokenizer = tokenizers.Tokenizer.from_file(path + ".tokenizer.json")
+labels = json.load(open(path + ".labels.json"))["labels"]
+tokens = np.array([tokenizer.encode(words, is_pretokenized=True).ids], np.int32)
+at = np.arange(1, len(words) + 1, dtype=np.int32)[None]  # here a word is a token
+types = np.zeros_like(tokens)
+chances = np.asarray(model.call(tokens, tokens >= 0, types, at))[0]
+print(json.dumps([[labels[row.argmax()] for row in chances], chances.max(1).tolist()]))
+"""
+
+
+def test_an_exported_model_runs_without_ours(tagged, tmp_path, capsys):
+    path = tmp_path / "model.jax"
+    assert predict.run(predict.Config(str(tagged.out), export=str(path))) == 0
+    assert capsys.readouterr().out.count("model.jax") == 3
+    words = "w1 w2 w3 w25 w7"
+    got = subprocess.run(
+        [sys.executable, "-c", STANDALONE, str(path), words],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=300,
+    )
+    assert got.returncode == 0, got.stderr
+    found = predict.Labeller(predict.read(tagged.out))([words.split()], [])[0]
+    labels, chances = json.loads(got.stdout)
+    assert labels == found[0]
+    np.testing.assert_allclose(chances, found[1], rtol=1e-5)
+    with pytest.raises(InputError, match="exists already"):
+        predict.run(predict.Config(str(tagged.out), export=str(path)))
 
 
 def test_pairs_and_json_lines(bert, files, tmp_path):
