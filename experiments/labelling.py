@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
+from experiments.training import dropouts
 from ffnlab import (
     checkpoint,
     data,
@@ -100,7 +101,7 @@ def prepare(config: "Config") -> Job:
     """Reads all files and packs them; everything that can be wrong is found here."""
     examples = _examples(config)
     names = label_names(examples["train"], config.task)
-    options = {} if config.dropout is None else {"dropout": config.dropout}
+    options = dropouts(config.dropout)
     found = pretrained.load(
         config.checkpoint,
         head=False,

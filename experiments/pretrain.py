@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiments import language, launch
 from experiments.launch import names_in, option
-from experiments.training import Steps, claim
+from experiments.training import Steps, claim, dropouts
 from ffnlab.errors import InputError, choose
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def _job(config: Config) -> language.Job:
 
     found = None
     if config.checkpoint:
-        options = {} if config.dropout is None else {"dropout": config.dropout}
+        options = dropouts(config.dropout)
         found = pretrained.load(
             config.checkpoint, head=True, pooler=False, remat=config.remat, **options
         )
@@ -238,6 +238,7 @@ def _shape(config: Config, vocabulary: int) -> "TransformerConfig":
         name: default if getattr(config, name) is None else getattr(config, name)
         for name, default in SCRATCH.items()
     }
+    given |= dropouts(given["dropout"])
     kind = EncoderConfig if config.masked else DecoderConfig
     extra = {"types": 0, "head": "tied"} if config.masked else {}
     size = {"vocabulary": vocabulary, "length": config.length, "remat": config.remat}

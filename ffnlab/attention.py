@@ -1,18 +1,21 @@
 """Multi-head attention: who sees whom, and a cache for decoding.
 
-The products are `jax.nn.dot_product_attention`'s. A mask is bool, True where a query
-may see a key; it is the one place where padding, order and packing meet.
+The products are `jax.nn.dot_product_attention`'s, but where weights are dropped out,
+which it cannot. A mask is bool, True where a query may see a key; it is the one place
+where padding, order and packing meet.
 """
 
 import functools
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ffnlab.dropout import dropout
 from ffnlab.positions import rotary
-from ffnlab.types import Array
+from ffnlab.types import Array, Key
 
 Cache = dict[str, Array]
 
@@ -49,6 +52,45 @@ def visible(
     return functools.reduce(jnp.logical_and, parts) if parts else None
 
 
+def attend(
+    query: Array,
+    key: Array,
+    value: Array,
+    mask: Array | None = None,
+    drop: Key | None = None,
+    rate: float = 0.0,
+) -> Array:
+    """Returns softmax(q kᵀ / √h) v, of whose weights some may be dropped out.
+
+    Args:
+      query: `[B, T, N, h]`.
+      key: `[B, S, n, h]`; N is a multiple of n.
+      value: `[B, S, n, h]`.
+      mask: who sees whom, bool `[B or 1, 1, T, S]`.
+      drop: the key of the dropout; None for none.
+      rate: the share of weights to drop.
+
+    Returns:
+      `[B, T, N, h]`.
+
+    Source: Vaswani et al. 2017; weights are dropped out as in BERT and GPT-2.
+
+    >>> one = jnp.ones((1, 2, 1, 4))
+    >>> attend(one, one, one).shape
+    (1, 2, 1, 4)
+    """
+    if drop is None or not rate:
+        return jax.nn.dot_product_attention(query, key, value, mask=mask)
+    times = query.shape[2] // key.shape[2]
+    key, value = (jnp.repeat(part, times, axis=2) for part in (key, value))
+    scores = jnp.einsum("btnh,bsnh->bnts", query, key) / math.sqrt(query.shape[3])
+    scores = scores.astype(jnp.float32)  # as the library has it
+    if mask is not None:
+        scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
+    weights = dropout(jax.nn.softmax(scores).astype(value.dtype), drop, rate)
+    return jnp.einsum("bnts,bsnh->btnh", weights, value)
+
+
 class Attention(nnx.Module):
     """Multi-head attention of a sequence to itself.
 
@@ -59,6 +101,7 @@ class Attention(nnx.Module):
         that many queries (1 is multi-query attention). None is N.
       bias: whether the projections have one.
       rotate: whether queries and keys are turned by their positions.
+      dropout: the share of attention weights to drop out in training.
       rngs: where the arrays are drawn from.
 
     Source: Vaswani et al. 2017, section 3.2; Ainslie et al. 2023 for grouped queries.
@@ -76,10 +119,11 @@ class Attention(nnx.Module):
         key_value_heads: int | None = None,
         bias: bool = True,
         rotate: bool = False,
+        dropout: float = 0.0,
         *,
         rngs: nnx.Rngs,
     ):
-        self.width, self.rotate = features // heads, rotate
+        self.width, self.rotate, self.dropout = features // heads, rotate, dropout
         few = (key_value_heads or heads) * self.width
         linear = functools.partial(
             nnx.Linear,
@@ -96,6 +140,7 @@ class Attention(nnx.Module):
         mask: Array | None = None,
         positions: Array | None = None,
         cache: Cache | None = None,
+        drop: Key | None = None,
     ) -> tuple[Array, Cache | None]:
         """Attends.
 
@@ -105,6 +150,7 @@ class Attention(nnx.Module):
           positions: int `[B or 1, T]`, if queries and keys are turned.
           cache: `key` and `value` `[B, S, heads, h]` of before, and `index`, how many
             positions of them are filled; from `empty_cache`.
+          drop: the key of this call's dropout; None in evaluation.
 
         Returns:
           `[B, T, D]`, and the cache with T more positions.
@@ -115,7 +161,7 @@ class Attention(nnx.Module):
         if cache is not None:
             cache = _extended(cache, key, value)
             key, value = cache["key"], cache["value"]
-        heads = jax.nn.dot_product_attention(query, key, value, mask=mask)
+        heads = attend(query, key, value, mask, drop, self.dropout)
         return self.out(heads.reshape(x.shape)), cache
 
     def _heads(self, part: str, x: Array) -> Array:

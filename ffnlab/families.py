@@ -176,6 +176,7 @@ _BERT_FIELDS = {
     "types": "type_vocab_size",
     "epsilon": "layer_norm_eps",
     "dropout": "hidden_dropout_prob",
+    "attention_dropout": "attention_probs_dropout_prob",
 }
 _BERT_FIXED = {"position_embedding_type": "absolute", "is_decoder": False}
 
@@ -236,6 +237,7 @@ FAMILIES: dict[str, Family] = {
             "block": "activation",
             "length": "max_position_embeddings",
             "dropout": "dropout",
+            "attention_dropout": "attention_dropout",
         },
         {},
         lambda **fields: EncoderConfig(**{"types": 0, **fields}),
@@ -257,6 +259,7 @@ FAMILIES: dict[str, Family] = {
             "length": "n_positions",
             "epsilon": "layer_norm_epsilon",
             "dropout": "resid_pdrop",
+            "attention_dropout": "attn_pdrop",
         },
         {
             "scale_attn_weights": True,

@@ -65,6 +65,7 @@ class Layer(nnx.Module):
             config.key_value_heads,
             config.bias,
             config.positions == "rotary",
+            config.attention_dropout,
             rngs=rngs,
         )
         self.attention_norm = _norm(config, rngs)
@@ -80,14 +81,14 @@ class Layer(nnx.Module):
         key: Key | None = None,
     ) -> tuple[Array, tuple[Array, Array], dict | None]:
         """Returns `[B, T, D]`, what its block took and gave, and the cache."""
-        keys = (None, None) if key is None else jax.random.split(key)
+        keys = (None,) * 3 if key is None else jax.random.split(key, 3)
         before = self.config.norm == "pre"
 
         def added(y: Array, key: Key | None) -> Array:
             return x + dropout(y, key, self.config.dropout)
 
         inside = self.attention_norm(x) if before else x
-        y, cache = self.attention(inside, mask, positions, cache)
+        y, cache = self.attention(inside, mask, positions, cache, keys[2])
         x = added(y, keys[0])
         x = x if before else self.attention_norm(x)
         inside = self.ffn_norm(x) if before else x

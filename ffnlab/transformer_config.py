@@ -32,6 +32,7 @@ class TransformerConfig:
       causal: whether a position sees only what came before.
       bias: whether projections have one.
       dropout: the rate on embeddings and on what a layer adds, in [0, 1).
+      attention_dropout: the rate on attention weights, in [0, 1).
       pooler: whether there is a dense tanh layer on the first position.
       head: `none`, or `tied`: logits by the token embeddings.
       head_dense: whether the head has a dense layer, activation and norm before that.
@@ -61,6 +62,7 @@ class TransformerConfig:
     causal: bool = False
     bias: bool = True
     dropout: float = 0.0
+    attention_dropout: float = 0.0
     pooler: bool = False
     head: Literal["none", "tied"] = "none"
     head_dense: bool = True
@@ -84,8 +86,9 @@ class TransformerConfig:
             )
         if self.positions == "rotary" and self.features // self.heads % 2:
             raise InputError("rotary positions need heads of even width")
-        if not 0.0 <= self.dropout < 1.0:
-            raise InputError(f"dropout={self.dropout} must be in [0, 1)")
+        for name in ("dropout", "attention_dropout"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise InputError(f"{name}={getattr(self, name)} must be in [0, 1)")
         if len(self.blocks) != self.layers:
             raise InputError(f"block names {len(self.blocks)} for {self.layers} layers")
         for name in self.blocks:

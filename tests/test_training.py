@@ -3,15 +3,17 @@ import pytest
 
 from experiments import launch
 from experiments.training import Job, Training, read_best
-from ffnlab import data
+from ffnlab import data, losses
 from ffnlab.errors import InputError
 
 
 def test_epochs_come_before_steps():
     wine = data.load("wine")
-    plan = Training(epochs=3, steps=7, batch_size=20, evaluations=4).plan(wine)
+    score = losses.OBJECTIVES["classes"]
+    long = Training(epochs=3, steps=7, batch_size=20, evaluations=4)
+    plan = long.plan(wine, score)
     assert (plan.steps, plan.every) == (16, 4)  # 106 examples
-    assert Training(steps=7, evaluations=2).plan(wine).every == 4
+    assert Training(steps=7, evaluations=2).plan(wine, score).every == 4
     assert plan.monitor == "accuracy" and plan.higher_is_better
 
 

@@ -8,7 +8,7 @@ import pytest
 from jax.test_util import check_grads
 
 from ffnlab import ffn, models, trees
-from ffnlab.attention import visible
+from ffnlab.attention import attend, visible
 from ffnlab.errors import InputError
 from ffnlab.positions import rotary, sinusoids
 from ffnlab.transformer import (
@@ -175,6 +175,35 @@ def test_recomputing_changes_no_gradient(scan):
     close(jax.grad(loss(plain))(params), jax.grad(loss(again))(params))
     text = str(jax.make_jaxpr(jax.grad(loss(again)))(params))
     assert "remat" in text
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4])
+def test_dropped_out_weights_are_unbiased_and_others_are_the_librarys(heads):
+    query, few = (
+        jax.random.normal(jax.random.key(n), (2, 5, h, 3))
+        for n, h in ((0, 4), (1, heads))
+    )
+    mask = jnp.tril(jnp.ones((1, 1, 5, 5), bool))
+    expected = attend(query, few, few + 1.0, mask)
+    none = attend(query, few, few + 1.0, mask, KEY, 1e-9)
+    chex.assert_trees_all_close(none, expected, rtol=1e-5, atol=1e-6)
+    keys = jax.random.split(KEY, 4000)
+    some = jax.vmap(lambda k: attend(query, few, few + 1.0, mask, k, 0.4))(keys)
+    assert float(some.std(axis=0).min()) > 0.0
+    chex.assert_trees_all_close(some.mean(axis=0), expected, atol=0.12)
+
+
+def test_attention_weights_are_dropped_in_training_alone():
+    config = encoder(attention_dropout=0.5)
+    model = transformer(config)
+    params = wide(model.init(KEY), 5.0)
+    plain, _ = model.apply(params, TOKENS)
+    without, _ = transformer(encoder()).apply(params, TOKENS, key=KEY)
+    dropped, _ = model.apply(params, TOKENS, key=KEY)
+    chex.assert_trees_all_equal(plain, without)
+    assert bool((dropped != plain).any())
+    with pytest.raises(InputError, match=r"attention_dropout=1.0 must be in \[0, 1\)"):
+        encoder(attention_dropout=1.0)
 
 
 def test_gradients_are_those_of_finite_differences(x64):
