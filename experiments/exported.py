@@ -33,6 +33,22 @@ def write(labels: "Labels", path: str) -> list[Path]:
         raise InputError(f"--export: {target} exists already; choose another name")
     if not target.parent.is_dir():
         raise InputError(f"--export: {target.parent}: no such directory")
+    about = {**labels.about, "labels": labels.names}
+    text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
+    contents = {
+        ".labels.json": text.encode(),
+        ".tokenizer.json": labels.tokenizer.inner.to_str().encode(),
+        "": _program(labels),
+    }
+    for end, content in contents.items():
+        part = target.with_name(f"{target.name}{end}.part")
+        part.write_bytes(content)
+        os.replace(part, part.with_suffix(""))
+    return [target.with_name(target.name + end) for end in reversed(contents)]
+
+
+def _program(labels: "Labels") -> bytes:
+    """Returns the model, its parameters included, for any B, T and K."""
     import jax
     import jax.numpy as jnp
     from jax import export
@@ -42,12 +58,11 @@ def write(labels: "Labels", path: str) -> list[Path]:
     except ImportError:
         need = "pip install 'ffnlab[export]'"
         raise InputError(f"--export: writing it needs flatbuffers: {need}") from None
-
-    most = labels.model_length
-    batch, length, places = export.symbolic_shape(
-        "b, t, k", constraints=(f"t <= {most}", "k <= t")
-    )
+    limits = (f"t <= {labels.model_length}", "k <= t")
+    batch, length, places = export.symbolic_shape("b, t, k", constraints=limits)
     wide = jax.ShapeDtypeStruct((batch, length), jnp.int32)
+    there = jax.ShapeDtypeStruct((batch, length), jnp.bool_)
+    few = jax.ShapeDtypeStruct((batch, places), jnp.int32)
 
     def apply(
         tokens: jax.Array, mask: jax.Array, types: jax.Array, at: jax.Array
@@ -56,24 +71,5 @@ def write(labels: "Labels", path: str) -> list[Path]:
         x |= {"types": types} if labels.typed else {}
         return jax.nn.softmax(labels.model.apply(labels.params, x, None)[0])
 
-    exported = export.export(jax.jit(apply), platforms=["cpu", "cuda", "tpu"])(
-        wide,
-        jax.ShapeDtypeStruct((batch, length), jnp.bool_),
-        wide,
-        jax.ShapeDtypeStruct((batch, places), jnp.int32),
-    )
-    about = {**labels.about, "labels": labels.names}
-    files = [target, *(target.with_name(target.name + end) for end in _ENDS)]
-    contents = (
-        exported.serialize(),
-        labels.tokenizer.inner.to_str().encode(),
-        (json.dumps(about, indent=2, ensure_ascii=False) + "\n").encode(),
-    )
-    for file, content in zip(reversed(files), reversed(contents), strict=True):
-        part = file.with_name(file.name + ".part")
-        part.write_bytes(content)
-        os.replace(part, file)
-    return files
-
-
-_ENDS = (".tokenizer.json", ".labels.json")
+    exporter = export.export(jax.jit(apply), platforms=["cpu", "cuda", "tpu"])
+    return bytes(exporter(wide, there, wide, few).serialize())

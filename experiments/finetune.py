@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiments import launch
 from experiments.launch import names_in, option
-from experiments.training import Steps, claim
+from experiments.training import Steps, claim_unfinished
 from ffnlab.errors import InputError, choose
 
 if TYPE_CHECKING:
@@ -90,6 +90,10 @@ class Config(Steps):
         128, "the most tokens of a text, and those of a row that texts share", least=8
     )
     epochs: float = option(3.0, "of training", above=0)
+    steps: int | None = option(None, "of a run, instead of --epochs", least=1)
+    evaluations: int | None = option(
+        None, "looks at the dev part; one an epoch if not given", least=1
+    )
     batch_size: int = option(16, "texts a step, about: rows are packed", least=1)
     learning_rate: float = option(5e-5, "at its peak", above=0)
     schedule: str = option(
@@ -163,9 +167,7 @@ def run(config: Config) -> Result:
     from experiments import labelling
     from ffnlab import report
 
-    out = claim(config.out, "finetune", config.resume)
-    if config.resume and Path(out, "report.md").exists():
-        raise InputError(f"--resume: {out} is finished; its report.md says what came")
+    out = claim_unfinished(config, "finetune")
     job = labelling.prepare(config)
     flags = launch.to_flags(config, leave_out=("out", "resume"))
     with report.run_directory(out, flags, config.resume) as directory:

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.training import dropouts
+from experiments.training import check_finite, dropouts, follow
 from ffnlab import (
     checkpoint,
     data,
     finetuning,
-    heads,
     pretrained,
     report,
     reports,
@@ -34,6 +33,7 @@ from ffnlab.data.tokens import Encoded, Tokenizer, read_tokenizer
 from ffnlab.errors import InputError
 from ffnlab.heads import LabelConfig, Predictor, labeller
 from ffnlab.pretrained import Checkpoint
+from ffnlab.record import Plan
 from ffnlab.report import Table
 from ffnlab.types import Model, Params
 
@@ -240,19 +240,28 @@ class Judge:
 
 def trained(config: "Config", job: Job, directory: Path) -> list[Run]:
     """Trains each seed in turn, and scores its best epoch."""
-    rows = _rows_a_step(config, job)
-    steps = max(round(config.epochs * len(job.rows["train"].owner) / rows), 1)
-    with report.Progress(steps * config.seeds, "steps") as progress:
+    plan = _plan(config, job)
+    with report.Progress(plan.steps * config.seeds, "steps") as progress:
         return [
-            _one(config, job, directory, seed, steps, rows, progress)
+            _one(config, job, directory, seed, plan, progress)
             for seed in range(config.seeds)
         ]
 
 
-def _rows_a_step(config: "Config", job: Job) -> int:
-    """Returns how many rows hold about as many texts as a step is to have."""
+def _plan(config: "Config", job: Job) -> Plan:
+    """Returns how long to train; a batch is the rows of about so many texts."""
     texts, rows = len(job.examples["train"].texts), len(job.rows["train"].owner)
-    return min(max(round(config.batch_size * rows / texts), 1), rows)
+    batch = min(max(round(config.batch_size * rows / texts), 1), rows)
+    steps = config.steps or max(round(config.epochs * rows / batch), 1)
+    looks = config.evaluations or max(round(steps * batch / rows), 1)
+    return Plan(
+        steps,
+        -(-steps // looks),
+        batch,
+        patience=config.patience,
+        monitor="headline",
+        higher_is_better=True,
+    )
 
 
 def _one(
@@ -260,67 +269,47 @@ def _one(
     job: Job,
     directory: Path,
     seed: int,
-    steps: int,
-    rows: int,
+    plan: Plan,
     progress: report.Progress,
 ) -> Run:
-    key = jax.random.key(config.seed)
-    model = begun(job)
-    shapes = jax.eval_shape(model.init, key)
+    """Trains one seed."""
+    key, model = jax.random.key(config.seed), begun(job)
     rates = finetuning.rates_of(
-        shapes, job.found.config.layers, config.layer_decay, config.freeze
+        jax.eval_shape(model.init, key),
+        job.found.config.layers,
+        config.layer_decay,
+        config.freeze,
     )
-    learner = finetuning.frozen(model, rates)
-    arrays = {part: each.arrays for part, each in job.rows.items()}
-    dataset = Dataset(Path(config.train).name, arrays["train"], arrays["dev"],
-                      {}, "classes", 1, len(job.names), {})  # fmt: skip
-    plan = data_plan(config, steps, rows)
-    last = 0
-    progress.begin(f"seed {seed}")
-
-    def watch(record: Any) -> None:
-        nonlocal last
-        progress.reach(int(record.step) - last)
-        last = int(record.step)
-        value = record.scores["headline"][(last - 1) // plan.every]
-        progress.begin(f"{headline(job)} {100 * value:.2f}")
-        progress.end()
-
     optimizer = config.make_optimizer(
-        steps, flat=False, learning_rate=config.learning_rate
+        plan.steps, flat=False, learning_rate=config.learning_rate
     )
+    progress.begin(f"seed {seed}")
     fitted = train.fit(
-        learner,
+        finetuning.frozen(model, rates),
         finetuning.objective(config.label_smoothing, _weights(config, job)),
         finetuning.scaled(optimizer, rates),
-        dataset,
+        _dataset(config, job),
         plan,
         seed=seed,
         key=key,
         checkpoints=checkpoint.Checkpoints(
             directory / "checkpoints" / str(seed), seconds=60.0
         ),
-        watch=watch,
-        evaluate=Judge(job, model, rows),
+        watch=follow(progress, plan, "headline", headline(job) + " {:.2%}"),
+        evaluate=Judge(job, model, plan.batch),
     )
-    if fitted.record.diverged >= 0:
-        raise InputError(
-            f"--learning_rate: {config.learning_rate:g}: the loss was not finite at "
-            f"step {int(fitted.record.diverged)}; lower it"
-        )
-    predicted = predictions(job, model, fitted.best, rows)
+    check_finite(fitted.record, config.learning_rate)
+    predicted = predictions(job, model, fitted.best, plan.batch)
     scores = {part: score(job, part, labels) for part, (labels, _) in predicted.items()}
     return Run(seed, fitted.best, fitted.record, scores, predicted,
                fitted.seconds_per_step)  # fmt: skip
 
 
-def data_plan(config: "Config", steps: int, rows: int) -> Any:
-    """Returns how long to train: a look at the dev part after each epoch."""
-    from ffnlab.record import Plan
-
-    looks = max(round(config.epochs), 1)
-    return Plan(steps, -(-steps // looks), rows, patience=config.patience,
-                monitor="headline", higher_is_better=True)  # fmt: skip
+def _dataset(config: "Config", job: Job) -> Dataset:
+    """Returns the rows as what `train.fit` takes; it does not look at the test part."""
+    seen, chosen = (job.rows[part].arrays for part in ("train", "dev"))
+    name = Path(config.train).name
+    return Dataset(name, seen, chosen, {}, "classes", 1, len(job.names), {})
 
 
 def _weights(config: "Config", job: Job) -> list[float] | None:
@@ -347,7 +336,7 @@ def predictions(
     """Returns labels and probabilities of dev and test, in the order of the files."""
     found = {}
     for part in [part for part in ("dev", "test") if part in job.rows]:
-        labels, chances = heads.Predictor(model, job.rows[part].arrays, batch)(params)
+        labels, chances = Predictor(model, job.rows[part].arrays, batch)(params)
         rows = job.rows[part]
         found[part] = rows.flat(labels), rows.flat(chances, 0.0)
     return found

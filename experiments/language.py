@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ffnlab.errors import InputError
+from experiments.training import check_finite, follow
 
 if TYPE_CHECKING:
     from experiments.pretrain import Config
@@ -58,18 +58,9 @@ def trained(
     if not config.steps:
         return model.init(key), None
     objective = job.objective("valid")
-    plan, last = config.plan(job.dataset, objective), 0
+    plan = config.plan(job.dataset, objective)
     with report.Progress(plan.steps, "steps") as progress:
         progress.begin(job.dataset.name)
-
-        def watch(record: "Record") -> None:
-            nonlocal last
-            progress.reach(int(record.step) - last)
-            last = int(record.step)
-            bits = record.scores["bits"][(last - 1) // plan.every]
-            progress.begin(f"valid {bits:.3f} bits")
-            progress.end()
-
         fitted = train.fit(
             model,
             objective,
@@ -79,14 +70,10 @@ def trained(
             learning_rate=config.learning_rate,
             key=key,
             checkpoints=checkpoint.Checkpoints(directory / "checkpoints", seconds=60.0),
-            watch=watch,
+            watch=follow(progress, plan, "bits", "valid {:.3f} bits"),
             scored=config.batch_size,
         )
-    if fitted.record.diverged >= 0:
-        raise InputError(
-            f"--learning_rate: {config.learning_rate:g}: the loss was not finite at "
-            f"step {int(fitted.record.diverged)}; lower it"
-        )
+    check_finite(fitted.record, config.learning_rate)
     return fitted.best, fitted.record
 
 

@@ -81,7 +81,7 @@ def read(directory: str | Path) -> Labels:
     Raises:
       InputError: the directory is none of `experiments.finetune`.
     """
-    from ffnlab import heads, pretrained
+    from ffnlab import heads, pretrained, weights
     from ffnlab.data.tokens import read_tokenizer
 
     folder = Path(directory)
@@ -97,7 +97,7 @@ def read(directory: str | Path) -> Labels:
     shape = heads.LabelConfig(
         found.config, len(names), about["head"], about["hidden"], 0.0
     )
-    params = {"encoder": found.params, "head": pretrained.load_classifier(folder)}
+    params = {"encoder": found.params, "head": weights.load_classifier(folder)}
     return Labels(
         heads.labeller(shape),
         params,

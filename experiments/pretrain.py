@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiments import language, launch
 from experiments.launch import names_in, option
-from experiments.training import Steps, claim, dropouts
+from experiments.training import Steps, claim_unfinished, dropouts
 from ffnlab.errors import InputError, choose
 
 if TYPE_CHECKING:
@@ -175,9 +175,7 @@ def run(config: Config) -> Result:
     """
     from ffnlab import data, report
 
-    out = claim(config.out, "pretrain", config.resume)
-    if config.resume and Path(out, "report.md").exists():
-        raise InputError(f"--resume: {out} is finished; its report.md says what came")
+    out = claim_unfinished(config, "pretrain")
     job = _job(config)
     flags = launch.to_flags(config, leave_out=("out", "resume"))
     with report.run_directory(out, flags, config.resume) as directory:
@@ -199,7 +197,9 @@ def _job(config: Config) -> language.Job:
     from ffnlab.data import corpus
     from ffnlab.data.corpus import ByteTokenizer
     from ffnlab.data.tokens import checkpoint_tokenizer, read_tokenizer
+    from ffnlab.weights import require
 
+    require("--out: best/, which holds the trained model,")
     found = None
     if config.checkpoint:
         options = dropouts(config.dropout)

@@ -3,7 +3,7 @@
 import dataclasses
 import datetime
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import optax
 
     from ffnlab.data import Dataset
-    from ffnlab.record import Plan
+    from ffnlab.record import Plan, Record
     from ffnlab.report import Progress
     from ffnlab.types import Model, Objective
 
@@ -103,6 +103,55 @@ class Training(Steps):
     def members(self) -> int:
         """How many runs a population has."""
         return self.seeds * len(self.learning_rates)
+
+
+def claim_unfinished(config: Steps, name: str) -> str:
+    """Returns the directory of a run, as `claim`, unless the run to resume is over.
+
+    Raises:
+      InputError: as `claim`, or there is a report.md already.
+    """
+    out = claim(config.out, name, config.resume)
+    if config.resume and Path(out, "report.md").exists():
+        raise InputError(f"--resume: {out} is finished; its report.md says what came")
+    return out
+
+
+def follow(
+    progress: "Progress", plan: "Plan", score: str, text: str
+) -> "Callable[[Record], None]":
+    """Returns what tells a Progress of a run as it is validated, for `train.fit`.
+
+    Args:
+      progress: of the steps.
+      plan: of the run.
+      score: the one to show.
+      text: how, for instance `valid {:.3f} bits`.
+    """
+    last = 0
+
+    def watch(record: "Record") -> None:
+        nonlocal last
+        progress.reach(int(record.step) - last)
+        last = int(record.step)
+        value = record.scores[score][(last - 1) // plan.every]
+        progress.begin(text.format(value))
+        progress.end()
+
+    return watch
+
+
+def check_finite(record: "Record", learning_rate: float) -> None:
+    """Refuses a run whose loss was not finite.
+
+    Raises:
+      InputError: it was not; the step is named.
+    """
+    if record.diverged >= 0:
+        raise InputError(
+            f"--learning_rate: {learning_rate:g}: the loss was not finite at step "
+            f"{int(record.diverged)}; lower it"
+        )
 
 
 def dropouts(rate: float | None) -> dict[str, float]:

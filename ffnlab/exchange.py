@@ -123,17 +123,9 @@ def exchange(
     changed, told = dict(params), []
     for layer in range(config.layers):
         x, y = inputs[layer][mixed], outputs[layer][mixed]
-        name = f"layer_{layer}"
+        name, own = f"layer_{layer}", jax.random.fold_in(key, layer)
         begun = begin(new, old, params[name]["ffn"], x[apart:], y[apart:])
-        trained = distilled(
-            new,
-            begun,
-            x[apart:],
-            y[apart:],
-            steps,
-            learning_rate,
-            jax.random.fold_in(key, layer),
-        )
+        trained = distilled(new, begun, x[apart:], y[apart:], steps, learning_rate, own)
         errors = [error(new, p, x[:apart], y[:apart]) for p in (begun, trained)]
         told.append(Told(*errors))
         changed[name] = {**params[name], "ffn": trained}

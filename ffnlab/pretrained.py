@@ -38,7 +38,7 @@ from ffnlab.families import (
 )
 from ffnlab.transformer import TransformerConfig, transformer
 from ffnlab.types import Key, Model, Params
-from ffnlab.weights import NEED, config_file, read_tensors
+from ffnlab.weights import classifier_tensors, config_file, read_tensors, require
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -323,10 +323,9 @@ def save(
     Raises:
       InputError: the directory is in use, or the family has no such model.
     """
-    try:
-        from safetensors.numpy import save_file
-    except ImportError:
-        raise InputError(f"{directory}: writing it needs safetensors: {NEED}") from None
+    require(f"{directory}: writing it")
+    from safetensors.numpy import save_file
+
     directory, kind = Path(directory), family or (like.family if like else None)
     if kind not in FAMILIES:
         raise InputError(f"family {kind!r} should be one of {', '.join(FAMILIES)}")
@@ -340,7 +339,7 @@ def save(
     settings.pop("torch_dtype", None)
     settings |= about or {}
     tensors = _written(FAMILIES[kind], config, params, dtype, classifier is not None)
-    tensors |= _classifier(classifier or {}, dtype)
+    tensors |= classifier_tensors(classifier or {}, dtype)
     part = directory.with_name(directory.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -367,35 +366,6 @@ def family_of(config: TransformerConfig) -> str:
             continue
         return kind
     raise AssertionError("our own family holds any config")
-
-
-def _classifier(params: Params, dtype: Any) -> dict[str, np.ndarray]:
-    """Returns the arrays of a classifier, as transformers has those of a linear one."""
-    tensors = {}
-    for path, leaf in trees.flatten(params).items():
-        array = np.asarray(leaf).astype(dtype)
-        if path == "out/kernel":
-            path, array = "weight", np.ascontiguousarray(array.T)
-        tensors[f"classifier.{'bias' if path == 'out/bias' else path}"] = array
-    return tensors
-
-
-def load_classifier(directory: str | Path) -> Params:
-    """Returns the parameters that `save` was given as `classifier`.
-
-    Raises:
-      InputError: there are none.
-    """
-    leaves = {}
-    for name, array in read_tensors(Path(directory)).items():
-        if name.startswith("classifier."):
-            path = name.removeprefix("classifier.")
-            path = {"weight": "out/kernel", "bias": "out/bias"}.get(path, path)
-            leaves[path] = jnp.asarray(array.T if path == "out/kernel" else array,
-                                       jnp.float32)  # fmt: skip
-    if "out/kernel" not in leaves:
-        raise InputError(f"{directory}: no classifier in it; it was not fine-tuned")
-    return trees.unflatten(leaves)
 
 
 def _written(

@@ -186,18 +186,10 @@ def rank(
         for place, each in enumerate(found, 1)
     ]
     facts = [heading for heading, name in _FACTS.items() if name in runs[0]]
-    columns = ["", "block", *facts, "rate"]
     tested = unit.split(",")[0].removesuffix(" (variance = 1)")
-    columns += [
-        "validation",
-        tested,
-        f"Δ {baseline}",
-        "p (Holm)",
-        "P(better)",
-        *told,
-        "µs/step",
-        "diverged",
-    ]
+    compared = [tested, f"Δ {baseline}", "p (Holm)"]
+    columns = ["", "block", *facts, "rate", "validation", *compared, "P(better)"]
+    columns += [*told, "µs/step", "diverged"]
     table = Table(columns, rows, words=3 if "activation" in facts else 2)
     return Ranking(
         found,
@@ -209,7 +201,7 @@ def rank(
         unit,
         scale,
         objective.higher_is_better,
-        ["", "block", "activation", tested, f"Δ {baseline}", "p (Holm)"],
+        ["", "block", "activation", *compared],
     )
 
 

@@ -8,7 +8,6 @@ either no axis or a leading axis `[S]`.
 """
 
 import dataclasses
-import hashlib
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ from ffnlab import data, metrics
 from ffnlab.checkpoint import Checkpoints
 from ffnlab.data import Dataset
 from ffnlab.optimizers import with_learning_rate
+from ffnlab.program import Program
 from ffnlab.record import Plan, Record, blank, note
 from ffnlab.types import Array, Batch, Key, Model, Objective, Params, Scores
 
@@ -169,64 +169,6 @@ def make_evaluate(
         return metrics.average(jax.tree.map(jnp.sum, sums), weight.sum())
 
     return evaluate
-
-
-class Program:
-    """A pure function, compiled before its first call for each shape of an argument.
-
-    So compiling is counted and timed apart from running.
-
-    Args:
-      function: a pure function whose last argument alone changes its shape.
-      donate: the positions of the arguments whose memory it may take over.
-
-    >>> double = Program(lambda x: 2 * x)
-    >>> double(jnp.ones(3)).tolist(), double(jnp.ones(3)).tolist(), double.compilations
-    ([2.0, 2.0, 2.0], [2.0, 2.0, 2.0], 1)
-    """
-
-    def __init__(self, function: Callable[..., Any], donate: tuple[int, ...] = ()):
-        self._function = jax.jit(function, donate_argnums=donate)
-        self._lowered: dict[Any, jax.stages.Lowered] = {}
-        self._compiled: dict[Any, Callable[..., Any]] = {}
-        self.compile_seconds = 0.0
-
-    @property
-    def compilations(self) -> int:
-        """How many shapes were compiled."""
-        return len(self._compiled)
-
-    def lower(self, *args: Any) -> jax.stages.Lowered:
-        """Returns the program for arguments like these, before it is compiled."""
-        shape = _shapes(args[-1])
-        if shape not in self._lowered:
-            self._lowered[shape] = self._function.lower(*args)
-        return self._lowered[shape]
-
-    def fingerprint(self, *args: Any) -> str:
-        """Returns a hash of all that the function computes, for arguments like these.
-
-        Models, optimizers and schedules that differ in anything differ here; so do
-        versions of JAX.
-        """
-        text = self.lower(*args).as_text()
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    def outputs(self, *args: Any) -> Any:
-        """Returns the shapes that the function has for arguments like these."""
-        return jax.eval_shape(self._function, *args)
-
-    def __call__(self, *args: Any) -> Any:
-        shape = _shapes(args[-1])
-        if shape not in self._compiled:
-            start = time.perf_counter()
-            self._compiled[shape] = self.lower(*args).compile()
-            self.compile_seconds += time.perf_counter() - start
-        return self._compiled[shape](*args)
-
-
-def _shapes(tree: Any) -> tuple[tuple[int, ...], ...]:
-    return tuple(leaf.shape for leaf in jax.tree.leaves(tree))
 
 
 class Fit(NamedTuple):

@@ -1,13 +1,30 @@
 """The files of a checkpoint directory: JSON and safetensors, each error by its name."""
 
+import importlib.util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from ffnlab import trees
 from ffnlab.data.files import read_json
 from ffnlab.errors import InputError
+from ffnlab.types import Params
 
 NEED = "pip install 'ffnlab[pretrained]'"
+
+
+def require(what: str) -> None:
+    """Checks that safetensors is installed, before work that it has to end.
+
+    Args:
+      what: what it is needed for.
+
+    Raises:
+      InputError: it is not.
+    """
+    if importlib.util.find_spec("safetensors") is None:
+        raise InputError(f"{what} needs safetensors: {NEED}")
 
 
 def config_file(directory: Path) -> Path:
@@ -81,3 +98,33 @@ def _read_file(path: Path) -> dict[str, np.ndarray]:
         raise InputError(
             f"{path}: not a whole safetensors file ({error}); fetch it again"
         ) from None
+
+
+def classifier_tensors(params: Params, dtype: Any) -> dict[str, np.ndarray]:
+    """Returns the arrays of a classifier, as transformers has those of a linear one."""
+    tensors = {}
+    for path, leaf in trees.flatten(params).items():
+        array = np.asarray(leaf).astype(dtype)
+        if path == "out/kernel":
+            path, array = "weight", np.ascontiguousarray(array.T)
+        tensors[f"classifier.{'bias' if path == 'out/bias' else path}"] = array
+    return tensors
+
+
+def load_classifier(directory: str | Path) -> Params:
+    """Returns the parameters that `pretrained.save` was given as `classifier`.
+
+    Raises:
+      InputError: there are none.
+    """
+    leaves = {}
+    for name, array in read_tensors(Path(directory)).items():
+        if name.startswith("classifier."):
+            path = name.removeprefix("classifier.")
+            path = {"weight": "out/kernel", "bias": "out/bias"}.get(path, path)
+            leaves[path] = (array.T if path == "out/kernel" else array).astype(
+                "float32"
+            )
+    if "out/kernel" not in leaves:
+        raise InputError(f"{directory}: no classifier in it; it was not fine-tuned")
+    return trees.unflatten(leaves)

@@ -246,6 +246,12 @@ def test_the_flag_file_and_aliases_repeat_the_run(sorted_texts, tmp_path):
     assert finetune.run(given).scores == sorted_texts.scores
 
 
+def test_steps_and_evaluations_may_be_given(bert, files, tmp_path):
+    given = config(bert, files, "tag", tmp_path / "o", ".conll", steps=5, evaluations=2)
+    line = report.read_lines(finetune.run(given).out / "results.jsonl")[0]
+    assert len(line["dev_curve"]) == 2 and line["best_step"] in (3, 5)
+
+
 def test_aliases_of_transformers():
     given = launch.parse(
         Config,

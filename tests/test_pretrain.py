@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -174,3 +175,12 @@ def test_what_does_not_fit_is_said(done, bert, text, tmp_path):
         pretrain.run(Config(**given, **SMALL, prompt="x" * 30))
     with pytest.raises(InputError, match="the loss was not finite at step"):
         pretrain.run(Config(**given, **SMALL, learning_rate=1e30, optimizer="sgd"))
+
+
+def test_what_is_needed_at_the_end_is_asked_for_at_the_start(
+    text, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    with pytest.raises(InputError, match=r"the trained model, needs safetensors: pip"):
+        pretrain.run(Config(text=(text,), out=str(tmp_path / "o"), **SMALL))
+    assert not (tmp_path / "o").exists()
