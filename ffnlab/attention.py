@@ -83,8 +83,10 @@ def attend(
         return jax.nn.dot_product_attention(query, key, value, mask=mask)
     times = query.shape[2] // key.shape[2]
     key, value = (jnp.repeat(part, times, axis=2) for part in (key, value))
-    scores = jnp.einsum("btnh,bsnh->bnts", query, key) / math.sqrt(query.shape[3])
-    scores = scores.astype(jnp.float32)  # as the library has it
+    # Sums and softmax are of float32 whatever the inputs, as the library has it.
+    wide = jnp.promote_types(query.dtype, jnp.float32)
+    scores = jnp.einsum("btnh,bsnh->bnts", query, key, preferred_element_type=wide)
+    scores = (scores / math.sqrt(query.shape[3])).astype(jnp.float32)
     if mask is not None:
         scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
     weights = dropout(jax.nn.softmax(scores).astype(value.dtype), drop, rate)

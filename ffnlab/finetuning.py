@@ -3,11 +3,12 @@
 rates = rates_of(params, layers=6, decay=0.9, freeze=("embeddings", "layers.0-2"))
 model = frozen(model, rates)                   # no gradient where a rate is 0
 optimizer = scaled(optimizers.make("adamw", 5e-5), rates)
+optimizer = unfrozen(optimizer, params, layers=6, every=100)
 """
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -81,12 +82,20 @@ def rates_of(
     def rate(name: str) -> float:
         if any(re.fullmatch(pattern, name) for pattern in patterns):
             return 0.0
-        layer = re.match(r"encoder/layer_(\d+)/", name)
-        if layer:
-            return decay ** (layers - int(layer[1]))
-        return decay ** (layers + 1) if name.startswith("encoder/embed") else 1.0
+        return decay ** _depth(name, layers)
 
     return jax.tree.map(rate, trees.names(params))
+
+
+def _depth(name: str, layers: int) -> int:
+    """Returns how far below the head an array is: the last layer 1, embeddings L + 1.
+
+    What follows the last layer goes with the head.
+    """
+    layer = re.match(r"encoder/layer_(\d+)/", name)
+    if layer:
+        return layers - int(layer[1])
+    return layers + 1 if name.startswith("encoder/embed") else 0
 
 
 def scaled(
@@ -99,6 +108,65 @@ def scaled(
         return jax.tree.map(lambda u, rate: rate * u, updates, rates), state
 
     return optax.GradientTransformation(optimizer.init, update)
+
+
+class Unfrozen(NamedTuple):
+    """The state of `unfrozen`.
+
+    Attributes:
+      count: how many steps were taken, int32 `[]`.
+      inner: the state of the optimizer that is held back.
+    """
+
+    count: Array
+    inner: Any
+
+
+def unfrozen(
+    optimizer: optax.GradientTransformation, params: Params, layers: int, every: int
+) -> optax.GradientTransformation:
+    """Returns an optimizer that holds back the updates of a part until its turn.
+
+    The head learns from the first step, the last layer from step `every`, the one
+    below from 2 · `every`, and so on; the embeddings come last.
+
+    Moments are gathered while a part waits. All parts share one count of steps, by
+    which Adam undoes that moments begin at 0: moments that began later would be taken
+    for large ones, and the first updates of a part be (1 − β₁) / √(1 − β₂) ≈ 3 times
+    too large. So the whole gradient is computed at every step, and clipped as a whole.
+
+    Args:
+      optimizer: from `scaled`, `optimizers.make`, or any other.
+      params: of a labeller: `encoder` and `head`; shapes will do.
+      layers: L, of the encoder.
+      every: steps from a turn to the next.
+
+    Source: Howard & Ruder 2018, section 3.3, where a turn is an epoch.
+
+    >>> params = {"encoder": {"layer_0": {"w": jnp.ones(1)}}, "head": jnp.ones(1)}
+    >>> optimizer = unfrozen(optax.sgd(1.0), params, layers=1, every=1)
+    >>> state = optimizer.init(params)
+    >>> for _ in range(2):
+    ...     updates, state = optimizer.update(params, state, params)
+    ...     updates["encoder"]["layer_0"]["w"].tolist(), updates["head"].tolist()
+    ([0.0], [-1.0])
+    ([-1.0], [-1.0])
+    """
+    turns = jax.tree.map(lambda name: every * _depth(name, layers), trees.names(params))
+
+    def init(params: Params) -> Unfrozen:
+        return Unfrozen(jnp.zeros((), jnp.int32), optimizer.init(params))
+
+    def update(updates: Any, state: Unfrozen, params: Any = None) -> tuple[Any, Any]:
+        updates, inner = optimizer.update(updates, state.inner, params)
+        held = jax.tree.map(
+            lambda u, turn: jnp.where(state.count >= turn, u, jnp.zeros_like(u)),
+            updates,
+            turns,
+        )
+        return held, Unfrozen(state.count + 1, inner)
+
+    return optax.GradientTransformation(init, update)
 
 
 def frozen(model: Model, rates: Any) -> Model:
@@ -170,11 +238,26 @@ def objective(
         labels = batch["y"]
         loss, weight = cross_entropy(logits, labels, smoothing)
         if weights is not None:
-            counts = jnp.asarray(weights, loss.dtype)
-            weight = weight * counts[jnp.where(labels == IGNORE, 0, labels)]
+            weight = weight * counted(labels, weights).astype(loss.dtype)
         return Scores({"loss": loss, "accuracy": accuracy(logits, labels)}, weight)
 
     return Objective(score, "accuracy", higher_is_better=True)
+
+
+def counted(labels: Array, weights: Sequence[float] | None = None) -> Array:
+    """Returns what each place counts: the weight of its class, or 0 where it has none.
+
+    Args:
+      labels: int `[...]`, −100 where there is none.
+      weights: what each class counts; None is 1 each.
+
+    >>> counted(jnp.array([1, 0, -100]), [0.5, 2.0]).tolist()
+    [2.0, 0.5, 0.0]
+    """
+    there = labels != IGNORE
+    if weights is None:
+        return there.astype(float)
+    return jnp.where(there, jnp.asarray(weights)[jnp.where(there, labels, 0)], 0.0)
 
 
 def balanced(labels: Any, classes: int) -> list[float]:

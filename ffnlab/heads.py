@@ -127,8 +127,9 @@ class Labeller(nnx.Module):
 
         Args:
           x: `tokens` int and `mask` bool `[B, T]`; `packs` int `[B, T]`, the text of
-            each token; `at` int `[B, K]`, the places to label, −1 for none; and `types`
-            int `[B, T]`, if there are pairs.
+            each token; `at` int `[B, K]`, the places to label, −1 for none; `types` int
+            `[B, T]`, if there are pairs; and `offset` `[B, T, D]`, if something is to
+            be added to the embeddings of the tokens.
           key: the key of this call's dropout; None in evaluation.
         """
         keys: Any = (None, None) if key is None else jax.random.split(key)
@@ -137,6 +138,7 @@ class Labeller(nnx.Module):
             x["mask"],
             types=x.get("types"),
             packs=x["packs"],
+            offset=x.get("offset"),
             key=keys[0],
         )
         at = jnp.maximum(x["at"], 0)[..., None]

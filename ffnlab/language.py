@@ -3,20 +3,27 @@
     model = causal(DecoderConfig.tiny())                # or masked(EncoderConfig(...))
     found = fit(model, objective(tokens_per_byte), optimizer, dataset, plan)
 
-The data are those of `data.corpus.language_data`.
+The data are those of `data.corpus.language_data`. Beside another loss, hidden tokens
+of the same texts are asked for by `with_masked`.
 """
 
+import dataclasses
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
 from ffnlab.data.dataset import IGNORE
 from ffnlab.errors import InputError
+from ffnlab.gradients import mean_loss
 from ffnlab.losses import score_classes
 from ffnlab.masking import hide
-from ffnlab.transformer import TransformerConfig, transformer
-from ffnlab.types import Array, Batch, Key, Model, Objective, Params, Scores
+from ffnlab.models import functional
+from ffnlab.transformer import Head, TransformerConfig, transformer
+from ffnlab.types import Array, Batch, Key, Loss, Model, Objective, Params, Scores
+
+_HIDING = 0x41DE  # sets the draw of what is hidden apart from those of dropout
 
 
 def causal(config: TransformerConfig) -> Model:
@@ -44,7 +51,11 @@ def causal(config: TransformerConfig) -> Model:
 
 
 def masked(
-    config: TransformerConfig, mask: int, rate: float = 0.15, whole: bool = False
+    config: TransformerConfig,
+    mask: int,
+    rate: float = 0.15,
+    whole: bool = False,
+    special: Sequence[int] = (),
 ) -> Model:
     """Returns a model that finds hidden tokens again.
 
@@ -53,15 +64,18 @@ def masked(
       mask: the token that stands for a hidden one.
       rate: the share of tokens to hide.
       whole: whether words are hidden as a whole.
+      special: tokens that are never hidden, where x has no `words` to say so.
 
     Returns:
-      `apply(params, x, key)`: x holds `tokens`, `mask` and `words`, `[B, T]`. The
+      `apply(params, x, key)`: x holds `tokens`, `mask` and `words`, `[B, T]`; it may
+      hold `packs`, `types` and `offset`, as that of a labeller, and no `words`. The
       outputs are logits `[B, K, V]` with the places they are of and which of those
       count, see `masking.hide`. Without a key there is no dropout, and what is hidden
       depends on the tokens alone.
 
     Raises:
-      InputError: the Transformer is causal, or has no head.
+      InputError: the Transformer is causal, or has no head; or whole words are to be
+        hidden, and x has none.
     """
     if config.causal or config.head == "none":
         raise InputError("a masked language model needs an encoder with a head")
@@ -76,16 +90,103 @@ def masked(
         found = hide(
             hiding,
             x["tokens"],
-            x["words"],
+            x["words"] if "words" in x else _hideable(x, special, whole),
             rate=rate,
             mask=mask,
             vocabulary=config.vocabulary,
             whole=whole,
         )
-        logits, _ = inner.apply(params, found.tokens, x["mask"], key=key, at=found.at)
+        rest = {name: x[name] for name in ("packs", "types", "offset") if name in x}
+        logits, _ = inner.apply(
+            params, found.tokens, x["mask"], key=key, at=found.at, **rest
+        )
         return (logits, found.at, found.live), {}
 
     return Model(inner.init, apply)
+
+
+def _hideable(x: Batch, special: Sequence[int], whole: bool) -> Array:
+    """Returns each token as a word of its own, −1 where none is to be hidden."""
+    if whole:
+        raise InputError("whole words can be hidden only where x says what the words")
+    numbers = jnp.array([*special], x["tokens"].dtype)
+    may = x["mask"].astype(bool) & ~jnp.isin(x["tokens"], numbers)
+    return jnp.where(may, jnp.arange(may.shape[1])[None], -1)
+
+
+def beside(
+    encoder: TransformerConfig,
+    mask: int,
+    rate: float = 0.15,
+    special: Sequence[int] = (),
+) -> Model:
+    """Returns a masked language model of the encoder of a labeller.
+
+    Args:
+      encoder: without a head, as a labeller has it.
+      mask: the token that stands for a hidden one.
+      rate: the share of tokens to hide.
+      special: tokens that are never hidden, such as those around a text.
+
+    Returns:
+      As `masked`; parameters are `encoder`, and `masked`, the arrays of the head.
+
+    >>> from ffnlab import EncoderConfig
+    >>> sorted(beside(EncoderConfig.tiny(), mask=3).init(jax.random.key(0))["masked"])
+    ['bias', 'dense', 'norm']
+    """
+    inner = masked(_headed(encoder), mask, rate, special=special)
+
+    def init(key: Key) -> Params:
+        params = inner.init(key)
+        head = params.pop("head")
+        return {"encoder": params, "masked": head}
+
+    def apply(params: Params, x: Batch, key: Key | None = None) -> tuple[tuple, dict]:
+        return inner.apply({**params["encoder"], "head": params["masked"]}, x, key)
+
+    return Model(init, apply)
+
+
+def masked_head(encoder: TransformerConfig, key: Key) -> Params:
+    """Returns new arrays for the head of `beside`, where a checkpoint has none."""
+    return functional(lambda rngs: Head(_headed(encoder), rngs=rngs)).init(key)
+
+
+def _headed(encoder: TransformerConfig) -> TransformerConfig:
+    return dataclasses.replace(encoder, head="tied")
+
+
+def with_masked(loss: Loss, model: Model, weight: float) -> Loss:
+    """Returns a loss with that of hidden tokens of the same texts added.
+
+    Args:
+      loss: `loss(params, batch, key)`; it has the key and so the dropout that it would
+        have alone.
+      model: from `beside`; in bfloat16 or with frozen parts if it is so wrapped.
+      weight: of the loss of the hidden tokens; 0 is the loss alone.
+
+    Source: Devlin et al. 2019, section 3.1, for what is hidden.
+
+    >>> from ffnlab import EncoderConfig
+    >>> def loss(params, batch, key):
+    ...     return 0.0
+    >>> model = beside(EncoderConfig.tiny(), mask=3)
+    >>> x = {"tokens": jnp.arange(20).reshape(1, 20), "mask": jnp.ones((1, 20), bool)}
+    >>> both, key = with_masked(loss, model, weight=0.5), jax.random.key(0)
+    >>> round(float(both(model.init(key), {"x": x}, key)))  # half of log 256
+    3
+    """
+    if not weight:
+        return loss
+    hidden = mean_loss(model, objective(1.0))
+
+    def both(params: Params, batch: Batch, key: Key) -> Array:
+        asked = {"x": batch["x"], "y": batch["x"]["tokens"]}
+        more = hidden(params, asked, jax.random.fold_in(key, _HIDING))
+        return loss(params, batch, key) + weight * more
+
+    return both
 
 
 def objective(tokens_per_byte: float) -> Objective:

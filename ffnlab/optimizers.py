@@ -168,12 +168,20 @@ def make(
 
 
 def with_learning_rate(state: Any, learning_rate: Array) -> Any:
-    """Returns the state of an optimizer from `make` with another peak learning rate.
+    """Returns the state of an optimizer with another peak learning rate.
+
+    Args:
+      state: of an optimizer from `make`, alone or inside others.
+      learning_rate: the peak.
 
     >>> state = make("adam", 0.5).init({"kernel": jnp.ones(2)})
     >>> float(with_learning_rate(state, jnp.array(0.25)).hyperparams["learning_rate"])
     0.25
     """
-    old = state.hyperparams["learning_rate"]
-    new = jnp.asarray(learning_rate, jnp.asarray(old).dtype)
-    return state._replace(hyperparams={**state.hyperparams, "learning_rate": new})
+
+    def renewed(name: str, old: Any) -> Any:
+        if not name.endswith("hyperparams/learning_rate"):
+            return old
+        return jnp.asarray(learning_rate, jnp.asarray(old).dtype)
+
+    return jax.tree.map(renewed, trees.names(state), state)

@@ -31,7 +31,7 @@ from ffnlab.train import (
     make_evaluate,
     make_step,
 )
-from ffnlab.types import Array, Key, Model, Objective, Params
+from ffnlab.types import Array, Gradient, Key, Model, Objective, Params
 
 Batching = Literal["auto", "map", "vmap"]
 _MEMBERS, _SHARED = PartitionSpec("members"), PartitionSpec()
@@ -112,6 +112,7 @@ def fit_population(
     checkpoints: Checkpoints | None = None,
     watch: Callable[[Record], None] | None = None,
     batching: Batching = "auto",
+    gradient: Gradient | None = None,
 ) -> Population:
     """Trains seeds × learning rates together, each as `train.fit` would alone.
 
@@ -131,6 +132,7 @@ def fit_population(
       checkpoints: where to save and to resume from, bit for bit.
       watch: called with the record after every evaluation.
       batching: see `spread`.
+      gradient: what the optimizer is given, if not the mean's, see `train.make_step`.
 
     Returns:
       The population, members ordered by learning rate, then by seed.
@@ -154,7 +156,7 @@ def fit_population(
     members = _padded((runs.ravel(), rates.ravel()))
     mesh = _mesh()
     split, whole = NamedSharding(mesh, _MEMBERS), NamedSharding(mesh, _SHARED)
-    several = _several(make_step(model, objective, optimizer), batching)
+    several = _several(make_step(model, objective, optimizer, gradient), batching)
     score = make_evaluate(model, objective, data.take, data.size(dataset.valid))
     size = data.size(dataset.train)
 

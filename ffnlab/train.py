@@ -20,10 +20,20 @@ import optax
 from ffnlab import data, metrics
 from ffnlab.checkpoint import Checkpoints
 from ffnlab.data import Dataset
+from ffnlab.gradients import mean_gradient, mean_loss
 from ffnlab.optimizers import with_learning_rate
 from ffnlab.program import Program
 from ffnlab.record import Plan, Record, blank, note
-from ffnlab.types import Array, Batch, Key, Model, Objective, Params, Scores
+from ffnlab.types import (
+    Array,
+    Batch,
+    Gradient,
+    Key,
+    Model,
+    Objective,
+    Params,
+    Scores,
+)
 
 Take = Callable[[Any, Array], Batch]
 Step = Callable[["TrainState", Batch], tuple["TrainState", Array]]
@@ -74,7 +84,10 @@ def init_state(
 
 
 def make_step(
-    model: Model, objective: Objective, optimizer: optax.GradientTransformation
+    model: Model,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    gradient: Gradient | None = None,
 ) -> Step:
     """Returns `step(state, batch) -> (state, loss)`, a pure function.
 
@@ -82,6 +95,8 @@ def make_step(
       model: `apply(params, x, key)` must take the key of its dropout last.
       objective: its score named `loss` is minimised, in the mean over what counts.
       optimizer: from `optimizers.make`.
+      gradient: `gradient(params, batch, key) -> (loss, gradient)`, which the optimizer
+        is given; None is the gradient of that mean, see `ffnlab.gradients`.
 
     >>> from ffnlab import losses, models, optimizers
     >>> from ffnlab.ffn import BlockConfig
@@ -95,13 +110,12 @@ def make_step(
     (1, True)
     """
 
-    def loss(params: Params, batch: Batch, key: Key) -> Array:
-        outputs, _ = model.apply(params, batch["x"], key)
-        return metrics.means(objective.score(outputs, batch))["loss"]
+    if gradient is None:
+        gradient = mean_gradient(mean_loss(model, objective))
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Array]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        value, grads = jax.value_and_grad(loss)(state.params, batch, key)
+        value, grads = gradient(state.params, batch, key)
         updates, optimizer_state = optimizer.update(
             grads, state.optimizer, state.params
         )
@@ -290,6 +304,7 @@ def fit(
     watch: Callable[[Record], None] | None = None,
     scored: int = 1024,
     evaluate: Any = None,
+    gradient: Gradient | None = None,
 ) -> Fit:
     """Trains one model and keeps the parameters that score best on the validation part.
 
@@ -307,6 +322,7 @@ def fit(
       scored: how many validation examples are scored at a time.
       evaluate: what scores parameters, if not the objective on the validation part: a
         `Program`, or anything with its `outputs` and `__call__`, on the host.
+      gradient: what the optimizer is given, if not the mean's, see `make_step`.
 
     Returns:
       The last state, the best parameters, the record and the times.
@@ -322,7 +338,7 @@ def fit(
     True
     """
     key = jax.random.key(0) if key is None else key
-    step = make_step(model, objective, optimizer)
+    step = make_step(model, objective, optimizer, gradient)
     many = Program(advance(step, data.take), donate=(0,))
     size = data.size(dataset.train)
     examples = data.size(dataset.valid)

@@ -115,8 +115,15 @@ class Embedding(nnx.Module):
         if config.embed_norm:
             self.norm = _norm(config, rngs)
 
-    def __call__(self, tokens: Array, positions: Array, types: Array | None) -> Array:
+    def __call__(
+        self,
+        tokens: Array,
+        positions: Array,
+        types: Array | None,
+        offset: Array | None = None,
+    ) -> Array:
         x = self.tokens(tokens)  # [B, T, D]
+        x = x if offset is None else x + offset
         if self.config.positions == "learned":
             x = x + self.positions(positions + self.config.offset)
         if self.config.positions == "sinusoidal":
@@ -189,6 +196,7 @@ class Transformer(nnx.Module):
         types: Array | None = None,
         packs: Array | None = None,
         positions: Array | None = None,
+        offset: Array | None = None,
         cache: dict | None = None,
         key: Key | None = None,
         at: Array | None = None,
@@ -202,6 +210,7 @@ class Transformer(nnx.Module):
           types: int `[B, T]`, the segment of each token; zeros if None.
           packs: int `[B, T]`, the sequence of each token where several share a row.
           positions: int `[B, T]`; None counts from 0, in each pack anew.
+          offset: `[B, T, D]`, added to the embeddings of the tokens.
           cache: from `empty_cache`, to go on after the tokens of before.
           key: the key of this call's dropout; None in evaluation.
           at: int `[B, K]`, the places that logits are wanted of; None is all.
@@ -220,7 +229,7 @@ class Transformer(nnx.Module):
         if positions is None:
             start = 0 if cache is None else cache["layers"]["index"][0]
             positions = counted(tokens.shape[1], packs, start)
-        x = self.embed(tokens, positions, types)
+        x = self.embed(tokens, positions, types, offset)
         keys = None
         if key is not None:
             own, key = jax.random.split(key)

@@ -14,6 +14,8 @@ Array = jax.Array
 Key = jax.Array
 Params = dict[str, Any]
 Batch = Mapping[str, Array]
+Loss = Callable[[Params, Batch, Key], Array]
+Gradient = Callable[[Params, Batch, Key], tuple[Array, Params]]
 
 
 class Model(NamedTuple):

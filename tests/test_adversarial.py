@@ -1,0 +1,212 @@
+"""Pushes against NumPy, where a linear model says what they cost."""
+
+import chex
+import hypothesis
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from ffnlab import adversarial
+from ffnlab.adversarial import fgm, freelb
+from ffnlab.gradients import mean_loss
+from ffnlab.heads import LabelConfig, labeller
+from ffnlab.losses import OBJECTIVES
+from ffnlab.transformer import EncoderConfig
+
+KEY = jax.random.key(0)
+PACKS = np.array([[5, 5, 7, 7, 7, -1], [2, 2, 2, 2, 9, 9]])
+THERE = PACKS >= 0
+SIGNS = np.array([[1.0, 1.0, -1.0, -1.0, -1.0, 0.0], [-1.0] * 4 + [1.0] * 2])
+TEXTS = [(0, slice(0, 2)), (0, slice(2, 5)), (1, slice(0, 4)), (1, slice(4, 6))]
+
+
+def linear(seen=None):
+    """Σ over tokens of −sign · wᵀ(e + δ): a loss that is linear in the offset."""
+
+    def loss(params, batch, key):
+        x = batch["x"]
+        hidden = params["table"][x["tokens"]] + x.get("offset", 0.0)
+        if seen is not None:
+            jax.debug.callback(lambda *each: seen.append(each), x["offset"], key)
+        return -(jnp.asarray(SIGNS) * (hidden @ params["w"])).sum()
+
+    return loss
+
+
+def made():
+    rng = np.random.default_rng(0)
+    params = {"table": jnp.asarray(rng.normal(size=(9, 3))),
+              "w": jnp.asarray([3.0, 0.0, -4.0])}  # fmt: skip
+    tokens = jnp.asarray(rng.integers(0, 9, PACKS.shape))
+    x = {"tokens": tokens, "mask": jnp.asarray(THERE), "packs": jnp.asarray(PACKS)}
+    return params, {"x": x}
+
+
+def test_fgm_of_a_linear_model_is_known(x64):
+    """The push of a text of T tokens costs ε ‖w‖ √T, whatever the tokens."""
+    params, batch = made()
+    loss = linear()
+    clean = float(loss(params, batch, KEY))
+    got, grads = jax.jit(fgm(loss, 3, 0.25))(params, batch, KEY)
+    lengths = np.array([2, 3, 4, 2])
+    expected = 2 * clean + 0.25 * 5.0 * np.sqrt(lengths).sum()
+    assert float(got) == pytest.approx(expected, rel=1e-12)
+    # By w: twice that of the texts, and −sign · δ, δ being −sign · ε w / (‖w‖ √T).
+    twice = 2 * np.asarray(jax.grad(loss)(params, batch, KEY)["w"])
+    pushed = 0.25 * np.sqrt(lengths).sum() * np.array([0.6, 0.0, -0.8])
+    np.testing.assert_allclose(grads["w"], twice + pushed, rtol=1e-12)
+
+
+def test_fgm_pushes_each_text_by_epsilon_and_padding_by_nothing(x64):
+    params, batch = made()
+    seen = []
+    fgm(linear(seen), 3, 0.25)(params, batch, KEY)
+    jax.effects_barrier()
+    (zero, first), (offset, second) = sorted(seen, key=lambda each: abs(each[0]).sum())
+    assert not np.any(zero) and (offset[~THERE] == 0).all()
+    for row, place in TEXTS:
+        assert np.linalg.norm(offset[row, place]) == pytest.approx(0.25)
+        one = -SIGNS[row, place, None] * np.array([0.6, 0.0, -0.8])
+        np.testing.assert_allclose(offset[row, place] * np.sqrt(len(one)) / 0.25, one)
+    assert (jax.random.key_data(first) == jax.random.key_data(second)).all()
+
+
+def test_without_packs_a_row_is_a_text(x64):
+    params, batch = made()
+    del batch["x"]["packs"]
+    seen = []
+    fgm(linear(seen), 3, 0.25)(params, batch, KEY)
+    jax.effects_barrier()
+    offset = max((each[0] for each in seen), key=lambda each: abs(each).sum())
+    norms = np.linalg.norm(offset.reshape(2, -1), axis=1)
+    np.testing.assert_allclose(norms, 0.25)
+    assert (offset[~THERE] == 0).all()
+
+
+def test_a_push_of_zero_is_no_push():
+    """For FGM twice the gradient, for FreeLB the gradient, bit for bit."""
+    model, params, batch = tagger(dropout=0.2)
+    loss = mean_loss(model, OBJECTIVES["classes"])
+    plain = jax.jit(jax.value_and_grad(loss))(params, batch, KEY)
+    twice = jax.jit(fgm(loss, 8, 0.0))(params, batch, KEY)
+    once = jax.jit(freelb(loss, 8, steps=2, radius=0.0))(params, batch, KEY)
+    doubled = jax.tree.map(lambda each: 2 * each, plain)
+    chex.assert_trees_all_close(twice, doubled, rtol=1e-5, atol=1e-7)
+    chex.assert_trees_all_close(once, plain, rtol=1e-5, atol=1e-7)
+
+
+def climbed(params, batch, start, steps, step_size, radius):
+    """FreeLB's offsets, text by text."""
+    w, offset, every = np.asarray(params["w"]), np.array(start), []
+    for _ in range(steps):
+        every.append(offset.copy())
+        for row, place in TEXTS:
+            uphill = -SIGNS[row, place, None] * w
+            own = offset[row, place] + step_size * uphill / np.linalg.norm(uphill)
+            own *= min(1.0, radius / np.linalg.norm(own))
+            offset[row, place] = own
+    return every
+
+
+@pytest.mark.parametrize("radius", [10.0, 0.3])
+def test_freelb_against_numpy(radius, x64):
+    params, batch = made()
+    seen = []
+    gradient = freelb(linear(seen), 3, 4, step_size=0.2, radius=radius, start=0.1)
+    got, grads = gradient(params, batch, KEY)
+    jax.effects_barrier()
+    offsets = [np.asarray(each[0]) for each in seen[-4:]]
+    keys = {tuple(jax.random.key_data(each[1]).tolist()) for each in seen}
+    assert len(keys) == 1
+    expected = climbed(params, batch, offsets[0], 4, 0.2, radius)
+    np.testing.assert_allclose(offsets, expected, rtol=1e-10, atol=1e-14)
+    losses, slopes = [], []
+    for offset in expected:
+        x = {**batch["x"], "offset": jnp.asarray(offset)}
+        value, slope = jax.value_and_grad(linear())(params, {"x": x}, KEY)
+        losses.append(float(value))
+        slopes.append(np.asarray(slope["w"]))
+    assert float(got) == pytest.approx(np.mean(losses), rel=1e-10)
+    np.testing.assert_allclose(grads["w"], np.mean(slopes, axis=0), rtol=1e-10)
+
+
+def test_freelb_starts_evenly_in_a_box_of_each_texts_size(x64):
+    params, batch = made()
+    firsts = []
+    for number in range(60):
+        seen = []
+        key = jax.random.key(number)
+        freelb(linear(seen), 3, 1, start=0.4)(params, batch, key)
+        jax.effects_barrier()
+        firsts.append(np.asarray(seen[-1][0]))
+    firsts = np.array(firsts)
+    assert (firsts[:, ~THERE] == 0).all()
+    for row, place in TEXTS:
+        own = firsts[:, row, place] * np.sqrt(firsts[0, row, place].size) / 0.4
+        assert np.abs(own).max() <= 1.0
+        assert abs(own.mean()) < 0.12 and abs(own.std() - 3**-0.5) < 0.06
+
+
+@hypothesis.settings(deadline=None, max_examples=25)
+@hypothesis.given(
+    packs=st.lists(st.integers(-1, 2), min_size=5, max_size=5),
+    radius=st.sampled_from([0.0, 0.5, 3.0]),
+    seed=st.integers(0, 9),
+)
+def test_projection(packs, radius, seed):
+    offset = np.random.default_rng(seed).normal(size=(1, 5, 2)).astype(np.float32)
+    packs = np.sort(packs)[None]
+    found = np.asarray(
+        adversarial.projected(jnp.asarray(offset), radius, jnp.asarray(packs))
+    )
+    for text in set(packs[0]):
+        own, was = found[packs == text], offset[packs == text]
+        norm = np.linalg.norm(was)
+        expected = was if norm <= radius else was * (radius / norm)
+        np.testing.assert_allclose(own, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_text_without_a_slope_is_not_pushed():
+    zero = jnp.zeros((1, 3, 2))
+    assert not adversarial.scaled_to(zero, 1.0).any()
+
+
+def tagger(dropout=0.0):
+    encoder = EncoderConfig(
+        vocabulary=20, features=8, layers=1, heads=2, hidden=8, length=6
+    )
+    model = labeller(LabelConfig(encoder, 3, dropout=dropout))
+    params = jax.tree.map(
+        lambda p: 5 * p if p.ndim > 1 else p, model.init(jax.random.key(1))
+    )
+    tokens = jnp.asarray(np.random.default_rng(0).integers(0, 20, PACKS.shape))
+    at = jnp.array([[0, 3, -1], [1, 4, 5]])
+    x = {"tokens": tokens, "mask": jnp.asarray(THERE), "packs": jnp.asarray(PACKS)}
+    y = jnp.array([[0, 1, -100], [2, 0, 1]])
+    return model, params, {"x": {**x, "at": at}, "y": y}
+
+
+def test_an_offset_is_added_to_the_embeddings():
+    """An offset that turns each token into another is that other text."""
+    model, params, batch = tagger()
+    x = batch["x"]
+    table = params["encoder"]["embed"]["tokens"]["embedding"]
+    other = (x["tokens"] + 1) % 20
+    offset = table[other] - table[x["tokens"]]
+    found, _ = model.apply(params, {**x, "offset": offset})
+    expected, _ = model.apply(params, {**x, "tokens": other})
+    there = np.asarray(x["at"]) >= 0
+    np.testing.assert_allclose(found[there], expected[there], atol=1e-5)
+    before, _ = model.apply(params, x)
+    assert np.abs(found - before).max() > 0.01
+
+
+def test_a_push_makes_a_tagger_worse():
+    model, params, batch = tagger()
+    loss = mean_loss(model, OBJECTIVES["classes"])
+    clean = float(loss(params, batch, KEY))
+    assert float(fgm(loss, 8, 0.05)(params, batch, KEY)[0]) > 2 * clean + 1e-3
+    gentle = freelb(loss, 8, 3, step_size=0.05, radius=0.2, start=0.0)
+    assert float(gentle(params, batch, KEY)[0]) > clean + 1e-3

@@ -1,0 +1,109 @@
+"""What is of bfloat16 in a lowered model, and what is not."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ffnlab import finetuning
+from ffnlab.gradients import mean_loss
+from ffnlab.heads import LabelConfig, labeller
+from ffnlab.precision import lowered
+from ffnlab.transformer import EncoderConfig
+
+KEY = jax.random.key(0)
+
+
+def made(dropout=0.0, head="linear"):
+    encoder = EncoderConfig(
+        vocabulary=20, features=16, layers=2, heads=2, hidden=32, length=8,
+        dropout=dropout, attention_dropout=dropout, pooler=True,
+    )  # fmt: skip
+    model = labeller(LabelConfig(encoder, 3, head, dropout=dropout))
+    params = jax.tree.map(lambda p: 4 * p if p.ndim > 1 else p, model.init(KEY))
+    rng = np.random.default_rng(0)
+    packs = jnp.tile(jnp.array([0, 0, 0, 0, 1, 1, 1, -1]), (4, 1))
+    x = {
+        "tokens": jnp.asarray(rng.integers(0, 20, (4, 8))),
+        "mask": packs >= 0,
+        "packs": packs,
+        "at": jnp.tile(jnp.array([0, 2, 4, 5]), (4, 1)),
+        "offset": jnp.asarray(0.1 * rng.normal(size=(4, 8, 16)), jnp.float32),
+    }
+    return model, params, {"x": x, "y": jnp.asarray(rng.integers(0, 3, (4, 4)))}
+
+
+def equations(jaxpr):
+    for eqn in jaxpr.eqns:
+        yield eqn
+        for inner in jax.core.jaxprs_in_params(eqn.params):
+            yield from equations(inner)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_norms_and_softmax_stay_in_float32(dropout):
+    """Of every exponential, root and sum; the products of the encoder are lowered."""
+    model, params, batch = made(dropout)
+    half = lowered(model)
+    jaxpr = jax.make_jaxpr(lambda p, x, key: half.apply(p, x, key)[0])(
+        params, batch["x"], KEY if dropout else None
+    )
+    kinds = {}
+    for eqn in equations(jaxpr.jaxpr):
+        for var in eqn.invars:
+            kinds.setdefault(eqn.primitive.name, []).append(str(var.aval.dtype))
+    for name in ("exp", "rsqrt", "reduce_sum", "reduce_max"):
+        assert set(kinds[name]) == {"float32"}, name
+    products = kinds["dot_general"]
+    assert products.count("float32") == 2  # the linear head alone
+    assert products.count("bfloat16") == 2 * (1 + 2 * 8)
+    scores = [
+        eqn.outvars[0].aval
+        for eqn in equations(jaxpr.jaxpr)
+        if eqn.primitive.name == "dot_general" and eqn.outvars[0].aval.ndim >= 4
+    ]
+    wide = [each for each in scores if each.shape[-1] == each.shape[-2] == 8]
+    assert wide and all(each.dtype == jnp.float32 for each in wide)
+
+
+@pytest.mark.parametrize("head", ["linear", "feedback"])
+def test_outputs_agree_to_the_bits_of_bfloat16(head):
+    model, params, batch = made(head=head)
+    logits, _ = model.apply(params, batch["x"])
+    found, _ = lowered(model).apply(params, batch["x"])
+    assert found.dtype == jnp.float32
+    scale = float(jnp.abs(logits).max())
+    difference = float(jnp.abs(found - logits).max())
+    assert 1e-7 * scale < difference < 2**-8 * 8 * scale
+
+
+def test_it_learns_with_parameters_in_float32():
+    model, params, batch = made(0.1)
+    loss = mean_loss(lowered(model), finetuning.objective())
+    optimizer = optax.adam(1e-2)
+    state = optimizer.init(params)
+
+    @jax.jit
+    def step(params, state, key):
+        value, grads = jax.value_and_grad(loss)(params, batch, key)
+        updates, state = optimizer.update(grads, state)
+        return optax.apply_updates(params, updates), state, value, grads
+
+    values = []
+    for number in range(30):
+        key = jax.random.fold_in(KEY, number)
+        params, state, value, grads = step(params, state, key)
+        values.append(float(value))
+    assert np.mean(values[-5:]) < 0.5 * values[0]
+    kinds = {leaf.dtype for leaf in jax.tree.leaves((params, grads, state[0].mu))}
+    assert kinds == {jnp.dtype("float32")}
+
+
+def test_what_is_kept_is_not_cast():
+    model, params, batch = made()
+    whole, _ = lowered(model, jnp.bfloat16, keep=("encoder", "head")).apply(
+        params, {**batch["x"], "offset": jnp.zeros((4, 8, 16))}
+    )
+    expected, _ = model.apply(params, {**batch["x"], "offset": jnp.zeros((4, 8, 16))})
+    np.testing.assert_allclose(whole, expected, rtol=1e-6, atol=1e-6)
