@@ -28,7 +28,9 @@ def test_sentences_end_at_blank_lines(write):
 
 
 def test_columns_stand_between_tabs_or_spaces_and_the_middle_is_skipped(write):
-    found = read_conll(write("EU NNP  B-NP S-ORG \nrejects\tVBZ\t \tO\r\n\r\n. O\r\n"))
+    found = read_conll(
+        write("EU\tNNP\tB-NP\tS-ORG \nrejects\tVBZ\t \tO\r\n\r\n. .  . O")
+    )
     assert found.tokens == [["EU", "rejects"], ["."]]
     assert found.tags == [["S-ORG", "O"], ["O"]]
 
@@ -73,6 +75,11 @@ BAD_FILES = {
         "{path}:2: expected a token, a tab or space, and its tag, found one column, "
         "'word'",
     ),
+    "a column less": (
+        "-DOCSTART- O\na x B-A B-B\n\nb y B-A\n",
+        "{path}:4: expected 4 columns, as in line 2, found 3",
+    ),
+    "a tab less": ("a\tx\tO\nb\tO\n", "{path}:2: expected 3 columns, as in line 1"),
     "no token": ("a O\n\tO\n", "{path}:2: expected a token, a tab or space, and its"),
     "no type": ("a O\nb B-\n", "{path}:2: " + KNOWN + ", found 'B-'"),
     "other prefix": ("a X-LOC\n", "{path}:1: " + KNOWN + ", found 'X-LOC'"),

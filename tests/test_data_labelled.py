@@ -11,21 +11,53 @@ NAME = "a.tsv"
 CLEAN = "text\tlabel\nhello you\tgreeting\nbye\tparting\n"
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        CLEAN,
-        CLEAN.replace("\n", "\r\n"),
-        "\ufeff" + CLEAN,
-        CLEAN.replace("\n", "  \n"),
-        CLEAN.replace("\nbye", "\n\t\nbye"),
-        CLEAN + "\n\n",
-    ],
-)
-def test_a_table_is_the_same_however_it_was_saved(write, text):
-    found = read_labelled(write(text), "classify")
-    assert found.texts == ["hello you", "bye"]
-    assert found.labels == ["greeting", "parting"]
+RECORDS = [{"text": "hello you", "label": "a"}, {"text": "bye", "label": "b"}]
+FILES = {  # the task, and a clean file
+    "a.conll": ("tag", "Ada B-PER\nsings O\n\nYes O\n"),
+    "a.csv": ("classify", 'text,label\n"hello, you",a\nbye,b\n'),
+    "a.tsv": ("classify", CLEAN),
+    "a.jsonl": ("classify", "".join(json.dumps(row) + "\n" for row in RECORDS)),
+    "a.json": (
+        "classify",
+        json.dumps({"train": [["hello", "a"], ["b", "c"]]}, indent=1),
+    ),
+}
+DIRT = {
+    "as it is": lambda text: text,
+    "CRLF": lambda text: text.replace("\n", "\r\n"),
+    "a mark": lambda text: "\ufeff" + text,
+    "both": lambda text: "\ufeff" + text.replace("\n", "\r\n"),
+    "trailing blanks": lambda text: text.replace("\n", " \t \n"),
+    "blanks at the end": lambda text: text + "\n \n\t\n\n",
+    "no last line end": str.rstrip,
+    "tabs alone": lambda text: text.replace("\n\n", "\n\t\n"),
+}
+
+
+@pytest.mark.parametrize("dirt", DIRT)
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_is_the_same_however_it_was_saved(write, name, dirt):
+    task, text = FILES[name]
+    clean = read_labelled(write(text, name), task)
+    assert len(clean.texts) == 2 and len(clean.labels) == 2
+    assert read_labelled(write(DIRT[dirt](text), name), task) == clean
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl"])
+def test_lines_of_blanks_are_skipped_and_counted(write, name):
+    task, text = FILES[name]
+    clean = read_labelled(write(text, name), task)
+    spread = read_labelled(write("\n" + text.replace("\n", "\n\t\n \n"), name), task)
+    assert spread[:3] == clean[:3]
+    assert spread.lines == [3 * line - 1 for line in clean.lines]
+    assert read_labelled(write(text.replace("\n", "\r"), name), task) == clean
+
+
+def test_a_cell_in_quotes_keeps_its_lines(write):
+    found = read_labelled(
+        write('text,label\n"a\n\nb", x \n"c", y\n', "a.csv"), "classify"
+    )
+    assert found.texts == ["a\n\nb", "c"]
 
 
 def test_every_format_gives_the_same(write):
@@ -87,6 +119,11 @@ def test_tags_of_json_lines_and_without_spans(write):
         ("a.tsv", "text\tlabel\n\tx\n", "a.tsv:2: column text is empty"),
         ("a.tsv", "txt\tlabel\na\tb\n", "unknown 'text'; nearest: txt"),
         ("a.tsv", "text\tlabel\n", "a.tsv:1: no example in it"),
+        ("a.csv", "text,label\n\n", "a.csv:1: no example in it"),
+        ("a.tsv", "\ntext\tlabel\ttext\na\tb\tc\n", "a.tsv:2: column: two"),
+        ("a.csv", "text,labels\n", "a.csv:1: column: unknown 'label'; nearest: labels"),
+        ("a.tsv", "text\tlab\0el\na\n", "a.tsv:1: a NUL byte"),
+        ("a.csv", '"text,label\na,b\n', "a.csv:1: unexpected end of data; check"),
         ("a.csv", 'text,label\n"a,b\n', "check the quotes"),
         ("a.jsonl", '{"text": "a"\n', "a.jsonl:1: not JSON"),
         ("a.jsonl", '{"text": "a"}\n', "a.jsonl:1: no 'label'; there is text"),
@@ -94,6 +131,10 @@ def test_tags_of_json_lines_and_without_spans(write):
         ("a.jsonl", '{"text": 1.5, "label": "a"}\n', "'text' should be a text"),
         ("a.json", '{"val": []}', "no list 'train'; there is val"),
         ("a.json", '{"train": [["a"]]}', "train:1: expected a pair"),
+        ("a.json", '{"train": {"a": "b"}, "val": []}', "no list 'train'; there is val"),
+        ("a.json", '{"train": [],\n"train": []}', "a.json: 'train' is there twice"),
+        ("a.json", '{"train": [],\n"b"}', "a.json:2: not JSON"),
+        ("a.json", '{"train": []}', "a.json:1: no example in it"),
         ("a.txt", "a", "expected .csv, .tsv, .jsonl or .json"),
         ("a.tsv", b"text\tlabel\n\xff\tx\n", "a.tsv:2: not UTF-8"),
     ],
@@ -104,11 +145,129 @@ def test_bad_files_are_refused(write, name, text, message):
     assert message in str(caught.value)
 
 
-def test_every_bad_line_is_told_up_to_twenty(write):
-    text = "text\tlabel\n" + "a\n" * 25
+TABLE = {b"a": "expected 2 fields, found 1", b"\xff,b": "not UTF-8", b",x": "is empty"}
+OBJECT = b'{"text": "a", "label": "b"'
+MALFORMED = {  # what is wrong in a line
+    "a.conll": {
+        b"word": "found one column",
+        b"a x O": "expected 2 columns, as in line 1, found 3",
+        b"a X-LOC": "expected a tag in the last column",
+        b"\xff O": "not UTF-8",
+        b"a\0 O": "a NUL byte",
+    },
+    "a.csv": {
+        **TABLE,
+        b"a,b,c": "expected 2 fields, found 3",
+        b'"a"b,c': "check the quotes",
+        b"a\0,b": "a NUL byte",
+    },
+    "a.tsv": {line.replace(b",", b"\t"): what for line, what in TABLE.items()},
+    "a.jsonl": {
+        OBJECT: "not JSON",
+        OBJECT + b', "text": "c"}': "'text' is there twice",
+        b'{"text": "a"}': "no 'label'; there is text",
+        b'{"text": " ", "label": "b"}': "'text' is empty",
+        b'{"text": "\\ud800", "label": "b"}': "half a character",
+        b'{"text": null, "label": "b"}': "should be a text or a whole number",
+        b"[" * 100_000: "goes too deep",
+        b"9" * 5000: "a number too long",
+        b"\xff": "not UTF-8",
+    },
+    "tags.jsonl": {
+        b'{"text": ["a", "b"], "label": ["O"]}': "2 words and 1 tags",
+        b'{"text": ["a", 1], "label": ["O", "O"]}': "should be a list of words",
+        b'{"text": ["a", ""], "label": ["O", "O"]}': "none blank",
+        b'{"text": "a", "label": ["O"]}': "should be a list of words",
+        b'{"text": [], "label": []}': "should be a list of words",
+    },
+    "spans.jsonl": {
+        b'{"text": ["a"], "label": ["B"]}': "found 'B' at index 0",
+        b'{"text": ["a", "b"], "label": ["O", "X-PER"]}': "found 'X-PER' at index 1",
+    },
+    "a.json": {
+        b'["a"]': "expected a pair",
+        b'["a", " "]': "expected a pair",
+        b'["a", 1]': "expected a pair",
+        b'{"text": "a"}': "expected a pair",
+    },
+}
+GOOD = {
+    "a.conll": b"a O",
+    "a.csv": b"text,label",
+    "a.tsv": b"text\tlabel",
+    "a.jsonl": b'{"text": "a", "label": "b"}',
+    "tags.jsonl": b'{"text": ["a"], "label": ["O"]}',
+    "spans.jsonl": b'{"text": ["a"], "label": ["B-PER"]}',
+    "a.json": b'["a", "b"]',
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_every_bad_line_is_told_with_its_number_up_to_twenty(write, name):
+    kinds = list(MALFORMED[name].items())
+    bad = [kinds[i % len(kinds)] for i in range(25)]
+    task = "classify" if name.startswith("a.") and name != "a.conll" else "tag"
+    if name == "a.json":
+        listed = b", ".join([GOOD[name], *(line for line, _ in bad)])
+        text, lines = b'{"train": [' + listed + b"]}", range(2, 27)
+    else:  # two good lines, and a blank one before each bad one
+        text = b"\n".join([GOOD[name], GOOD[name], *(b"\n" + line for line, _ in bad)])
+        lines = range(4, 54, 2)
     with pytest.raises(InputError) as caught:
-        read_labelled(write(text), "classify")
-    assert str(caught.value).count("\n") == 20 and "and 5 more" in str(caught.value)
+        read_labelled(write(text, name), task)
+    told = str(caught.value).split("\n")
+    assert len(told) == 21 and told[20].endswith(": and 5 more")
+    for number, said, (_, what) in zip(lines, told[:20], bad, strict=False):
+        assert f"{name}: train:{number}: " in said or f"{name}:{number}: " in said
+        assert what in said
+
+
+def test_an_open_quote_is_told_beside_the_lines_before_it(write):
+    with pytest.raises(InputError) as caught:
+        read_labelled(write('text,label\na\n\n"b,c\nd,e\n', "a.csv"), "classify")
+    told = str(caught.value).split("\n")
+    assert "a.csv:2: expected 2 fields" in told[0] and "a.csv:4: unexpected" in told[1]
+    assert len(told) == 2
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_is_no_text_file_is_refused(write, tmp_path, name):
+    task, text = FILES[name]
+    for content, message in (
+        (text.encode("utf-16"), f"{name}:1: UTF-16 text; save the file as UTF-8"),
+        (text.encode("utf-16-le"), "a NUL byte; expected UTF-8 text"),
+        (b"", f"{name}: the file is empty"),
+        (b"\xef\xbb\xbf", f"{name}:1: no"),
+        (b"\n\t\n", f"{name}:"),
+    ):
+        with pytest.raises(InputError) as caught:
+            read_labelled(write(content, name), task)
+        assert message in str(caught.value)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / name).mkdir()
+    with pytest.raises(InputError, match="a directory; give a file inside it"):
+        read_labelled(tmp_path / "folder" / name, task)
+    with pytest.raises(InputError, match="no such file"):
+        read_labelled(tmp_path / "folder" / f"no-{name}", task)
+
+
+def test_columns_by_number_are_checked(write):
+    for columns, number in ((Columns("1", label="3"), 3), (Columns("0", label="1"), 0)):
+        with pytest.raises(InputError, match=f"a.tsv:1: column {number} of 2; columns"):
+            read_labelled(write(CLEAN), "classify", columns)
+
+
+def test_lists_hold_no_pairs(write):
+    with pytest.raises(
+        InputError, match="expected .csv, .tsv, .jsonl for --task=pairs"
+    ):
+        read_labelled(write('{"train": [["a", "b"]]}', "a.json"), "pairs")
+
+
+def test_examples_are_joined(write):
+    found = read_labelled(write(CLEAN), "classify")
+    both = found.joined(found.subset([1]))
+    assert both.texts == ["hello you", "bye", "bye"] and both.lines == [2, 3, 3]
 
 
 def test_labels_that_training_has_not_shown(write):
@@ -118,5 +277,8 @@ def test_labels_that_training_has_not_shown(write):
     with pytest.raises(InputError, match=r"dev.tsv: .* 'question' \(1\)"):
         label_ids("dev.tsv", other, names)
     assert label_ids("dev.tsv", other, names, ignore=True) == [0, -1]
+    many = train._replace(labels=[*"abcdefghij", "a"])
+    with pytest.raises(InputError, match=r"show: 'a' \(2\), .* and 2 more; correct"):
+        label_ids("dev.tsv", many, names)
     with pytest.raises(InputError, match="nothing to tell apart"):
         label_names(train._replace(labels=["a", "a"]), "classify")

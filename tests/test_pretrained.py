@@ -314,7 +314,8 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 90868376
         ("config.json", b'{"a": 1,\n"b"}', "config.json:2: not JSON"),
         ("config.json", b'{"a": 1, "a": 2}', "'a' is there twice"),
         ("config.json", b"[1]", "expected an object of JSON"),
-        ("config.json", b"\xff\xfe", "not a text file"),
+        ("config.json", b"\xff\xfe", "config.json:1: UTF-16 text"),
+        ("config.json", b"{\n\xff", "config.json:2: not UTF-8"),
         (
             "config.json",
             b'{"model_type": "bert"}',

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ffnlab.data.dataset import IGNORE, Arrays, Dataset
-from ffnlab.data.files import require_file, stop_at
+from ffnlab.data.files import decoded, require_text, stop_at
 from ffnlab.errors import InputError
 
 SEEN = 2  # occurrences in training; what is rarer shares the id of the unknown
@@ -17,6 +17,7 @@ LONGEST = 128  # tokens of a row; a longer sentence becomes several
 BUCKETS = 2000  # ids that the hashes of words fall into
 
 _TAG = re.compile(r"O|[BIESLU]-\S+")
+_BETWEEN = re.compile(r"[ \t]+")  # a token may hold other characters of space
 _FEATURES = ("word", "prefix", "suffix", "shape")
 
 
@@ -49,9 +50,9 @@ def read_conll(path: str | Path) -> Sentences:
 
     Raises:
       InputError: no such file, a directory, an empty file or one without a sentence;
-        up to 20 lines that cannot be used: of one column, with a tag other than O or
-        one of B- I- E- S- L- U- and a type, not UTF-8, with a NUL byte or with a
-        carriage return inside.
+        up to 20 lines that cannot be used: of one column, or of more or fewer than the
+        first that is read; with a tag other than O or one of B- I- E- S- L- U- and a
+        type; not UTF-8, with a NUL byte or with a carriage return inside.
 
     Source: Tjong Kim Sang and De Meulder 2003, "Introduction to the CoNLL-2003 Shared
     Task".
@@ -64,13 +65,15 @@ def read_conll(path: str | Path) -> Sentences:
     [['B-person', 'O'], ['O']]
     """
     found, problems = Sentences([], [], []), []
-    ended = True
-    with require_file(path).open("rb") as file:
+    ended, first = True, None  # the first line of columns, with its number
+    with require_text(path).open("rb") as file:
         for line, data in enumerate(file, start=1):
-            if line == 1 and data.startswith((b"\xff\xfe", b"\xfe\xff")):
-                raise InputError(f"{path}:1: UTF-16 text; save the file as UTF-8")
             try:
-                fields = _fields(data, "utf-8-sig" if line == 1 else "utf-8")
+                text = decoded(data, line).strip(" \t\r\n")
+                fields = _fields(text)
+                first = first or (fields and (line, text))
+                if fields:
+                    _check_columns(text, *first)
             except InputError as error:
                 problems.append((line, str(error)))
                 continue
@@ -78,7 +81,8 @@ def read_conll(path: str | Path) -> Sentences:
                 for column in found:
                     column.append([])
             if fields:
-                for column, cell in zip(found, (*fields, line), strict=True):
+                cells = fields[0], fields[-1], line
+                for column, cell in zip(found, cells, strict=True):
                     column[-1].append(cell)
             ended = not fields
     stop_at(path, problems)
@@ -156,34 +160,36 @@ def tagging(train: str | Path, dev: str | Path, test: str | Path) -> Dataset:
     )
 
 
-def _fields(data: bytes, encoding: str) -> tuple[str, str] | None:
-    """Returns the token and the tag of a line, or None where a sentence ends.
+def _fields(text: str) -> list[str] | None:
+    """Returns the columns of a line, or None where a sentence ends.
 
     Raises:
       InputError: what is wrong, without the line.
     """
-    if b"\0" in data:
-        raise InputError("a NUL byte; expected UTF-8 text")
-    try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError as error:
-        byte = f"byte 0x{data[error.start]:02x} at offset {error.start}"
-        what = f"not UTF-8 ({byte} of the line); save the file as UTF-8"
-        raise InputError(what) from None
     if not text.strip() or text.startswith("-DOCSTART-"):
         return None
-    text = text.strip(" \t\r\n")
     if "\r" in text:
         raise InputError("a carriage return inside; end lines with a line feed")
-    # Not `split()`: a token may hold a character that Unicode calls a space.
-    columns = re.split(r"[ \t]+", text)
+    columns = _BETWEEN.split(text)
     if len(columns) == 1:
         found = f"found one column, {text[:60]!r}"
         raise InputError(f"expected a token, a tab or space, and its tag, {found}")
     if not _TAG.fullmatch(columns[-1]):
         what = "expected a tag in the last column, O or one of B- I- E- S- L- U- and a"
         raise InputError(f"{what} type, found {columns[-1][:60]!r}")
-    return columns[0], columns[-1]
+    return columns
+
+
+def _check_columns(text: str, line: int, first: str) -> None:
+    """Refuses a line of other columns than the first: its tag may be another column.
+
+    A cell between two tabs may be empty, and several tabs or spaces align columns; so
+    either count may hold, of the columns that are not empty or of the tabs.
+    """
+    wanted, found = (len(_BETWEEN.split(each)) for each in (first, text))
+    tabs = text.count("\t")
+    if found != wanted and (not tabs or tabs != first.count("\t")):
+        raise InputError(f"expected {wanted} columns, as in line {line}, found {found}")
 
 
 def _rows(sentences: Sentences) -> list[tuple[list[str], list[str]]]:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from ffnlab.data.files import require_file
+from ffnlab.data.files import decoded, require_text
 from ffnlab.errors import InputError, choose
 
 
@@ -55,7 +55,7 @@ def _opened(
     path: str | Path, target: str
 ) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     """Returns a file's checked column names and an iterator over its other records."""
-    records = _records(require_file(path))
+    records = _records(require_text(path))
     _, names = next(records)
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if not any(names):
@@ -107,13 +107,7 @@ def _lines(path: Path) -> Iterator[str]:
     """Yields the decoded lines of a file, so that a bad byte is found with its line."""
     with path.open("rb") as file:
         for line, data in enumerate(file, start=1):
-            if data.startswith((b"\xff\xfe", b"\xfe\xff")) and line == 1:
-                raise InputError(f"{path}:1: UTF-16 text; save the file as UTF-8")
-            if b"\0" in data:
-                raise InputError(f"{path}:{line}: a NUL byte; expected UTF-8 text")
             try:
-                yield data.decode("utf-8-sig" if line == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                byte = f"byte 0x{data[error.start]:02x} at offset {error.start}"
-                what = f"not UTF-8 ({byte} of the line); save the file as UTF-8"
-                raise InputError(f"{path}:{line}: {what}") from None
+                yield decoded(data, line)
+            except InputError as error:
+                raise InputError(f"{path}:{line}: {error}") from None

@@ -37,24 +37,105 @@ def require_file(path: str | Path) -> Path:
     return path
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Returns an object of JSON.
+def require_text(path: str | Path) -> Path:
+    """Returns `path` as `require_file` does, unless its text is UTF-16.
 
     Raises:
-      InputError: not JSON, not an object, or a key is there twice.
+      InputError: as `require_file`, or the file begins with the mark of UTF-16, in
+        which every line would be wrong.
+    """
+    path = require_file(path)
+    with path.open("rb") as file:
+        if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+            raise InputError(f"{path}:1: UTF-16 text; save the file as UTF-8")
+    return path
+
+
+def decoded(data: bytes, line: int) -> str:
+    """Returns a line of a UTF-8 file as text, the first without a byte-order mark.
+
+    Args:
+      data: the line.
+      line: its number, from 1.
+
+    Raises:
+      InputError: a NUL byte, or not UTF-8; the message is without the line.
+
+    >>> decoded(b"\\xef\\xbb\\xbftext", line=1)
+    'text'
+    """
+    if b"\0" in data:
+        raise InputError("a NUL byte; expected UTF-8 text")
+    try:
+        return data.decode("utf-8-sig" if line == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        byte = f"byte 0x{data[error.start]:02x} at offset {error.start}"
+        what = f"not UTF-8 ({byte} of the line); save the file as UTF-8"
+        raise InputError(what) from None
+
+
+def read_lines(path: str | Path) -> tuple[list[str], list[tuple[int, str]]]:
+    """Reads a text file, with or without a byte-order mark, of any line ends.
+
+    Returns:
+      All lines, without their ends, those that cannot be read being empty; and the
+      problems, as `stop_at` takes them.
+
+    Raises:
+      InputError: as `require_text`.
+    """
+    data = require_text(path).read_bytes()
+    texts, problems = [], []
+    end = b"\n" if b"\n" in data else b"\r"
+    for line, piece in enumerate(data.split(end), start=1):
+        try:
+            texts.append(decoded(piece, line).rstrip("\r"))
+        except InputError as error:
+            texts.append("")
+            problems.append((line, str(error)))
+    return texts, problems
+
+
+def parse_json(text: str) -> Any:
+    """Returns what a text of JSON says.
+
+    Raises:
+      json.JSONDecodeError: not JSON.
+      InputError: a key is there twice, or it goes too deep or too high to be read.
+
+    >>> parse_json('{"a": 1, "a": 2}')
+    Traceback (most recent call last):
+        ...
+    ffnlab.errors.InputError: 'a' is there twice
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
         twice = {key for key in keys if keys.count(key) > 1}
         if twice:
-            raise InputError(f"{path}: {min(twice)!r} is there twice")
+            raise InputError(f"{min(twice)!r} is there twice")
         return dict(pairs)
 
     try:
-        found = json.loads(path.read_text("utf-8"), object_pairs_hook=unique)
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not a text file") from None
+        return json.loads(text, object_pairs_hook=unique)
+    except (InputError, json.JSONDecodeError):
+        raise
+    except (RecursionError, ValueError):  # brackets by the thousand, digits likewise
+        raise InputError("JSON that goes too deep, or a number too long") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Returns an object of JSON.
+
+    Raises:
+      InputError: not JSON, not an object, or a key is there twice.
+    """
+    texts, problems = read_lines(path)
+    stop_at(path, problems)
+    try:
+        found = parse_json("\n".join(texts))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     except json.JSONDecodeError as error:
         raise InputError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
     if not isinstance(found, dict):

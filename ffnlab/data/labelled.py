@@ -3,19 +3,20 @@
     train = read_labelled("intents.tsv", "classify", Columns(text="2", label="1"))
     train.texts[0], train.labels[0]
 
-A file is read in one pass that tells of every bad line, `file:line: what`.
+A file is read in one pass that tells of every bad line, `file:line: what`; in JSON of
+lists the line is the place in the list, from 1.
 """
 
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ffnlab import tags
 from ffnlab.data.conll import read_conll
-from ffnlab.data.files import read_json, require_file, stop_at
+from ffnlab.data.files import parse_json, read_json, read_lines, require_file, stop_at
 from ffnlab.errors import InputError, choose
 
 TASKS = ("classify", "pairs", "tag")
@@ -46,7 +47,7 @@ class Examples(NamedTuple):
       labels: a label for each example, for `tag` one a word, in IOB2 if they are of
         spans; empty without labels.
       lines: the line of each example, from 1, for `tag` of each word.
-      scheme: of the tags in the file: `iob1`, `iob2`, `bioes`, or None.
+      scheme: of the tags in the file, a key of `tags.SCHEMES`, or None.
     """
 
     texts: list[Any]
@@ -63,6 +64,11 @@ class Examples(NamedTuple):
 
         return Examples(*map(some, self[:4]), self.scheme)
 
+    def joined(self, other: "Examples") -> "Examples":
+        """Returns these examples followed by others of the same kind."""
+        both = (one + more for one, more in zip(self[:4], other[:4], strict=True))
+        return Examples(*both, self.scheme)
+
 
 def read_labelled(
     path: str | Path, task: str, columns: Columns | None = None, part: str = "train"
@@ -74,7 +80,9 @@ def read_labelled(
     is of CoNLL columns, and tags of spans are converted to IOB2.
 
     Args:
-      path: the file; UTF-8, with or without a byte-order mark, any line ends.
+      path: the file; UTF-8, with or without a byte-order mark, any line ends (but a
+        line feed for CoNLL). Blanks at the ends of lines and of cells do not count, nor
+        do lines without anything else.
       task: one of `TASKS`.
       columns: where text and label are. Numbers are of a file without a header.
       part: which list of a `.json` file to take.
@@ -95,13 +103,14 @@ def read_labelled(
         return _tagged(path, columns)
     kind = path.suffix.lower()
     readers = {".csv": _table, ".tsv": _table, ".jsonl": _objects}
-    if kind == ".json":
+    if kind == ".json" and task == "classify":
         found = _lists(path, part)
     elif kind in readers:
         found = readers[kind](path, task, columns)
     else:
+        lists = " or .json" if task == "classify" else ""
         raise InputError(
-            f"{path}: expected .csv, .tsv, .jsonl or .json for --task={task}"
+            f"{path}: expected .csv, .tsv, .jsonl{lists} for --task={task}"
         )
     if not found.texts:
         raise InputError(f"{path}:1: no example in it")
@@ -124,46 +133,38 @@ def _in_iob2(path: Path, found: Examples) -> Examples:
     every = {tag for row in found.labels for tag in row}
     if not any("-" in tag for tag in every):
         return found  # one label a word, not spans: parts of speech, for instance
-    try:
-        scheme = tags.scheme_of(found.labels)
-        labels = [tags.convert(row, scheme, "iob2") for row in found.labels]
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    return found._replace(labels=labels, scheme=scheme)
-
-
-def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yields the lines of a file that are not blank, without their ends."""
-    for number, data in enumerate(path.read_bytes().split(b"\n"), 1):
+    problems = []
+    for row, lines in zip(found.labels, found.lines, strict=True):
         try:
-            text = data.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError:
-            raise InputError(f"{path}:{number}: not UTF-8") from None
-        text = text.rstrip("\r")
-        if text.strip():
-            yield number, text
+            tags.spans(row, "bioes")
+        except InputError as error:
+            problems.append((lines[0], str(error)))
+    stop_at(path, problems)
+    scheme = tags.scheme_of(found.labels)
+    labels = [tags.convert(row, scheme, "iob2") for row in found.labels]
+    return found._replace(labels=labels, scheme=scheme)
 
 
 def _table(path: Path, task: str, columns: Columns) -> Examples:
     """Returns the examples of a CSV or TSV file."""
-    records = list(_records(path))
+    records, problems = _records(path)
     names = [columns.text, *([columns.pair] if task == "pairs" else [])]
     names += [columns.label] if columns.label else []
     numbered = all(name.isdecimal() for name in names)
+    line, header = records[0] if records else (0, [])
+    if not records or (not numbered and any(bad < line for bad, _ in problems)):
+        stop_at(path, problems)  # without a header nothing else can be told
+        return Examples([], [], [], [])
     if numbered:
-        places, width = [int(name) - 1 for name in names], len(records[0][1])
-        if min(places) < 0 or max(places) >= width:
-            raise InputError(
-                f"{path}:1: column {max(places) + 1} of {width}; columns count from 1"
-            )
+        places = _numbered(f"{path}:{line}", names, len(header))
     else:
-        header = records.pop(0)[1]
-        places = [header.index(choose(f"{path}:1: column", n, header)) for n in names]
-        width = len(header)
-    rows, problems = [], []
+        places = _named(f"{path}:{line}", names, header)
+        records = records[1:]
+    rows = []
     for line, fields in records:
-        if len(fields) != width:
-            problems.append((line, f"expected {width} fields, found {len(fields)}"))
+        if len(fields) != len(header):
+            what = f"expected {len(header)} fields, found {len(fields)}"
+            problems.append((line, what))
             continue
         cells = [fields[place] for place in places]
         empty = next((n for n, c in zip(names, cells, strict=True) if not c), None)
@@ -174,25 +175,56 @@ def _table(path: Path, task: str, columns: Columns) -> Examples:
     return _examples(rows, task, columns)
 
 
-def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yields the line of each record and its fields; quotes are of CSV alone."""
-    lines = list(_text_lines(path))
+def _numbered(where: str, names: Sequence[str], width: int) -> list[int]:
+    """Returns the places of columns given by number."""
+    for name in names:
+        if not 1 <= int(name) <= width:
+            raise InputError(f"{where}: column {name} of {width}; columns count from 1")
+    return [int(name) - 1 for name in names]
+
+
+def _named(where: str, names: Sequence[str], header: list[str]) -> list[int]:
+    """Returns the places of columns given by name."""
+    for name in names:
+        if header.count(choose(f"{where}: column", name, header)) > 1:
+            raise InputError(f"{where}: column: two are named {name!r}; rename one")
+    return [header.index(name) for name in names]
+
+
+def _records(path: Path) -> tuple[list[tuple[int, list[str]]], list[tuple[int, str]]]:
+    """Returns the line of each record and its fields, and the problems of lines.
+
+    Quotes are of CSV alone.
+    """
+    texts, problems = read_lines(path)
     if path.suffix.lower() == ".tsv":
-        for number, text in lines:
-            yield number, [field.strip() for field in text.split("\t")]
-        return
-    reader = csv.reader((text + "\n" for _, text in lines), strict=True)
+        lines = [(n, text) for n, text in enumerate(texts, 1) if text.strip()]
+        records = [(line, text.split("\t")) for line, text in lines]
+    else:
+        records, quotes = _quoted(texts)
+        problems += quotes
+    stripped = [(line, [field.strip() for field in row]) for line, row in records]
+    return stripped, problems
+
+
+def _quoted(
+    texts: Sequence[str],
+) -> tuple[list[tuple[int, list[str]]], list[tuple[int, str]]]:
+    """Returns the first line of each record of CSV and its fields, and the problems."""
+    lines = (text.rstrip() + "\n" for text in texts)
+    reader = csv.reader(lines, strict=True, skipinitialspace=True)
+    records, problems = [], []
     while True:
-        begin = min(reader.line_num, len(lines) - 1)
+        line = reader.line_num + 1
         try:
             fields = next(reader, None)
         except csv.Error as error:
-            raise InputError(
-                f"{path}:{lines[begin][0]}: {error}; check the quotes from here on"
-            ) from None
+            problems.append((line, f"{error}; check the quotes from here on"))
+            continue
         if fields is None:
-            return
-        yield lines[begin][0], [field.strip() for field in fields]
+            return records, problems
+        if fields:
+            records.append((line, fields))
 
 
 def _examples(
@@ -209,10 +241,13 @@ def _objects(path: Path, task: str, columns: Columns) -> Examples:
     """Returns the examples of JSON lines."""
     names = [columns.text, *([columns.pair] if task == "pairs" else [])]
     names += [columns.label] if columns.label else []
-    rows, problems = [], []
-    for line, text in _text_lines(path):
+    texts, problems = read_lines(path)
+    rows = []
+    for line, text in enumerate(texts, 1):
+        if not text.strip():
+            continue
         try:
-            cells = _cells(json.loads(text), names, task)
+            cells = _cells(parse_json(text), names, task)
         except json.JSONDecodeError as error:
             problems.append((line, f"not JSON: {error.msg}"))
         except InputError as error:
@@ -241,35 +276,49 @@ def _cells(record: Any, names: Sequence[str], task: str) -> list[Any]:
             raise InputError(f"no {name!r}; there is {', '.join(record) or 'nothing'}")
         value = record[name]
         if task == "tag":
-            fits = isinstance(value, list) and all(isinstance(v, str) for v in value)
+            fits = isinstance(value, list) and all(map(_is_text, value))
             if not fits or not value:
-                raise InputError(f"{name!r} should be a list of words or tags")
+                raise InputError(
+                    f"{name!r} should be a list of words or tags, none blank"
+                )
             cells.append(value)
             continue
         if isinstance(value, bool) or not isinstance(value, (str, int)):
             raise InputError(f"{name!r} should be a text or a whole number")
-        if not str(value).strip():
-            raise InputError(f"{name!r} is empty")
+        if not _is_text(str(value)):
+            raise InputError(f"{name!r} is empty, or holds half a character")
         cells.append(str(value))
     if task == "tag" and len(names) > 1 and len(cells[0]) != len(cells[1]):
         raise InputError(f"{len(cells[0])} words and {len(cells[1])} tags")
     return cells
 
 
+def _is_text(value: Any) -> bool:
+    r"""Tells text from what is none, is blank, or cannot be written as UTF-8.
+
+    >>> [_is_text(value) for value in ("a b", "", " ", 3, "\ud83d")]
+    [True, False, False, False, False]
+    """
+    if not isinstance(value, str) or not value.strip():
+        return False
+    return not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
 def _lists(path: Path, part: str) -> Examples:
     """Returns one part of a JSON file of lists `[text, label]`."""
-    found = read_json(path)
-    if _KEYS[part] not in found:
+    found, key = read_json(path), _KEYS[choose("part", part, _KEYS)]
+    if not isinstance(found.get(key), list):
+        lists = [name for name, value in found.items() if isinstance(value, list)]
         raise InputError(
-            f"{path}: no list {_KEYS[part]!r}; there is {', '.join(found)}"
+            f"{path}: no list {key!r}; there is {', '.join(lists) or 'none'}"
         )
     rows, problems = [], []
-    for number, row in enumerate(found[_KEYS[part]], 1):
+    for number, row in enumerate(found[key], 1):
         good = isinstance(row, list) and len(row) == 2
-        if not good or not all(isinstance(cell, str) and cell for cell in row):
+        if not good or not all(map(_is_text, row)):
             problems.append((number, "expected a pair [text, label]"))
         rows.append((number, row))
-    stop_at(f"{path}: {_KEYS[part]}", problems)
+    stop_at(f"{path}: {key}", problems)
     return _examples(rows, "classify", Columns())
 
 
@@ -314,6 +363,7 @@ def label_ids(
     unseen = Counter(label for label in flat if label not in known)
     if unseen and not ignore:
         told = ", ".join(f"{name!r} ({count})" for name, count in unseen.most_common(8))
+        told += f" and {len(unseen) - 8} more" if len(unseen) > 8 else ""
         raise InputError(
             f"{path}: labels that training does not show: {told}; correct them, or "
             "--unseen_labels=ignore counts them as missed"
