@@ -38,7 +38,7 @@ def span_f1(job: Job, params: dict) -> float:
         there = labels != IGNORE
         gold.append([names[i] for i in labels[there]])
         predicted.append([names[i] for i in guesses[there]])
-    scheme = tags.scheme_of(gold)
+    scheme = tags.scheme_of([*gold, *predicted])  # either may lack a prefix
     return tags.span_f1(predicted, gold, scheme)["f1"]
 
 

@@ -13,9 +13,10 @@ epoch on the dev part, and tells what it gets right on the test part.
 
 Tasks: classify, a label for a text; pairs, a label for two texts; tag, a label for each
 word. Files: CSV, TSV, JSON lines, CoNLL columns, and JSON of lists [text, label] under
-train, val and test. OUT receives report.md, pictures, results.jsonl, predictions of dev
-and test, flags, versions.json and best/, a directory that experiments.predict and, with
-a linear head on a BERT, transformers load.
+train, val and test; tags of spans are in IO, IOB1, IOB2 or BIOES. OUT receives
+report.md, pictures, results.jsonl, predictions of dev and test, flags, versions.json
+and best/, a directory that experiments.predict and, with a linear head on a BERT,
+transformers load.
 """
 
 import dataclasses

@@ -119,7 +119,9 @@ def write_predictions(
     kind = Path(getattr(config, part) or config.train).suffix.lower()
     if job.task == "tag" and kind != ".jsonl":
         predicted = in_sentences(labels, found.labels, job.names)
-        text = conll(found.texts, predicted, found.scheme)
+        # A part may lack a B- by chance; what touches is then to be kept apart.
+        alike = found.scheme != "io" or job.examples["train"].scheme == "io"
+        text = conll(found.texts, predicted, found.scheme if alike else "iob1")
         report.write(directory / f"predictions-{part}.conll", text)
         return
     if job.task == "tag":

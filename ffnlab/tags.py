@@ -2,6 +2,7 @@
 
 A tag is O, outside of every entity, or a prefix, a hyphen and the entity's type:
 
+- io: I- at every token of an entity; two of one type that touch are one.
 - iob1: I- inside an entity; B- only where one begins right after another of its type.
 - iob2: B- at the first token of every entity, I- at the others.
 - bioes: as iob2, but E- at the last of several tokens and S- at a single one. L- and U-
@@ -20,7 +21,7 @@ from ffnlab.errors import InputError, choose
 
 Span = tuple[str, int, int]
 
-SCHEMES = {"iob1": "BI", "iob2": "BI", "bioes": "BIESLU"}
+SCHEMES = {"io": "I", "iob1": "BI", "iob2": "BI", "bioes": "BIESLU"}
 
 _READ_AS = {"L": "E", "U": "S"}
 
@@ -30,8 +31,8 @@ def spans(tags: Sequence[str], scheme: str) -> set[Span]:
 
     Args:
       tags: the tags of its tokens.
-      scheme: `iob1`, `iob2` or `bioes`, which says what prefixes there may be; all are
-        read by the rule above.
+      scheme: `io`, `iob1`, `iob2` or `bioes`, which says what prefixes there may be;
+        all are read by the rule above.
 
     Returns:
       For each entity its type, its first token and the one after its last.
@@ -68,7 +69,7 @@ def convert(tags: Sequence[str], source: str, target: str) -> list[str]:
       target: the scheme to write.
 
     Returns:
-      As many tags, of the same `spans`.
+      As many tags, of the same `spans`; but in io those of one type that touch merge.
 
     Raises:
       InputError: a scheme is unknown, or a tag is none of the source's.
@@ -79,12 +80,15 @@ def convert(tags: Sequence[str], source: str, target: str) -> list[str]:
 
     >>> convert(["I-LOC", "I-LOC", "B-LOC", "O"], "iob1", "bioes")
     ['B-LOC', 'E-LOC', 'S-LOC', 'O']
+    >>> convert(["I-LOC", "I-LOC", "B-LOC", "O"], "iob1", "io")
+    ['I-LOC', 'I-LOC', 'I-LOC', 'O']
     """
     choose("scheme", target, SCHEMES)
     written, before = ["O"] * len(tags), ("", 0)
     for kind, start, stop in _in_order(spans(tags, source)):
         prefixes = ["I"] * (stop - start)
-        if target != "iob1" or before == (kind, start):
+        touching = before == (kind, start)
+        if target in ("iob2", "bioes") or (target == "iob1" and touching):
             prefixes[0] = "B"
         if target == "bioes":
             prefixes[-1] = "E" if len(prefixes) > 1 else "S"
@@ -96,10 +100,11 @@ def convert(tags: Sequence[str], source: str, target: str) -> list[str]:
 def scheme_of(sentences: Iterable[Sequence[str]]) -> str:
     """Tells from the tags of a corpus what scheme they are in.
 
-    One E-, S-, L- or U- says bioes. Otherwise iob1 and iob2 differ in the first token
-    of every entity that does not follow another of its type: I- or B-. What more of
-    them have is the answer, so that a few slips do not change it; iob2 if as many do,
-    which a corpus without entities shows too.
+    One E-, S-, L- or U- says bioes. I- and no B- anywhere says io; iob1 in which no
+    entities touch looks the same, and is read the same. Otherwise iob1 and iob2 differ
+    in the first token of every entity that does not follow another of its type: I- or
+    B-. What more of them have is the answer, so that a few slips do not change it; iob2
+    if as many do, which a corpus without entities shows too.
 
     Args:
       sentences: the tags of each sentence.
@@ -109,16 +114,20 @@ def scheme_of(sentences: Iterable[Sequence[str]]) -> str:
 
     >>> scheme_of([["I-LOC", "B-LOC"], ["O", "I-PER"]])
     'iob1'
+    >>> scheme_of([["I-LOC", "I-LOC"], ["O", "I-PER"]])
+    'io'
     """
-    votes, closed = Counter(), False
+    votes, seen = Counter(), set()
     for tags in sentences:
         before = ("", 0)
         for kind, start, stop in _in_order(spans(tags, "bioes")):
             votes[tags[start][0]] += before != (kind, start)
             before = kind, stop
-        closed |= any(tag[0] in "ESLU" for tag in tags)
-    if closed:
+        seen |= {tag[0] for tag in tags}
+    if seen & set("ESLU"):
         return "bioes"
+    if "I" in seen and "B" not in seen:
+        return "io"
     return "iob1" if votes["I"] > votes["B"] else "iob2"
 
 
@@ -130,7 +139,7 @@ def span_f1(
     Args:
       predicted: the predicted tags of each sentence.
       gold: the true ones, as many in each sentence.
-      scheme: what both are in: `iob1`, `iob2` or `bioes`.
+      scheme: what both are in: `io`, `iob1`, `iob2` or `bioes`.
 
     Returns:
       `precision`, `recall` and `f1`, each from 0 to 1, over the entities of all types

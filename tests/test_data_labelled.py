@@ -103,6 +103,12 @@ def test_tags_are_converted_to_iob2(write, text):
     assert label_names(found, "tag") == ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
 
 
+def test_tags_of_i_alone_are_io(write):
+    found = read_labelled(write("a I-X\nb I-X\n\nc O\nd I-Y\n", "a.conll"), "tag")
+    assert found.labels == [["B-X", "I-X"], ["O", "B-Y"]] and found.scheme == "io"
+    assert label_names(found, "tag") == ["O", "B-X", "I-X", "B-Y", "I-Y"]
+
+
 def test_tags_of_json_lines_and_without_spans(write):
     record = {"words": ["a", "b"], "tags": ["DET", "NOUN"]}
     found = read_labelled(

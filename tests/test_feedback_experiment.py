@@ -135,6 +135,8 @@ def test_span_f1_is_of_the_predictions(monkeypatch):
     labels, guesses = np.array([1, 2, 0, 1, -100]), np.array([1, 2, 0, 0, 1])
     monkeypatch.setattr(entities, "_predicted", lambda *_: [(labels, guesses)])
     assert entities.span_f1(job, {}) == pytest.approx(2 / 3)  # one of two, none wrong
+    labels[[0, 3]] = 2  # no B- in the truth
+    assert entities.span_f1(job, {}) == pytest.approx(2 / 3)
 
 
 def test_every_solver_can_be_asked_for():

@@ -6,13 +6,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from experiments import finetune, launch, predict
+from experiments import finetune, labels_report, launch, predict
 from experiments.finetune import ALIASES, Config
 from ffnlab import pretrained, report
+from ffnlab.data.labelled import Examples
 from ffnlab.errors import InputError
 from tests.conftest import check_refused, command
 
@@ -110,6 +112,18 @@ def test_predictions_are_in_the_format_of_the_file(tagged, sorted_texts, files):
         line.split("\t")[1] for line in (files / "test.tsv").read_text().splitlines()
     ]
     assert [line.split("\t")[0] for line in lines[1:]] == texts
+
+
+def test_predictions_in_io_are_i_alone_where_the_training_is(tmp_path):
+    names, labels = ["O", "B-A", "I-A"], np.array([1, 2, 1, 0])
+    part = Examples([["a", "b", "c", "d"]], [], [["B-A", "I-A", "I-A", "O"]], [], "io")
+    given = Config(checkpoint="a", train="a.conll", dev="b.conll")
+    for scheme, third in (("io", "I-A"), ("iob1", "B-A")):
+        examples = {"train": part._replace(scheme=scheme), "dev": part}
+        job = SimpleNamespace(task="tag", names=names, examples=examples)
+        labels_report.write_predictions(given, job, tmp_path, "dev", labels, labels)
+        text = (tmp_path / "predictions-dev.conll").read_text()
+        assert text == f"a\tI-A\nb\tI-A\nc\t{third}\nd\tO\n\n"
 
 
 def test_best_is_a_directory_of_transformers(tagged, sorted_texts):

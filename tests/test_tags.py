@@ -32,6 +32,8 @@ WORKED = {
         [("LOC", 0, 2), ("LOC", 2, 4)],
     ),
     "iob1, types separate": ("I-LOC I-PER", "iob1", [("LOC", 0, 1), ("PER", 1, 2)]),
+    "io": ("I-LOC I-LOC O I-PER", "io", [("LOC", 0, 2), ("PER", 3, 4)]),
+    "io, neighbours": ("I-LOC I-PER I-PER", "io", [("LOC", 0, 1), ("PER", 1, 3)]),
     "bioes": ("S-LOC B-LOC I-LOC E-LOC", "bioes", [("LOC", 0, 1), ("LOC", 1, 4)]),
     "bilou": ("U-LOC B-LOC I-LOC L-LOC", "bioes", [("LOC", 0, 1), ("LOC", 1, 4)]),
     "orphan E": ("O E-LOC E-LOC", "bioes", [("LOC", 1, 2), ("LOC", 2, 3)]),
@@ -79,6 +81,7 @@ def any_tags(scheme):
 
 
 schemes = st.sampled_from(sorted(SCHEMES))
+exact = st.sampled_from(sorted({*SCHEMES} - {"io"}))  # can write any entities
 labelled = schemes.flatmap(lambda s: st.tuples(st.just(s), any_tags(s)))
 
 
@@ -88,7 +91,7 @@ def test_spans_are_conllevals(case):
     assert spans(tags, scheme) == conlleval_spans(tags)
 
 
-@given(labelled, schemes)
+@given(labelled, exact)
 def test_converting_keeps_the_spans(case, target):
     scheme, tags = case
     converted = convert(tags, scheme, target)
@@ -96,7 +99,27 @@ def test_converting_keeps_the_spans(case, target):
     assert spans(converted, target) == spans(tags, scheme)
 
 
-@given(labelled, schemes)
+def merged(found):
+    """Entities, those of one type that touch being one."""
+    whole = []
+    for kind, start, stop in sorted(found, key=lambda span: span[1]):
+        if whole and whole[-1][::2] == (kind, start):
+            start = whole.pop()[1]
+        whole.append((kind, start, stop))
+    return set(whole)
+
+
+@given(labelled)
+def test_converting_to_io_merges_what_touches_and_nothing_else(case):
+    scheme, tags = case
+    converted = convert(tags, scheme, "io")
+    assert [tag[2:] for tag in converted] == [tag[2:] for tag in tags]
+    assert not any(tag.startswith("B") for tag in converted)
+    assert spans(converted, "io") == merged(spans(tags, scheme))
+    assert convert(convert(converted, "io", "bioes"), "bioes", "io") == converted
+
+
+@given(labelled, exact)
 def test_converting_there_and_back_changes_nothing(case, target):
     scheme, tags = case
     clean = convert(tags, scheme, scheme)
@@ -112,6 +135,11 @@ def test_converting_there_and_back_changes_nothing(case, target):
         ("bioes", "B-A L-A U-A O", "bioes", "B-A E-A S-A O"),
         ("bioes", "S-A S-A B-B E-B", "iob1", "I-A B-A I-B I-B"),
         ("iob2", "O I-A I-A", "iob2", "O B-A I-A"),
+        ("io", "I-A I-A O I-A I-B", "iob2", "B-A I-A O B-A B-B"),
+        ("io", "I-A I-A O I-A I-B", "iob1", "I-A I-A O I-A I-B"),
+        ("io", "I-A I-A O I-A I-B", "bioes", "B-A E-A O S-A S-B"),
+        ("bioes", "B-A E-A S-A S-B O", "io", "I-A I-A I-A I-B O"),
+        ("iob2", "B-A B-A I-A O", "io", "I-A I-A I-A O"),
     ],
 )
 def test_conversions_worked_by_hand(source, tags, target, expected):
@@ -121,15 +149,18 @@ def test_conversions_worked_by_hand(source, tags, target, expected):
 @given(schemes, st.lists(any_tags("bioes"), max_size=4))
 def test_a_scheme_is_told_from_what_is_written_in_it(scheme, sentences):
     written = [convert(tags, "bioes", scheme) for tags in sentences]
-    entities = any(tag != "O" for tags in written for tag in tags)
-    assert scheme_of(written) == (scheme if entities else "iob2")
+    prefixes = {tag[0] for tags in written for tag in tags} - {"O"}
+    scheme = "io" if prefixes == {"I"} else scheme  # iob1 without a B-
+    assert scheme_of(written) == (scheme if prefixes else "iob2")
 
 
 def test_a_few_slips_do_not_change_the_scheme():
     assert scheme_of([["B-A", "I-A", "O", "B-A"], ["I-A"]]) == "iob2"
     assert scheme_of([["I-A", "I-A", "O", "I-A"], ["B-A"]]) == "iob1"
     assert scheme_of([["I-A", "B-A", "B-A", "B-A"]]) == "iob1"
-    assert scheme_of([]) == "iob2"
+    assert scheme_of([]) == scheme_of([["O", "O"]]) == "iob2"
+    assert scheme_of([["I-A", "I-A", "O", "I-A"], ["I-B"]]) == "io"
+    assert scheme_of([["I-A", "I-A"], ["I-B", "E-B"]]) == "bioes"
     assert scheme_of([["B-A", "L-A"]]) == scheme_of([["U-A"]]) == "bioes"
 
 
@@ -192,13 +223,15 @@ def test_what_is_no_tag_is_refused(tag):
 def test_prefixes_of_another_scheme_are_refused():
     with pytest.raises(InputError, match="iob1: expected .* found 'S-LOC' at index 0"):
         convert(["S-LOC"], "iob1", "iob2")
+    with pytest.raises(InputError, match="^io: expected O or one of I- and a type"):
+        spans(["B-LOC"], "io")
     assert spans(["S-LOC"], "bioes") == {("LOC", 0, 1)}
 
 
 def test_unknown_schemes_offer_the_nearest():
-    with pytest.raises(InputError, match="scheme: unknown 'iob'; nearest: iob"):
+    with pytest.raises(InputError, match="scheme: unknown 'iob'; nearest: io"):
         spans([], "iob")
-    with pytest.raises(InputError, match="scheme: unknown 'bio'; nearest: bioes"):
+    with pytest.raises(InputError, match="scheme: unknown 'bio'; nearest: io, bioes"):
         convert([], "iob2", "bio")
 
 
