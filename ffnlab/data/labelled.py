@@ -64,10 +64,11 @@ class Examples(NamedTuple):
 
         return Examples(*map(some, self[:4]), self.scheme)
 
-    def joined(self, other: "Examples") -> "Examples":
+    def joined(self, *others: "Examples") -> "Examples":
         """Returns these examples followed by others of the same kind."""
-        both = (one + more for one, more in zip(self[:4], other[:4], strict=True))
-        return Examples(*both, self.scheme)
+        columns = zip(*(each[:4] for each in (self, *others)), strict=True)
+        joined = ([value for part in parts for value in part] for parts in columns)
+        return Examples(*joined, self.scheme)
 
 
 def read_labelled(
