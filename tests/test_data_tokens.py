@@ -100,6 +100,25 @@ def test_byte_level_words_have_a_space_before_them(roberta):
     assert len(tokenizer.texts(["a" * 9]).tokens[0]) == 11  # the file's limit is lifted
 
 
+def test_where_the_tokens_of_a_text_are(bert):
+    ids, spans = read_tokenizer(bert).spans(["The  CAFÉs."])[0]
+    assert ids == [THE, CAFE, S, DOT]
+    assert spans.tolist() == [[0, 3], [5, 9], [9, 10], [10, 11]]
+
+
+def test_a_space_before_a_token_is_not_of_it(roberta):
+    (ids, spans), nothing = read_tokenizer(roberta).spans(["t t  é", ""])
+    # Two spaces alone are nowhere; é is two bytes.
+    assert spans.tolist() == [[0, 1], [2, 3], [-1, -1], [-1, -1], [5, 6], [5, 6]]
+    assert len(ids) == 6 and nothing[1].shape == (0, 2) and nothing[0] == []
+
+
+def test_a_second_text_that_is_empty_is_not_none(bert):
+    tokenizer = read_tokenizer(bert)
+    assert tokenizer.joined([THE]) == ([CLS, THE, SEP], [0, 0, 0], 3)
+    assert tokenizer.joined([THE], []) == ([CLS, THE, SEP, SEP], [0, 0, 0, 1], 3)
+
+
 def test_letters_are_made_small_as_the_config_says(bert):
     (bert / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": False}))
     assert lists(read_tokenizer(bert).texts(["The the"])) == [[CLS, UNK, THE, SEP]]

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -160,10 +160,22 @@ def stop_at(path: str | Path, problems: Iterable[tuple[int, str]]) -> None:
     ffnlab.errors.InputError: a.csv:3: expected 2 fields, found 1
     a.csv:7: no target
     """
-    problems = sorted(problems)
-    if not problems:
+    stop_with(path, [f"{path}:{line}: {what}" for line, what in sorted(problems)])
+
+
+def stop_with(path: str | Path, lines: Sequence[str]) -> None:
+    """Raises one error of lines that say what is wrong; none, and it returns.
+
+    Args:
+      path: the file.
+      lines: one for each problem; after 20 of them the rest is counted.
+
+    Raises:
+      InputError: there are lines.
+    """
+    if not lines:
         return
-    lines = [f"{path}:{line}: {what}" for line, what in problems[:SHOWN]]
-    if len(problems) > SHOWN:
-        lines.append(f"{path}: and {len(problems) - SHOWN} more")
-    raise InputError("\n".join(lines))
+    shown = list(lines[:SHOWN])
+    if len(lines) > SHOWN:
+        shown.append(f"{path}: and {len(lines) - SHOWN} more")
+    raise InputError("\n".join(shown))

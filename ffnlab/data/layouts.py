@@ -210,10 +210,13 @@ def gather(
     >>> gather(layout, [np.array([5, 6]), np.array([7])], empty=-100)
     array([[   5,    6,    7, -100]], dtype=int32)
     """
+    mask = layout.mask
     found = np.full(layout.sequence.shape, empty, np.int32)
-    for number in np.unique(layout.sequence[layout.mask]):
-        here = layout.sequence == number
-        found[here] = np.asarray(sequences[number])[layout.place[here]]
+    numbers, which = np.unique(layout.sequence[mask], return_inverse=True)
+    if len(numbers):
+        held = [np.asarray(sequences[number]) for number in numbers]
+        begins = np.cumsum([0, *map(len, held)])
+        found[mask] = np.concatenate(held)[begins[which] + layout.place[mask]]
     return found
 
 

@@ -50,6 +50,7 @@ class Tokenizer:
         self.inner, self.source = inner, source
         alone, pair = inner.encode(""), inner.encode("", "")
         self._around, self._between = alone.ids, pair.ids
+        self._second = (inner.encode("a", "a").type_ids or [0])[-1]
         self._spaced = "ByteLevel" in str(inner.pre_tokenizer)
         self.unknown = self._known("[UNK]", "<unk>", "<|endoftext|>")
         self.mask = self._first("[MASK]", "<mask>")
@@ -89,16 +90,17 @@ class Tokenizer:
         Raises:
           InputError: `length` leaves no room.
         """
-        room = self._room(length, self._around if pairs is None else self._between)
+        room = self.room(length, paired=pairs is not None)
         rows = self._plain(texts)
         others = [[]] * len(rows) if pairs is None else self._plain(pairs)
         tokens, types, lost = [], [], 0
         for row, other in zip(rows, others, strict=True):
             kept = _shares(len(row), len(other), room)
             lost += len(row) + len(other) - sum(kept)
-            made = self._joined(row[: kept[0]], other[: kept[1]], pairs is not None)
-            tokens.append(np.array(made[0], np.int32))
-            types.append(np.array(made[1], np.int32))
+            second = None if pairs is None else other[: kept[1]]
+            made, kinds, _ = self.joined(row[: kept[0]], second)
+            tokens.append(np.array(made, np.int32))
+            types.append(np.array(kinds, np.int32))
         return Encoded(tokens, types, [], lost)
 
     def words(self, sentences: Sequence[Sequence[str]], length: int = 512) -> Encoded:
@@ -114,7 +116,7 @@ class Tokenizer:
         Raises:
           InputError: `length` leaves no room.
         """
-        room = self._room(length, self._around)
+        room = self.room(length)
         flat = [" " + w if self._spaced else w for words in sentences for w in words]
         pieces = iter(self._plain(flat))
         tokens, types, first, lost = [], [], [], 0
@@ -128,12 +130,65 @@ class Tokenizer:
                     continue
                 starts[place] = len(row)
                 row += piece
-            made, kinds = self._joined(row, [], False)
+            made, kinds, _ = self.joined(row)
             starts[starts >= 0] += len(self.around[0])
             tokens.append(np.array(made, np.int32))
             types.append(np.array(kinds, np.int32))
             first.append(starts)
         return Encoded(tokens, types, first, lost)
+
+    def spans(self, texts: Sequence[str]) -> list[tuple[list[int], np.ndarray]]:
+        """Returns the tokens of texts, and where in its text each of them is.
+
+        Args:
+          texts: N texts.
+
+        Returns:
+          For each its tokens, without special ones, and int32 `[T, 2]`: the characters
+          from where to where, without the space before them; −1 and −1 if there is
+          nothing but space.
+        """
+        found = self.inner.encode_batch(list(texts), add_special_tokens=False)
+        return [
+            (each.ids, _visible(text, each.offsets))
+            for text, each in zip(texts, found, strict=True)
+        ]
+
+    def room(self, length: int, paired: bool = False) -> int:
+        """Returns how many of so many tokens are left beside the special ones.
+
+        Raises:
+          InputError: none is.
+        """
+        special = self._between if paired else self._around
+        if length <= len(special):
+            raise InputError(
+                f"length {length}: no room beside {len(special)} special tokens"
+            )
+        return length - len(special)
+
+    def joined(
+        self, row: list[int], other: list[int] | None = None
+    ) -> tuple[list[int], list[int], int]:
+        """Returns tokens and types of one text or of a pair, with special tokens.
+
+        Args:
+          row: the tokens of the text.
+          other: those of a second one; None is no second one, and none an empty one.
+
+        Returns:
+          Tokens and types, `[T]` each, and the place where the second text begins.
+        """
+        before, after = self.around
+        first = [*before, *row, *after]
+        if other is None:
+            return first, [0] * len(first), len(first)
+        # What a pair has beyond one text stands around the second: [SEP] b [SEP].
+        extra = self._between[len(self._around) :]
+        lead = extra[: len(extra) - len(after)]
+        second = [*lead, *other, *after[: len(extra) - len(lead)]]
+        types = [0] * len(first) + [self._second] * len(second)
+        return first + second, types, len(first) + len(lead)
 
     def stream(self, document: bytes) -> Stream:
         """Returns a document as tokens, without special ones, and their words.
@@ -173,32 +228,24 @@ class Tokenizer:
         found = self.inner.encode_batch(list(texts), add_special_tokens=False)
         return [each.ids for each in found]
 
-    def _room(self, length: int, special: Sequence[int]) -> int:
-        if length <= len(special):
-            raise InputError(
-                f"length {length}: no room beside {len(special)} special tokens"
-            )
-        return length - len(special)
-
     def _split(self, special: list[int]) -> tuple[list[int], list[int]]:
         """Returns the special tokens before and after a text."""
         half = (len(special) + 1) // 2
         return special[:half], special[half:]
 
-    def _joined(
-        self, row: list[int], other: list[int], paired: bool
-    ) -> tuple[list[int], list[int]]:
-        """Returns tokens and types of one text or of a pair, with special tokens."""
-        before, after = self.around
-        first = [*before, *row, *after]
-        if not paired:
-            return first, [0] * len(first)
-        # What a pair has beyond one text stands around the second: [SEP] b [SEP].
-        extra = self._between[len(self._around) :]
-        lead = extra[: len(extra) - len(after)]
-        second = [*lead, *other, *after[: len(extra) - len(lead)]]
-        kinds = self.inner.encode("a", "a").type_ids[-1]
-        return first + second, [0] * len(first) + [kinds] * len(second)
+
+def _visible(text: str, offsets: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Returns spans without the space that they begin with; −1 if nothing is left.
+
+    >>> _visible("a b ", [(0, 1), (1, 3), (3, 4)]).tolist()
+    [[0, 1], [2, 3], [-1, -1]]
+    """
+    found = np.full((len(offsets), 2), -1, np.int32)
+    for number, (begin, end) in enumerate(offsets):
+        left = len(text[begin:end].lstrip())
+        if left:
+            found[number] = end - left, end
+    return found
 
 
 def _shares(first: int, second: int, room: int) -> tuple[int, int]:
