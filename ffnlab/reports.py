@@ -1,11 +1,16 @@
-"""What is told of predicted labels: of texts, of words, of spans; on the host."""
+"""What is told of predictions: labels of texts, words, spans; answers; on the host."""
 
-from collections.abc import Sequence
+import re
+import string
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ffnlab import tags
+from ffnlab.data.questions import Questions
+from ffnlab.errors import InputError
 
 Report = dict[str, Any]
 
@@ -96,3 +101,66 @@ def spans(predicted: Sequence[Sequence[str]], gold: Sequence[Sequence[str]]) -> 
         "iob2",
     )  # fmt: skip
     return {**found, **_averages(found["types"]), "strict": strict["f1"]}
+
+
+def answers(predicted: Mapping[str, str], questions: Questions) -> Report:
+    """Returns how many answers are right to the letter, and the F1 of their words.
+
+    Case, punctuation of ASCII, articles and space do not count; of several right
+    answers the best counts. Where there is none, only the empty answer is right.
+
+    Args:
+      predicted: a text for each id.
+      questions: with their right answers.
+
+    Returns:
+      `exact` and `f1` in [0, 1]; both, and `support`, under `types` for `answerable`
+      and `unanswerable` questions, where there are any.
+
+    Raises:
+      InputError: a question has no prediction.
+
+    Source: Rajpurkar et al. 2016, section 6.1, and 2018.
+
+    >>> asked = Questions(["1"], ["Who?"], ["The old cat"], [["old cat"]], [[4]])
+    >>> found = answers({"1": "The cat!"}, asked)
+    >>> found["exact"], round(found["f1"], 3)
+    (0.0, 0.667)
+    """
+    scores: dict[str, list] = {"answerable": [], "unanswerable": []}
+    for name, gold in zip(questions.ids, questions.answers, strict=True):
+        if name not in predicted:
+            raise InputError(f"question {name!r} has no prediction")
+        guess = _compared(predicted[name])
+        # An answer of which nothing is left says nothing, unless all are such.
+        pairs = [_agreement(guess, words) for words in map(_compared, gold) if words]
+        best = np.max(pairs or [_agreement(guess, [])], axis=0)
+        scores["answerable" if gold else "unanswerable"].append(tuple(best))
+    types = {
+        name: {**_exact_and_f1(each), "support": float(len(each))}
+        for name, each in scores.items()
+        if each
+    }
+    return {**_exact_and_f1(sum(scores.values(), [])), "types": types}
+
+
+def _compared(text: str) -> list[str]:
+    """Returns the words of an answer that are compared.
+
+    >>> _compared("The U.S.A. -- an  era")
+    ['usa', 'era']
+    """
+    text = text.lower().translate(str.maketrans("", "", string.punctuation))
+    return re.sub(r"\b(a|an|the)\b", " ", text).split()
+
+
+def _agreement(guess: list[str], gold: list[str]) -> tuple[float, float]:
+    """Returns whether words are the same, and the F1 of those that are."""
+    shared = sum((Counter(guess) & Counter(gold)).values())
+    exact, total = float(guess == gold), len(guess) + len(gold)
+    return exact, 2.0 * shared / total if total else exact
+
+
+def _exact_and_f1(scores: Sequence[tuple[float, float]]) -> dict[str, float]:
+    exact, f1 = np.mean(scores, axis=0).tolist()
+    return {"exact": exact, "f1": f1}

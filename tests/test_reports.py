@@ -1,4 +1,4 @@
-"""Reports of labels, and strict entities against a second way to find them."""
+"""Reports of labels, strict entities against a second way to find them; answers."""
 
 import hypothesis
 import numpy as np
@@ -6,6 +6,8 @@ import pytest
 from hypothesis import strategies as st
 
 from ffnlab import reports, tags
+from ffnlab.data.questions import Questions
+from ffnlab.errors import InputError
 
 TAGS = ["O", "B-A", "I-A", "B-B", "I-B"]
 sentences = st.lists(st.lists(st.sampled_from(TAGS), max_size=8), max_size=5)
@@ -54,3 +56,53 @@ def test_words_count_o_like_any_other():
     found = reports.words([["O", "B-A"], ["O"]], [["O", "O"], ["O"]], TAGS)
     assert found["accuracy"] == pytest.approx(2 / 3)
     assert found["types"]["O"]["recall"] == pytest.approx(2 / 3)
+
+
+def asked(*golds):
+    ids, some = [str(n) for n in range(len(golds))], ["?"] * len(golds)
+    starts = [[0] * len(gold) for gold in golds]
+    return Questions(ids, some, some, [*map(list, golds)], starts)
+
+
+@pytest.mark.parametrize(
+    ("guess", "golds", "exact", "f1"),
+    [
+        ("The Cat", ["cat"], 1, 1),
+        ("the  end\n", ["END."], 1, 1),
+        ("U.S.A.", ["usa"], 1, 1),
+        ("well-known", ["well known"], 0, 0),  # hyphens go, and the words grow together
+        ("another theory", ["other ory"], 0, 0),  # articles are whole words
+        ("\u201ccat\u201d", ["cat"], 0, 0),  # quotes that are not of ASCII stay
+        ("caf\u00e9", ["cafe"], 0, 0),
+        ("stra\u00dfe", ["STRASSE"], 0, 0),  # small letters, not folded ones
+        ("cat sat", ["the cat"], 0, 2 / 3),
+        ("cat cat dog", ["cat dog dog"], 0, 2 / 3),  # a word counts as often as in both
+        ("a b", ["c", "b d", "a b"], 1, 1),  # without the article it is `b`
+        ("x y", ["x", "x z w"], 0, 2 / 3),
+        ("", ["cat"], 0, 0),
+        ("the", ["cat"], 0, 0),
+        ("", [], 1, 1),
+        ("!", [], 1, 1),
+        ("cat", [], 0, 0),
+        ("", ["the", "cat"], 0, 0),  # one of which nothing is left does not count
+        ("an", ["the"], 1, 1),
+    ],
+)
+def test_answers_one_by_one(guess, golds, exact, f1):
+    found = reports.answers({"0": guess}, asked(golds))
+    assert found["exact"] == exact and found["f1"] == pytest.approx(f1)
+
+
+def test_answers_are_told_apart_by_whether_there_is_one():
+    found = reports.answers(
+        {"0": "cat", "1": "a big dog", "2": "", "3": "x", "9": ""},
+        asked(["cat"], ["dog"], [], []),
+    )
+    assert found["exact"] == 0.5 and found["f1"] == pytest.approx((1 + 2 / 3 + 1) / 4)
+    assert found["types"] == {
+        "answerable": {"exact": 0.5, "f1": pytest.approx(5 / 6), "support": 2.0},
+        "unanswerable": {"exact": 0.5, "f1": 0.5, "support": 2.0},
+    }
+    assert list(reports.answers({"0": "x"}, asked(["x"]))["types"]) == ["answerable"]
+    with pytest.raises(InputError, match="question '1' has no prediction"):
+        reports.answers({"0": "cat"}, asked(["cat"], []))
