@@ -9,6 +9,7 @@ Several texts share a row, and x says where the places are; `data.places` makes 
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -149,16 +150,29 @@ class Labeller(nnx.Module):
         return self.head(h, x["at"] >= 0), {}
 
 
+def likeliest(logits: Array, x: Batch) -> tuple[Array, Array]:
+    """Returns the likeliest labels and their probabilities, `[B, K]` each."""
+    chances = jax.nn.softmax(logits)
+    return chances.argmax(axis=-1), chances.max(axis=-1)
+
+
 class Predictor:
-    """Labels for the places of rows, compiled once.
+    """What a model finds at the places of rows, compiled once.
 
     Args:
-      model: from `labeller`.
+      model: from `labeller`, or of another head.
       arrays: rows, as `data.places.pack` makes them.
       batch: rows at a time.
+      read: makes of the model's outputs and of what it was given arrays `[B, K, ...]`.
     """
 
-    def __init__(self, model: Model, arrays: Arrays, batch: int = 16):
+    def __init__(
+        self,
+        model: Model,
+        arrays: Arrays,
+        batch: int = 16,
+        read: Callable[[Array, Batch], tuple[Array, ...]] = likeliest,
+    ):
         x = data.take(arrays, np.arange(len(arrays["y"])))["x"]
         self._rows = len(arrays["y"])
         count = -(-self._rows // batch)
@@ -167,19 +181,18 @@ class Predictor:
             full = np.pad(array, [(0, count * batch - len(array)), (0, 0)])
             return jnp.asarray(full.reshape(count, batch, -1))
 
-        def one(params: Params, x: Batch) -> tuple[Array, Array]:
-            chances = jax.nn.softmax(model.apply(params, x, None)[0])
-            return chances.argmax(axis=-1), chances.max(axis=-1)
+        def one(params: Params, x: Batch) -> tuple[Array, ...]:
+            return read(model.apply(params, x, None)[0], x)
 
         self._x = jax.tree.map(cut, x)
         self._run = jax.jit(lambda p, x: jax.lax.map(lambda part: one(p, part), x))
 
-    def __call__(self, params: Params) -> tuple[np.ndarray, np.ndarray]:
-        """Returns labels and their probabilities, `[N, K]` each."""
+    def __call__(self, params: Params) -> tuple[np.ndarray, ...]:
+        """Returns what `read` makes, `[N, K, ...]` each; labels and probabilities."""
         found = self._run(params, self._x)
-        width = found[0].shape[-1]
         return tuple(
-            np.asarray(each).reshape(-1, width)[: self._rows] for each in found
+            np.asarray(each).reshape(-1, *each.shape[2:])[: self._rows]
+            for each in found
         )
 
 
