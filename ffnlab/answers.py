@@ -77,7 +77,8 @@ class Answerer(nnx.Module):
         Args:
           x: `tokens` int and `mask` bool `[B, T]`; `packs` int `[B, T]`, the window of
             each token; `inside` bool `[B, T]`, where an answer may start or end, −1e30
-            being the logit elsewhere; and `types` int `[B, T]`, if there are any.
+            being the logit elsewhere; `types` int `[B, T]`, if there are any; and
+            `offset` `[B, T, D]`, if something is to be added to the embeddings.
           key: the key of this call's dropout; None in evaluation.
         """
         keys: Any = (None, None) if key is None else jax.random.split(key)
@@ -86,6 +87,7 @@ class Answerer(nnx.Module):
             x["mask"],
             types=x.get("types"),
             packs=x["packs"],
+            offset=x.get("offset"),
             key=keys[0],
         )
         logits = self.head.out(dropout(h, keys[1], self.config.dropout))  # [B, T, 2]

@@ -9,6 +9,7 @@ A text that is too long for a model is cut into windows that overlap, and each w
 asked the same question.
 """
 
+import itertools
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ffnlab.data.dataset import IGNORE
-from ffnlab.data.files import read_json, require_file, stop_with, text_lines
+from ffnlab.data.files import (
+    parse_json,
+    read_json,
+    read_lines,
+    require_file,
+    stop_with,
+)
 from ffnlab.data.places import Rows, pack
 from ffnlab.data.tokens import Encoded, Tokenizer
 from ffnlab.errors import InputError
@@ -44,6 +51,11 @@ class Questions(NamedTuple):
     def subset(self, index: Sequence[int]) -> "Questions":
         """Returns some of the questions."""
         return Questions(*([values[i] for i in index] for values in self))
+
+    def joined(self, *others: "Questions") -> "Questions":
+        """Returns these questions followed by others."""
+        columns = zip(self, *others, strict=True)
+        return Questions(*(list(itertools.chain(*parts)) for parts in columns))
 
 
 def read_questions(path: str | Path, answered: bool = True) -> Questions:
@@ -98,17 +110,23 @@ def read_questions(path: str | Path, answered: bool = True) -> Questions:
 
 def _objects(path: Path, told: list[str]) -> Iterator[tuple[str, dict]]:
     """Yields the place and the object of each of the JSON lines."""
-    for line, text in text_lines(path):
+    texts, problems = read_lines(path)
+    told += [f"{path}:{line}: {what}" for line, what in problems]
+    for line, text in enumerate(texts, 1):
         where = f"{path}:{line}"
+        if not text.strip():
+            continue
         try:
-            record = json.loads(text)
+            record = parse_json(text)
         except json.JSONDecodeError as error:
             told.append(f"{where}: not JSON: {error.msg}")
-            continue
-        if isinstance(record, dict):
-            yield where, {"id": str(line), **record}
+        except InputError as error:
+            told.append(f"{where}: {error}")
         else:
-            told.append(f"{where}: expected an object of JSON")
+            if isinstance(record, dict):
+                yield where, {"id": str(line), **record}
+            else:
+                told.append(f"{where}: expected an object of JSON")
 
 
 def _articles(path: Path, told: list[str]) -> Iterator[tuple[str, dict]]:
