@@ -5,25 +5,28 @@ The file is what `jax.export` writes; beside it lie the tokenizer and the labels
     from jax import export
     model = export.deserialize(open("model.jax", "rb").read())
     chances = model.call(tokens, mask, types, at)    # [B, K, labels]
+    start_end = model.call(tokens, mask, types)      # of qa: logits [B, T, 2]
+    logits = model.call(tokens, mask)                # of generate: [B, T, V]
 """
 
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ffnlab.errors import InputError
 
 if TYPE_CHECKING:
-    from experiments.predict import Labels
+    from experiments.use import Tuned
 
 
-def write(labels: "Labels", path: str) -> list[Path]:
+def write(tuned: "Tuned", path: str) -> list[Path]:
     """Writes a model, its tokenizer and its labels; returns the files.
 
-    The model takes tokens int32 `[B, T]`, mask bool `[B, T]`, types int32 `[B, T]` and
-    at int32 `[B, K]`, the places to label, −1 for none; B, T and K may be any numbers,
-    T up to the model's positions. It runs on CPU, CUDA and TPU.
+    The model takes tokens int32 `[B, T]`, mask bool `[B, T]`, and, unless it writes
+    text, types int32 `[B, T]`; one of labels takes also at int32 `[B, K]`, the places
+    to label, −1 for none. B, T and K may be any numbers, T up to the model's positions.
+    It runs on CPU, CUDA and TPU.
 
     Raises:
       InputError: the file is there already, or its folder is not.
@@ -33,12 +36,12 @@ def write(labels: "Labels", path: str) -> list[Path]:
         raise InputError(f"--export: {target} exists already; choose another name")
     if not target.parent.is_dir():
         raise InputError(f"--export: {target.parent}: no such directory")
-    about = {**labels.about, "labels": labels.names}
+    about = {**tuned.about, "labels": tuned.names}
     text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
     contents = {
         ".labels.json": text.encode(),
-        ".tokenizer.json": labels.tokenizer.inner.to_str().encode(),
-        "": _program(labels),
+        ".tokenizer.json": tuned.tokenizer.inner.to_str().encode(),
+        "": _program(tuned),
     }
     for end, content in contents.items():
         part = target.with_name(f"{target.name}{end}.part")
@@ -47,7 +50,7 @@ def write(labels: "Labels", path: str) -> list[Path]:
     return [target.with_name(target.name + end) for end in reversed(contents)]
 
 
-def _program(labels: "Labels") -> bytes:
+def _program(tuned: "Tuned") -> bytes:
     """Returns the model, its parameters included, for any B, T and K."""
     import jax
     import jax.numpy as jnp
@@ -58,18 +61,38 @@ def _program(labels: "Labels") -> bytes:
     except ImportError:
         need = "pip install 'ffnlab[export]'"
         raise InputError(f"--export: writing it needs flatbuffers: {need}") from None
-    limits = (f"t <= {labels.model_length}", "k <= t")
+    limits = (f"t <= {tuned.found.config.length}", "k <= t")
     batch, length, places = export.symbolic_shape("b, t, k", constraints=limits)
-    wide = jax.ShapeDtypeStruct((batch, length), jnp.int32)
-    there = jax.ShapeDtypeStruct((batch, length), jnp.bool_)
-    few = jax.ShapeDtypeStruct((batch, places), jnp.int32)
+    shapes = {
+        "tokens": jax.ShapeDtypeStruct((batch, length), jnp.int32),
+        "mask": jax.ShapeDtypeStruct((batch, length), jnp.bool_),
+        "types": jax.ShapeDtypeStruct((batch, length), jnp.int32),
+        "at": jax.ShapeDtypeStruct((batch, places), jnp.int32),
+    }
+    kinds = {"generate": 2, "qa": 3}
+    names = list(shapes)[: kinds.get(tuned.about["task"], 4)]
 
-    def apply(
-        tokens: jax.Array, mask: jax.Array, types: jax.Array, at: jax.Array
-    ) -> jax.Array:
-        x = {"tokens": tokens, "mask": mask, "at": at, "packs": jnp.zeros_like(tokens)}
-        x |= {"types": types} if labels.typed else {}
-        return jax.nn.softmax(labels.model.apply(labels.params, x, None)[0])
+    def apply(*inputs: jax.Array) -> jax.Array:
+        return _applied(tuned, dict(zip(names, inputs, strict=True)))
 
     exporter = export.export(jax.jit(apply), platforms=["cpu", "cuda", "tpu"])
-    return bytes(exporter(wide, there, wide, few).serialize())
+    return bytes(exporter(*(shapes[name] for name in names)).serialize())
+
+
+def _applied(tuned: "Tuned", x: dict[str, Any]) -> Any:
+    """Returns what the model gives, one text a row."""
+    import jax
+    import jax.numpy as jnp
+
+    from ffnlab.transformer import transformer
+
+    if tuned.about["task"] == "generate":
+        inner = transformer(tuned.found.config)
+        return inner.apply(tuned.params["encoder"], x["tokens"], x["mask"])[0]
+    x = {**x, "packs": jnp.zeros_like(x["tokens"])}
+    if not tuned.found.config.types:
+        x.pop("types")
+    if tuned.about["task"] == "qa":
+        x["inside"] = x["mask"]
+        return tuned.model.apply(tuned.params, x, None)[0]
+    return jax.nn.softmax(tuned.model.apply(tuned.params, x, None)[0])

@@ -1,7 +1,8 @@
-"""What does a pretrained checkpoint make of your labels?
+"""What does a pretrained checkpoint make of your files?
 
-Fine-tunes a BERT, RoBERTa or DistilBERT on files of labelled texts, chooses the best
-epoch on the dev part, and tells what it gets right on the test part.
+Fine-tunes a BERT, RoBERTa or DistilBERT on files of labelled texts or of questions, or
+a GPT-2 on texts and what is to be written for them; chooses the best epoch on the dev
+part, and tells what it gets right on the test part.
 
     python -m experiments.finetune --task=tag --checkpoint=minilm \\
         --train=train.conll --dev=dev.conll --test=test.conll
@@ -9,14 +10,19 @@ epoch on the dev part, and tells what it gets right on the test part.
         --train=sms.tsv --text_column=2 --label_column=1 --split=0.7,0.1,0.2
     python -m experiments.finetune --task=pairs --checkpoint=minilm --train=a.jsonl \\
         --dev=b.jsonl --text_column=premise --pair_column=hypothesis
+    python -m experiments.finetune --task=qa --checkpoint=minilm --train=train.json \\
+        --dev=dev.json
+    python -m experiments.finetune --task=generate --checkpoint=gpt2 --train=a.tsv \\
+        --split=0.8,0.1,0.1 --text_column=article --label_column=summary
     python -m experiments.finetune --flagfile=OUT/flags    (repeats a run)
 
 Tasks: classify, a label for a text; pairs, a label for two texts; tag, a label for each
-word. Files: CSV, TSV, JSON lines, CoNLL columns, and JSON of lists [text, label] under
-train, val and test; tags of spans are in IO, IOB1, IOB2 or BIOES. OUT receives
-report.md, pictures, results.jsonl, predictions of dev and test, flags, versions.json
-and best/, a directory that experiments.predict and, with a linear head on a BERT,
-transformers load.
+word; qa, the span of a context that answers a question, or none; generate, a text for a
+text. Files: CSV, TSV, JSON lines, CoNLL columns, JSON of lists [text, label] under
+train, val and test, and SQuAD's JSON; tags of spans are in IO, IOB1, IOB2 or BIOES. OUT
+receives report.md, pictures, results.jsonl, predictions of dev and test, flags,
+versions.json, a model card README.md and best/, a directory that experiments.predict
+and, with a linear head or none, transformers load.
 """
 
 import dataclasses
@@ -29,9 +35,31 @@ from experiments.training import Steps, claim_unfinished
 from ffnlab.errors import InputError, choose
 
 if TYPE_CHECKING:
+    from experiments.tasks import Task
     from ffnlab.report import Table
 
 _BLOCKS = names_in("ffnlab.ffn", "BLOCKS")
+
+# Flags that say nothing to a task, and are refused there.
+_LABELS = ("classify", "pairs", "tag")
+_ONLY_FOR = {
+    "head": _LABELS,
+    "head_hidden": _LABELS,
+    "gradient": _LABELS,
+    "class_weights": _LABELS,
+    "unseen_labels": _LABELS,
+    "augment": _LABELS,
+    "r_drop": (*_LABELS, "generate"),
+    "label_smoothing": (*_LABELS, "generate"),
+    "masked_loss": (*_LABELS, "qa"),
+    "pair_column": ("pairs",),
+    "stride": ("qa",),
+    "longest": ("qa",),
+    "threshold": ("qa",),
+    "template": ("generate",),
+    "target_length": ("generate",),
+    "beam": ("generate",),
+}
 
 # What users of transformers' run_ner and run_glue call these flags.
 ALIASES = {
@@ -54,13 +82,18 @@ class Config(Steps):
 
     task: str = option(
         "classify",
-        "classify a text, pairs of texts, or tag words",
-        known=lambda: ("classify", "pairs", "tag"),
+        "classify a text, pairs of texts, tag words, qa, or generate",
+        known=lambda: ("classify", "pairs", "tag", "qa", "generate"),
     )
     checkpoint: str | None = option(
-        None, "a directory of a BERT, RoBERTa or DistilBERT; needed"
+        None,
+        "a directory of a BERT, RoBERTa or DistilBERT, or of a GPT-2 for generate; or "
+        "tiny, a small one from scratch; needed",
     )
     train: str | None = option(None, "a file to learn from; needed")
+    extra: tuple[str, ...] = option(
+        (), "more files to learn from, such as back-translations", empty=True
+    )
     dev: str | None = option(None, "a file to choose the best epoch by")
     test: str | None = option(None, "a file to report on")
     split: tuple[float, ...] = option(
@@ -69,7 +102,9 @@ class Config(Steps):
     )  # fmt: skip
     text_column: str = option("text", "a name, or a number if there is no header")
     pair_column: str = option("text2", "of the second text")
-    label_column: str = option("label", "of the label; tags of JSON lines: a list")
+    label_column: str = option(
+        "label", "of the label, or of the text to write; tags of JSON lines: a list"
+    )
     unseen_labels: str = option(
         "error",
         "of dev and test, that train does not show: error, or ignore, which counts "
@@ -87,8 +122,25 @@ class Config(Steps):
         "of the feedback head: implicit or bptt",
         known=lambda: ("implicit", "bptt"),
     )
-    length: int = option(
-        128, "the most tokens of a text, and those of a row that texts share", least=8
+    length: int | None = option(
+        None,
+        "the most tokens of a text, and those of a row that texts share; 384 for qa, "
+        "otherwise 128, if not given",
+        least=8,
+    )
+    stride: int = option(
+        128, "tokens that two windows of a long context share, for qa", least=0
+    )
+    longest: int = option(30, "tokens of an answer, for qa", least=1)
+    threshold: float = option(
+        0.0, "by how much no answer must score above the best one, for qa"
+    )
+    template: str = option(
+        "{text} =>", "what is to be gone on with, around a text, for generate"
+    )
+    target_length: int = option(48, "the most tokens to write, for generate", least=1)
+    beam: int | None = option(
+        None, "width of the search, for generate; greedy if not given", least=1
     )
     epochs: float = option(3.0, "of training", above=0)
     steps: int | None = option(None, "of a run, instead of --epochs", least=1)
@@ -116,6 +168,35 @@ class Config(Steps):
     label_smoothing: float = option(
         0.0, "the share of the target spread over all labels", least=0, below=1
     )
+    unfreeze: float = option(
+        0.0, "epochs from layer to layer, the last first; 0: all learn at once", least=0
+    )
+    adversarial: str = option(
+        "none",
+        "fgm or freelb: embeddings are moved to where the loss is higher",
+        known=lambda: ("none", "fgm", "freelb"),
+    )
+    radius: float = option(0.1, "by how much, at most, for each text", above=0)
+    r_drop: float = option(
+        0.0, "weight of what two draws of dropout differ by (R-Drop)", least=0
+    )
+    masked_loss: float = option(
+        0.0, "weight of a masked language model's loss on the same texts", least=0
+    )
+    augment: tuple[str, ...] = option(
+        (),
+        "altered copies: swap, delete, mention_replace, mlm_substitute",
+        known=lambda: ("swap", "delete", "mention_replace", "mlm_substitute"),
+        empty=True,
+    )
+    augment_copies: int = option(1, "of each text, for each of them", least=1)
+    augment_rate: float = option(0.1, "of words to swap or delete", above=0, below=1)
+    accumulate: int = option(1, "batches of --batch_size a step", least=1)
+    dtype: str = option(
+        "float32",
+        "to compute in: float32 or bfloat16; parameters stay float32",
+        known=lambda: ("float32", "bfloat16"),
+    )
     class_weights: str = option(
         "none",
         "none, or balanced: rare labels count more",
@@ -125,13 +206,21 @@ class Config(Steps):
         None, "stop after so many evaluations without a better one", least=1
     )
     remat: bool = option(False, "compute layers again in the backward pass")
-    seeds: int = option(1, "runs, in turn; the best on dev is kept", least=1)
+    seeds: int = option(
+        1, "runs, together where memory allows; the best on dev is kept", least=1
+    )
 
     def __post_init__(self):
         super().__post_init__()
         for name in ("checkpoint", "train"):
             if not getattr(self, name):
                 raise InputError(f"--{name}: needed; --help says what it is")
+        for field in dataclasses.fields(self):
+            tasks = _ONLY_FOR.get(field.name, (self.task,))
+            if self.task not in tasks and getattr(self, field.name) != field.default:
+                raise InputError(
+                    f"--{field.name}: for --task={', '.join(tasks)}, not {self.task}"
+                )
         if self.head not in ("linear", "feedback"):
             known = ["linear", "feedback", *_BLOCKS()]
             choose("--head", self.head.partition(":")[0], known)
@@ -141,8 +230,24 @@ class Config(Steps):
             raise InputError("--split: --train is cut up; leave out --dev and --test")
         if self.split and (len(self.split) != 3 or abs(sum(self.split) - 1) > 1e-6):
             raise InputError("--split: three shares that add up to 1 are needed")
-        if not self.split and not self.dev and not self.train.endswith(".json"):
+        if not self.split and not self.dev and not self.lists:
             raise InputError("--dev: needed, or --split to take it from --train")
+
+    @property
+    def scratch(self) -> bool:
+        """Whether there is no checkpoint to begin with."""
+        return self.checkpoint == "tiny"
+
+    @property
+    def lists(self) -> bool:
+        """Whether one file holds all parts, as lists."""
+        whole = self.task == "classify" and not self.dev and not self.split
+        return whole and self.train.endswith(".json")
+
+    @property
+    def most(self) -> int:
+        """The most tokens of a text."""
+        return self.length or (384 if self.task == "qa" else 128)
 
 
 class Result(NamedTuple):
@@ -165,19 +270,33 @@ def run(config: Config) -> Result:
     Raises:
       InputError: a file or directory cannot be used, or flags do not fit together.
     """
-    from experiments import labelling
+    import shutil
+
+    from experiments import tasks, tuning, tuning_report
     from ffnlab import report
 
     out = claim_unfinished(config, "finetune")
-    job = labelling.prepare(config)
+    task = prepare(config)
     flags = launch.to_flags(config, leave_out=("out", "resume"))
     with report.run_directory(out, flags, config.resume) as directory:
-        report.same_data(directory, job.digest)
-        print(f"writing to {directory}\n{job.told}", flush=True)
-        runs = labelling.trained(config, job, directory)
-        table = labelling.publish(config, job, directory, runs)
+        report.same_data(directory, tasks.digest(task))
+        print(f"writing to {directory}\n{task.told}", flush=True)
+        runs = tuning.trained(config, task, directory)
+        table = tuning_report.publish(config, task, directory, runs)
+        shutil.rmtree(directory / "checkpoints", ignore_errors=True)
     scores = {part: [each.scores[part] for each in runs] for part in runs[0].scores}
     return Result(directory, scores, table)
+
+
+def prepare(config: Config) -> "Task":
+    """Reads all files and packs them; everything that can be wrong is found here."""
+    if config.task == "qa":
+        from experiments import answering as module
+    elif config.task == "generate":
+        from experiments import writing as module
+    else:
+        from experiments import labelling as module
+    return module.prepare(config)
 
 
 if __name__ == "__main__":

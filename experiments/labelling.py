@@ -1,27 +1,18 @@
-"""Labels by a fine-tuned encoder: the data, the training and the report."""
+"""Labels by a fine-tuned encoder: for a text, a pair of texts, or every word."""
 
 import dataclasses
-import hashlib
-import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 
-from experiments.training import check_finite, dropouts, follow
-from ffnlab import (
-    checkpoint,
-    data,
-    finetuning,
-    pretrained,
-    report,
-    reports,
-    train,
-)
-from ffnlab.data.dataset import Dataset
+from experiments import tasks
+from ffnlab import finetuning, plots, report, reports, tags
+from ffnlab.data.augment import augmented
+from ffnlab.data.dataset import Arrays
+from ffnlab.data.files import read_json
 from ffnlab.data.labelled import (
-    PARTS,
     Columns,
     Examples,
     label_ids,
@@ -29,23 +20,41 @@ from ffnlab.data.labelled import (
     read_labelled,
 )
 from ffnlab.data.places import Rows, pack
-from ffnlab.data.tokens import Encoded, Tokenizer, read_tokenizer
-from ffnlab.errors import InputError
+from ffnlab.data.tokens import Encoded, Tokenizer
 from ffnlab.heads import LabelConfig, Predictor, labeller
 from ffnlab.pretrained import Checkpoint
-from ffnlab.record import Plan
 from ffnlab.report import Table
-from ffnlab.types import Model, Params
+from ffnlab.types import Array, Batch, Model, Objective, Params
+from ffnlab.weights import config_file
 
 if TYPE_CHECKING:
     from experiments.finetune import Config
 
+_SPANS = {
+    "precision": "precision",
+    "recall": "recall",
+    "F1": "f1",
+    "macro F1": "macro",
+    "weighted F1": "weighted",
+    "strict F1": "strict",
+}
+_CLASSES = {
+    "accuracy": "accuracy",
+    "macro F1": "macro",
+    "weighted F1": "weighted",
+    "Matthews": "matthews",
+}
+# What transformers has before the last layer: the pooler of a BERT, or a layer of its
+# own in the head, with this activation.
+_DENSE = {"roberta": "tanh", "distilbert": "relu"}
 
-class Job(NamedTuple):
-    """What is trained, on what.
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """What is to be labelled, see `tasks.Task`.
 
     Attributes:
-      task: classify, pairs or tag.
+      config: the flags.
       names: of the labels.
       examples: by part, as they were read.
       labels: by part, as numbers; −1 is one that training does not show.
@@ -53,41 +62,159 @@ class Job(NamedTuple):
       used: the tokens that occur in any part, ascending: the others have no gradient,
         and their embeddings wait outside until the end.
       found: the checkpoint.
+      tokenizer: its tokenizer.
       shape: what the labeller is made of, its vocabulary being `used`.
       told: what a reader should know of the data.
-      digest: of all arrays.
     """
 
-    task: str
+    config: "Config"
     names: list[str]
     examples: dict[str, Examples]
     labels: dict[str, list]
     rows: dict[str, Rows]
     used: np.ndarray
     found: Checkpoint
+    tokenizer: Tokenizer
     shape: LabelConfig
     told: str
-    digest: str
 
+    @property
+    def spans(self) -> bool:
+        """Whether the labels are of spans of words."""
+        return bool(self.examples["train"].scheme)
 
-class Run(NamedTuple):
-    """One seed's training.
+    @property
+    def headline(self) -> str:
+        """What the best epoch is chosen by."""
+        return "span F1" if self.spans else "accuracy"
 
-    Attributes:
-      seed: its number.
-      params: the best by the dev part.
-      record: what was written down.
-      scores: by part, see `score`.
-      predicted: by part, a label number and a probability for each place.
-      seconds: of a step, without compiling.
-    """
+    @property
+    def columns(self) -> dict[str, str]:
+        """The scores to show."""
+        return _SPANS if self.spans else _CLASSES
 
-    seed: int
-    params: Params
-    record: Any
-    scores: dict[str, dict[str, Any]]
-    predicted: dict[str, tuple[np.ndarray, np.ndarray]]
-    seconds: float
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many texts there are, by part."""
+        return {part: len(found.texts) for part, found in self.examples.items()}
+
+    @property
+    def arrays(self) -> dict[str, Arrays]:
+        """The rows, by part."""
+        return {part: found.arrays for part, found in self.rows.items()}
+
+    @property
+    def model(self) -> Model:
+        """The labeller."""
+        return tasks.computed(self.config, labeller(self.shape))
+
+    @property
+    def objective(self) -> Objective:
+        """Cross-entropy over the places."""
+        return finetuning.objective(self.config.label_smoothing, self.weights)
+
+    @property
+    def weights(self) -> list[float] | None:
+        """What each label counts, if not all the same."""
+        if self.config.class_weights == "none":
+            return None
+        labels = self.rows["train"].arrays["y"].ravel()
+        return finetuning.balanced(labels[labels >= 0], len(self.names))
+
+    def count(self, batch: Batch) -> Array:
+        """Returns what the places of a batch count together."""
+        return finetuning.counted(batch["y"], self.weights).sum()
+
+    def predictor(self, part: str, batch: int) -> Callable[[Params], tuple]:
+        """Returns what gives labels and their probabilities, `[count]` each."""
+        rows = self.rows[part]
+        predict = Predictor(self.model, rows.arrays, batch)
+
+        def flat(params: Params) -> tuple[np.ndarray, np.ndarray]:
+            labels, chances = predict(params)
+            return rows.flat(labels), rows.flat(chances, 0.0)
+
+        return flat
+
+    def score(self, part: str, predicted: tuple) -> dict[str, Any]:
+        """Returns the report of predictions, `headline` among them."""
+        if self.config.task != "tag":
+            found = reports.classes(predicted[0], self.labels[part], self.names)
+            return {"headline": found["accuracy"], **found}
+        gold = self.examples[part].labels
+        guess = in_sentences(predicted[0], gold, self.names)
+        words = reports.words(guess, gold, self.names)
+        if not self.spans:
+            return {"headline": words["accuracy"], **words}
+        found = reports.spans(guess, gold)
+        return {"headline": found["f1"], **found, "words": words}
+
+    def details(self, scores: dict[str, Any]) -> dict[str, Table]:
+        """Returns the scores of each label; for spans also those of single words."""
+        found = {"by label": by_label(scores["types"])}
+        if self.spans:
+            found["word by word, O included"] = by_label(scores["words"]["types"])
+        return found
+
+    def draw(self, scores: dict[str, Any], directory: Path) -> dict[str, str]:
+        """Draws F1 by label, and which labels are taken for which."""
+        figure = plots.by_type({k: v["f1"] for k, v in scores["types"].items()})
+        plots.save(figure, directory / "types.png")
+        drawn = {"types.png": "F1 by label"}
+        if "confusion" in scores and len(self.names) <= 40:
+            figure = plots.confusion(np.array(scores["confusion"]), self.names)
+            plots.save(figure, directory / "confusion.png")
+            drawn["confusion.png"] = "confusion of labels"
+        return drawn
+
+    def write(self, part: str, predicted: tuple, directory: Path) -> None:
+        """Writes predictions in the format that the part was read in."""
+        found, (labels, chances) = self.examples[part], predicted
+        kind = Path(_path(self.config, part)).suffix.lower()
+        text, pair = self.config.text_column, self.config.pair_column
+        if self.config.task == "tag":
+            guess = in_sentences(labels, found.labels, self.names)
+            if kind != ".jsonl":
+                # A part may lack a B- by chance; what touches is then to be kept apart.
+                alike = found.scheme != "io" or self.examples["train"].scheme == "io"
+                scheme = found.scheme if alike else "iob1"
+                lines = conll(found.texts, guess, scheme)
+                report.write(directory / f"predictions-{part}.conll", lines)
+                return
+            pairs = zip(found.texts, guess, strict=True)
+            records = [{text: words, "predicted": row} for words, row in pairs]
+        else:
+            records = [
+                {
+                    text: each,
+                    **({pair: found.pairs[i]} if found.pairs else {}),
+                    "predicted": self.names[labels[i]],
+                    "probability": round(float(chances[i]), 6),
+                }
+                for i, each in enumerate(found.texts)
+            ]
+        kind = kind if kind in (".csv", ".tsv") else ".jsonl"
+        lines = report.as_text(records, kind)
+        report.write(directory / f"predictions-{part}{kind}", lines)
+
+    def about(self) -> dict[str, Any]:
+        """Returns what config.json says of the head, and how it is used."""
+        names = enumerate(self.names)
+        return {
+            "id2label": {str(number): name for number, name in names},
+            "label2id": {name: number for number, name in enumerate(self.names)},
+            "ffnlab_use": {
+                "task": self.config.task,
+                "head": self.config.head,
+                "hidden": self.config.head_hidden,
+                "dense": self.shape.dense,
+                "dtype": self.config.dtype,
+                "length": self.config.most,
+                "scheme": self.examples["train"].scheme,
+                "text_column": self.config.text_column,
+                "pair_column": self.config.pair_column,
+            },
+        }
 
 
 def encode(task: str, tokenizer: Tokenizer, found: Examples, length: int) -> Encoded:
@@ -97,31 +224,23 @@ def encode(task: str, tokenizer: Tokenizer, found: Examples, length: int) -> Enc
     return tokenizer.texts(found.texts, found.pairs or None, length)
 
 
-def prepare(config: "Config") -> Job:
+def prepare(config: "Config") -> Labels:
     """Reads all files and packs them; everything that can be wrong is found here."""
     examples = _examples(config)
     names = label_names(examples["train"], config.task)
-    options = dropouts(config.dropout)
-    found = pretrained.load(
-        config.checkpoint,
-        head=False,
-        pooler=None if config.task != "tag" else False,
-        remat=config.remat,
-        **options,
+    found, tokenizer = tasks.read_checkpoint(
+        config, _texts(examples["train"]), head=False, pooler=_pooled(config)
     )
-    if found.config.causal:
-        raise InputError(f"--checkpoint: {config.checkpoint}: not an encoder")
-    finetuning.frozen_patterns(config.freeze, found.config.layers)
-    tokenizer = read_tokenizer(config.checkpoint)
-    _check_length(config, found)
+    examples["train"] = _more(config, examples["train"], tokenizer)
     labels, rows, told = {}, {}, []
     for part, each in examples.items():
         ignore = part != "train" and config.unseen_labels == "ignore"
-        labels[part] = label_ids(str(_path(config, part)), each, names, ignore)
-        encoded = encode(config.task, tokenizer, each, config.length)
-        rows[part] = pack(encoded, labels[part], config.length)
+        labels[part] = label_ids(_path(config, part), each, names, ignore)
+        encoded = encode(config.task, tokenizer, each, config.most)
+        rows[part] = pack(encoded, labels[part], config.most)
         told.append(_told(part, each, encoded, rows[part]))
-    used = _renumbered(rows)
+    arrays = [each.arrays for each in rows.values()]
+    used = tasks.renumbered(arrays, tasks.hidden_by(config, tokenizer))
     shape = LabelConfig(
         dataclasses.replace(found.config, vocabulary=len(used)),
         len(names),
@@ -129,23 +248,28 @@ def prepare(config: "Config") -> Job:
         config.head_hidden,
         found.config.dropout,
         config.gradient,
+        _DENSE.get(found.family) if config.task != "tag" else None,
     )
-    digest = hashlib.sha256()
-    for part in rows.values():
-        for name, array in sorted(part.arrays.items()):
-            digest.update(name.encode() + array.tobytes())
-    return Job(config.task, names, examples, labels, rows, used, found, shape,
-               "\n".join(told), digest.hexdigest())  # fmt: skip
+    return Labels(config, names, examples, labels, rows, used, found, tokenizer, shape,
+                  "\n".join(told))  # fmt: skip
 
 
-def _renumbered(rows: dict[str, Rows]) -> np.ndarray:
-    """Numbers the tokens of rows anew, in place; returns the old ones by new number."""
-    every = [np.unique(part.arrays["x/tokens"]) for part in rows.values()]
-    used = np.unique(np.concatenate(every))
-    for part in rows.values():
-        tokens = np.searchsorted(used, part.arrays["x/tokens"])
-        part.arrays["x/tokens"] = tokens.astype(np.int32)
-    return used
+def _texts(found: Examples) -> list[str]:
+    """Returns all texts, of words with blanks between."""
+    texts = [*found.texts, *found.pairs]
+    return [" ".join(text) if isinstance(text, list) else text for text in texts]
+
+
+def _pooled(config: "Config") -> bool | None:
+    """Returns whether there is a dense layer on a text's first place in the encoder.
+
+    That of a BERT is drawn where the checkpoint has none, as transformers does; our own
+    family has what its checkpoint has.
+    """
+    if config.task == "tag" or config.scratch:
+        return config.task != "tag"
+    kind = read_json(config_file(Path(config.checkpoint))).get("model_type")
+    return {"bert": True, "ffnlab": None}.get(kind, False)
 
 
 def _path(config: "Config", part: str) -> str:
@@ -155,30 +279,37 @@ def _path(config: "Config", part: str) -> str:
 def _examples(config: "Config") -> dict[str, Examples]:
     """Returns the parts that there are."""
     columns = Columns(config.text_column, config.pair_column, config.label_column)
-    if config.split:
-        whole = read_labelled(config.train, config.task, columns)
-        order = data.order(config.seed, 0, len(whole.texts), len(whole.texts))
-        ends = np.round(np.cumsum(config.split) * len(order)).astype(int)[:2]
-        pieces = dict(zip(PARTS, np.split(order, ends), strict=True))
-        if not all(map(len, pieces.values())):
-            raise InputError(f"--split: {len(order)} examples do not fill three parts")
-        return {part: whole.subset(index) for part, index in pieces.items()}
-    parts = [part for part in PARTS if getattr(config, part)]
-    if config.train.endswith(".json") and not config.dev:
-        parts = list(PARTS)
-    return {
-        part: read_labelled(_path(config, part), config.task, columns, part)
-        for part in parts
-    }
+
+    def read(part: str) -> Examples:
+        return read_labelled(_path(config, part), config.task, columns, part)
+
+    return tasks.parts_of(config, read)
 
 
-def _check_length(config: "Config", found: Checkpoint) -> None:
-    most = found.config.length
-    if config.length > most and found.config.positions == "learned":
-        raise InputError(
-            f"--length: {config.length} is more than the {most} positions of the "
-            "checkpoint"
-        )
+def _more(config: "Config", train: Examples, tokenizer: Tokenizer) -> Examples:
+    """Returns the training part with further files, and with altered copies."""
+    columns = Columns(config.text_column, config.pair_column, config.label_column)
+    for path in config.extra:
+        train = train.joined(read_labelled(path, config.task, columns))
+    altered = augmented(
+        train,
+        config.task,
+        [name for name in config.augment if name != "mlm_substitute"],
+        config.augment_copies,
+        config.augment_rate,
+        config.seed,
+    )
+    if "mlm_substitute" in config.augment:
+        from ffnlab.substitute import substituted
+
+        from ffnlab import pretrained
+
+        whole = pretrained.load(config.checkpoint)
+        copies = substituted(train, config.task, whole, tokenizer,
+                             config.augment_copies, seed=config.seed)  # fmt: skip
+        own = range(len(train.texts), len(copies.texts))
+        altered = altered.joined(copies.subset(own))
+    return altered
 
 
 def _told(part: str, found: Examples, encoded: Encoded, rows: Rows) -> str:
@@ -192,20 +323,6 @@ def _told(part: str, found: Examples, encoded: Encoded, rows: Rows) -> str:
     )
 
 
-def score(job: Job, part: str, labels: np.ndarray) -> dict[str, Any]:
-    """Returns the report of predictions, `[count]`, `headline` among them."""
-    if job.task != "tag":
-        found = reports.classes(labels, job.labels[part], job.names)
-        return {"headline": found["accuracy"], **found}
-    gold = job.examples[part].labels
-    predicted = in_sentences(labels, gold, job.names)
-    words = reports.words(predicted, gold, job.names)
-    if job.examples["train"].scheme is None:
-        return {"headline": words["accuracy"], **words}
-    found = reports.spans(predicted, gold)
-    return {"headline": found["f1"], **found, "words": words}
-
-
 def in_sentences(labels: np.ndarray, like: list, names: list[str]) -> list[list[str]]:
     """Returns predicted tags by sentence; words that were cut off have the first."""
     flat, place, found = [names[k] for k in labels], 0, []
@@ -215,170 +332,33 @@ def in_sentences(labels: np.ndarray, like: list, names: list[str]) -> list[list[
     return found
 
 
-def headline(job: Job) -> str:
-    """Returns what the best epoch is chosen by."""
-    spans = job.task == "tag" and job.examples["train"].scheme
-    return "span F1" if spans else "accuracy"
-
-
-class Judge:
-    """Scores parameters on the dev part, on the host, for `train.fit`."""
-
-    def __init__(self, job: Job, model: Model, batch: int):
-        self._job, self._rows = job, job.rows["dev"]
-        self._predict = Predictor(model, self._rows.arrays, batch)
-
-    def outputs(self, params: Params, arrays: Any) -> dict[str, None]:
-        """Returns the names of the scores."""
-        return {"headline": None}
-
-    def __call__(self, params: Params, arrays: Any) -> dict[str, float]:
-        """Returns the scores."""
-        labels = self._rows.flat(self._predict(params)[0])
-        return {"headline": score(self._job, "dev", labels)["headline"]}
-
-
-def trained(config: "Config", job: Job, directory: Path) -> list[Run]:
-    """Trains each seed in turn, and scores its best epoch."""
-    plan = _plan(config, job)
-    with report.Progress(plan.steps * config.seeds, "steps") as progress:
-        return [
-            _one(config, job, directory, seed, plan, progress)
-            for seed in range(config.seeds)
+def by_label(types: dict[str, dict[str, float]]) -> Table:
+    """Returns a line for each label: precision, recall, F1, and how many there are."""
+    worst = sorted(types, key=lambda name: types[name]["f1"])
+    shown = types if len(types) <= 40 else {name: types[name] for name in worst[:20]}
+    rows = [
+        [
+            name,
+            *(f"{100 * each[key]:.2f}" for key in ("precision", "recall", "f1")),
+            f"{each['support']:,.0f}",
         ]
-
-
-def _plan(config: "Config", job: Job) -> Plan:
-    """Returns how long to train; a batch is the rows of about so many texts."""
-    texts, rows = len(job.examples["train"].texts), len(job.rows["train"].owner)
-    batch = min(max(round(config.batch_size * rows / texts), 1), rows)
-    steps = config.steps or max(round(config.epochs * rows / batch), 1)
-    looks = config.evaluations or max(round(steps * batch / rows), 1)
-    return Plan(
-        steps,
-        -(-steps // looks),
-        batch,
-        patience=config.patience,
-        monitor="headline",
-        higher_is_better=True,
+        for name, each in shown.items()
+    ]
+    first = "label" if len(shown) == len(types) else "label (the 20 worst)"
+    return Table(
+        [first, "precision, %", "recall, %", "F1, %", "support"], rows, words=1
     )
 
 
-def _one(
-    config: "Config",
-    job: Job,
-    directory: Path,
-    seed: int,
-    plan: Plan,
-    progress: report.Progress,
-) -> Run:
-    """Trains one seed."""
-    key, model = jax.random.key(config.seed), begun(job)
-    rates = finetuning.rates_of(
-        jax.eval_shape(model.init, key),
-        job.found.config.layers,
-        config.layer_decay,
-        config.freeze,
-    )
-    optimizer = config.make_optimizer(
-        plan.steps, flat=False, learning_rate=config.learning_rate
-    )
-    progress.begin(f"seed {seed}")
-    fitted = train.fit(
-        finetuning.frozen(model, rates),
-        finetuning.objective(config.label_smoothing, _weights(config, job)),
-        finetuning.scaled(optimizer, rates),
-        _dataset(config, job),
-        plan,
-        seed=seed,
-        key=key,
-        checkpoints=checkpoint.Checkpoints(
-            directory / "checkpoints" / str(seed), seconds=60.0
-        ),
-        watch=follow(progress, plan, "headline", headline(job) + " {:.2%}"),
-        evaluate=Judge(job, model, plan.batch),
-    )
-    check_finite(fitted.record, config.learning_rate)
-    predicted = predictions(job, model, fitted.best, plan.batch)
-    scores = {part: score(job, part, labels) for part, (labels, _) in predicted.items()}
-    return Run(seed, fitted.best, fitted.record, scores, predicted,
-               fitted.seconds_per_step)  # fmt: skip
+def conll(words: list[list[str]], tagged: list[list[str]], scheme: str | None) -> str:
+    """Returns sentences in CoNLL columns, in the scheme they were read in.
 
-
-def _dataset(config: "Config", job: Job) -> Dataset:
-    """Returns the rows as what `train.fit` takes; it does not look at the test part."""
-    seen, chosen = (job.rows[part].arrays for part in ("train", "dev"))
-    name = Path(config.train).name
-    return Dataset(name, seen, chosen, {}, "classes", 1, len(job.names), {})
-
-
-def _weights(config: "Config", job: Job) -> list[float] | None:
-    if config.class_weights == "none":
-        return None
-    labels = job.rows["train"].arrays["y"].ravel()
-    return finetuning.balanced(labels[labels >= 0], len(job.names))
-
-
-def begun(job: Job) -> Model:
-    """Returns the labeller that begins with the checkpoint's encoder."""
-    model = labeller(job.shape)
-
-    def init(key: jax.Array) -> Params:
-        encoder = finetuning.trimmed(job.found.params, job.used)
-        return {**model.init(key), "encoder": jax.tree.map(jax.numpy.array, encoder)}
-
-    return Model(init, model.apply)
-
-
-def predictions(
-    job: Job, model: Model, params: Params, batch: int
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Returns labels and probabilities of dev and test, in the order of the files."""
-    found = {}
-    for part in [part for part in ("dev", "test") if part in job.rows]:
-        labels, chances = Predictor(model, job.rows[part].arrays, batch)(params)
-        rows = job.rows[part]
-        found[part] = rows.flat(labels), rows.flat(chances, 0.0)
-    return found
-
-
-def publish(config: "Config", job: Job, directory: Path, runs: list[Run]) -> Table:
-    """Prints and writes the tables, the pictures, the predictions and the model."""
-    from experiments import labels_report
-
-    best = max(runs, key=lambda run: run.scores["dev"]["headline"])
-    _save(config, job, best, directory)
-    table = labels_report.publish(config, job, directory, runs, best)
-    shutil.rmtree(directory / "checkpoints", ignore_errors=True)
-    return table
-
-
-def _save(config: "Config", job: Job, best: Run, directory: Path) -> None:
-    """Writes best/, a checkpoint directory with the head and how to use it."""
-    folder = directory / "best"
-    shutil.rmtree(folder, ignore_errors=True)
-    kind = {"tag": "TokenClassification"}.get(job.task, "SequenceClassification")
-    about: dict[str, Any] = {
-        "id2label": {str(number): name for number, name in enumerate(job.names)},
-        "label2id": {name: number for number, name in enumerate(job.names)},
-        "ffnlab_labels": {
-            "task": job.task,
-            "head": config.head,
-            "hidden": config.head_hidden,
-            "length": config.length,
-            "scheme": job.examples["train"].scheme,
-            "text_column": config.text_column,
-            "pair_column": config.pair_column,
-        },
-    }
-    stem = {"bert": "Bert", "roberta": "Roberta", "distilbert": "DistilBert"}
-    if job.found.family in stem and config.head == "linear":
-        about["architectures"] = [f"{stem[job.found.family]}For{kind}"]
-    pretrained.save(
-        folder,
-        job.found.config,
-        finetuning.restored(best.params["encoder"], job.found.params, job.used),
-        like=job.found,
-        classifier=best.params["head"],
-        about=about,
-    )
+    >>> conll([["Ada", "sings"]], [["B-PER", "O"]], "iob1")
+    'Ada\\tI-PER\\nsings\\tO\\n\\n'
+    """
+    blocks = []
+    for row, guess in zip(words, tagged, strict=True):
+        shown = tags.convert(guess, "iob2", scheme) if scheme else guess
+        lines = [f"{w}\t{t}\n" for w, t in zip(row, shown, strict=True)]
+        blocks.append("".join(lines) + "\n")
+    return "".join(blocks)

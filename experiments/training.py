@@ -134,7 +134,7 @@ def follow(
         nonlocal last
         progress.reach(int(record.step) - last)
         last = int(record.step)
-        value = record.scores[score][(last - 1) // plan.every]
+        value = record.scores[score][..., (last - 1) // plan.every].mean()
         progress.begin(text.format(value))
         progress.end()
 
@@ -145,12 +145,12 @@ def check_finite(record: "Record", learning_rate: float) -> None:
     """Refuses a run whose loss was not finite.
 
     Raises:
-      InputError: it was not; the step is named.
+      InputError: it was not, or that of one of several; the step is named.
     """
-    if record.diverged >= 0:
+    if (record.diverged >= 0).any():
         raise InputError(
             f"--learning_rate: {learning_rate:g}: the loss was not finite at step "
-            f"{int(record.diverged)}; lower it"
+            f"{record.diverged.max()}; lower it"
         )
 
 

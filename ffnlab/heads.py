@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ffnlab import data
+from ffnlab import activations, data
 from ffnlab.data.dataset import Arrays
 from ffnlab.dropout import dropout
 from ffnlab.errors import InputError
@@ -44,6 +44,8 @@ class LabelConfig:
       hidden: the width inside a block, or of the feedback layer's states.
       dropout: the rate on what the head takes.
       gradient: how the feedback layer is differentiated: `implicit` or `bptt`.
+      dense: the activation of a dense layer of the encoder's width before the head, as
+        RoBERTa (tanh) and DistilBERT (relu) have it; None is no such layer.
 
     Raises:
       InputError: the encoder has a head, or a value is out of its range.
@@ -55,6 +57,7 @@ class LabelConfig:
     hidden: int = 128
     dropout: float = 0.1
     gradient: str = "implicit"
+    dense: str | None = None
 
     def __post_init__(self):
         if self.encoder.head != "none":
@@ -94,6 +97,8 @@ class LabelHead(nnx.Module):
             self.ffn = FeedForward(block, rngs=rngs)
         inside = config.hidden if config.head == "feedback" else width
         normal = nnx.initializers.normal(0.02)
+        if config.dense:
+            self.dense = nnx.Linear(width, width, kernel_init=normal, rngs=rngs)
         self.out = nnx.Linear(inside, config.classes, kernel_init=normal, rngs=rngs)
 
     def __call__(self, h: Array, there: Array | None = None) -> Array:
@@ -146,6 +151,8 @@ class Labeller(nnx.Module):
         h = jnp.take_along_axis(h, at, axis=1)  # [B, K, D]
         if self.config.encoder.pooler:
             h = jnp.tanh(self.encoder.pooler(h))
+        if self.config.dense:
+            h = activations.get(self.config.dense).function(self.head.dense(h))
         h = dropout(h, keys[1], self.config.dropout)
         return self.head(h, x["at"] >= 0), {}
 

@@ -304,6 +304,7 @@ def save(
     like: Checkpoint | None = None,
     dtype: Any = np.float32,
     classifier: Params | None = None,
+    purpose: str = "TokenClassification",
     about: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes a checkpoint directory, which transformers loads unless it is our own.
@@ -316,8 +317,8 @@ def save(
       family: a key of `FAMILIES`; that of `like` if None.
       like: the checkpoint it was made from: its settings and tokenizer come along.
       dtype: of the arrays in the file.
-      classifier: the parameters of a head of another kind: `out`, a linear layer, is
-        written as `classifier` of transformers, the rest under that name.
+      classifier: the parameters of a head of another kind.
+      purpose: what that is for, see `weights.classifier_tensors`.
       about: more that config.json is to say.
 
     Raises:
@@ -339,7 +340,7 @@ def save(
     settings.pop("torch_dtype", None)
     settings |= about or {}
     tensors = _written(FAMILIES[kind], config, params, dtype, classifier is not None)
-    tensors |= classifier_tensors(classifier or {}, dtype)
+    tensors |= classifier_tensors(classifier or {}, dtype, purpose, kind)
     part = directory.with_name(directory.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)

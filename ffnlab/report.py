@@ -1,7 +1,9 @@
 """What a run leaves behind: its directory, its tables, its progress on the screen."""
 
 import contextlib
+import csv
 import fcntl
+import io
 import json
 import math
 import os
@@ -203,6 +205,28 @@ def read_lines(path: Path) -> list[dict]:
         except ValueError:
             raise InputError(f"{path}:{number}: not a JSON object") from None
     return rows
+
+
+def as_text(records: Sequence[dict[str, Any]], kind: str) -> str:
+    """Returns records as CSV, TSV or JSON lines.
+
+    Args:
+      records: all with the same keys.
+      kind: `.csv`, `.tsv` or `.jsonl`.
+
+    >>> as_text([{"text": "a, b", "label": 1}], ".csv")
+    'text,label\\n"a, b",1\\n'
+    """
+    if kind == ".jsonl":
+        return "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
+    if kind == ".tsv":
+        rows = [list(records[0]), *([str(v) for v in r.values()] for r in records)]
+        return "".join("\t".join(row) + "\n" for row in rows)
+    into = io.StringIO()
+    writer = csv.DictWriter(into, list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return into.getvalue()
 
 
 class Table(NamedTuple):

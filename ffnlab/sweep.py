@@ -113,6 +113,7 @@ def fit_population(
     watch: Callable[[Record], None] | None = None,
     batching: Batching = "auto",
     gradient: Gradient | None = None,
+    evaluate: Any = None,
 ) -> Population:
     """Trains seeds × learning rates together, each as `train.fit` would alone.
 
@@ -133,6 +134,8 @@ def fit_population(
       watch: called with the record after every evaluation.
       batching: see `spread`.
       gradient: what the optimizer is given, if not the mean's, see `train.make_step`.
+      evaluate: what scores all members, `[S]` each, if not the objective on the
+        validation part; see `train.fit`.
 
     Returns:
       The population, members ordered by learning rate, then by seed.
@@ -157,7 +160,10 @@ def fit_population(
     mesh = _mesh()
     split, whole = NamedSharding(mesh, _MEMBERS), NamedSharding(mesh, _SHARED)
     several = _several(make_step(model, objective, optimizer, gradient), batching)
-    score = make_evaluate(model, objective, data.take, data.size(dataset.valid))
+    if evaluate is None:
+        examples = data.size(dataset.valid)
+        score = make_evaluate(model, objective, data.take, examples)
+        evaluate = Program(spread(score, batching))
     size = data.size(dataset.train)
 
     def begin(seed: Array, learning_rate: Array) -> Any:
@@ -180,7 +186,7 @@ def fit_population(
     )
     fitted = drive(
         several,
-        Program(spread(score, batching)),
+        evaluate,
         state,
         arrays,
         indices,

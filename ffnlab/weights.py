@@ -100,31 +100,69 @@ def _read_file(path: Path) -> dict[str, np.ndarray]:
         ) from None
 
 
-def classifier_tensors(params: Params, dtype: Any) -> dict[str, np.ndarray]:
-    """Returns the arrays of a classifier, as transformers has those of a linear one."""
-    tensors = {}
+# Where transformers keeps the linear layers of a head: by what the model is for and by
+# its family. What is not here is kept under `classifier.` by our own name.
+HEADS: dict[tuple[str, str], dict[str, str]] = {
+    ("SequenceClassification", "roberta"): {
+        "dense": "classifier.dense",
+        "out": "classifier.out_proj",
+    },
+    ("SequenceClassification", "distilbert"): {
+        "dense": "pre_classifier",
+        "out": "classifier",
+    },
+}
+
+
+def _places(purpose: str, family: str) -> dict[str, str]:
+    """Returns the names of the arrays of linear layers, by ours."""
+    usual = {"out": "qa_outputs" if purpose == "QuestionAnswering" else "classifier"}
+    layers = HEADS.get((purpose, family), usual)
+    ends = (("kernel", "weight"), ("bias", "bias"))
+    return {f"{ours}/{one}": f"{theirs}.{two}"
+            for ours, theirs in layers.items() for one, two in ends}  # fmt: skip
+
+
+def classifier_tensors(
+    params: Params, dtype: Any, purpose: str, family: str
+) -> dict[str, np.ndarray]:
+    """Returns the arrays of a head by their names in a checkpoint.
+
+    Args:
+      params: of the head.
+      dtype: of the arrays.
+      purpose: `SequenceClassification`, `TokenClassification`, `QuestionAnswering`.
+      family: of the encoder.
+    """
+    places, tensors = _places(purpose, family), {}
     for path, leaf in trees.flatten(params).items():
         array = np.asarray(leaf).astype(dtype)
-        if path == "out/kernel":
-            path, array = "weight", np.ascontiguousarray(array.T)
-        tensors[f"classifier.{'bias' if path == 'out/bias' else path}"] = array
+        if path in places and path.endswith("kernel"):
+            array = np.ascontiguousarray(array.T)
+        tensors[places.get(path, f"classifier.{path}")] = array
     return tensors
 
 
-def load_classifier(directory: str | Path) -> Params:
+def load_classifier(directory: str | Path, purpose: str, family: str) -> Params:
     """Returns the parameters that `pretrained.save` was given as `classifier`.
+
+    Args:
+      directory: of the checkpoint.
+      purpose: see `classifier_tensors`.
+      family: see `classifier_tensors`.
 
     Raises:
       InputError: there are none.
     """
+    places = {theirs: ours for ours, theirs in _places(purpose, family).items()}
     leaves = {}
     for name, array in read_tensors(Path(directory)).items():
-        if name.startswith("classifier."):
-            path = name.removeprefix("classifier.")
-            path = {"weight": "out/kernel", "bias": "out/bias"}.get(path, path)
-            leaves[path] = (array.T if path == "out/kernel" else array).astype(
-                "float32"
-            )
+        if name in places:
+            path = places[name]
+            turned = array.T if path.endswith("kernel") else array
+            leaves[path] = turned.astype("float32")
+        elif name.startswith("classifier."):
+            leaves[name.removeprefix("classifier.")] = array.astype("float32")
     if "out/kernel" not in leaves:
         raise InputError(f"{directory}: no classifier in it; it was not fine-tuned")
     return trees.unflatten(leaves)

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from experiments import finetune, labels_report, launch, predict
+from experiments import finetune, labelling, launch, predict, sources, use
 from experiments.finetune import ALIASES, Config
 from ffnlab import pretrained, report
 from ffnlab.data.labelled import Examples
@@ -80,8 +80,8 @@ def sorted_texts(bert, files, tmp_path_factory):
 
 
 def test_everything_is_written(tagged, sorted_texts):
-    both = {"best", "data.sha256", "flags", "lock", "report.md", "results.jsonl",
-            "types.png", "versions.json"}  # fmt: skip
+    both = {"README.md", "best", "data.sha256", "flags", "lock", "report.md",
+            "results.jsonl", "types.png", "versions.json"}  # fmt: skip
     found = {path.name for path in tagged.out.iterdir()}
     assert found == both | {"predictions-dev.conll", "predictions-test.conll"}
     found = {path.name for path in sorted_texts.out.iterdir()}
@@ -117,11 +117,11 @@ def test_predictions_are_in_the_format_of_the_file(tagged, sorted_texts, files):
 def test_predictions_in_io_are_i_alone_where_the_training_is(tmp_path):
     names, labels = ["O", "B-A", "I-A"], np.array([1, 2, 1, 0])
     part = Examples([["a", "b", "c", "d"]], [], [["B-A", "I-A", "I-A", "O"]], [], "io")
-    given = Config(checkpoint="a", train="a.conll", dev="b.conll")
+    given = Config(task="tag", checkpoint="a", train="a.conll", dev="b.conll")
     for scheme, third in (("io", "I-A"), ("iob1", "B-A")):
         examples = {"train": part._replace(scheme=scheme), "dev": part}
-        job = SimpleNamespace(task="tag", names=names, examples=examples)
-        labels_report.write_predictions(given, job, tmp_path, "dev", labels, labels)
+        task = SimpleNamespace(config=given, names=names, examples=examples)
+        labelling.Labels.write(task, "dev", (labels, labels), tmp_path)
         text = (tmp_path / "predictions-dev.conll").read_text()
         assert text == f"a\tI-A\nb\tI-A\nc\t{third}\nd\tO\n\n"
 
@@ -213,10 +213,11 @@ def test_an_exported_model_runs_without_ours(tagged, tmp_path, capsys):
         timeout=300,
     )
     assert got.returncode == 0, got.stderr
-    found = predict.Labeller(predict.read(tagged.out))([words.split()], [])[0]
+    item = sources.Item(words.split(), "", {})
+    (said,) = use.Labeller(use.read(tagged.out))([item])
     labels, chances = json.loads(got.stdout)
-    assert labels == found[0]
-    np.testing.assert_allclose(chances, found[1], rtol=1e-5)
+    assert labels == said.text
+    np.testing.assert_allclose(chances, said.chance, rtol=1e-5)
     with pytest.raises(InputError, match="exists already"):
         predict.run(predict.Config(str(tagged.out), export=str(path)))
 

@@ -1,0 +1,227 @@
+"""What all tasks of fine-tuning share: a checkpoint in, data in parts, a model out."""
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from experiments.training import dropouts
+from ffnlab import data, finetuning, pretrained
+from ffnlab.data.dataset import Arrays
+from ffnlab.data.labelled import PARTS
+from ffnlab.data.tokens import Tokenizer, read_tokenizer
+from ffnlab.errors import InputError
+from ffnlab.precision import lowered
+from ffnlab.pretrained import Checkpoint
+from ffnlab.report import Table
+from ffnlab.types import Array, Batch, Model, Objective, Params
+
+if TYPE_CHECKING:
+    from experiments.finetune import Config
+
+
+class Task(Protocol):
+    """What a task brings: its data, its head, and how predictions are scored.
+
+    Attributes:
+      found: the checkpoint.
+      tokenizer: its tokenizer.
+      used: the tokens that occur in any part, ascending, if the others wait outside.
+      model: parameters are `encoder` and `head`.
+      objective: what is minimised.
+      count: `count(batch)`, the sum of the weights in that.
+      arrays: packed rows, by part.
+      sizes: how many texts there are, by part.
+      headline: what the best epoch is chosen by.
+      columns: the scores to show: what they are called, and their keys.
+      told: what a reader should know of the data.
+    """
+
+    found: Checkpoint
+    tokenizer: Tokenizer
+    used: np.ndarray | None
+    model: Model
+    objective: Objective
+    count: Callable[[Batch], Array]
+    arrays: dict[str, Arrays]
+    sizes: dict[str, int]
+    headline: str
+    columns: dict[str, str]
+    told: str
+
+    def predictor(self, part: str, batch: int) -> Callable[[Params], Any]:
+        """Returns what predicts a part, in the order of its file, from parameters."""
+
+    def score(self, part: str, predicted: Any) -> dict[str, Any]:
+        """Returns the report of predictions, `headline` among them."""
+
+    def details(self, scores: dict[str, Any]) -> dict[str, Table]:
+        """Returns further tables of the scores, such as one of each label."""
+
+    def draw(self, scores: dict[str, Any], directory: Path) -> dict[str, str]:
+        """Draws pictures of the scores; returns their titles by file."""
+
+    def write(self, part: str, predicted: Any, directory: Path) -> None:
+        """Writes predictions in the format that the part was read in."""
+
+    def about(self) -> dict[str, Any]:
+        """Returns what config.json says of the head, and how it is used."""
+
+
+def read_checkpoint(
+    config: "Config", texts: Iterable[str], causal: bool = False, **options: Any
+) -> tuple[Checkpoint, Tokenizer]:
+    """Returns the checkpoint to begin with, and its tokenizer.
+
+    Args:
+      config: the flags.
+      texts: what a small model from scratch learns its tokens from.
+      causal: whether the task needs a decoder.
+      **options: see `pretrained.load`.
+
+    Raises:
+      InputError: it cannot be read, or is not what the task and the flags need.
+    """
+    if not config.scratch:
+        return _read(config, Path(config.checkpoint), causal, options)
+    from experiments import tiny
+
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent, "tiny")
+        tiny.write(folder, texts, causal, config.most, config.seed)
+        return _read(config, folder, causal, options)
+
+
+def _read(
+    config: "Config", folder: Path, causal: bool, options: dict[str, Any]
+) -> tuple[Checkpoint, Tokenizer]:
+    more = dropouts(config.dropout)
+    found = pretrained.load(folder, remat=config.remat, **more, **options)
+    if found.config.causal != causal:
+        kinds = ("an encoder such as BERT", "a decoder such as GPT-2")
+        raise InputError(
+            f"--checkpoint: {folder}: --task={config.task} needs {kinds[causal]}; "
+            f"this is a {found.family}"
+        )
+    finetuning.frozen_patterns(config.freeze, found.config.layers)
+    most = found.config.length
+    if config.most > most and found.config.positions == "learned":
+        raise InputError(
+            f"--length: {config.most} is more than the {most} positions of the "
+            "checkpoint"
+        )
+    return found, read_tokenizer(folder)
+
+
+def parts_of(
+    config: "Config",
+    read: Callable[[str], Any],
+    groups: Callable[[Any], Sequence] | None = None,
+) -> dict[str, Any]:
+    """Returns the parts of the data that there are; --split cuts them from one file.
+
+    Args:
+      config: the flags.
+      read: `read(part)` gives the examples of a part: lists side by side, and `subset`.
+      groups: what gives, for all examples, what must stay together in a split.
+    """
+    if not config.split:
+        there = [part for part in PARTS if config.lists or getattr(config, part)]
+        return {part: read(part) for part in there}
+    whole = read("train")
+    names = list(groups(whole)) if groups else list(range(len(whole[0])))
+    unique = list(dict.fromkeys(names))
+    order = data.order(config.seed, 0, len(unique), len(unique))
+    ends = np.round(np.cumsum(config.split) * len(order)).astype(int)[:2]
+    pieces = np.split(order, ends)
+    if not all(map(len, pieces)):
+        raise InputError(f"--split: {len(order)} examples do not fill three parts")
+    part_of = {unique[i]: part for part, piece in zip(PARTS, pieces, strict=True)
+               for i in piece}  # fmt: skip
+    return {
+        part: whole.subset([i for i, name in enumerate(names) if part_of[name] == part])
+        for part in PARTS
+    }
+
+
+def renumbered(parts: Iterable[Arrays], also: Iterable[int] = ()) -> np.ndarray:
+    """Numbers the tokens of rows anew, in place; returns the old ones by new number.
+
+    Args:
+      parts: arrays with x/tokens.
+      also: tokens that are needed beside those.
+    """
+    parts = list(parts)
+    found = [np.unique(part["x/tokens"]) for part in parts]
+    used = np.unique(np.concatenate([*found, np.array([*also], np.int32)]))
+    for part in parts:
+        tokens = np.searchsorted(used, part["x/tokens"])
+        part["x/tokens"] = tokens.astype(np.int32)
+    return used
+
+
+def hidden_by(config: "Config", tokenizer: Tokenizer) -> list[int]:
+    """Returns the token that stands for hidden ones, if some are to be found again.
+
+    Raises:
+      InputError: the tokenizer has none.
+    """
+    if not config.masked_loss:
+        return []
+    if tokenizer.mask is None:
+        raise InputError(f"--masked_loss: {tokenizer.source} has no mask token")
+    return [tokenizer.mask]
+
+
+def digest(task: Task) -> str:
+    """Returns a hash of all arrays."""
+    found = hashlib.sha256()
+    for part in task.arrays.values():
+        for name, array in sorted(part.items()):
+            found.update(name.encode() + array.tobytes())
+    return found.hexdigest()
+
+
+def computed(config: "Config", model: Model) -> Model:
+    """Returns a model that computes in --dtype."""
+    return model if config.dtype == "float32" else lowered(model, config.dtype)
+
+
+PURPOSES = {
+    "classify": "SequenceClassification",
+    "pairs": "SequenceClassification",
+    "tag": "TokenClassification",
+    "qa": "QuestionAnswering",
+}
+_STEMS = {"bert": "Bert", "roberta": "Roberta", "distilbert": "DistilBert"}
+
+
+def save(config: "Config", task: Task, params: Params, folder: Path) -> None:
+    """Writes a checkpoint directory with the head, and how it is used."""
+    shutil.rmtree(folder, ignore_errors=True)
+    encoder, found = params["encoder"], task.found
+    if task.used is not None:
+        encoder = finetuning.restored(encoder, found.params, task.used)
+    about, purpose = task.about(), PURPOSES.get(config.task)
+    if found.family in _STEMS and purpose and config.head == "linear":
+        about["architectures"] = [f"{_STEMS[found.family]}For{purpose}"]
+    pretrained.save(
+        folder,
+        found.config,
+        encoder,
+        like=found,
+        classifier=params.get("head"),
+        purpose=purpose,
+        about=about,
+    )
+
+
+def loads_in_transformers(config: "Config", task: Task) -> bool:
+    """Whether transformers has such a model."""
+    if config.task == "generate":
+        return task.found.family == "gpt2"
+    return task.found.family in _STEMS and config.head == "linear"

@@ -1,0 +1,85 @@
+"""A small checkpoint from scratch: tokens of one's own texts, random parameters."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import jax
+
+from ffnlab import DecoderConfig, EncoderConfig, pretrained
+from ffnlab.errors import InputError
+from ffnlab.transformer import transformer
+
+TOKENS = 4000  # at most; the more often a piece of text occurs, the sooner it is one
+_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+_END = "<|endoftext|>"
+
+
+def write(
+    folder: Path, texts: Iterable[str], causal: bool, length: int, seed: int
+) -> None:
+    """Writes a directory like that of a BERT, or of a GPT-2, with random parameters.
+
+    Two layers of width 128, as the smallest BERT of Turc et al. 2019.
+
+    Args:
+      folder: where to; it must not exist.
+      texts: what its tokens are learned from.
+      causal: whether it is a GPT-2.
+      length: the most positions.
+      seed: of the parameters.
+
+    Raises:
+      InputError: tokenizers is not installed.
+    """
+    try:
+        import tokenizers
+    except ImportError:
+        need = "pip install 'ffnlab[pretrained]'"
+        raise InputError(f"--checkpoint=tiny needs tokenizers: {need}") from None
+    inner = (_pairs_of_bytes if causal else _word_pieces)(tokenizers, texts)
+    kind = DecoderConfig if causal else EncoderConfig
+    shape = kind(
+        vocabulary=inner.get_vocab_size(),
+        features=128,
+        heads=2,
+        hidden=512,
+        length=length,
+        dropout=0.1,
+        attention_dropout=0.1,
+        pooler=not causal,
+    )
+    params = transformer(shape).init(jax.random.key(seed))
+    family = "gpt2" if causal else "bert"
+    pretrained.save(folder, shape, params, family=family)
+    inner.save(str(folder / "tokenizer.json"))
+
+
+def _word_pieces(tokenizers: object, texts: Iterable[str]) -> object:
+    """Returns a tokenizer as BERT's, of lower case."""
+    inner = tokenizers.Tokenizer(tokenizers.models.WordPiece(unk_token="[UNK]"))
+    inner.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    trainer = tokenizers.trainers.WordPieceTrainer(
+        vocab_size=TOKENS, special_tokens=_SPECIAL, show_progress=False
+    )
+    inner.train_from_iterator(texts, trainer)
+    ends = [(name, inner.token_to_id(name)) for name in ("[SEP]", "[CLS]")]
+    inner.post_processor = tokenizers.processors.BertProcessing(*ends)
+    inner.decoder = tokenizers.decoders.WordPiece()
+    return inner
+
+
+def _pairs_of_bytes(tokenizers: object, texts: Iterable[str]) -> object:
+    """Returns a tokenizer as GPT-2's."""
+    inner = tokenizers.Tokenizer(tokenizers.models.BPE())
+    bytes_of = tokenizers.pre_tokenizers.ByteLevel
+    inner.pre_tokenizer = bytes_of(add_prefix_space=False)
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=TOKENS,
+        special_tokens=[_END],
+        initial_alphabet=bytes_of.alphabet(),
+        show_progress=False,
+    )
+    inner.train_from_iterator(texts, trainer)
+    inner.decoder = tokenizers.decoders.ByteLevel()
+    return inner

@@ -1,0 +1,292 @@
+"""How a task is fine-tuned: the gradient, one seed or many, the best by dev."""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.tasks import Task, computed
+from experiments.training import check_finite, follow
+from ffnlab import (
+    adversarial,
+    checkpoint,
+    finetuning,
+    gradients,
+    language,
+    pretrained,
+    report,
+    sweep,
+    train,
+)
+from ffnlab.data.dataset import Dataset
+from ffnlab.gradients import mean_loss
+from ffnlab.record import Plan, Record
+from ffnlab.transformer import TransformerConfig
+from ffnlab.types import Model, Params
+
+if TYPE_CHECKING:
+    from experiments.finetune import Config
+
+
+class Run(NamedTuple):
+    """One seed's training.
+
+    Attributes:
+      seed: its number.
+      params: the best by the dev part.
+      record: what was written down.
+      scores: by part, see `Task.score`.
+      predicted: by part, see `Task.predictor`.
+      seconds: of a step of all seeds that trained together, without compiling.
+    """
+
+    seed: int
+    params: Params
+    record: Record
+    scores: dict[str, dict[str, Any]]
+    predicted: dict[str, Any]
+    seconds: float
+
+
+def begun(config: "Config", task: Task) -> Model:
+    """Returns the task's model, which begins with the checkpoint's encoder."""
+
+    def init(key: jax.Array) -> Params:
+        encoder = task.found.params
+        if task.used is not None:
+            encoder = finetuning.trimmed(encoder, task.used)
+        params = task.model.init(key)
+        if config.masked_loss:
+            params["masked"] = _masked_head(config, task, key)
+        if config.scratch:
+            return params
+        return {**params, "encoder": jax.tree.map(jax.numpy.array, encoder)}
+
+    return Model(init, task.model.apply)
+
+
+class Judge:
+    """Scores parameters on the dev part, on the host, for `train.fit`."""
+
+    def __init__(self, task: Task, batch: int):
+        self._task, self._predict = task, task.predictor("dev", batch)
+
+    def outputs(self, params: Params, arrays: Any) -> dict[str, None]:
+        """Returns the names of the scores."""
+        return {"headline": None}
+
+    def __call__(self, params: Params, arrays: Any) -> dict[str, float]:
+        """Returns the scores."""
+        predicted = self._predict(params)
+        return {"headline": self._task.score("dev", predicted)["headline"]}
+
+
+class Judges(Judge):
+    """Scores each member of a population, `[S]`."""
+
+    def __call__(self, params: Params, arrays: Any) -> dict[str, np.ndarray]:
+        """Returns the scores."""
+        members = range(len(jax.tree.leaves(params)[0]))
+        one = [super(Judges, self).__call__(member(params, s), arrays) for s in members]
+        return {"headline": np.array([each["headline"] for each in one], np.float32)}
+
+
+def member(params: Params, number: int) -> Params:
+    """Returns the parameters of one run of a population."""
+    return jax.tree.map(lambda array: array[number], params)
+
+
+def plan_of(config: "Config", task: Task) -> Plan:
+    """Returns how long to train; a batch is the rows of about so many texts."""
+    texts, rows = task.sizes["train"], len(task.arrays["train"]["y"])
+    parts = config.accumulate
+    batch = min(max(round(config.batch_size * rows / texts), 1), max(rows // parts, 1))
+    steps = config.steps or max(round(config.epochs * rows / (batch * parts)), 1)
+    looks = config.evaluations or max(round(steps * batch * parts / rows), 1)
+    return Plan(
+        steps,
+        -(-steps // looks),
+        batch * parts,
+        patience=config.patience,
+        monitor="headline",
+        higher_is_better=True,
+    )
+
+
+def epoch_of(task: Task, plan: Plan) -> float:
+    """Returns how many steps an epoch has."""
+    return len(task.arrays["train"]["y"]) / plan.batch
+
+
+def gradient_of(config: "Config", task: Task, model: Model) -> Any:
+    """Returns what a step descends along."""
+    width, loss = task.found.config.features, mean_loss(model, task.objective)
+    if config.r_drop:
+        loss = gradients.r_drop(model, task.objective, config.r_drop)
+    if config.masked_loss:
+        hidden = computed(config, _hidden(task))
+        loss = language.with_masked(loss, hidden, config.masked_loss)
+    gradient = gradients.mean_gradient(loss)
+    if config.adversarial == "fgm":
+        gradient = adversarial.fgm(loss, width, config.radius)
+    if config.adversarial == "freelb":
+        size, start = config.radius / 2, config.radius / 4
+        gradient = adversarial.freelb(loss, width, 3, size, config.radius, start)
+    return gradients.accumulated(gradient, config.accumulate, task.count)
+
+
+def _hidden(task: Task) -> Model:
+    """Returns the masked language model of the task's encoder."""
+    mask = int(np.searchsorted(task.used, task.tokenizer.mask))
+    special = {number for side in task.tokenizer.around for number in side}
+    places = [int(np.searchsorted(task.used, number)) for number in special]
+    return language.beside(_encoder(task), mask, special=places)
+
+
+def _encoder(task: Task) -> TransformerConfig:
+    """Returns the encoder as it is trained: with the tokens alone that occur."""
+    return dataclasses.replace(task.found.config, vocabulary=len(task.used))
+
+
+def _masked_head(config: "Config", task: Task, key: jax.Array) -> Params:
+    """Returns the checkpoint's head for hidden tokens, or a new one."""
+    drawn = language.masked_head(_encoder(task), key)
+    if config.scratch:
+        return drawn
+    whole = pretrained.load(config.checkpoint)
+    if whole.config.head == "none":
+        return drawn
+    head = whole.params["head"]
+    return {**head, "bias": head["bias"][task.used]}
+
+
+def trained(config: "Config", task: Task, directory: Path) -> list[Run]:
+    """Trains all seeds, together where memory allows, and scores their best epochs."""
+    plan = plan_of(config, task)
+    together = config.seeds > 1 and _fits(config, task)
+    units = 1 if together else config.seeds
+    with report.Progress(plan.steps * units, "steps") as progress:
+        if together:
+            return _together(config, task, directory, plan, progress)
+        return [
+            _one(config, task, directory, seed, plan, progress)
+            for seed in range(config.seeds)
+        ]
+
+
+def _fits(config: "Config", task: Task) -> bool:
+    """Whether the states of all seeds fit in half of the memory.
+
+    A state has the parameters, the best of them and two moments, float32.
+    """
+    shapes = jax.eval_shape(begun(config, task).init, jax.random.key(0))
+    each = 4 * 4 * sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    told = jax.local_devices()[0].memory_stats() or {}
+    there = told.get("bytes_limit", 0) * jax.local_device_count()
+    there = there or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return config.seeds * each < there / 2
+
+
+def setting(config: "Config", task: Task, plan: Plan) -> dict[str, Any]:
+    """Returns what `train.fit` and `sweep.fit_population` are given alike."""
+    key, model = jax.random.key(config.seed), begun(config, task)
+    layers = task.found.config.layers
+    shapes = jax.eval_shape(model.init, key)
+    rates = finetuning.rates_of(shapes, layers, config.layer_decay, config.freeze)
+    optimizer = config.make_optimizer(
+        plan.steps, flat=False, learning_rate=config.learning_rate
+    )
+    optimizer = finetuning.scaled(optimizer, rates)
+    if config.unfreeze:
+        every = max(round(config.unfreeze * epoch_of(task, plan)), 1)
+        optimizer = finetuning.unfrozen(optimizer, shapes, layers, every)
+    model = finetuning.frozen(model, rates)
+    return {
+        "model": model,
+        "objective": task.objective,
+        "optimizer": optimizer,
+        "dataset": _dataset(config, task),
+        "plan": plan,
+        "key": key,
+        "gradient": gradient_of(config, task, model),
+    }
+
+
+def _dataset(config: "Config", task: Task) -> Dataset:
+    """Returns the rows as what `train.fit` takes; it does not look at the test part."""
+    seen, chosen = task.arrays["train"], task.arrays["dev"]
+    return Dataset(Path(config.train).name, seen, chosen, {}, config.task, 1, 1, {})
+
+
+def _one(
+    config: "Config",
+    task: Task,
+    directory: Path,
+    seed: int,
+    plan: Plan,
+    progress: report.Progress,
+) -> Run:
+    """Trains one seed."""
+    progress.begin(f"seed {seed}")
+    fitted = train.fit(
+        **setting(config, task, plan),
+        seed=seed,
+        checkpoints=checkpoint.Checkpoints(
+            directory / "checkpoints" / str(seed), seconds=60.0
+        ),
+        watch=follow(progress, plan, "headline", task.headline + " {:.2%}"),
+        evaluate=Judge(task, plan.batch),
+    )
+    check_finite(fitted.record, config.learning_rate)
+    return _judged(
+        task, seed, fitted.best, fitted.record, fitted.seconds_per_step, plan
+    )
+
+
+def _together(
+    config: "Config",
+    task: Task,
+    directory: Path,
+    plan: Plan,
+    progress: report.Progress,
+) -> list[Run]:
+    """Trains all seeds as one population."""
+    progress.begin(f"{config.seeds} seeds")
+    _, _, fitted = sweep.fit_population(
+        **setting(config, task, plan),
+        seeds=range(config.seeds),
+        learning_rates=[config.learning_rate],
+        checkpoints=checkpoint.Checkpoints(directory / "checkpoints", seconds=60.0),
+        watch=follow(progress, plan, "headline", "mean " + task.headline + " {:.2%}"),
+        evaluate=Judges(task, plan.batch),
+    )
+    check_finite(fitted.record, config.learning_rate)
+    best, step = jax.device_get(fitted.best), fitted.record.step
+    curves = fitted.record._replace(step=np.zeros(config.seeds))
+    return [
+        _judged(
+            task,
+            seed,
+            member(best, seed),
+            member(curves, seed)._replace(step=step),
+            fitted.seconds_per_step,
+            plan,
+        )
+        for seed in range(config.seeds)
+    ]
+
+
+def _judged(
+    task: Task, seed: int, params: Params, record: Record, seconds: float, plan: Plan
+) -> Run:
+    """Returns a run with what its best parameters predict and score."""
+    parts = [part for part in ("dev", "test") if part in task.arrays]
+    predicted = {part: task.predictor(part, plan.batch)(params) for part in parts}
+    scores = {part: task.score(part, found) for part, found in predicted.items()}
+    return Run(seed, params, record, scores, predicted, seconds)
+
+
+# What transformers calls a model for a task.
