@@ -123,10 +123,12 @@ def freelb(
             minval=-start, maxval=start,
         )  # fmt: skip
         offset = draw * there / (jnp.maximum(length, 1.0) * width**0.5)
-        shape = jax.eval_shape(jax.value_and_grad(loss), params, batch, key)
+        begin = projected(offset, radius, packs)
+        shape = jax.eval_shape(
+            jax.value_and_grad(loss), params, _with(batch, begin), key
+        )
         zeros = jax.tree.map(lambda each: jnp.zeros(each.shape, each.dtype), shape)
-        begin = projected(offset, radius, packs), zeros
-        return jax.lax.scan(climb, begin, length=steps)[0][1]
+        return jax.lax.scan(climb, (begin, zeros), length=steps)[0][1]
 
     return gradient
 

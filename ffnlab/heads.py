@@ -204,5 +204,14 @@ class Predictor:
 
 
 def labeller(config: LabelConfig) -> Model:
-    """Returns a labeller as pure functions; parameters are `encoder` and `head`."""
-    return functional(lambda rngs: Labeller(config, rngs=rngs))
+    """Returns a labeller as pure functions; parameters are `encoder` and `head`.
+
+    What else the parameters hold, such as the head of another loss, is passed over.
+    """
+    inner = functional(lambda rngs: Labeller(config, rngs=rngs))
+
+    def apply(params: Params, x: Batch, key: Key | None = None) -> tuple[Array, dict]:
+        own = {name: params[name] for name in ("encoder", "head")}
+        return inner.apply(own, x, key)
+
+    return Model(inner.init, apply)

@@ -23,6 +23,14 @@ def cast(tree: Any, dtype: Any) -> Any:
     return jax.tree.map(one, tree)
 
 
+def uncast(arrays: tuple, **_: Any) -> tuple:
+    """Returns arrays as they are: `promote_dtype` of an `nnx.Embed` to be lowered.
+
+    Its own casts a table back to the dtype that it was made in.
+    """
+    return arrays
+
+
 def lowered(
     model: Model, dtype: Any = jnp.bfloat16, keep: Sequence[str] = ("head",)
 ) -> Model:

@@ -24,6 +24,7 @@ from ffnlab.errors import InputError
 from ffnlab.ffn import NORMS, FeedForward, parse
 from ffnlab.models import functional
 from ffnlab.positions import counted, sinusoids
+from ffnlab.precision import uncast
 from ffnlab.transformer_config import (
     DecoderConfig,
     EncoderConfig,
@@ -106,7 +107,9 @@ class Embedding(nnx.Module):
 
     def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
         self.config = config
-        table = functools.partial(nnx.Embed, embedding_init=_normal, rngs=rngs)
+        table = functools.partial(
+            nnx.Embed, embedding_init=_normal, promote_dtype=uncast, rngs=rngs
+        )
         self.tokens = table(config.vocabulary, config.features)
         if config.positions == "learned":
             self.positions = table(config.length + config.offset, config.features)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ffnlab import adversarial
 from ffnlab.adversarial import fgm, freelb
+from ffnlab.dropout import dropout
 from ffnlab.gradients import mean_loss
 from ffnlab.heads import LabelConfig, labeller
 from ffnlab.losses import OBJECTIVES
@@ -85,16 +86,20 @@ def test_without_packs_a_row_is_a_text(x64):
     assert (offset[~THERE] == 0).all()
 
 
-def test_a_push_of_zero_is_no_push():
+def test_a_push_of_zero_is_no_push(x64):
     """For FGM twice the gradient, for FreeLB the gradient, bit for bit."""
-    model, params, batch = tagger(dropout=0.2)
-    loss = mean_loss(model, OBJECTIVES["classes"])
-    plain = jax.jit(jax.value_and_grad(loss))(params, batch, KEY)
-    twice = jax.jit(fgm(loss, 8, 0.0))(params, batch, KEY)
-    once = jax.jit(freelb(loss, 8, steps=2, radius=0.0))(params, batch, KEY)
-    doubled = jax.tree.map(lambda each: 2 * each, plain)
-    chex.assert_trees_all_close(twice, doubled, rtol=1e-5, atol=1e-7)
-    chex.assert_trees_all_close(once, plain, rtol=1e-5, atol=1e-7)
+    params, batch = made()
+
+    def loss(params, batch, key):
+        x = batch["x"]
+        hidden = params["table"][x["tokens"]] + x.get("offset", 0.0)
+        return jnp.sin(dropout(hidden, key, 0.3) @ params["w"]).sum()
+
+    plain = jax.value_and_grad(loss)(params, batch, KEY)
+    twice = fgm(loss, 3, 0.0)(params, batch, KEY)
+    chex.assert_trees_all_equal(twice, jax.tree.map(lambda each: 2 * each, plain))
+    once = freelb(loss, 3, steps=2, radius=0.0)(params, batch, KEY)
+    chex.assert_trees_all_close(once, plain, rtol=1e-13, atol=1e-15)
 
 
 def climbed(params, batch, start, steps, step_size, radius):
@@ -121,32 +126,33 @@ def test_freelb_against_numpy(radius, x64):
     keys = {tuple(jax.random.key_data(each[1]).tolist()) for each in seen}
     assert len(keys) == 1
     expected = climbed(params, batch, offsets[0], 4, 0.2, radius)
-    np.testing.assert_allclose(offsets, expected, rtol=1e-10, atol=1e-14)
+    np.testing.assert_allclose(offsets, expected, atol=1e-6)  # seen as float32
     losses, slopes = [], []
     for offset in expected:
         x = {**batch["x"], "offset": jnp.asarray(offset)}
         value, slope = jax.value_and_grad(linear())(params, {"x": x}, KEY)
         losses.append(float(value))
         slopes.append(np.asarray(slope["w"]))
-    assert float(got) == pytest.approx(np.mean(losses), rel=1e-10)
-    np.testing.assert_allclose(grads["w"], np.mean(slopes, axis=0), rtol=1e-10)
+    assert float(got) == pytest.approx(np.mean(losses), rel=1e-6)
+    np.testing.assert_allclose(grads["w"], np.mean(slopes, axis=0), rtol=1e-6)
 
 
-def test_freelb_starts_evenly_in_a_box_of_each_texts_size(x64):
+def test_freelb_starts_evenly_in_a_box_of_each_texts_size():
     params, batch = made()
-    firsts = []
-    for number in range(60):
-        seen = []
-        key = jax.random.key(number)
-        freelb(linear(seen), 3, 1, start=0.4)(params, batch, key)
-        jax.effects_barrier()
-        firsts.append(np.asarray(seen[-1][0]))
-    firsts = np.array(firsts)
+    probe = {"probe": jnp.zeros((2, 6, 3))}
+
+    def loss(params, batch, key):  # its gradient is the first offset
+        return (params["probe"] * batch["x"]["offset"]).sum()
+
+    run = freelb(loss, 3, steps=1, start=0.4)
+    keys = jax.random.split(KEY, 200)
+    firsts = jax.vmap(lambda key: run(probe, batch, key)[1]["probe"])(keys)
+    firsts = np.asarray(firsts)
     assert (firsts[:, ~THERE] == 0).all()
     for row, place in TEXTS:
         own = firsts[:, row, place] * np.sqrt(firsts[0, row, place].size) / 0.4
-        assert np.abs(own).max() <= 1.0
-        assert abs(own.mean()) < 0.12 and abs(own.std() - 3**-0.5) < 0.06
+        assert np.abs(own).max() <= 1.0 + 1e-6
+        assert abs(own.mean()) < 0.07 and abs(own.std() - 3**-0.5) < 0.03
 
 
 @hypothesis.settings(deadline=None, max_examples=25)
@@ -173,11 +179,12 @@ def test_a_text_without_a_slope_is_not_pushed():
     assert not adversarial.scaled_to(zero, 1.0).any()
 
 
-def tagger(dropout=0.0):
+def tagger():
     encoder = EncoderConfig(
-        vocabulary=20, features=8, layers=1, heads=2, hidden=8, length=6
-    )
-    model = labeller(LabelConfig(encoder, 3, dropout=dropout))
+        vocabulary=20, features=8, layers=1, heads=1, hidden=8, length=6, types=0,
+        block="mlp:relu",
+    )  # fmt: skip
+    model = labeller(LabelConfig(encoder, 3, dropout=0.0))
     params = jax.tree.map(
         lambda p: 5 * p if p.ndim > 1 else p, model.init(jax.random.key(1))
     )
@@ -207,6 +214,7 @@ def test_a_push_makes_a_tagger_worse():
     model, params, batch = tagger()
     loss = mean_loss(model, OBJECTIVES["classes"])
     clean = float(loss(params, batch, KEY))
-    assert float(fgm(loss, 8, 0.05)(params, batch, KEY)[0]) > 2 * clean + 1e-3
+    pushed = jax.jit(fgm(loss, 8, 0.05))
+    assert float(pushed(params, batch, KEY)[0]) > 2 * clean + 1e-3
     gentle = freelb(loss, 8, 3, step_size=0.05, radius=0.2, start=0.0)
-    assert float(gentle(params, batch, KEY)[0]) > clean + 1e-3
+    assert float(jax.jit(gentle)(params, batch, KEY)[0]) > clean + 1e-3

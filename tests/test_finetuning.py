@@ -4,15 +4,19 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from ffnlab import EncoderConfig, finetuning, metrics, optimizers, trees
+from ffnlab import EncoderConfig, Plan, finetuning, fit, metrics, optimizers, trees
+from ffnlab.checkpoint import Checkpoints
+from ffnlab.data.dataset import Dataset
 from ffnlab.data.places import pack
 from ffnlab.data.tokens import Encoded
 from ffnlab.errors import InputError
 from ffnlab.heads import LabelConfig, LabelHead, Predictor, labeller
 from ffnlab.models import functional
 from ffnlab.transformer import transformer
+from ffnlab.types import Model
 
 KEY = jax.random.key(0)
 ENCODER = EncoderConfig(
@@ -150,3 +154,78 @@ def test_other_configs_are_refused():
         LabelConfig(ENCODER, 1)
     with pytest.raises(InputError, match="nearest: swiglu"):
         LabelConfig(ENCODER, 3, "swiglo")
+
+
+TURNS = {"head": 0, "encoder/layer_1": 2, "encoder/layer_0": 4, "encoder/embed": 6}
+
+
+def turn_of(name):
+    return next((turn for part, turn in TURNS.items() if name.startswith(part)), 0)
+
+
+@pytest.mark.parametrize("chained", [False, True])
+def test_parts_learn_from_their_turn_on(chained):
+    """Before it nothing moves; from it on, updates are those of nobody waiting."""
+    params = labeller(LabelConfig(ENCODER, 3)).init(KEY)
+    rates = finetuning.rates_of(params, 2, 0.5)
+    plain = finetuning.scaled(optimizers.make("adamw", 0.1, weight_decay=0.1), rates)
+    held = finetuning.unfrozen(plain, params, layers=2, every=2)
+    if chained:
+        held = optax.chain(optax.identity(), held)
+    state, other = held.init(params), plain.init(params)
+    update = chex.assert_max_traces(held.update, n=1)
+    update, free = jax.jit(update), jax.jit(plain.update)
+    for step in range(8):
+        grads = jax.tree.map(lambda p: jnp.cos(p + step), params)  # noqa: B023
+        found, state = update(grads, state, params)
+        expected, other = free(grads, other, params)
+        found, expected = trees.flatten(found), trees.flatten(expected)
+        for name, each in found.items():
+            if step < turn_of(name):
+                assert not each.any(), (name, step)
+            else:
+                np.testing.assert_allclose(each, expected[name], rtol=1e-6)
+                assert each.any(), (name, step)
+
+
+def test_members_of_a_population_take_their_turns():
+    params = {"encoder": {"layer_0": {"w": jnp.ones(2)}}, "head": {"w": jnp.ones(2)}}
+    held = finetuning.unfrozen(optimizers.make("sgd", 1.0), params, 1, every=1)
+
+    def run(rate):
+        state = optimizers.with_learning_rate(held.init(params), rate)
+        moved = []
+        for _ in range(2):
+            updates, state = held.update(params, state, params)
+            moved.append(updates["encoder"]["layer_0"]["w"][0])
+        return jnp.stack(moved)
+
+    assert jax.vmap(run)(jnp.array([1.0, 0.5])).tolist() == [[0.0, -1.0], [0.0, -0.5]]
+
+
+def test_turns_are_resumed_bit_for_bit(tmp_path):
+    rng = np.random.default_rng(0)
+    part = {"x": rng.normal(size=(8, 2)).astype("float32"), "y": np.arange(8) % 2}
+    dataset = Dataset("toy", part, part, {}, "classes", 2, 2, {})
+    began = {"encoder": {"layer_0": {"w": jnp.eye(2)}}, "head": {"w": jnp.eye(2)}}
+
+    def apply(params, x, key=None):
+        return x @ params["encoder"]["layer_0"]["w"] @ params["head"]["w"], {}
+
+    model = Model(lambda key: jax.tree.map(jnp.copy, began), apply)
+    optimizer = finetuning.unfrozen(optimizers.make("adam", 0.1), began, 1, every=3)
+
+    def run(stop, **options):
+        def watch(record):
+            if int(record.step) == stop:
+                raise KeyboardInterrupt
+
+        return fit(model, finetuning.objective(), optimizer, dataset, Plan(6, 2, 4),
+                   watch=watch, **options).state  # fmt: skip
+
+    whole, checkpoints = run(None), Checkpoints(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        run(2, checkpoints=checkpoints)
+    resumed = run(None, checkpoints=checkpoints)
+    chex.assert_trees_all_equal(whole, resumed)
+    assert int(whole.optimizer.count) == 6

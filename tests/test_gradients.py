@@ -19,7 +19,6 @@ from ffnlab.transformer import EncoderConfig
 from ffnlab.types import Model
 
 KEY = jax.random.key(0)
-RNG = np.random.default_rng(0)
 OBJECTIVE = losses.OBJECTIVES["classes"]
 
 
@@ -29,9 +28,10 @@ def tower(dropout=0.0):
 
 
 def made(model, rows=12):
-    y = RNG.integers(0, 3, rows)
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, rows)
     y[:4] = IGNORE  # the first part has less to say than the others
-    batch = {"x": jnp.asarray(RNG.normal(size=(rows, 5))), "y": jnp.asarray(y)}
+    batch = {"x": jnp.asarray(rng.normal(size=(rows, 5))), "y": jnp.asarray(y)}
     params = jax.tree.map(lambda p: p.astype(float), model.init(KEY))
     return params, batch
 
@@ -53,7 +53,9 @@ def test_parts_of_a_batch_are_the_whole(parts, weights, x64):
 
     cut = jax.jit(gradients.accumulated(whole, parts, count))
     expected = whole(params, batch, KEY)
-    chex.assert_trees_all_close(cut(params, batch, KEY), expected, rtol=1e-12)
+    chex.assert_trees_all_close(
+        cut(params, batch, KEY), expected, rtol=1e-11, atol=1e-14
+    )
 
 
 def test_parts_draw_different_dropout():
@@ -137,7 +139,7 @@ def test_r_drop_against_finite_differences(x64):
 
 @pytest.mark.parametrize("never", [-np.inf, -1e30, np.finfo(np.float32).min])
 def test_classes_that_cannot_be_pull_on_nothing(never):
-    logits = RNG.normal(size=(2, 5, 4)).astype(np.float32)
+    logits = np.random.default_rng(0).normal(size=(2, 5, 4)).astype(np.float32)
     barred = np.zeros((5, 4), bool)
     barred[:, 1] = barred[2, 3] = True
     one, two = np.where(barred, np.float32(never), logits)
@@ -172,13 +174,14 @@ def test_all_of_it_at_once():
     """In parts, adversarial, with hidden tokens, of two dropouts."""
     chex.clear_trace_counter()
     encoder = EncoderConfig(
-        vocabulary=20, features=8, layers=1, heads=2, hidden=8, length=8, dropout=0.1
-    )
+        vocabulary=20, features=8, layers=1, heads=1, hidden=8, length=8, dropout=0.1,
+        block="mlp:relu", types=0, embed_norm=False, head_dense=False,
+    )  # fmt: skip
     model = labeller(LabelConfig(encoder, 3))
     params = {**model.init(KEY), "masked": masked_head(encoder, KEY)}
     packs = jnp.tile(jnp.array([0, 0, 0, 1, 1, 1, 1, -1]), (4, 1))
     x = {
-        "tokens": jnp.asarray(RNG.integers(3, 20, (4, 8))),
+        "tokens": jnp.arange(32).reshape(4, 8) % 17 + 3,
         "mask": packs >= 0,
         "packs": packs,
         "at": jnp.tile(jnp.array([0, -1, 3]), (4, 1)),

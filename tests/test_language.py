@@ -120,3 +120,122 @@ def test_other_transformers_are_refused():
         language.causal(ENCODER)
     with pytest.raises(InputError, match="needs an encoder with a head"):
         language.masked(DECODER, 256)
+
+
+BESIDE = EncoderConfig(
+    **{**SIZE, "vocabulary": 20}, length=9, block="mlp:relu", pooler=True
+)
+
+
+def texts():
+    """Two rows of two texts, between 1 and 2, then padding."""
+    tokens = np.random.default_rng(0).integers(4, 20, (2, 9))
+    tokens[:, [0, 4]], tokens[:, [3, 7]] = 1, 2
+    packs = np.tile([5, 5, 5, 5, 8, 8, 8, 8, -1], (2, 1))
+    x = {"tokens": tokens, "mask": packs >= 0, "packs": packs}
+    return {"x": jax.tree.map(jnp.asarray, x), "y": jnp.zeros((2, 1), int)}
+
+
+def started():
+    model = language.beside(BESIDE, mask=3, rate=0.5, special=(1, 2))
+    params = jax.tree.map(lambda p: 5 * p if p.ndim > 1 else p, model.init(KEY))
+    params["masked"]["bias"] = jnp.linspace(-1.0, 1.0, 20)
+    return model, params
+
+
+def squares(params, batch, key):
+    return sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(params))
+
+
+def test_special_tokens_and_padding_are_never_hidden():
+    (model, params), batch = started(), texts()
+    x, hit = batch["x"], np.zeros((2, 9), int)
+    for seed in range(40):
+        at, live = model.apply(params, x, jax.random.key(seed))[0][1:]
+        for row in range(2):
+            places = np.asarray(at[row])[np.asarray(live[row])]
+            assert len(places) == 2
+            hit[row, places] += 1
+    usual = np.isin(np.arange(9), [1, 2, 5, 6])
+    assert (hit[:, ~usual] == 0).all() and (hit[:, usual] > 5).all()
+
+
+def test_the_loss_beside_is_that_of_the_hidden_places():
+    (model, params), batch = started(), texts()
+    both = language.with_masked(squares, model, weight=0.3)
+    asked = []
+
+    def told(params, x, key):
+        asked.append(key)
+        return model.apply(params, x, key)
+
+    language.with_masked(squares, model._replace(apply=told), 0.3)(params, batch, KEY)
+    (logits, at, live), _ = model.apply(params, batch["x"], asked[0])
+    chances = np.asarray(jax.nn.log_softmax(logits))
+    rows, places = np.nonzero(np.asarray(live))
+    labels = np.take_along_axis(np.asarray(batch["x"]["tokens"]), np.asarray(at), 1)
+    expected = -chances[rows, places, labels[rows, places]].mean()
+    found = float(both(params, batch, KEY)) - float(squares(params, batch, KEY))
+    assert found == pytest.approx(0.3 * expected, abs=1e-4)
+    assert expected > 1.0
+
+
+def test_texts_beside_are_heard_apart():
+    """Another text in the row changes no logit, if the same places are hidden."""
+    (model, params), x = started(), texts()["x"]
+    other = {**x, "tokens": x["tokens"].at[:, 5:7].set(9)}
+    (one, at, _), _ = model.apply(params, x, KEY)
+    (two, same, _), _ = model.apply(params, other, KEY)
+    assert (at == same).all()
+    first = np.asarray(at) < 4
+    np.testing.assert_allclose(one[first], two[first], atol=1e-5)
+    assert first.any() and np.abs(one - two)[~first].max() > 1e-3
+
+
+def test_encoder_and_head_both_learn_from_what_is_hidden():
+    (model, params), batch = started(), texts()
+    nothing = language.with_masked(lambda *_: 0.0, model, 1.0)
+    grads = jax.jit(jax.grad(nothing))(params, batch, KEY)
+    still = {"pooler"}
+    for name, part in {**grads["encoder"], **grads["masked"]}.items():
+        moved = any(bool(leaf.any()) for leaf in jax.tree.leaves(part))
+        assert moved == (name not in still), name
+
+
+def test_a_weight_of_zero_adds_nothing():
+    model, _ = started()
+    assert language.with_masked(squares, model, 0.0) is squares
+    one, two = (language.with_masked(squares, model, weight) for weight in (1e-30, 1.0))
+    params, batch = model.init(KEY), texts()
+    assert float(one(params, batch, KEY)) == float(squares(params, batch, KEY))
+    assert float(two(params, batch, KEY)) > float(squares(params, batch, KEY))
+
+
+def test_the_loss_beside_against_finite_differences(x64):
+    (model, params), batch = started(), texts()
+    params = jax.tree.map(lambda p: p.astype(jnp.float64), params)
+    both = language.with_masked(lambda *_: 0.0, model, 0.5)
+    run = jax.jit(jax.value_and_grad(lambda p: both(p, batch, KEY)))
+    grads = run(params)[1]
+    way = jax.tree.map(jnp.cos, params)
+    # Attention's softmax is of float32, so the step is wide.
+    ahead, back = (
+        float(run(jax.tree.map(lambda p, w: p + sign * 1e-3 * w, params, way))[0])  # noqa: B023
+        for sign in (1, -1)
+    )
+    expected = (ahead - back) / 2e-3
+    found = sum(map(jnp.vdot, jax.tree.leaves(grads), jax.tree.leaves(way)))
+    assert float(found) == pytest.approx(expected, rel=1e-3) and abs(expected) > 0.01
+
+
+def test_a_new_head_is_that_of_the_model_beside():
+    model, _ = started()
+    shapes = jax.eval_shape(model.init, KEY)["masked"]
+    chex.assert_trees_all_equal_shapes(language.masked_head(BESIDE, KEY), shapes)
+
+
+def test_whole_words_need_words():
+    model = language.masked(ENCODER, mask=256, whole=True)
+    x = {"tokens": jnp.ones((1, 4), int), "mask": jnp.ones((1, 4), bool)}
+    with pytest.raises(InputError, match="whole words can be hidden only where x"):
+        model.apply(model.init(KEY), x, KEY)

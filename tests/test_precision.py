@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from ffnlab import finetuning
 from ffnlab.gradients import mean_loss
@@ -37,7 +38,7 @@ def made(dropout=0.0, head="linear"):
 def equations(jaxpr):
     for eqn in jaxpr.eqns:
         yield eqn
-        for inner in jax.core.jaxprs_in_params(eqn.params):
+        for inner in jaxprs_in_params(eqn.params):
             yield from equations(inner)
 
 
@@ -57,14 +58,15 @@ def test_norms_and_softmax_stay_in_float32(dropout):
         assert set(kinds[name]) == {"float32"}, name
     products = kinds["dot_general"]
     assert products.count("float32") == 2  # the linear head alone
-    assert products.count("bfloat16") == 2 * (1 + 2 * 8)
-    scores = [
-        eqn.outvars[0].aval
+    assert products.count("bfloat16") == 2 * (2 + 2 * 8)
+    summed = [
+        eqn
         for eqn in equations(jaxpr.jaxpr)
-        if eqn.primitive.name == "dot_general" and eqn.outvars[0].aval.ndim >= 4
+        if eqn.primitive.name == "dot_general"
+        and eqn.invars[0].aval.dtype != eqn.outvars[0].aval.dtype
     ]
-    wide = [each for each in scores if each.shape[-1] == each.shape[-2] == 8]
-    assert wide and all(each.dtype == jnp.float32 for each in wide)
+    assert len(summed) == 2  # the scores of attention, one a layer
+    assert all(eqn.outvars[0].aval.dtype == jnp.float32 for eqn in summed)
 
 
 @pytest.mark.parametrize("head", ["linear", "feedback"])

@@ -1,5 +1,6 @@
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -126,3 +127,11 @@ def test_runs_of_a_seed_start_alike_whatever_the_rate(wine):
     )
     first = found.fit.record.loss[:, 0]
     assert first[0] == first[2] and first[1] == first[3] and first[0] != first[1]
+
+
+def test_a_population_trains_by_the_gradient_that_it_is_given(wine):
+    def none(params, batch, key):
+        return jnp.float32(7.0), jax.tree.map(jnp.zeros_like, params)
+
+    _, found = population(wine, seeds=[0, 1], learning_rates=[0.1], gradient=none)
+    assert (found.fit.record.loss == 7.0).all()

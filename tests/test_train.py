@@ -5,7 +5,7 @@ import numpy as np
 import optax
 import pytest
 
-from ffnlab import data, losses, models, optimizers, train
+from ffnlab import data, gradients, losses, models, optimizers, train
 from ffnlab.checkpoint import Checkpoints
 from ffnlab.errors import InputError
 from ffnlab.ffn import BlockConfig
@@ -239,3 +239,38 @@ def test_a_score_of_nan_is_never_better():
 def test_bad_plans(change):
     with pytest.raises(InputError, match="at least 1"):
         Plan(**{"steps": 1, "every": 1, "batch": 1, **change})
+
+
+def test_a_gradient_of_ones_own_is_what_the_optimizer_gets(wine):
+    """That of the mean is the very program of None; another one is another run."""
+    model, optimizer = tower(dropout=0.2), optimizers.make("sgd")
+    state = train.init_state(model, optimizer, jax.random.key(0), 0, 0.1)
+    batch = data.take(jax.device_put(wine.train), jnp.arange(16))
+    mean = gradients.mean_gradient(gradients.mean_loss(model, OBJECTIVE))
+
+    def halved(params, batch, key):
+        value, grads = mean(params, batch, key)
+        return value, jax.tree.map(lambda each: each / 2, grads)
+
+    steps = [train.make_step(model, OBJECTIVE, optimizer, g) for g in (None, mean)]
+    prints = [train.Program(step).fingerprint(state, batch) for step in steps]
+    assert prints[0] == prints[1]
+    whole, value = steps[0](state, batch)
+    half, same = train.make_step(model, OBJECTIVE, optimizer, halved)(state, batch)
+    assert float(value) == float(same)
+    moved = jax.tree.map(jnp.subtract, whole.params, state.params)
+    less = jax.tree.map(jnp.subtract, half.params, state.params)
+    chex.assert_trees_all_close(
+        less, jax.tree.map(lambda each: each / 2, moved), atol=1e-7
+    )
+
+
+def test_fit_trains_by_the_gradient_that_it_is_given(wine):
+    def none(params, batch, key):
+        return jnp.float32(7.0), jax.tree.map(jnp.zeros_like, params)
+
+    plan, optimizer = Plan(2, 1, 16), optimizers.make("sgd", 0.5)
+    found = train.fit(tower(), OBJECTIVE, optimizer, wine, plan, gradient=none)
+    assert found.record.loss.tolist() == [7.0, 7.0]
+    began = train.init_state(tower(), optimizer, jax.random.key(0), 0)
+    chex.assert_trees_all_equal(found.state.params, began.params)
