@@ -136,7 +136,7 @@ class Config(Steps):
         0.0, "by how much no answer must score above the best one, for qa"
     )
     template: str = option(
-        "{text} =>", "what is to be gone on with, around a text, for generate"
+        "{text} => ", "what is to be gone on with, around a text, for generate"
     )
     target_length: int = option(48, "the most tokens to write, for generate", least=1)
     beam: int | None = option(

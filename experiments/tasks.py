@@ -13,7 +13,7 @@ from experiments.training import dropouts
 from ffnlab import data, finetuning, pretrained
 from ffnlab.data.dataset import Arrays
 from ffnlab.data.labelled import PARTS
-from ffnlab.data.tokens import Tokenizer, read_tokenizer
+from ffnlab.data.tokens import Tokenizer, checkpoint_tokenizer
 from ffnlab.errors import InputError
 from ffnlab.precision import lowered
 from ffnlab.pretrained import Checkpoint
@@ -114,7 +114,7 @@ def _read(
             f"--length: {config.most} is more than the {most} positions of the "
             "checkpoint"
         )
-    return found, read_tokenizer(folder)
+    return found, checkpoint_tokenizer(folder, found.config.vocabulary)
 
 
 def parts_of(
@@ -186,9 +186,11 @@ def digest(task: Task) -> str:
     return found.hexdigest()
 
 
-def computed(config: "Config", model: Model) -> Model:
-    """Returns a model that computes in --dtype."""
-    return model if config.dtype == "float32" else lowered(model, config.dtype)
+def computed(config: "Config", model: Model, keep: str = "head") -> Model:
+    """Returns a model that computes in --dtype, but in one part of its parameters."""
+    if config.dtype == "float32":
+        return model
+    return lowered(model, config.dtype, keep=(keep,))
 
 
 PURPOSES = {
@@ -218,6 +220,8 @@ def save(config: "Config", task: Task, params: Params, folder: Path) -> None:
         purpose=purpose,
         about=about,
     )
+    if config.scratch:
+        task.tokenizer.save(folder)
 
 
 def loads_in_transformers(config: "Config", task: Task) -> bool:

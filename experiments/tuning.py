@@ -25,7 +25,7 @@ from ffnlab.data.dataset import Dataset
 from ffnlab.gradients import mean_loss
 from ffnlab.record import Plan, Record
 from ffnlab.transformer import TransformerConfig
-from ffnlab.types import Model, Params
+from ffnlab.types import Gradient, Model, Params
 
 if TYPE_CHECKING:
     from experiments.finetune import Config
@@ -121,13 +121,14 @@ def epoch_of(task: Task, plan: Plan) -> float:
     return len(task.arrays["train"]["y"]) / plan.batch
 
 
-def gradient_of(config: "Config", task: Task, model: Model) -> Any:
+def gradient_of(config: "Config", task: Task, model: Model, rates: Any) -> Gradient:
     """Returns what a step descends along."""
     width, loss = task.found.config.features, mean_loss(model, task.objective)
     if config.r_drop:
         loss = gradients.r_drop(model, task.objective, config.r_drop)
     if config.masked_loss:
-        hidden = computed(config, _hidden(task))
+        hidden = computed(config, _hidden(task), keep="masked")
+        hidden = finetuning.frozen(hidden, rates)
         loss = language.with_masked(loss, hidden, config.masked_loss)
     gradient = gradients.mean_gradient(loss)
     if config.adversarial == "fgm":
@@ -211,7 +212,7 @@ def setting(config: "Config", task: Task, plan: Plan) -> dict[str, Any]:
         "dataset": _dataset(config, task),
         "plan": plan,
         "key": key,
-        "gradient": gradient_of(config, task, model),
+        "gradient": gradient_of(config, task, model, rates),
     }
 
 

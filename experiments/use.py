@@ -14,7 +14,7 @@ from experiments.tasks import PURPOSES
 from ffnlab import heads, pretrained, weights
 from ffnlab.data.labelled import Examples
 from ffnlab.data.places import pack
-from ffnlab.data.tokens import Tokenizer, read_tokenizer
+from ffnlab.data.tokens import Tokenizer, checkpoint_tokenizer
 from ffnlab.errors import InputError
 from ffnlab.precision import lowered
 from ffnlab.pretrained import Checkpoint
@@ -65,7 +65,8 @@ def read(directory: str | Path) -> Tuned:
     about = found.settings.get("ffnlab_use")
     if not about:
         raise InputError(f"{folder}: not a run of experiments.finetune")
-    task, tokenizer = about["task"], read_tokenizer(folder)
+    tokenizer = checkpoint_tokenizer(folder, found.config.vocabulary)
+    task = about["task"]
     if task == "generate":
         from ffnlab.language import conditional
 
@@ -174,7 +175,9 @@ def padded(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def line(about: dict[str, Any], item: Item, said: Said) -> str:
     """Returns what is written of an item, in the format that it came in."""
     if item.record:
-        found = {"predicted": said.text, "probability": _rounded(said.chance)}
+        found = {"predicted": said.text}
+        if said.chance is not None:
+            found["probability"] = _rounded(said.chance)
         return json.dumps({**item.record, **found}, ensure_ascii=False) + "\n"
     if about["task"] == "tag":
         return conll([item.text], [said.text], about["scheme"])

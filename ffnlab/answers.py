@@ -20,10 +20,9 @@ from flax import nnx
 from ffnlab.data.dataset import Arrays
 from ffnlab.dropout import dropout
 from ffnlab.errors import InputError
-from ffnlab.heads import Predictor
+from ffnlab.heads import Predictor, of_two_parts
 from ffnlab.losses import cross_entropy
 from ffnlab.metrics import accuracy
-from ffnlab.models import functional
 from ffnlab.transformer import Transformer, TransformerConfig
 from ffnlab.types import Array, Batch, Key, Model, Objective, Scores
 
@@ -103,7 +102,7 @@ def answerer(config: AnswerConfig) -> Model:
     >>> params["head"]["out"]["kernel"].shape
     (64, 2)
     """
-    return functional(lambda rngs: Answerer(config, rngs=rngs))
+    return of_two_parts(lambda rngs: Answerer(config, rngs=rngs))
 
 
 def by_window(logits: Array, x: Batch) -> Array:

@@ -204,11 +204,16 @@ class Predictor:
 
 
 def labeller(config: LabelConfig) -> Model:
-    """Returns a labeller as pure functions; parameters are `encoder` and `head`.
+    """Returns a labeller as pure functions; parameters are `encoder` and `head`."""
+    return of_two_parts(lambda rngs: Labeller(config, rngs=rngs))
+
+
+def of_two_parts(build: Callable[[nnx.Rngs], nnx.Module]) -> Model:
+    """Returns a module of an encoder and a head as pure functions.
 
     What else the parameters hold, such as the head of another loss, is passed over.
     """
-    inner = functional(lambda rngs: Labeller(config, rngs=rngs))
+    inner = functional(build)
 
     def apply(params: Params, x: Batch, key: Key | None = None) -> tuple[Array, dict]:
         own = {name: params[name] for name in ("encoder", "head")}

@@ -1,0 +1,243 @@
+"""Texts for texts by a fine-tuned decoder: translation, summary, dialogue."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ffnlab.data.prompts import Pairs, encode_pairs, left_padded, pack_pairs
+
+from experiments import tasks
+from experiments.sources import Item
+from experiments.use import Said, Tuned
+from ffnlab import finetuning, language, plots, report, reports, sampling
+from ffnlab.data.corpus import Tokenizes
+from ffnlab.data.dataset import Arrays
+from ffnlab.data.labelled import Columns, Examples, read_labelled
+from ffnlab.data.places import Rows
+from ffnlab.pretrained import Checkpoint
+from ffnlab.report import Table
+from ffnlab.transformer import TransformerConfig
+from ffnlab.types import Array, Batch, Model, Objective, Params
+
+if TYPE_CHECKING:
+    from experiments.finetune import Config
+
+_SHOWN = 5  # texts in the report
+
+
+@dataclasses.dataclass(frozen=True)
+class Texts:
+    """Texts to be written, see `tasks.Task`.
+
+    Attributes:
+      config: the flags.
+      examples: by part, as they were read; what is to be written are the labels.
+      pairs: by part, as tokens.
+      rows: by part, packed.
+      found: the checkpoint.
+      tokenizer: its tokenizer.
+      told: what a reader should know of the data.
+    """
+
+    config: "Config"
+    examples: dict[str, Examples]
+    pairs: dict[str, Pairs]
+    rows: dict[str, Rows]
+    found: Checkpoint
+    tokenizer: Tokenizes
+    told: str
+
+    headline = "BLEU"
+    used = None  # every token may have to be written
+    columns = {  # noqa: RUF012, of the class
+        "BLEU": "bleu",
+        "chrF": "chrf",
+        "ROUGE-1": "rouge1",
+        "ROUGE-2": "rouge2",
+        "ROUGE-L": "rougeL",
+        "exact match": "exact",
+    }
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many texts there are, by part."""
+        return {part: len(found.texts) for part, found in self.examples.items()}
+
+    @property
+    def arrays(self) -> dict[str, Arrays]:
+        """The rows, by part."""
+        return {part: found.arrays for part, found in self.rows.items()}
+
+    @property
+    def model(self) -> Model:
+        """The decoder."""
+        return tasks.computed(self.config, language.conditional(self.found.config))
+
+    @property
+    def objective(self) -> Objective:
+        """Cross-entropy over the tokens to be written."""
+        return finetuning.objective(self.config.label_smoothing)
+
+    def count(self, batch: Batch) -> Array:
+        """Returns how many tokens are to be written in a batch."""
+        return finetuning.counted(batch["y"]).sum()
+
+    def predictor(self, part: str, batch: int) -> Callable[[Params], list[str]]:
+        """Returns what writes a text for each."""
+        write, prompts = _writer(self), self.pairs[part].prompts
+        return lambda params: write(params["encoder"], prompts)
+
+    def score(self, part: str, predicted: list[str]) -> dict[str, Any]:
+        """Returns the report of texts, a few of them, and `headline`."""
+        found = self.examples[part]
+        scores = reports.texts(predicted, found.labels)
+        some = zip(found.texts, found.labels, predicted, strict=True)
+        shown = [list(each) for each, _ in zip(some, range(_SHOWN), strict=False)]
+        return {"headline": scores["bleu"], **scores, "shown": shown}
+
+    def details(self, scores: dict[str, Any]) -> dict[str, Table]:
+        """Returns a few texts, what was to be written for them and what was."""
+        rows = [[" ".join(cell.split()) for cell in row] for row in scores["shown"]]
+        return {"the first texts": Table(["text", "wanted", "written"], rows, words=3)}
+
+    def draw(self, scores: dict[str, Any], directory: Path) -> dict[str, str]:
+        """Draws the scores."""
+        figure = plots.by_type({n: scores[key] for n, key in self.columns.items()})
+        plots.save(figure, directory / "scores.png")
+        return {"scores.png": "scores"}
+
+    def write(self, part: str, predicted: list[str], directory: Path) -> None:
+        """Writes texts in the format that the part was read in."""
+        name, found = self.config.text_column, self.examples[part]
+        records = [
+            {name: text, "predicted": written}
+            for text, written in zip(found.texts, predicted, strict=True)
+        ]
+        kind = Path(getattr(self.config, part) or self.config.train).suffix.lower()
+        kind = kind if kind in (".csv", ".tsv") else ".jsonl"
+        lines = report.as_text(records, kind)
+        report.write(directory / f"predictions-{part}{kind}", lines)
+
+    def about(self) -> dict[str, Any]:
+        """Returns what config.json says of its use."""
+        return {
+            "ffnlab_use": {
+                "task": "generate",
+                "dtype": self.config.dtype,
+                "length": self.config.most,
+                "target_length": self.config.target_length,
+                "template": self.config.template,
+                "beam": self.config.beam,
+                "text_column": self.config.text_column,
+            }
+        }
+
+
+def prepare(config: "Config") -> Texts:
+    """Reads all files and packs them; everything that can be wrong is found here."""
+    reports.texts(["a"], ["a"])  # what it needs is missed now, not after training
+    columns = Columns(config.text_column, config.pair_column, config.label_column)
+
+    def read(part: str) -> Examples:
+        path = getattr(config, part) or config.train
+        return read_labelled(path, "classify", columns, part)
+
+    examples = tasks.parts_of(config, read)
+    more = [read_labelled(path, "classify", columns) for path in config.extra]
+    examples["train"] = examples["train"].joined(*more)
+    texts = [*examples["train"].texts, *examples["train"].labels]
+    found, tokenizer = tasks.read_checkpoint(config, texts, causal=True, head=True)
+    pairs, rows, told = {}, {}, []
+    for part, each in examples.items():
+        pairs[part] = encode_pairs(
+            tokenizer,
+            each.texts,
+            each.labels,
+            config.template,
+            config.most,
+            config.target_length,
+        )
+        rows[part] = pack_pairs(pairs[part], config.most)
+        full, lost = rows[part].arrays["x/mask"].mean(), pairs[part].lost
+        told.append(
+            f"{part}: {len(each.texts):,} texts in {len(rows[part].owner):,} rows, "
+            f"{full:.0%} full" + (f", {lost:,} tokens cut off" if lost else "")
+        )
+    return Texts(config, examples, pairs, rows, found, tokenizer, "\n".join(told))
+
+
+def _writer(task: Texts) -> Callable[[Params, Sequence[np.ndarray]], list[str]]:
+    config = task.config
+    return writer(
+        task.found.config, task.tokenizer, config.target_length, config.beam, 16
+    )
+
+
+def writer(
+    shape: TransformerConfig,
+    tokenizer: Tokenizes,
+    steps: int,
+    width: int | None,
+    rows: int,
+) -> Callable[[Params, Sequence[np.ndarray]], list[str]]:
+    """Returns what goes on with prompts, the likeliest way.
+
+    Args:
+      shape: of the decoder.
+      tokenizer: its tokenizer, which has an end token.
+      steps: the most tokens to write.
+      width: of a beam search; None takes the likeliest token each time.
+      rows: prompts at a time.
+    """
+    options: dict[str, Any] = {"stop": tokenizer.end}
+
+    def write(params: Params, prompts: Sequence[np.ndarray]) -> list[str]:
+        texts = [""] * len(prompts)
+        for batch in left_padded(prompts, rows):
+            given = (shape, params, batch.tokens, steps)
+            if width:
+                found, _ = sampling.beam(
+                    *given, mask=batch.mask, width=width, **options
+                )
+                found = found[:, 0]
+            else:
+                found = sampling.generate(*given, mask=batch.mask, **options)
+            new = np.asarray(found)[:, batch.tokens.shape[1] :]
+            for number, row in zip(batch.index, new, strict=False):
+                ends = np.flatnonzero(row == tokenizer.end)
+                kept = row[: ends[0]] if len(ends) else row
+                texts[number] = tokenizer.decode(kept.tolist()).strip()
+        return texts
+
+    return write
+
+
+def written_for(
+    tuned: Tuned, beam: int | None
+) -> Callable[[Sequence[Item]], list[Said]]:
+    """Returns what writes a text for each of some items."""
+    about, shape = tuned.about, tuned.found.config
+
+    def written(items: Sequence[Item]) -> list[Said]:
+        pairs = encode_pairs(
+            tuned.tokenizer,
+            [item.text for item in items],
+            None,
+            about["template"],
+            about["length"],
+            about["target_length"],
+        )
+        write = writer(
+            shape,
+            tuned.tokenizer,
+            about["target_length"],
+            beam or about["beam"],
+            1 << (len(items) - 1).bit_length(),
+        )
+        return [
+            Said(text, None) for text in write(tuned.params["encoder"], pairs.prompts)
+        ]
+
+    return written
