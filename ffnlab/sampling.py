@@ -3,7 +3,9 @@
     tokens = generate(config, params, prompt, steps=40, key=key, top_p=0.9)
     tokens, scores = beam(config, params, prompt, steps=40, width=4)
 
-The prompt is read at once, then a token at a time with a cache of keys and values.
+The prompt is read at once, then a token at a time with a cache of keys and values,
+until all texts have ended. Prompts of different lengths are padded on the left, so that
+all go on at one place; `data.prompts.left_padded` makes such rows and their `mask`.
 """
 
 import functools
@@ -11,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ffnlab.errors import InputError
 from ffnlab.transformer import TransformerConfig, empty_cache, transformer
@@ -52,14 +55,35 @@ def filtered(
     return logits
 
 
-def _check(config: TransformerConfig, prompt: Array, steps: int, **more: Any) -> None:
-    if config.head == "none" or not config.causal:
-        raise InputError("text needs a causal model with a head, such as GPT-2")
+def _asked(prompt: Any, mask: Any) -> tuple[Array, np.ndarray]:
+    """Returns prompts, and where their tokens are, `[B, T]`; checks both."""
+    prompt = jnp.asarray(prompt, jnp.int32)
     if prompt.ndim != 2 or 0 in prompt.shape:
         raise InputError(f"a prompt {[*prompt.shape]} must be [B, T] with T above 0")
+    if mask is None:
+        return prompt, np.ones(prompt.shape, bool)
+    mask = np.asarray(mask, bool)
+    if mask.shape != prompt.shape:
+        raise InputError(
+            f"mask {[*mask.shape]} must be as the prompt {[*prompt.shape]}"
+        )
+    wrong = ~mask[:, -1] | (mask[:, :-1] & ~mask[:, 1:]).any(axis=1)
+    if wrong.any():
+        raise InputError(
+            f"mask: row {int(wrong.argmax())} must be padding, if any, then tokens, "
+            "at least one; pad on the left"
+        )
+    return prompt, mask
+
+
+def _check(
+    config: TransformerConfig, mask: np.ndarray, steps: int, **more: Any
+) -> None:
+    if config.head == "none" or not config.causal:
+        raise InputError("text needs a causal model with a head, such as GPT-2")
     if steps < 1:
         raise InputError(f"steps={steps} must be at least 1")
-    room = config.length - prompt.shape[1]
+    room = config.length - int(mask.sum(axis=1).max())
     if config.positions == "learned" and steps > room:
         raise InputError(
             f"steps={steps}: the prompt leaves {max(room, 0)} of {config.length} "
@@ -80,6 +104,7 @@ def generate(
     prompt: Array,
     steps: int,
     *,
+    mask: Array | None = None,
     key: Key | None = None,
     temperature: float = 1.0,
     top_k: int | None = None,
@@ -91,8 +116,9 @@ def generate(
     Args:
       config: a causal model with a head.
       params: its parameters.
-      prompt: int `[B, T]`, prompts of one length.
+      prompt: int `[B, T]`.
       steps: how many tokens to add.
+      mask: bool `[B, T]`, False where padding is, on the left; None is all True.
       key: what to draw with; None takes the likeliest token each time.
       temperature: see `filtered`; 0 takes the likeliest token too.
       top_k: see `filtered`.
@@ -103,8 +129,8 @@ def generate(
       int32 `[B, T + steps]`.
 
     Raises:
-      InputError: no such model, no room for so many positions, or an option is out of
-        its range.
+      InputError: no such model, no room for so many positions, padding elsewhere, or an
+        option is out of its range.
 
     >>> from ffnlab import DecoderConfig
     >>> config = DecoderConfig.tiny()
@@ -112,12 +138,12 @@ def generate(
     >>> generate(config, params, jnp.array([[1, 2, 3]]), steps=4).shape
     (1, 7)
     """
-    prompt = jnp.asarray(prompt, jnp.int32)
+    prompt, mask = _asked(prompt, mask)
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    _check(config, prompt, steps, **options)
+    _check(config, mask, steps, **options)
     if key is None or temperature == 0.0:
         key, options = jax.random.key(0), {"temperature": 0.0}
-    return _generated(params, prompt, key, config, steps, stop, **options)
+    return _generated(params, prompt, mask, key, config, steps, stop, **options)
 
 
 @functools.partial(
@@ -127,6 +153,7 @@ def generate(
 def _generated(
     params: Params,
     prompt: Array,
+    mask: Array,
     key: Key,
     config: TransformerConfig,
     steps: int,
@@ -142,20 +169,43 @@ def _generated(
             return jnp.argmax(logits, axis=-1)
         return jax.random.categorical(key, filtered(logits, temperature, top_k, top_p))
 
-    def turn(state: tuple, key: Key) -> tuple[tuple, Array]:
-        logits, cache, done = state
-        token = drawn(logits, key).astype(jnp.int32)
+    def unfinished(state: tuple) -> Array:
+        step, *_, done = state
+        return (step < steps) & ~done.all()
+
+    def turn(state: tuple) -> tuple:
+        step, logits, cache, tokens, done = state
+        token = drawn(logits, keys[step]).astype(jnp.int32)
         if stop is not None:
             token = jnp.where(done, stop, token)
             done = done | (token == stop)
-        new, aux = model.apply(params, token[:, None], cache=cache)
-        return (new[:, -1], aux["cache"], done), token
+        new, aux = model.apply(
+            params, token[:, None], positions=(place + step)[:, None], cache=cache
+        )
+        tokens = tokens.at[:, step].set(token)
+        return step + 1, new[:, -1], aux["cache"], tokens, done
 
+    logits, cache, place = _read(config, params, prompt, mask, steps)
+    keys = jax.random.split(key, steps)
+    tokens = jnp.full((len(prompt), steps), stop or 0, jnp.int32)
+    begin = 0, logits, cache, tokens, jnp.zeros(len(prompt), bool)
+    *_, tokens, _ = jax.lax.while_loop(unfinished, turn, begin)
+    return jnp.concatenate([prompt, tokens], axis=1)
+
+
+def _read(
+    config: TransformerConfig, params: Params, prompt: Array, mask: Array, steps: int
+) -> tuple[Array, dict, Array]:
+    """Returns what follows prompts, `[B, V]`, the cache, and the next position, `[B]`.
+
+    Positions count from the first token of each prompt.
+    """
+    positions = jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0)  # [B, T]
     cache = empty_cache(config, prompt.shape[0], prompt.shape[1] + steps)
-    logits, aux = model.apply(params, prompt, cache=cache)
-    begin = logits[:, -1], aux["cache"], jnp.zeros(len(prompt), bool)
-    _, tokens = jax.lax.scan(turn, begin, jax.random.split(key, steps))  # [steps, B]
-    return jnp.concatenate([prompt, tokens.T], axis=1)
+    logits, aux = transformer(config).apply(
+        params, prompt, mask, positions=positions, cache=cache
+    )
+    return logits[:, -1], aux["cache"], positions[:, -1] + 1
 
 
 def beam(
@@ -164,6 +214,7 @@ def beam(
     prompt: Array,
     steps: int,
     *,
+    mask: Array | None = None,
     width: int = 4,
     stop: int | None = None,
     length_penalty: float = 1.0,
@@ -173,8 +224,9 @@ def beam(
     Args:
       config: a causal model with a head.
       params: its parameters.
-      prompt: int `[B, T]`, prompts of one length.
+      prompt: int `[B, T]`.
       steps: the most tokens to add.
+      mask: see `generate`.
       width: W, how many texts are followed at once.
       stop: the token that ends a text; it fills the rest of the row.
       length_penalty: scores are divided by length to this power; 0 favours short
@@ -188,9 +240,9 @@ def beam(
     Raises:
       InputError: as `generate`.
     """
-    prompt = jnp.asarray(prompt, jnp.int32)
-    _check(config, prompt, steps, width=width)
-    return _beam(params, prompt, config, steps, width, stop, length_penalty)
+    prompt, mask = _asked(prompt, mask)
+    _check(config, mask, steps, width=width)
+    return _beam(params, prompt, mask, config, steps, width, stop, length_penalty)
 
 
 @functools.partial(
@@ -199,6 +251,7 @@ def beam(
 def _beam(
     params: Params,
     prompt: Array,
+    mask: Array,
     config: TransformerConfig,
     steps: int,
     width: int,
@@ -206,24 +259,29 @@ def _beam(
     length_penalty: float,
 ) -> tuple[Array, Array]:
     model, batch = transformer(config), len(prompt)
-    cache = empty_cache(config, batch * width, prompt.shape[1] + steps)
-    repeated = jnp.repeat(prompt, width, axis=0)  # [B · W, T]
-    logits, aux = model.apply(params, repeated, cache=cache)
+    repeated = (jnp.repeat(each, width, axis=0) for each in (prompt, mask))
+    logits, cache, place = _read(config, params, *repeated, steps)  # of B · W
     # At first all texts of a prompt are the same one, so that one alone may go on.
     scores = jnp.where(jnp.arange(width) == 0, 0.0, -jnp.inf)
     scores = jnp.broadcast_to(scores[None], (batch, width))
-    tokens = jnp.zeros((batch, width, steps), jnp.int32)
+    tokens = jnp.full((batch, width, steps), stop or 0, jnp.int32)
     none, lengths = jnp.zeros((batch, width), bool), jnp.zeros((batch, width), int)
     texts = _Texts(scores, tokens, none, lengths)
 
-    def turn(state: tuple, step: Array) -> tuple[tuple, None]:
-        logits, cache, texts = state
-        texts, token, rows = _grown(texts, logits, step, stop)
-        logits, aux = model.apply(params, token, cache=_chosen(cache, rows))
-        return (logits[:, -1], aux["cache"], texts), None
+    def unfinished(state: tuple) -> Array:
+        step, *_, texts = state
+        return (step < steps) & ~texts.done.all()
 
-    begin = logits[:, -1], aux["cache"], texts
-    (_, _, texts), _ = jax.lax.scan(turn, begin, jnp.arange(steps))
+    def turn(state: tuple) -> tuple:
+        step, logits, cache, texts = state
+        texts, token, rows = _grown(texts, logits, step, stop)
+        # The rows of a prompt are all as long, so that their places stay as they are.
+        positions, cache = (place + step)[:, None], _chosen(cache, rows)
+        logits, aux = model.apply(params, token, positions=positions, cache=cache)
+        return step + 1, logits[:, -1], aux["cache"], texts
+
+    begin = 0, logits, cache, texts
+    *_, texts = jax.lax.while_loop(unfinished, turn, begin)
     scores = texts.scores / texts.lengths.astype(scores.dtype) ** length_penalty
     order = jnp.argsort(-scores, axis=1)
     tokens = jnp.take_along_axis(texts.tokens, order[..., None], axis=1)

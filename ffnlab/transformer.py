@@ -212,7 +212,8 @@ class Transformer(nnx.Module):
           mask: bool `[B, T]`, True where there is a token; None is everywhere.
           types: int `[B, T]`, the segment of each token; zeros if None.
           packs: int `[B, T]`, the sequence of each token where several share a row.
-          positions: int `[B, T]`; None counts from 0, in each pack anew.
+          positions: int `[B, T]`, learned ones below the length; None counts from 0, in
+            each pack anew.
           offset: `[B, T, D]`, added to the embeddings of the tokens.
           cache: from `empty_cache`, to go on after the tokens of before.
           key: the key of this call's dropout; None in evaluation.
@@ -228,8 +229,9 @@ class Transformer(nnx.Module):
         Raises:
           InputError: there are more tokens than learned positions.
         """
-        self._check(tokens, mask, packs, cache)
+        self._check(tokens, mask, packs)
         if positions is None:
+            self._check_length(tokens, cache)
             start = 0 if cache is None else cache["layers"]["index"][0]
             positions = counted(tokens.shape[1], packs, start)
         x = self.embed(tokens, positions, types, offset)
@@ -253,13 +255,7 @@ class Transformer(nnx.Module):
             x = self.head(x, self.embed.tokens.embedding[...])
         return x, aux
 
-    def _check(
-        self,
-        tokens: Array,
-        mask: Array | None,
-        packs: Array | None,
-        cache: dict | None,
-    ) -> None:
+    def _check(self, tokens: Array, mask: Array | None, packs: Array | None) -> None:
         for name, other in (("mask", mask), ("packs", packs)):
             if other is not None and other.shape != tokens.shape:
                 raise InputError(
@@ -267,6 +263,8 @@ class Transformer(nnx.Module):
                 )
         if tokens.ndim != 2:
             raise InputError(f"tokens {[*tokens.shape]} must be [B, T]")
+
+    def _check_length(self, tokens: Array, cache: dict | None) -> None:
         last = tokens.shape[1] if cache is None else cache["mask"].shape[1]
         if self.config.positions == "learned" and last > self.config.length:
             raise InputError(

@@ -1,5 +1,6 @@
 """Sampling against what NumPy allows, beam search against all texts there are."""
 
+import dataclasses
 import itertools
 
 import chex
@@ -12,6 +13,7 @@ from ffnlab import sampling
 from ffnlab.errors import InputError
 from ffnlab.sampling import beam, filtered, generate
 from ffnlab.transformer import DecoderConfig, EncoderConfig, transformer
+from ffnlab.types import Model
 
 CONFIG = DecoderConfig(
     vocabulary=5, features=8, layers=2, heads=2, hidden=12, length=16
@@ -118,6 +120,83 @@ def test_a_beam_of_one_is_greedy(params):
     np.testing.assert_allclose(scores[:, 0], expected, rtol=1e-4)
 
 
+def padded(lengths, width, seed):
+    """Prompts of some lengths on the right of rows, and noise where padding is."""
+    rows = np.random.default_rng(seed).integers(0, 5, (len(lengths), width))
+    return rows, np.arange(width) >= width - np.array(lengths)[:, None]
+
+
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+def test_a_padded_prompt_goes_on_as_it_does_alone(positions):
+    config = dataclasses.replace(CONFIG, positions=positions, key_value_heads=1)
+    model = transformer(config)
+    drawn = jax.tree.map(lambda p: 15 * p if p.ndim > 1 else p, model.init(KEY))
+    chances = jax.jit(lambda x: jax.nn.log_softmax(model.apply(drawn, x)[0]))
+
+    def alone(text):  # at the left of a row, no cache, no mask: log p of what follows
+        row = jnp.zeros((1, 16), jnp.int32).at[0, : len(text)].set(jnp.array(text))
+        return np.asarray(chances(row))[0, : len(text)]
+
+    lengths = [7, 1, 4, 12, 2]
+    prompt, mask = padded(lengths, width=14, seed=0)  # 18 places, of 16 positions
+    greedy = generate(config, drawn, prompt, 4, mask=mask)
+    # As wide as the vocabulary, two steps find the best of all texts.
+    many, scores = beam(config, drawn, prompt, 2, mask=mask, width=5, length_penalty=0)
+    for row, length in enumerate(lengths):
+        text = prompt[row, -length:].tolist()
+        found = {}
+        for first, second in itertools.product(range(5), repeat=2):
+            after = alone([*text, first])[-2:]
+            found[first, second] = after[0, first] + after[1, second]
+        best = sorted(found, key=found.get, reverse=True)[:5]
+        assert many[row, :, 14:].tolist() == [[*each] for each in best]
+        np.testing.assert_allclose(scores[row], [found[t] for t in best], rtol=1e-4)
+        for token in greedy[row, 14:].tolist():
+            assert token == alone(text)[-1].argmax()
+            text.append(token)
+    assert len({tuple(row) for row in greedy[:, 14:].tolist()}) > 1
+
+
+def test_prompts_of_any_lengths_in_one_width_are_one_program(params):
+    found = []
+    for seed, lengths in enumerate([[8, 8], [1, 8], [3, 5]]):
+        prompt, mask = padded(lengths, width=8, seed=seed)
+        mask = None if seed == 0 else mask
+        generate(CONFIG, params, prompt, 3, mask=mask)
+        beam(CONFIG, params, prompt, 3, mask=mask, width=2)
+        found.append([sampling._generated._cache_size(), sampling._beam._cache_size()])
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("of", ["generate", "beam"])
+def test_it_stops_when_all_texts_have(params, monkeypatch, of):
+    calls, compiled = [], sampling._generated if of == "generate" else sampling._beam
+    prompt = PROMPT[[0, 0]]
+    plain = generate(CONFIG, params, prompt, steps=5)[0, 3:].tolist()
+    stop, length = plain[2], plain.index(plain[2]) + 1
+
+    def counted(config):
+        model = transformer(config)
+
+        def apply(*args, **options):
+            jax.debug.callback(lambda: calls.append(1))
+            return model.apply(*args, **options)
+
+        return Model(model.init, apply)
+
+    monkeypatch.setattr(sampling, "transformer", counted)
+    compiled.clear_cache()
+    if of == "generate":
+        found = generate(CONFIG, params, prompt, 5, stop=stop)
+    else:
+        found = beam(CONFIG, params, prompt, 5, stop=stop, width=1)[0][:, 0]
+    jax.effects_barrier()
+    compiled.clear_cache()
+    wanted = plain[:length] + [stop] * (5 - length)
+    assert found[:, 3:].tolist() == [wanted, wanted]
+    assert len(calls) == 1 + length < 6  # the prompt, and each token
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -130,6 +209,11 @@ def test_a_beam_of_one_is_greedy(params):
         ({"top_p": float("nan")}, "top_p=nan must be in"),
         ({"prompt": PROMPT[0]}, r"a prompt \[3\] must be \[B, T\]"),
         ({"prompt": PROMPT[:, :0]}, r"a prompt \[2, 0\] must be"),
+        ({"mask": [[True] * 3]}, r"mask \[1, 3\] must be as the prompt \[2, 3\]"),
+        ({"mask": [[True] * 3, [True, True, False]]}, "mask: row 1 .* pad on the left"),
+        ({"mask": [[True, False, True], [True] * 3]}, "mask: row 0 must be padding"),
+        ({"mask": [[False] * 3, [True] * 3]}, "row 0 .* then tokens, at least one"),
+        ({"steps": 15, "mask": [[False, True, True]] * 2}, "steps=15: .* 14 of 16"),
         ({"config": EncoderConfig.tiny()}, "needs a causal model with a head"),
     ],
 )
@@ -139,6 +223,6 @@ def test_what_cannot_be_asked_for(options, message, params):
         generate(params=params, **given)
     if "steps" in options:
         with pytest.raises(InputError, match=message):
-            beam(CONFIG, params, PROMPT, options["steps"])
+            beam(CONFIG, params, PROMPT, options["steps"], mask=options.get("mask"))
     with pytest.raises(InputError, match="width=0 must be at least 1"):
         beam(CONFIG, params, PROMPT, 2, width=0)
