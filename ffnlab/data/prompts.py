@@ -1,0 +1,186 @@
+"""Text to text with a decoder alone: a prompt made of a source, then the target.
+
+    pairs = encode_pairs(tokenizer, sources, targets, "{text}\\n", 128, 32)
+    rows = pack_pairs(pairs, width=128)
+    rows.arrays["y"]                        # [N, K], the tokens of targets
+    for batch in left_padded(pairs.prompts, rows=16):
+        batch.tokens, batch.mask            # [16, W], as sampling.generate takes them
+
+What is learned are the tokens of the target and the end token after them; the prompt
+is only read. The end token of bytes is 0, which no text has but as a control character.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ffnlab.data.corpus import Tokenizes
+from ffnlab.data.places import Rows, pack
+from ffnlab.data.tokens import Encoded
+from ffnlab.errors import InputError
+
+_LEAST = 16  # the narrowest prompts: fewer shapes, hence fewer programs
+
+
+class Pairs(NamedTuple):
+    """Prompts, each followed by its target and the end token.
+
+    Attributes:
+      tokens: int32 `[T]` each.
+      begins: where each target begins, int `[N]`; without targets the lengths.
+      lost: how many tokens of sources and targets were cut off.
+    """
+
+    tokens: list[np.ndarray]
+    begins: np.ndarray
+    lost: int
+
+    @property
+    def prompts(self) -> list[np.ndarray]:
+        """The tokens before each target."""
+        return [row[:n] for row, n in zip(self.tokens, self.begins, strict=True)]
+
+
+class Prompts(NamedTuple):
+    """A batch of prompts, padded on the left.
+
+    Attributes:
+      index: which prompts they are, int `[n]`, n ≤ B; further rows repeat them.
+      tokens: int32 `[B, W]`.
+      mask: True where there is a token, bool `[B, W]`.
+    """
+
+    index: np.ndarray
+    tokens: np.ndarray
+    mask: np.ndarray
+
+
+def encode_pairs(
+    tokenizer: Tokenizes,
+    sources: Sequence[str],
+    targets: Sequence[str] | None,
+    template: str,
+    length: int,
+    target_length: int,
+) -> Pairs:
+    """Returns the tokens of prompts and targets.
+
+    A prompt that is too long loses the end of its source; what the template has after
+    it stays. Spaces at the end of the template are read as part of the target, as
+    tokenizers of GPT-2 have a word begin with the space before it.
+
+    Args:
+      tokenizer: has an end token.
+      sources: N texts.
+      targets: what they are to become, N texts; None for none, as in prediction.
+      template: the prompt, `{text}` in it standing for the source.
+      length: the most tokens of a prompt and its target.
+      target_length: the most tokens of a target, with the end token, which is left out
+        where the target is cut.
+
+    Raises:
+      InputError: the tokenizer has no end token, the template no `{text}` or more than
+        one, or the lengths leave no room for a source.
+
+    >>> from ffnlab.data.corpus import ByteTokenizer
+    >>> pairs = encode_pairs(ByteTokenizer(), ["cat"], ["C"], "{text}:", 8, 2)
+    >>> pairs.tokens[0].tolist(), pairs.begins.tolist(), pairs.lost
+    ([99, 97, 116, 58, 67, 0], [4], 0)
+    """
+    head, tail, lead = _parts(template)
+    if tokenizer.end is None:
+        raise InputError(
+            "this tokenizer has no end token, such as <|endoftext|>; text to text "
+            "needs that of a GPT-2, or bytes"
+        )
+    after = _tokens(tokenizer, tail)
+    fixed, room = len(_tokens(tokenizer, head)) + len(after), length - target_length
+    if target_length < 1 or fixed >= room:
+        raise InputError(
+            f"--length={length}, --target_length={target_length}: no room for a source "
+            f"beside {fixed} tokens of --template; shorten it, or change the lengths"
+        )
+    rows, begins, lost = [], [], 0
+    for number, source in enumerate(sources):
+        before = _tokens(tokenizer, head + source)
+        kept = before[: room - len(after)]
+        lost += len(before) - len(kept)
+        # A decoder that is given nothing begins after the end of another text.
+        row = [*kept, *after] or [tokenizer.end]
+        begins.append(len(row))
+        if targets is not None:
+            target = _tokens(tokenizer, lead + targets[number])
+            lost += max(len(target) - target_length, 0)
+            row += [*target, tokenizer.end][:target_length]
+        rows.append(np.array(row, np.int32))
+    return Pairs(rows, np.array(begins, int), lost)
+
+
+def _parts(template: str) -> tuple[str, str, str]:
+    """Returns a template before and after its text, and the spaces at its end."""
+    parts = template.split("{text}")
+    if len(parts) != 2:
+        raise InputError(
+            f"--template={template!r}: must have {{text}} once, where the source goes"
+        )
+    tail = parts[1].rstrip(" ")
+    return parts[0], tail, parts[1][len(tail) :]
+
+
+def _tokens(tokenizer: Tokenizes, text: str) -> list[int]:
+    """Returns the tokens of a text, without end tokens: they would cut it in two."""
+    tokens = tokenizer.stream(text.encode("utf-8", "replace")).tokens
+    return tokens[tokens != tokenizer.end].tolist()
+
+
+def pack_pairs(pairs: Pairs, width: int) -> Rows:
+    """Packs prompts with their targets into rows, the targets' tokens to be predicted.
+
+    Args:
+      pairs: of `encode_pairs`.
+      width: T, of a row; no pair may be longer.
+
+    Returns:
+      Rows as those of `places.pack`: x/at are the places whose next token is of a
+      target, or the end token, and y those tokens.
+
+    >>> tokens = [np.array([7, 8, 5, 0]), np.array([9, 6, 0])]
+    >>> rows = pack_pairs(Pairs(tokens, np.array([2, 1]), 0), width=8).arrays
+    >>> rows["x/at"].tolist(), rows["y"].tolist()
+    ([[1, 2, -1, 4, 5]], [[5, 0, -100, 6, 0]])
+    """
+    both = [*zip(pairs.tokens, pairs.begins, strict=True)]
+    places = [np.arange(begin - 1, len(row) - 1) for row, begin in both]
+    labels = [row[begin:].tolist() for row, begin in both]
+    return pack(Encoded(pairs.tokens, [], places, pairs.lost), labels, width)
+
+
+def left_padded(prompts: Sequence[np.ndarray], rows: int) -> list[Prompts]:
+    """Returns prompts in batches of few shapes, those of like length together.
+
+    All batches have as many rows, and widths are powers of two, so that decoding is
+    compiled a few times at most.
+
+    Args:
+      prompts: tokens, int `[T]` each, T above 0.
+      rows: B, of a batch; one that is not full repeats its prompts.
+
+    >>> batch = left_padded([np.array([5, 6]), np.array([7])], rows=4)[0]
+    >>> batch.index.tolist(), batch.tokens[:, -2:].tolist()
+    ([1, 0], [[0, 7], [5, 6], [0, 7], [5, 6]])
+    """
+    order = np.argsort([len(row) for row in prompts], kind="stable")
+    found = []
+    for begin in range(0, len(order), rows):
+        index = order[begin : begin + rows]
+        longest = len(prompts[index[-1]])
+        width = max(_LEAST, 1 << (longest - 1).bit_length())
+        tokens = np.zeros((rows, width), np.int32)
+        mask = np.zeros((rows, width), bool)
+        for row, number in enumerate(np.resize(index, rows)):
+            size = len(prompts[number])
+            tokens[row, width - size :] = prompts[number]
+            mask[row, width - size :] = True
+        found.append(Prompts(index, tokens, mask))
+    return found
