@@ -3,8 +3,9 @@
     model = causal(DecoderConfig.tiny())                # or masked(EncoderConfig(...))
     found = fit(model, objective(tokens_per_byte), optimizer, dataset, plan)
 
-The data are those of `data.corpus.language_data`. Beside another loss, hidden tokens
-of the same texts are asked for by `with_masked`.
+The data are those of `data.corpus.language_data`; those of `conditional`, which learns
+what is to follow a prompt, are of `data.prompts.pack_pairs`. Beside another loss, hidden
+tokens of the same texts are asked for by `with_masked`.
 """
 
 import dataclasses
@@ -39,15 +40,56 @@ def causal(config: TransformerConfig) -> Model:
     Raises:
       InputError: the Transformer is not causal, or has no head.
     """
-    if not config.causal or config.head == "none":
-        raise InputError("a causal language model needs a causal Transformer with head")
-    inner = transformer(config)
+    inner = _decoder(config)
 
     def apply(params: Params, x: Batch, key: Key | None = None) -> tuple[Array, dict]:
         # What pads a row follows its text, and no position sees what follows.
         return inner.apply(params, x["tokens"], key=key)[0], {}
 
     return Model(inner.init, apply)
+
+
+def conditional(config: TransformerConfig) -> Model:
+    """Returns a model that predicts tokens at some places, from those before them.
+
+    Args:
+      config: a causal Transformer with a head.
+
+    Returns:
+      Parameters are those of the Transformer, under `encoder`, so that rates by layer
+      are set as for a labeller. `apply(params, x, key)`: x holds `tokens` and `packs`,
+      `[B, T]`, and `at` `[B, K]`, the places, −1 for none; key is that of dropout or
+      None; the outputs are logits `[B, K, V]`. `finetuning.objective` scores them.
+
+    Raises:
+      InputError: the Transformer is not causal, or has no head.
+
+    >>> from ffnlab import DecoderConfig
+    >>> model, row = conditional(DecoderConfig.tiny()), jnp.array([[1, 2, 3]])
+    >>> x = {"tokens": row, "packs": row * 0, "at": jnp.array([[1, -1]])}
+    >>> model.apply(model.init(jax.random.key(0)), x)[0].shape
+    (1, 2, 256)
+    """
+    inner = _decoder(config)
+
+    def init(key: Key) -> Params:
+        return {"encoder": inner.init(key)}
+
+    def apply(params: Params, x: Batch, key: Key | None = None) -> tuple[Array, dict]:
+        at = jnp.maximum(x["at"], 0)
+        # What pads a row is a pack of its own, so that no text sees it.
+        logits, _ = inner.apply(
+            params["encoder"], x["tokens"], packs=x["packs"], key=key, at=at
+        )
+        return logits, {}
+
+    return Model(init, apply)
+
+
+def _decoder(config: TransformerConfig) -> Model:
+    if not config.causal or config.head == "none":
+        raise InputError("a causal language model needs a causal Transformer with head")
+    return transformer(config)
 
 
 def masked(

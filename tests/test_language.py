@@ -1,5 +1,7 @@
 """Language models against what is written out, and that they learn."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ from ffnlab import (
     DecoderConfig,
     EncoderConfig,
     Plan,
+    finetuning,
     fit,
     language,
     metrics,
@@ -18,6 +21,7 @@ from ffnlab import (
 from ffnlab.data import take
 from ffnlab.data.corpus import ByteTokenizer, language_data
 from ffnlab.data.dataset import IGNORE
+from ffnlab.data.prompts import Pairs, pack_pairs
 from ffnlab.errors import InputError
 from ffnlab.train import make_evaluate
 from ffnlab.transformer import transformer
@@ -115,9 +119,43 @@ def test_they_learn(masked):
     assert found.record.loss[0] > 5.0 and found.record.best < 2.5
 
 
+PAIRS = Pairs(
+    [np.array(row) for row in ([7, 8, 9, 5, 0], [3, 4, 0], [6, 6, 2, 1])],
+    np.array([3, 1, 2]),
+    0,
+)
+
+
+@pytest.mark.parametrize("positions", ["rotary", "learned"])
+def test_conditional_loss_is_that_of_targets_alone(positions):
+    config = dataclasses.replace(DECODER, positions=positions)
+    model, rows = language.conditional(config), pack_pairs(PAIRS, 10).arrays
+    params, batch = model.init(KEY), take(rows, np.arange(len(rows["y"])))
+    logits, _ = model.apply(params, batch["x"], None)
+    assert logits.shape == (*rows["y"].shape, 257) and len(rows["y"]) == 2
+    found = metrics.means(finetuning.objective().score(logits, batch))
+    total = []
+    for row, begin in zip(PAIRS.tokens, PAIRS.begins, strict=True):  # each text alone
+        whole, _ = transformer(config).apply(params["encoder"], jnp.asarray(row)[None])
+        chances = np.asarray(jax.nn.log_softmax(whole[0]))
+        total += [-chances[n - 1, row[n]] for n in range(begin, len(row))]
+    assert float(found["loss"]) == pytest.approx(np.mean(total), rel=1e-5)
+
+
+def test_the_layers_of_a_conditional_model_have_their_rates():
+    params = language.conditional(DECODER).init(KEY)
+    rates = finetuning.rates_of(params, 1, decay=0.5, freeze=["layers.0"])
+    assert set(params) == {"encoder"}
+    assert rates["encoder"]["embed"]["tokens"]["embedding"] == 0.25
+    assert set(jax.tree.leaves(rates["encoder"]["layer_0"])) == {0.0}
+    assert set(jax.tree.leaves(rates["encoder"]["norm"])) == {1.0}
+
+
 def test_other_transformers_are_refused():
     with pytest.raises(InputError, match="needs a causal Transformer with head"):
         language.causal(ENCODER)
+    with pytest.raises(InputError, match="needs a causal Transformer with head"):
+        language.conditional(dataclasses.replace(DECODER, head="none"))
     with pytest.raises(InputError, match="needs an encoder with a head"):
         language.masked(DECODER, 256)
 
