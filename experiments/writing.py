@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ffnlab.data.prompts import Pairs, encode_pairs, left_padded, pack_pairs
 
 from experiments import tasks
 from experiments.sources import Item
@@ -16,6 +15,7 @@ from ffnlab.data.corpus import Tokenizes
 from ffnlab.data.dataset import Arrays
 from ffnlab.data.labelled import Columns, Examples, read_labelled
 from ffnlab.data.places import Rows
+from ffnlab.data.prompts import Pairs, encode_pairs, left_padded, pack_pairs
 from ffnlab.pretrained import Checkpoint
 from ffnlab.report import Table
 from ffnlab.transformer import TransformerConfig

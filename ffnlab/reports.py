@@ -1,9 +1,13 @@
-"""What is told of predictions: labels of texts, words, spans; answers; on the host."""
+"""What is told of predictions: labels of texts, words and spans; answers; texts.
+
+All of it is on the host.
+"""
 
 import re
 import string
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -164,3 +168,49 @@ def _agreement(guess: list[str], gold: list[str]) -> tuple[float, float]:
 def _exact_and_f1(scores: Sequence[tuple[float, float]]) -> dict[str, float]:
     exact, f1 = np.mean(scores, axis=0).tolist()
     return {"exact": exact, "f1": f1}
+
+
+def texts(predicted: Sequence[str], gold: Sequence[str]) -> Report:
+    """Returns how like written texts are to those that they should be.
+
+    Args:
+      predicted: N texts, at least one.
+      gold: N true ones.
+
+    Returns:
+      All in [0, 1]: `bleu` and `chrf` of all texts together, as `sacrebleu` has them
+      (without four words in a row there is no BLEU: it is 0); `rouge1`, `rouge2` and
+      `rougeL`, mean F-measures as `rouge-score` has them without stemming, but with
+      words of any script; `exact`, the share that is the same but for spaces around it.
+
+    Raises:
+      InputError: the libraries are missing.
+
+    Source: Papineni et al. 2002, Popović 2015, Lin 2004; Post 2018 for the details.
+
+    >>> found = texts(["a cat sat"], ["a dog sat"])
+    >>> round(found["rouge1"], 3), found["rouge2"], found["exact"]
+    (0.667, 0.0, 0.0)
+    """
+    try:
+        import sacrebleu
+        from rouge_score.rouge_scorer import RougeScorer
+    except ImportError:
+        raise InputError(
+            "texts are scored by sacrebleu and rouge-score: "
+            "pip install 'ffnlab[generate]'"
+        ) from None
+    # The library's own words are of a to z alone: any other script would score 0.
+    split = SimpleNamespace(tokenize=lambda text: re.findall(r"[^\W_]+", text.lower()))
+    kinds = ["rouge1", "rouge2", "rougeL"]
+    scorer = RougeScorer(kinds, tokenizer=split)
+    pairs = [*zip(predicted, gold, strict=True)]
+    scores = [scorer.score(true, found) for found, true in pairs]
+    return {
+        "bleu": sacrebleu.corpus_bleu(predicted, [gold], force=True).score / 100,
+        "chrf": sacrebleu.corpus_chrf(predicted, [gold]).score / 100,
+        **{k: float(np.mean([score[k].fmeasure for score in scores])) for k in kinds},
+        "exact": float(
+            np.mean([found.strip() == true.strip() for found, true in pairs])
+        ),
+    }

@@ -1,4 +1,7 @@
-"""Reports of labels, strict entities against a second way to find them; answers."""
+"""Reports: entities found in a second way, answers and texts worked out by hand."""
+
+import math
+import sys
 
 import hypothesis
 import numpy as np
@@ -106,3 +109,68 @@ def test_answers_are_told_apart_by_whether_there_is_one():
     assert list(reports.answers({"0": "x"}, asked(["x"]))["types"]) == ["answerable"]
     with pytest.raises(InputError, match="question '1' has no prediction"):
         reports.answers({"0": "cat"}, asked(["cat"], []))
+
+
+def test_scores_of_texts_by_hand():
+    found = reports.texts(["the cat sat on a mat"], ["the cat sat on the mat"])
+    # Of 6, 5, 4 and 3 runs of one to four words, 5, 3, 2 and 1 are right.
+    bleu = math.prod([5 / 6, 3 / 5, 2 / 4, 1 / 3]) ** 0.25
+    assert found["bleu"] == pytest.approx(bleu)
+    assert found["rouge1"] == found["rougeL"] == pytest.approx(5 / 6)
+    assert found["rouge2"] == pytest.approx(3 / 5)
+    assert found["exact"] == 0.0
+    # Runs are counted through all texts: this is no mean over texts.
+    both = reports.texts(
+        ["the cat sat on a mat", "a dog sat by the door"],
+        ["the cat sat on the mat", "a dog sat by the door"],
+    )
+    bleu = math.prod([11 / 12, 8 / 10, 6 / 8, 4 / 6]) ** 0.25
+    assert both["bleu"] == pytest.approx(bleu)
+    assert both["rouge2"] == pytest.approx((3 / 5 + 1) / 2) and both["exact"] == 0.5
+    # A short text is punished: exp(1 - 6 / 5).
+    short = reports.texts(["the cat sat on the"], ["the cat sat on the mat"])
+    assert short["bleu"] == pytest.approx(math.exp(1 - 6 / 5))
+    assert short["rouge1"] == pytest.approx(10 / 11)  # precision 1, recall 5/6
+    # Of letters one and two in a row, precision 1/2 and 0/1; orders without any do
+    # not count, and the mean of 1/2 and 0 is 1/4 for precision and recall alike.
+    assert reports.texts(["ab"], ["ac"])["chrf"] == pytest.approx(0.25)
+
+
+def test_published_scores():  # the example of rouge-score; stems are words here
+    quick = "The quick brown fox jumps over the lazy dog"
+    found = reports.texts(["The quick brown dog jumps on the log."], [quick])
+    precision, recall = 6 / 8, 6 / 9
+    assert found["rouge1"] == pytest.approx(2 / (1 / precision + 1 / recall))
+    precision, recall = 5 / 8, 5 / 9
+    assert found["rougeL"] == pytest.approx(2 / (1 / precision + 1 / recall))
+
+
+ascii_texts = st.text(st.characters(max_codepoint=127), max_size=20)
+
+
+@hypothesis.given(found=ascii_texts, true=ascii_texts)
+def test_words_of_ascii_are_those_of_the_library(found, true):
+    from rouge_score.rouge_scorer import RougeScorer
+
+    plain = RougeScorer(["rouge1", "rougeL"]).score(true, found)
+    ours = reports.texts([found], [true])
+    for kind, score in plain.items():
+        assert ours[kind] == score.fmeasure
+
+
+def test_scores_of_texts_are_means_and_from_0_to_1():
+    gold = ["the cat sat on the mat", "Ἡ γάτα κάθισε", "naïve café"]
+    same = reports.texts(gold, [f" {text}\n" for text in gold])
+    assert same == pytest.approx(dict.fromkeys(same, 1.0))
+    assert list(same) == ["bleu", "chrf", "rouge1", "rouge2", "rougeL", "exact"]
+    half = reports.texts(["Ἡ γάτα κάθισε", ""], gold[1:])
+    assert half["rouge1"] == half["exact"] == 0.5
+    none = reports.texts(["", "x"], ["a b c d", "y"])
+    assert none == dict.fromkeys(none, 0.0)
+
+
+@pytest.mark.parametrize("name", ["sacrebleu", "rouge_score.rouge_scorer"])
+def test_scores_of_texts_need_their_libraries(monkeypatch, name):
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(InputError, match=r"pip install 'ffnlab\[generate\]'"):
+        reports.texts(["a"], ["a"])
