@@ -22,6 +22,7 @@ from benchmarks.protocol import Entry, Work
 from experiments import finetune, launch
 from experiments.launch import option
 from ffnlab.errors import InputError
+from ffnlab.record import Plan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,35 +58,33 @@ def run(config: Config) -> Any:
     """Prints the times, or the scores, and returns the table."""
     protocol.use_cpu()
     protocol.describe()
-    from experiments import labelling
-
-    job = labelling.prepare(config.asked())
+    task = finetune.prepare(config.asked())
     if not protocol.has_torch():
         recipes = None
     else:
         from benchmarks import recipe as recipes
-    return (_scores if config.scores else _times)(config, job, recipes)
+    return (_scores if config.scores else _times)(config, task, recipes)
 
 
-def _recipe(config: Config, job: Any, recipes: Any, texts: int | None) -> Any:
-    found = job.examples["train"]
+def _recipe(config: Config, task: Any, recipes: Any, texts: int | None) -> Any:
+    found = task.examples["train"]
     return recipes.Recipe(
         config.checkpoint,
         config.task,
-        len(job.names),
+        len(task.names),
         found.texts[:texts],
-        job.labels["train"][:texts],
+        task.labels["train"][:texts],
         config.batch_size,
-        config.asked().length,
+        config.asked().most,
     )
 
 
-def _times(config: Config, job: Any, recipes: Any) -> Any:
-    part = job.examples["train"].subset(range(config.texts))
-    entries = [Entry("ffnlab", "packed rows, a scan", _ours(config, job, part),
+def _times(config: Config, task: Any, recipes: Any) -> Any:
+    part = task.examples["train"].subset(range(config.texts))
+    entries = [Entry("ffnlab", "packed rows, a scan", _ours(config, task, part),
                      len(part.texts), None, False)]  # fmt: skip
     if recipes:
-        recipe, threads = _recipe(config, job, recipes, config.texts), protocol.cores()
+        recipe, threads = _recipe(config, task, recipes, config.texts), protocol.cores()
         work = recipes.epoch(recipe, threads, config.learning_rate)
         target = 1 / 2 if config.task == "tag" else 1 / 1.5
         setting = f"padded to the longest, {threads} threads"
@@ -95,31 +94,24 @@ def _times(config: Config, job: Any, recipes: Any) -> Any:
     return protocol.contest("training, a text", "µs", entries, config)
 
 
-def _ours(config: Config, job: Any, part: Any) -> Work:
+def _ours(config: Config, task: Any, part: Any) -> Work:
     """Returns an epoch as `train.fit` runs it."""
-    from experiments import labelling
-    from ffnlab import data, finetuning, train
+    from experiments import labelling, tuning
+    from ffnlab import data, train
     from ffnlab.data.labelled import label_ids
     from ffnlab.data.places import pack
-    from ffnlab.data.tokens import read_tokenizer
 
     asked = config.asked()
-    labels = label_ids(config.train, part, job.names)
-    tokenizer = read_tokenizer(config.checkpoint)
-    encoded = labelling.encode(config.task, tokenizer, part, asked.length)
-    rows = pack(encoded, labels, asked.length)
-    tokens = np.searchsorted(job.used, rows.arrays["x/tokens"])
+    labels = label_ids(config.train, part, task.names)
+    encoded = labelling.encode(config.task, task.tokenizer, part, asked.most)
+    rows = pack(encoded, labels, asked.most)
+    tokens = np.searchsorted(task.used, rows.arrays["x/tokens"])
     rows.arrays["x/tokens"] = tokens.astype(np.int32)
     count = max(round(config.batch_size * len(rows.owner) / len(part.texts)), 1)
     steps = len(rows.owner) // count
-    model = labelling.begun(job)
-    rates = finetuning.rates_of(
-        jax.eval_shape(model.init, jax.random.key(0)), job.found.config.layers
-    )
-    optimizer = finetuning.scaled(
-        asked.make_optimizer(10_000, False, config.learning_rate), rates
-    )
-    step = train.make_step(model, finetuning.objective(), optimizer)
+    given = tuning.setting(asked, task, Plan(10_000, 10_000, count))
+    model, optimizer = given["model"], given["optimizer"]
+    step = train.make_step(model, task.objective, optimizer, given["gradient"])
     many = train.Program(train.advance(step, data.take), donate=(0,))
     arrays = jax.device_put(rows.arrays)
     indices = np.arange(steps * count).reshape(steps, count)
@@ -133,14 +125,13 @@ def _ours(config: Config, job: Any, part: Any) -> Work:
     return Work(run)
 
 
-def _scores(config: Config, job: Any, recipes: Any) -> Any:
+def _scores(config: Config, task: Any, recipes: Any) -> Any:
     """Trains both in full, and prints their scores on the test part."""
     import tempfile
 
-    from experiments import labelling
     from ffnlab.report import Table
 
-    if "test" not in job.examples:
+    if "test" not in task.examples:
         raise InputError("--test: needed with --scores")
     with tempfile.TemporaryDirectory() as folder:
         out = f"{folder}/run"
@@ -148,13 +139,14 @@ def _scores(config: Config, job: Any, recipes: Any) -> Any:
         ours = [each["headline"] for each in finetune.run(asked).scores["test"]]
     found = {"ffnlab": ours}
     if recipes:
-        recipe, theirs = _recipe(config, job, recipes, None), []
+        recipe, theirs = _recipe(config, task, recipes, None), []
         for seed in range(config.seeds):
             model = recipe.trained(seed, config.epochs, config.learning_rate)
-            labels = recipe.predicted(model, job.examples["test"].texts)
+            labels = recipe.predicted(model, task.examples["test"].texts)
             if config.task == "tag":
                 labels = [k for row in labels for k in row]
-            score = labelling.score(job, "test", np.array(labels))["headline"]
+            labels = np.array(labels)
+            score = task.score("test", (labels, np.ones(len(labels))))["headline"]
             print(f"transformers, seed {seed}: {100 * score:.2f}", flush=True)
             theirs.append(score)
         found["transformers"] = theirs
@@ -163,8 +155,8 @@ def _scores(config: Config, job: Any, recipes: Any) -> Any:
          ", ".join(f"{100 * score:.2f}" for score in sorted(each))]
         for name, each in found.items()
     ]  # fmt: skip
-    title = labelling.headline(job)
-    table = Table(["", f"test {title}, %: median", "each seed"], rows, words=1)
+    title = f"test {task.headline}, %: median"
+    table = Table(["", title, "each seed"], rows, words=1)
     table.show(f"{config.epochs} epochs, {config.seeds} seeds")
     return table
 

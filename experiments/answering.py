@@ -150,7 +150,7 @@ class Answers:
                 "task": "qa",
                 "dtype": self.config.dtype,
                 "length": self.config.most,
-                "stride": self.config.stride,
+                "stride": self.config.overlap,
                 "longest": self.config.longest,
                 "threshold": self.config.threshold,
                 "text_column": "question",
@@ -192,7 +192,7 @@ def prepare(config: "Config") -> Answers:
     found, tokenizer = tasks.read_checkpoint(config, texts, head=False, pooler=False)
     pieces, rows, told = {}, {}, []
     for part, asked in questions.items():
-        pieces[part] = windows(tokenizer, asked, config.most, config.stride)
+        pieces[part] = windows(tokenizer, asked, config.most, config.overlap)
         rows[part] = pack_windows(pieces[part], config.most)
         told.append(_told(part, asked, pieces[part], rows[part]))
     arrays = [each.arrays for each in rows.values()]

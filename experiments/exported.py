@@ -61,22 +61,25 @@ def _program(tuned: "Tuned") -> bytes:
     except ImportError:
         need = "pip install 'ffnlab[export]'"
         raise InputError(f"--export: writing it needs flatbuffers: {need}") from None
-    limits = (f"t <= {tuned.found.config.length}", "k <= t")
-    batch, length, places = export.symbolic_shape("b, t, k", constraints=limits)
+    task, limits = tuned.about["task"], [f"t <= {tuned.found.config.length}"]
+    placed = task in ("classify", "pairs", "tag")
+    batch, length, *places = export.symbolic_shape(
+        "b, t, k" if placed else "b, t", constraints=limits + ["k <= t"] * placed
+    )
     shapes = {
         "tokens": jax.ShapeDtypeStruct((batch, length), jnp.int32),
         "mask": jax.ShapeDtypeStruct((batch, length), jnp.bool_),
-        "types": jax.ShapeDtypeStruct((batch, length), jnp.int32),
-        "at": jax.ShapeDtypeStruct((batch, places), jnp.int32),
     }
-    kinds = {"generate": 2, "qa": 3}
-    names = list(shapes)[: kinds.get(tuned.about["task"], 4)]
+    if task != "generate":
+        shapes["types"] = shapes["tokens"]
+    if placed:
+        shapes["at"] = jax.ShapeDtypeStruct((batch, *places), jnp.int32)
 
     def apply(*inputs: jax.Array) -> jax.Array:
-        return _applied(tuned, dict(zip(names, inputs, strict=True)))
+        return _applied(tuned, dict(zip(shapes, inputs, strict=True)))
 
     exporter = export.export(jax.jit(apply), platforms=["cpu", "cuda", "tpu"])
-    return bytes(exporter(*(shapes[name] for name in names)).serialize())
+    return bytes(exporter(*shapes.values()).serialize())
 
 
 def _applied(tuned: "Tuned", x: dict[str, Any]) -> Any:

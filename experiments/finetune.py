@@ -16,13 +16,14 @@ part, and tells what it gets right on the test part.
         --split=0.8,0.1,0.1 --text_column=article --label_column=summary
     python -m experiments.finetune --flagfile=OUT/flags    (repeats a run)
 
-Tasks: classify, a label for a text; pairs, a label for two texts; tag, a label for each
-word; qa, the span of a context that answers a question, or none; generate, a text for a
-text. Files: CSV, TSV, JSON lines, CoNLL columns, JSON of lists [text, label] under
-train, val and test, and SQuAD's JSON; tags of spans are in IO, IOB1, IOB2 or BIOES. OUT
-receives report.md, pictures, results.jsonl, predictions of dev and test, flags,
-versions.json, a model card README.md and best/, a directory that experiments.predict
-and, with a linear head or none, transformers load.
+Tasks: classify, a label for a text; pairs, a label for two texts, or for two entities
+marked in one; tag, a label for each word; qa, the span of a context that answers a
+question, or none; generate, a text for a text. Files: CSV, TSV, JSON lines, CoNLL
+columns, JSON of lists [text, label] under train, val and test, and SQuAD's JSON; tags
+of spans are in IO, IOB1, IOB2 or BIOES. OUT receives report.md, pictures,
+results.jsonl, predictions of dev and test, flags, versions.json, a model card README.md
+and best/, a directory that experiments.predict and, with a linear head or none,
+transformers load.
 """
 
 import dataclasses
@@ -53,6 +54,7 @@ _ONLY_FOR = {
     "label_smoothing": (*_LABELS, "generate"),
     "masked_loss": (*_LABELS, "qa"),
     "pair_column": ("pairs",),
+    "marks": ("pairs",),
     "stride": ("qa",),
     "longest": ("qa",),
     "threshold": ("qa",),
@@ -61,7 +63,7 @@ _ONLY_FOR = {
     "beam": ("generate",),
 }
 
-# What users of transformers' run_ner and run_glue call these flags.
+# What users of transformers' run_ner, run_glue and their kin call these flags.
 ALIASES = {
     "model_name_or_path": "checkpoint",
     "train_file": "train",
@@ -71,6 +73,15 @@ ALIASES = {
     "num_train_epochs": "epochs",
     "per_device_train_batch_size": "batch_size",
     "max_seq_length": "length",
+    "max_steps": "steps",
+    "warmup_steps": "warmup",
+    "gradient_accumulation_steps": "accumulate",
+    "label_smoothing_factor": "label_smoothing",
+    "doc_stride": "stride",
+    "max_answer_length": "longest",
+    "null_score_diff_threshold": "threshold",
+    "max_target_length": "target_length",
+    "num_beams": "beam",
     "text_column_name": "text_column",
     "label_column_name": "label_column",
 }
@@ -102,6 +113,9 @@ class Config(Steps):
     )  # fmt: skip
     text_column: str = option("text", "a name, or a number if there is no header")
     pair_column: str = option("text2", "of the second text")
+    marks: tuple[str, ...] = option(
+        (), "e1,e2: pairs are entities, marked so in one text: <e1>Ada</e1>", empty=True
+    )
     label_column: str = option(
         "label", "of the label, or of the text to write; tags of JSON lines: a list"
     )
@@ -128,8 +142,11 @@ class Config(Steps):
         "otherwise 128, if not given",
         least=8,
     )
-    stride: int = option(
-        128, "tokens that two windows of a long context share, for qa", least=0
+    stride: int | None = option(
+        None,
+        "tokens that two windows of a long context share, for qa; 128, or a third of "
+        "--length if that is less, if not given",
+        least=0,
     )
     longest: int = option(30, "tokens of an answer, for qa", least=1)
     threshold: float = option(
@@ -224,6 +241,10 @@ class Config(Steps):
         if self.head not in ("linear", "feedback"):
             known = ["linear", "feedback", *_BLOCKS()]
             choose("--head", self.head.partition(":")[0], known)
+        if len(self.marks) not in (0, 2):
+            raise InputError("--marks: those of two entities are needed, such as e1,e2")
+        if self.marks and self.augment:
+            raise InputError("--augment: marks of entities would be torn; leave it out")
         if self.layer_decay > 1:
             raise InputError(f"--layer_decay: {self.layer_decay:g} should be at most 1")
         if self.split and (self.dev or self.test):
@@ -243,6 +264,11 @@ class Config(Steps):
         """Whether one file holds all parts, as lists."""
         whole = self.task == "classify" and not self.dev and not self.split
         return whole and self.train.endswith(".json")
+
+    @property
+    def overlap(self) -> int:
+        """The tokens that two windows share."""
+        return min(128, self.most // 3) if self.stride is None else self.stride
 
     @property
     def most(self) -> int:

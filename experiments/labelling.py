@@ -1,7 +1,7 @@
 """Labels by a fine-tuned encoder: for a text, a pair of texts, or every word."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from experiments import tasks
 from ffnlab import finetuning, plots, report, reports, tags
 from ffnlab.data.augment import augmented
 from ffnlab.data.dataset import Arrays
-from ffnlab.data.files import read_json
+from ffnlab.data.files import read_json, stop_at
 from ffnlab.data.labelled import (
     Columns,
     Examples,
@@ -19,6 +19,7 @@ from ffnlab.data.labelled import (
     label_names,
     read_labelled,
 )
+from ffnlab.data.marked import unmarked
 from ffnlab.data.places import Rows, pack
 from ffnlab.data.tokens import Encoded, Tokenizer
 from ffnlab.heads import LabelConfig, Predictor, labeller
@@ -211,17 +212,25 @@ class Labels:
                 "dtype": self.config.dtype,
                 "length": self.config.most,
                 "scheme": self.examples["train"].scheme,
+                "marks": list(self.config.marks),
                 "text_column": self.config.text_column,
                 "pair_column": self.config.pair_column,
             },
         }
 
 
-def encode(task: str, tokenizer: Tokenizer, found: Examples, length: int) -> Encoded:
-    """Returns the tokens of examples."""
+def encode(
+    task: str,
+    tokenizer: Tokenizer,
+    found: Examples,
+    length: int,
+    marks: Sequence[str] = (),
+) -> Encoded:
+    """Returns the tokens of examples; marks of entities become signs."""
     if task == "tag":
         return tokenizer.words(found.texts, length)
-    return tokenizer.texts(found.texts, found.pairs or None, length)
+    texts = unmarked(found.texts, marks)[0] if marks else found.texts
+    return tokenizer.texts(texts, found.pairs or None, length)
 
 
 def prepare(config: "Config") -> Labels:
@@ -236,7 +245,7 @@ def prepare(config: "Config") -> Labels:
     for part, each in examples.items():
         ignore = part != "train" and config.unseen_labels == "ignore"
         labels[part] = label_ids(_path(config, part), each, names, ignore)
-        encoded = encode(config.task, tokenizer, each, config.most)
+        encoded = encode(config.task, tokenizer, each, config.most, config.marks)
         rows[part] = pack(encoded, labels[part], config.most)
         told.append(_told(part, each, encoded, rows[part]))
     arrays = [each.arrays for each in rows.values()]
@@ -278,19 +287,28 @@ def _path(config: "Config", part: str) -> str:
 
 def _examples(config: "Config") -> dict[str, Examples]:
     """Returns the parts that there are."""
-    columns = Columns(config.text_column, config.pair_column, config.label_column)
 
     def read(part: str) -> Examples:
-        return read_labelled(_path(config, part), config.task, columns, part)
+        return _read(config, _path(config, part), part)
 
     return tasks.parts_of(config, read)
 
 
+def _read(config: "Config", path: str, part: str = "train") -> Examples:
+    """Returns the examples of a file; with marked entities one text each."""
+    columns = Columns(config.text_column, config.pair_column, config.label_column)
+    if not config.marks:
+        return read_labelled(path, config.task, columns, part)
+    found = read_labelled(path, "classify", columns, part)
+    pairs = zip(found.lines, unmarked(found.texts, config.marks)[1], strict=True)
+    stop_at(path, [(line, what) for line, what in pairs if what])
+    return found
+
+
 def _more(config: "Config", train: Examples, tokenizer: Tokenizer) -> Examples:
     """Returns the training part with further files, and with altered copies."""
-    columns = Columns(config.text_column, config.pair_column, config.label_column)
     for path in config.extra:
-        train = train.joined(read_labelled(path, config.task, columns))
+        train = train.joined(_read(config, path))
     altered = augmented(
         train,
         config.task,
@@ -300,9 +318,8 @@ def _more(config: "Config", train: Examples, tokenizer: Tokenizer) -> Examples:
         config.seed,
     )
     if "mlm_substitute" in config.augment:
-        from ffnlab.substitute import substituted
-
         from ffnlab import pretrained
+        from ffnlab.substitute import substituted
 
         whole = pretrained.load(config.checkpoint)
         copies = substituted(train, config.task, whole, tokenizer,

@@ -20,8 +20,8 @@ class Item(NamedTuple):
     """
 
     text: Any
-    pair: str
-    record: dict[str, Any]
+    pair: str = ""
+    record: dict[str, Any] | None = None
 
 
 def items(source: str, about: dict[str, Any]) -> Iterator[Item]:
@@ -54,15 +54,31 @@ def items(source: str, about: dict[str, Any]) -> Iterator[Item]:
 def _plain(source: str, lines: Iterable[str], about: dict[str, Any]) -> Iterator[Item]:
     for number, line in _decoded(source, lines):
         if about["task"] == "tag":
-            yield Item(line.split(), "", {})
-        elif about["task"] in ("pairs", "qa"):
+            yield Item(line.split())
+        elif _two(about):
             first, tab, second = line.partition("\t")
             if not tab or not second.strip():
                 two = "two texts" if about["task"] == "pairs" else "question, context"
                 raise InputError(f"{source}:{number}: expected {two} and a tab between")
-            yield Item(first, second, {})
+            yield Item(first, second)
         else:
-            yield Item(line, "", {})
+            yield Item(_marked(f"{source}:{number}", line, about))
+
+
+def _two(about: dict[str, Any]) -> bool:
+    """Whether there are two texts: not where two entities are marked in one."""
+    return about["task"] in ("pairs", "qa") and not about.get("marks")
+
+
+def _marked(where: str, text: Any, about: dict[str, Any]) -> Any:
+    """Returns a text, in which two entities are marked if they are to be."""
+    if about.get("marks"):
+        from ffnlab.data.marked import unmarked
+
+        (wrong,) = unmarked([text], about["marks"])[1]
+        if wrong:
+            raise InputError(f"{where}: {wrong}")
+    return text
 
 
 def _decoded(source: str, lines: Iterable[str]) -> Iterator[tuple[int, str]]:
@@ -84,7 +100,7 @@ def _objects(
     source: str, lines: Iterable[str], about: dict[str, Any]
 ) -> Iterator[Item]:
     keys = [about["text_column"]]
-    keys += [about["pair_column"]] if about["task"] in ("pairs", "qa") else []
+    keys += [about["pair_column"]] if _two(about) else []
     for number, line in _decoded(source, lines):
         try:
             record = json.loads(line)
@@ -95,7 +111,8 @@ def _objects(
             if not isinstance(record, dict) or not isinstance(record.get(key), wanted):
                 kind = "a list of words" if wanted is list else "a text"
                 raise InputError(f"{source}:{number}: {key!r} should be {kind}")
-        yield Item(record[keys[0]], record[keys[-1]] if len(keys) > 1 else "", record)
+        text = _marked(f"{source}:{number}", record[keys[0]], about)
+        yield Item(text, record[keys[-1]] if len(keys) > 1 else "", record)
 
 
 def _conll(path: Path) -> Iterator[Item]:
@@ -105,10 +122,10 @@ def _conll(path: Path) -> Iterator[Item]:
             if line and not line.startswith("-DOCSTART-"):
                 words.append(line.split()[0])
             elif words:
-                yield Item(words, "", {})
+                yield Item(words)
                 words = []
     if words:
-        yield Item(words, "", {})
+        yield Item(words)
 
 
 def _every(source: str, lines: Iterable[str]) -> Iterator[str]:

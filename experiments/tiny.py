@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -36,10 +37,11 @@ def write(
     except ImportError:
         need = "pip install 'ffnlab[pretrained]'"
         raise InputError(f"--checkpoint=tiny needs tokenizers: {need}") from None
-    inner = (_pairs_of_bytes if causal else _word_pieces)(tokenizers, texts)
+    inner = _pairs_of_bytes(tokenizers, texts) if causal else None
+    pieces = [] if causal else _word_pieces(tokenizers, texts)
     kind = DecoderConfig if causal else EncoderConfig
     shape = kind(
-        vocabulary=inner.get_vocab_size(),
+        vocabulary=inner.get_vocab_size() if causal else len(pieces),
         features=128,
         heads=2,
         hidden=512,
@@ -51,25 +53,32 @@ def write(
     params = transformer(shape).init(jax.random.key(seed))
     family = "gpt2" if causal else "bert"
     pretrained.save(folder, shape, params, family=family)
-    inner.save(str(folder / "tokenizer.json"))
+    if causal:
+        inner.save(str(folder / "tokenizer.json"))
+    else:
+        (folder / "vocab.txt").write_text("\n".join(pieces) + "\n", "utf-8")
 
 
-def _word_pieces(tokenizers: object, texts: Iterable[str]) -> object:
-    """Returns a tokenizer as BERT's, of lower case."""
+def _word_pieces(tokenizers: Any, texts: Iterable[str]) -> list[str]:
+    """Returns pieces of words as BERT's tokenizer has them, of lower case."""
     inner = tokenizers.Tokenizer(tokenizers.models.WordPiece(unk_token="[UNK]"))
     inner.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
     inner.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    texts = [inner.normalizer.normalize_str(text) for text in texts]
+    # In an order of their own: that in which the library meets them is not the same
+    # each time, and decides between pairs that are as frequent.
+    letters = sorted(set("".join(texts)) - set(" "))
     trainer = tokenizers.trainers.WordPieceTrainer(
-        vocab_size=TOKENS, special_tokens=_SPECIAL, show_progress=False
+        vocab_size=max(TOKENS, 3 * len(letters)),
+        special_tokens=[*_SPECIAL, *(f"##{letter}" for letter in letters)],
+        show_progress=False,
     )
     inner.train_from_iterator(texts, trainer)
-    ends = [(name, inner.token_to_id(name)) for name in ("[SEP]", "[CLS]")]
-    inner.post_processor = tokenizers.processors.BertProcessing(*ends)
-    inner.decoder = tokenizers.decoders.WordPiece()
-    return inner
+    numbers = inner.get_vocab()
+    return sorted(numbers, key=numbers.__getitem__)
 
 
-def _pairs_of_bytes(tokenizers: object, texts: Iterable[str]) -> object:
+def _pairs_of_bytes(tokenizers: Any, texts: Iterable[str]) -> Any:
     """Returns a tokenizer as GPT-2's."""
     inner = tokenizers.Tokenizer(tokenizers.models.BPE())
     bytes_of = tokenizers.pre_tokenizers.ByteLevel

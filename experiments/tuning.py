@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -68,11 +69,14 @@ def begun(config: "Config", task: Task) -> Model:
     return Model(init, task.model.apply)
 
 
+Predictors = dict[str, Callable[[Params], Any]]  # by part; compiled once for all runs
+
+
 class Judge:
     """Scores parameters on the dev part, on the host, for `train.fit`."""
 
-    def __init__(self, task: Task, batch: int):
-        self._task, self._predict = task, task.predictor("dev", batch)
+    def __init__(self, task: Task, predictors: Predictors):
+        self._task, self._predict = task, predictors["dev"]
 
     def outputs(self, params: Params, arrays: Any) -> dict[str, None]:
         """Returns the names of the scores."""
@@ -89,6 +93,7 @@ class Judges(Judge):
 
     def __call__(self, params: Params, arrays: Any) -> dict[str, np.ndarray]:
         """Returns the scores."""
+        params = jax.device_get(params)  # members lie on several devices
         members = range(len(jax.tree.leaves(params)[0]))
         one = [super(Judges, self).__call__(member(params, s), arrays) for s in members]
         return {"headline": np.array([each["headline"] for each in one], np.float32)}
@@ -104,11 +109,14 @@ def plan_of(config: "Config", task: Task) -> Plan:
     texts, rows = task.sizes["train"], len(task.arrays["train"]["y"])
     parts = config.accumulate
     batch = min(max(round(config.batch_size * rows / texts), 1), max(rows // parts, 1))
-    steps = config.steps or max(round(config.epochs * rows / (batch * parts)), 1)
-    looks = config.evaluations or max(round(steps * batch * parts / rows), 1)
+    asked = config.steps or max(round(config.epochs * rows / (batch * parts)), 1)
+    looks = config.evaluations or max(round(asked * batch * parts / rows), 1)
+    every = -(-asked // looks)
+    # A last stretch of another length would be compiled anew, which takes longer.
+    steps = config.steps or every * looks
     return Plan(
         steps,
-        -(-steps // looks),
+        every,
         batch * parts,
         patience=config.patience,
         monitor="headline",
@@ -169,13 +177,13 @@ def trained(config: "Config", task: Task, directory: Path) -> list[Run]:
     plan = plan_of(config, task)
     together = config.seeds > 1 and _fits(config, task)
     units = 1 if together else config.seeds
+    parts = [part for part in ("dev", "test") if part in task.arrays]
+    predictors = {part: task.predictor(part, plan.batch) for part in parts}
     with report.Progress(plan.steps * units, "steps") as progress:
+        work = Work(config, task, directory, plan, progress, predictors)
         if together:
-            return _together(config, task, directory, plan, progress)
-        return [
-            _one(config, task, directory, seed, plan, progress)
-            for seed in range(config.seeds)
-        ]
+            return _together(work)
+        return [_one(work, seed) for seed in range(config.seeds)]
 
 
 def _fits(config: "Config", task: Task) -> bool:
@@ -222,15 +230,20 @@ def _dataset(config: "Config", task: Task) -> Dataset:
     return Dataset(Path(config.train).name, seen, chosen, {}, config.task, 1, 1, {})
 
 
-def _one(
-    config: "Config",
-    task: Task,
-    directory: Path,
-    seed: int,
-    plan: Plan,
-    progress: report.Progress,
-) -> Run:
+class Work(NamedTuple):
+    """What all runs of a fine-tuning share."""
+
+    config: "Config"
+    task: Task
+    directory: Path
+    plan: Plan
+    progress: report.Progress
+    predictors: Predictors
+
+
+def _one(work: Work, seed: int) -> Run:
     """Trains one seed."""
+    config, task, directory, plan, progress, predictors = work
     progress.begin(f"seed {seed}")
     fitted = train.fit(
         **setting(config, task, plan),
@@ -239,22 +252,15 @@ def _one(
             directory / "checkpoints" / str(seed), seconds=60.0
         ),
         watch=follow(progress, plan, "headline", task.headline + " {:.2%}"),
-        evaluate=Judge(task, plan.batch),
+        evaluate=Judge(task, predictors),
     )
     check_finite(fitted.record, config.learning_rate)
-    return _judged(
-        task, seed, fitted.best, fitted.record, fitted.seconds_per_step, plan
-    )
+    return _judged(work, seed, fitted.best, fitted.record, fitted.seconds_per_step)
 
 
-def _together(
-    config: "Config",
-    task: Task,
-    directory: Path,
-    plan: Plan,
-    progress: report.Progress,
-) -> list[Run]:
+def _together(work: Work) -> list[Run]:
     """Trains all seeds as one population."""
+    config, task, directory, plan, progress, predictors = work
     progress.begin(f"{config.seeds} seeds")
     _, _, fitted = sweep.fit_population(
         **setting(config, task, plan),
@@ -262,31 +268,29 @@ def _together(
         learning_rates=[config.learning_rate],
         checkpoints=checkpoint.Checkpoints(directory / "checkpoints", seconds=60.0),
         watch=follow(progress, plan, "headline", "mean " + task.headline + " {:.2%}"),
-        evaluate=Judges(task, plan.batch),
+        evaluate=Judges(task, predictors),
     )
     check_finite(fitted.record, config.learning_rate)
     best, step = jax.device_get(fitted.best), fitted.record.step
     curves = fitted.record._replace(step=np.zeros(config.seeds))
     return [
         _judged(
-            task,
+            work,
             seed,
             member(best, seed),
             member(curves, seed)._replace(step=step),
             fitted.seconds_per_step,
-            plan,
         )
         for seed in range(config.seeds)
     ]
 
 
 def _judged(
-    task: Task, seed: int, params: Params, record: Record, seconds: float, plan: Plan
+    work: Work, seed: int, params: Params, record: Record, seconds: float
 ) -> Run:
     """Returns a run with what its best parameters predict and score."""
-    parts = [part for part in ("dev", "test") if part in task.arrays]
-    predicted = {part: task.predictor(part, plan.batch)(params) for part in parts}
-    scores = {part: task.score(part, found) for part, found in predicted.items()}
+    predicted = {part: each(params) for part, each in work.predictors.items()}
+    scores = {part: work.task.score(part, each) for part, each in predicted.items()}
     return Run(seed, params, record, scores, predicted, seconds)
 
 

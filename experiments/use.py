@@ -131,9 +131,15 @@ class Labeller:
         """Returns for each text its label and probability; for tag lists of both."""
         about, names = self._tuned.about, self._tuned.names
         texts = [item.text for item in items]
-        pairs = [item.pair for item in items] if about["task"] == "pairs" else []
+        pairs = [item.pair for item in items if item.pair]
         found = Examples(texts, pairs, [], [])
-        encoded = encode(about["task"], self._tuned.tokenizer, found, about["length"])
+        encoded = encode(
+            about["task"],
+            self._tuned.tokenizer,
+            found,
+            about["length"],
+            about["marks"],
+        )
         width = above(max(map(len, encoded.tokens)), about["length"])
         rows = pack(encoded, None, width)
         chances = np.asarray(self._run(self._tuned.params, padded(rows.arrays)))

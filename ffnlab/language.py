@@ -4,8 +4,8 @@
     found = fit(model, objective(tokens_per_byte), optimizer, dataset, plan)
 
 The data are those of `data.corpus.language_data`; those of `conditional`, which learns
-what is to follow a prompt, are of `data.prompts.pack_pairs`. Beside another loss, hidden
-tokens of the same texts are asked for by `with_masked`.
+what is to follow a prompt, are of `data.prompts.pack_pairs`. Hidden tokens of the same
+texts are asked for beside another loss by `with_masked`.
 """
 
 import dataclasses
@@ -58,8 +58,9 @@ def conditional(config: TransformerConfig) -> Model:
     Returns:
       Parameters are those of the Transformer, under `encoder`, so that rates by layer
       are set as for a labeller. `apply(params, x, key)`: x holds `tokens` and `packs`,
-      `[B, T]`, and `at` `[B, K]`, the places, −1 for none; key is that of dropout or
-      None; the outputs are logits `[B, K, V]`. `finetuning.objective` scores them.
+      `[B, T]`, `at` `[B, K]`, the places, −1 for none, and `offset`, if that of a
+      labeller; key is that of dropout or None; the outputs are logits `[B, K, V]`.
+      `finetuning.objective` scores them.
 
     Raises:
       InputError: the Transformer is not causal, or has no head.
@@ -79,7 +80,12 @@ def conditional(config: TransformerConfig) -> Model:
         at = jnp.maximum(x["at"], 0)
         # What pads a row is a pack of its own, so that no text sees it.
         logits, _ = inner.apply(
-            params["encoder"], x["tokens"], packs=x["packs"], key=key, at=at
+            params["encoder"],
+            x["tokens"],
+            packs=x["packs"],
+            offset=x.get("offset"),
+            key=key,
+            at=at,
         )
         return logits, {}
 

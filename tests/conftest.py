@@ -1,18 +1,35 @@
 """Two devices, so that what is sharded is tested sharded; no silent broadcasting."""
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import jax
 import pytest
 
 ROOT = Path(__file__).parent.parent
+pytest_plugins = ["tests.tuned"]
 collect_ignore = ["checkpoints/make.py"]  # needs torch
 
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# What one process of a test run has compiled, the others and their launchers read.
+RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+COMPILED = Path(tempfile.gettempdir(), f"ffnlab-tests-{RUN}")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(COMPILED)
+jax.config.update("jax_compilation_cache_dir", str(COMPILED))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def pytest_sessionfinish(session):
+    """Removes what was compiled, after the last process."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        uid = getattr(session.config, "_ffnlab_uid", RUN)
+        shutil.rmtree(Path(tempfile.gettempdir(), f"ffnlab-tests-{uid}"), True)
 
 
 @pytest.fixture

@@ -249,7 +249,9 @@ def windows(
     room = tokenizer.room(length, paired=True)
     least = min(room, (length + 1) // 2)  # tokens for the context
     if not 0 <= stride < least:
-        raise InputError(f"stride {stride}: of length {length}, from 0 to {least - 1}")
+        raise InputError(
+            f"stride {stride}: should be from 0 to {least - 1} for a length of {length}"
+        )
     contexts = list(dict.fromkeys(questions.contexts))
     known = dict(zip(contexts, tokenizer.spans(contexts), strict=True))
     asked = tokenizer.spans([question.strip() for question in questions.questions])

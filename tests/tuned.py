@@ -1,0 +1,97 @@
+"""Small checkpoints and files that can be learned from in seconds, for fine-tuning."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.finetune import Config
+
+BERT = Path(__file__).parent / "checkpoints" / "bert"
+WORDS = [f"w{n}" for n in range(26)]
+KIND = {0: "O", 1: "B-CITY", 2: "B-NAME"}  # of a word, by its number
+SMALL = {"length": 14, "epochs": 20.0, "learning_rate": 1e-2, "batch_size": 8}
+SIZES = (("train", 48), ("dev", 16), ("test", 16))
+NUMBERS = ["zero", "one", "two", "three", "four", "five"]
+
+
+@pytest.fixture(scope="session")
+def bert(tmp_path_factory):
+    """The small BERT, with a vocabulary."""
+    directory = tmp_path_factory.mktemp("checkpoint") / "bert"
+    shutil.copytree(BERT, directory)
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    (directory / "vocab.txt").write_text("\n".join(special + WORDS))
+    return str(directory)
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory):
+    """Sentences whose labels can be read off their words, in all formats."""
+    folder, rng = tmp_path_factory.mktemp("files"), np.random.default_rng(0)
+    for part, count in SIZES:
+        odd = rng.integers(0, 2, count)  # texts of two kinds, by their words
+        rows = [rng.choice(WORDS[k * 13 :][:13], rng.integers(3, 9)) for k in odd]
+        tagged = "\n".join(
+            "".join(f"{w}\t{KIND[int(w[1:]) % 3]}\n" for w in row) for row in rows
+        )
+        (folder / f"{part}.conll").write_text(tagged)
+        kinds = ["odd" if k else "even" for k in odd]
+        texts = [" ".join(row) for row in rows]
+        table = zip(kinds, texts, strict=True)
+        (folder / f"{part}.tsv").write_text("".join(f"{k}\t{t}\n" for k, t in table))
+        pairs = [
+            {"one": t, "two": str(row[-1]), "label": k}
+            for t, row, k in zip(texts, rows, kinds, strict=True)
+        ]
+        lines = "".join(json.dumps(pair) + "\n" for pair in pairs)
+        (folder / f"{part}.jsonl").write_text(lines)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def asked(tmp_path_factory):
+    """Questions of SQuAD's form: the answer is the one word of five that are special.
+
+    Contexts are longer than a window, and every third has no such word.
+    """
+    folder, rng = tmp_path_factory.mktemp("asked"), np.random.default_rng(1)
+    for part, count in SIZES:
+        paragraphs = []
+        for number in range(2 * count):
+            words = rng.choice(WORDS[5:], 14).tolist()
+            answers = []
+            if number % 3:
+                place = int(rng.integers(14))
+                words[place] = WORDS[rng.integers(5)]
+                start = len(" ".join([*words[:place], ""]))
+                answers = [{"text": words[place], "answer_start": start}]
+            question = {"id": f"{part}{number}", "question": "w25 w24?",
+                        "answers": answers, "is_impossible": not answers}  # fmt: skip
+            paragraphs.append({"context": " ".join(words), "qas": [question]})
+        held = {"version": "v2.0", "data": [{"title": "t", "paragraphs": paragraphs}]}
+        (folder / f"{part}.json").write_text(json.dumps(held))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def numbers(tmp_path_factory):
+    """Texts of numbers in words, to be written in digits."""
+    folder, rng = tmp_path_factory.mktemp("numbers"), np.random.default_rng(2)
+    for part, count in SIZES:
+        rows = [rng.integers(0, 6, rng.integers(4, 6)) for _ in range(6 * count)]
+        lines = [
+            " ".join(NUMBERS[n] for n in row) + "\t" + " ".join(map(str, row)) + "\n"
+            for row in rows
+        ]
+        (folder / f"{part}.tsv").write_text("words\tdigits\n" + "".join(lines))
+    return folder
+
+
+def config(checkpoint, files, task, out, kind, **more):
+    """Returns what fine-tunes on the files of a folder, of one kind."""
+    parts = {part: str(files / f"{part}{kind}") for part in ("train", "dev", "test")}
+    given = {**SMALL, **parts, "out": str(out), **more}
+    return Config(task=task, checkpoint=checkpoint, **given)
