@@ -52,7 +52,11 @@ def write(
     )
     params = transformer(shape).init(jax.random.key(seed))
     family = "gpt2" if causal else "bert"
-    pretrained.save(folder, shape, params, family=family)
+    about = {}
+    if causal:
+        end = inner.token_to_id(_END)
+        about = {"bos_token_id": end, "eos_token_id": end}
+    pretrained.save(folder, shape, params, family=family, about=about)
     if causal:
         inner.save(str(folder / "tokenizer.json"))
     else:
