@@ -193,7 +193,7 @@ class Config(Steps):
         "fgm or freelb: embeddings are moved to where the loss is higher",
         known=lambda: ("none", "fgm", "freelb"),
     )
-    radius: float = option(0.1, "by how much, at most, for each text", above=0)
+    radius: float = option(0.5, "the most that a text's embeddings move by", above=0)
     r_drop: float = option(
         0.0, "weight of what two draws of dropout differ by (R-Drop)", least=0
     )

@@ -240,7 +240,7 @@ def prepare(config: "Config") -> Labels:
     found, tokenizer = tasks.read_checkpoint(
         config, _texts(examples["train"]), head=False, pooler=_pooled(config)
     )
-    examples["train"] = _more(config, examples["train"], tokenizer)
+    examples["train"] = _with_copies(config, examples["train"], tokenizer)
     labels, rows, told = {}, {}, []
     for part, each in examples.items():
         ignore = part != "train" and config.unseen_labels == "ignore"
@@ -291,7 +291,9 @@ def _examples(config: "Config") -> dict[str, Examples]:
     def read(part: str) -> Examples:
         return _read(config, _path(config, part), part)
 
-    return tasks.parts_of(config, read)
+    found = tasks.parts_of(config, read)
+    more = [_read(config, path) for path in config.extra]
+    return {**found, "train": found["train"].joined(*more)}
 
 
 def _read(config: "Config", path: str, part: str = "train") -> Examples:
@@ -305,10 +307,8 @@ def _read(config: "Config", path: str, part: str = "train") -> Examples:
     return found
 
 
-def _more(config: "Config", train: Examples, tokenizer: Tokenizer) -> Examples:
-    """Returns the training part with further files, and with altered copies."""
-    for path in config.extra:
-        train = train.joined(_read(config, path))
+def _with_copies(config: "Config", train: Examples, tokenizer: Tokenizer) -> Examples:
+    """Returns the training part with altered copies."""
     altered = augmented(
         train,
         config.task,

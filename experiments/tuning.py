@@ -142,8 +142,8 @@ def gradient_of(config: "Config", task: Task, model: Model, rates: Any) -> Gradi
     if config.adversarial == "fgm":
         gradient = adversarial.fgm(loss, width, config.radius)
     if config.adversarial == "freelb":
-        size, start = config.radius / 2, config.radius / 4
-        gradient = adversarial.freelb(loss, width, 3, size, config.radius, start)
+        step = config.radius / 5  # the first offset is as long
+        gradient = adversarial.freelb(loss, width, 3, step, config.radius, step)
     return gradients.accumulated(gradient, config.accumulate, task.count)
 
 

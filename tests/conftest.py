@@ -14,6 +14,10 @@ ROOT = Path(__file__).parent.parent
 pytest_plugins = ["tests.tuned"]
 collect_ignore = ["checkpoints/make.py"]  # needs torch
 
+# Small models run in no time and compile for long: less of the latter.
+if "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
+    os.environ["XLA_FLAGS"] = flags.strip()
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

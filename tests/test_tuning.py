@@ -188,6 +188,15 @@ def test_every_method_descends_otherwise(bert, files, plain, more):
     assert np.isfinite(found).all() and np.abs(found - plain).max() > 1e-6
 
 
+def test_both_gradients_of_the_feedback_head_agree(bert, files):
+    one, two = (
+        descent(bert, files, head="feedback", head_hidden=6, gradient=gradient)
+        for gradient in ("implicit", "bptt")
+    )
+    np.testing.assert_allclose(one, two, rtol=1e-2, atol=1e-5)
+    assert np.abs(one).max() > 1e-4
+
+
 def test_layers_wait_for_their_turn(bert, files, tmp_path):
     before = pretrained.load(bert, head=False, pooler=False).params
     given = {"steps": 3, "evaluations": 1, "unfreeze": 0.4}  # an epoch has 6 steps
