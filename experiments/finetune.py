@@ -243,6 +243,11 @@ class Config(Steps):
             choose("--head", self.head.partition(":")[0], known)
         if len(self.marks) not in (0, 2):
             raise InputError("--marks: those of two entities are needed, such as e1,e2")
+        if self.scratch and "mlm_substitute" in self.augment:
+            raise InputError(
+                "--augment: mlm_substitute needs a checkpoint that was pretrained, "
+                "which tiny is not"
+            )
         if self.marks and self.augment:
             raise InputError("--augment: marks of entities would be torn; leave it out")
         if self.layer_decay > 1:

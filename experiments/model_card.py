@@ -2,9 +2,9 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from experiments import tasks
+from experiments import launch, tasks
 from experiments.tasks import Task
 from ffnlab.report import Table
 
@@ -27,6 +27,7 @@ _USES = {
     "generate": "writes a text for a text",
 }
 _FILES = ("train", "extra", "dev", "test")
+_ALWAYS = ("epochs", "batch_size", "learning_rate", "seed")
 _LEFT_OUT = (*_FILES, "task", "checkpoint", "out", "resume")
 
 
@@ -52,8 +53,8 @@ It {_USES[config.task]}{_labels(task)}.
 
 {table.markdown()}
 
-The best of {config.seeds} seeds by the dev part is here; the table is of all. Scores
-hold for texts like those of the files below, and for no others without a test.
+{_seeds(config)} Scores hold for texts like those of the files below, and for no others
+without a test.
 
 ## Data
 {"".join(f"- {line}{chr(10)}" for line in task.told.splitlines())}
@@ -62,6 +63,13 @@ hold for texts like those of the files below, and for no others without a test.
 ## Use
     python -m experiments.predict --run=DIR --input=new.txt
 {_loading(config) if loads else ""}"""
+
+
+def _seeds(config: "Config") -> str:
+    if config.seeds == 1:
+        return "One seed was trained."
+    many = f"The best of {config.seeds} seeds by the dev part is here;"
+    return f"{many} the table is of all."
 
 
 def _labels(task: Task) -> str:
@@ -73,14 +81,15 @@ def _labels(task: Task) -> str:
 
 
 def _training(config: "Config") -> str:
-    """Returns the flags that were not left as they are."""
-    shown = []
-    for field in dataclasses.fields(config):
-        value: Any = getattr(config, field.name)
-        if value != field.default and field.name not in _LEFT_OUT:
-            shown.append(f"- `--{field.name}={value}`\n")
+    """Returns some flags, and all that were not left as they are."""
+    alike = [
+        field.name
+        for field in dataclasses.fields(config)
+        if field.name not in _ALWAYS and getattr(config, field.name) == field.default
+    ]
+    flags = launch.to_flags(config, leave_out=(*_LEFT_OUT, *alike)).splitlines()
     begun = f"- from {base(config)}, `--task={config.task}`, {config.optimizer}\n"
-    return begun + "".join(shown)
+    return begun + "".join(f"- `{flag}`\n" for flag in flags)
 
 
 def _loading(config: "Config") -> str:

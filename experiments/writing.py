@@ -104,7 +104,8 @@ class Texts:
 
     def draw(self, scores: dict[str, Any], directory: Path) -> dict[str, str]:
         """Draws the scores."""
-        figure = plots.by_type({n: scores[key] for n, key in self.columns.items()})
+        values = {name: scores[key] for name, key in self.columns.items()}
+        figure = plots.by_type(values, "score")
         plots.save(figure, directory / "scores.png")
         return {"scores.png": "scores"}
 

@@ -254,8 +254,12 @@ def learning(
     return figure
 
 
-def by_type(scores: Mapping[str, float]) -> "Figure":
+def by_type(scores: Mapping[str, float], name: str = "F1") -> "Figure":
     """Draws a score of each label as a bar, the best on top; of many the 30 worst.
+
+    Args:
+      scores: from 0 to 1, by label.
+      name: what the score is called.
 
     >>> len(by_type({"LOC": 0.5, "PER": 0.8}).axes[0].patches)
     2
@@ -265,8 +269,8 @@ def by_type(scores: Mapping[str, float]) -> "Figure":
     worst = sorted(scores, key=scores.__getitem__)[:30]
     figure = Figure(figsize=(7.0, 1.0 + 0.28 * len(worst)), layout="constrained")
     axes = figure.add_subplot()
-    axes.barh(worst, [100 * scores[name] for name in worst], color="C0")
-    axes.set(xlabel="F1, %", xlim=(0, 100))
+    axes.barh(worst, [100 * scores[label] for label in worst], color="C0")
+    axes.set(xlabel=f"{name}, %", xlim=(0, 100))
     axes.grid(axis="x", alpha=0.3)
     return figure
 
