@@ -22,18 +22,17 @@ jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # What one process of a test run has compiled, the others and their launchers read.
-RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
-COMPILED = Path(tempfile.gettempdir(), f"ffnlab-tests-{RUN}")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = str(COMPILED)
-jax.config.update("jax_compilation_cache_dir", str(COMPILED))
+OWN = "JAX_COMPILATION_CACHE_DIR" not in os.environ
+if OWN:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="ffnlab-tests-")
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
-def pytest_sessionfinish(session):
+def pytest_sessionfinish():
     """Removes what was compiled, after the last process."""
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        uid = getattr(session.config, "_ffnlab_uid", RUN)
-        shutil.rmtree(Path(tempfile.gettempdir(), f"ffnlab-tests-{uid}"), True)
+    if OWN:
+        shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
 @pytest.fixture
