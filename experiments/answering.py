@@ -14,7 +14,6 @@ from experiments.sources import Item
 from experiments.use import Said, Tuned, above, padded
 from ffnlab import finetuning, plots, report, reports
 from ffnlab.answers import AnswerConfig, answerer, best_spans, finder, objective
-from ffnlab.data.dataset import Arrays
 from ffnlab.data.places import Rows
 from ffnlab.data.questions import (
     Questions,
@@ -66,11 +65,6 @@ class Answers:
     def sizes(self) -> dict[str, int]:
         """How many questions there are, by part."""
         return {part: len(found.ids) for part, found in self.questions.items()}
-
-    @property
-    def arrays(self) -> dict[str, Arrays]:
-        """The rows, by part."""
-        return {part: found.arrays for part, found in self.rows.items()}
 
     @property
     def model(self) -> Model:

@@ -14,6 +14,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ffnlab.data.tokens import Tokenizer
 from ffnlab.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,11 +39,10 @@ def write(tuned: "Tuned", path: str) -> list[Path]:
         raise InputError(f"--export: {target.parent}: no such directory")
     about = {**tuned.about, "labels": tuned.names}
     text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
-    contents = {
-        ".labels.json": text.encode(),
-        ".tokenizer.json": tuned.tokenizer.inner.to_str().encode(),
-        "": _program(tuned),
-    }
+    contents = {".labels.json": text.encode()}
+    if isinstance(tuned.tokenizer, Tokenizer):  # bytes need none
+        contents[".tokenizer.json"] = tuned.tokenizer.inner.to_str().encode()
+    contents[""] = _program(tuned)
     for end, content in contents.items():
         part = target.with_name(f"{target.name}{end}.part")
         part.write_bytes(content)

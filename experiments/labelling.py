@@ -10,7 +10,6 @@ import numpy as np
 from experiments import tasks
 from ffnlab import finetuning, plots, report, reports, tags
 from ffnlab.data.augment import augmented
-from ffnlab.data.dataset import Arrays
 from ffnlab.data.files import read_json, stop_at
 from ffnlab.data.labelled import (
     Columns,
@@ -98,11 +97,6 @@ class Labels:
     def sizes(self) -> dict[str, int]:
         """How many texts there are, by part."""
         return {part: len(found.texts) for part, found in self.examples.items()}
-
-    @property
-    def arrays(self) -> dict[str, Arrays]:
-        """The rows, by part."""
-        return {part: found.arrays for part, found in self.rows.items()}
 
     @property
     def model(self) -> Model:

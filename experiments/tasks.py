@@ -13,7 +13,8 @@ from experiments.training import dropouts
 from ffnlab import data, finetuning, pretrained
 from ffnlab.data.dataset import Arrays
 from ffnlab.data.labelled import PARTS
-from ffnlab.data.tokens import Tokenizer, checkpoint_tokenizer
+from ffnlab.data.places import Rows
+from ffnlab.data.tokens import Tokenizer, checkpoint_tokenizer, read_tokenizer
 from ffnlab.errors import InputError
 from ffnlab.precision import lowered
 from ffnlab.pretrained import Checkpoint
@@ -34,7 +35,7 @@ class Task(Protocol):
       model: parameters are `encoder` and `head`.
       objective: what is minimised.
       count: `count(batch)`, the sum of the weights in that.
-      arrays: packed rows, by part.
+      rows: packed, by part.
       sizes: how many texts there are, by part.
       headline: what the best epoch is chosen by.
       columns: the scores to show: what they are called, and their keys.
@@ -47,7 +48,7 @@ class Task(Protocol):
     model: Model
     objective: Objective
     count: Callable[[Batch], Array]
-    arrays: dict[str, Arrays]
+    rows: dict[str, Rows]
     sizes: dict[str, int]
     headline: str
     columns: dict[str, str]
@@ -114,6 +115,8 @@ def _read(
             f"--length: {config.most} is more than the {most} positions of the "
             "checkpoint"
         )
+    if not causal:  # words and pairs need tokens, and marks around them
+        return found, read_tokenizer(folder)
     return found, checkpoint_tokenizer(folder, found.config.vocabulary)
 
 
@@ -180,8 +183,8 @@ def hidden_by(config: "Config", tokenizer: Tokenizer) -> list[int]:
 def digest(task: Task) -> str:
     """Returns a hash of all arrays."""
     found = hashlib.sha256()
-    for part in task.arrays.values():
-        for name, array in sorted(part.items()):
+    for rows in task.rows.values():
+        for name, array in sorted(rows.arrays.items()):
             found.update(name.encode() + array.tobytes())
     return found.hexdigest()
 

@@ -106,7 +106,7 @@ def member(params: Params, number: int) -> Params:
 
 def plan_of(config: "Config", task: Task) -> Plan:
     """Returns how long to train; a batch is the rows of about so many texts."""
-    texts, rows = task.sizes["train"], len(task.arrays["train"]["y"])
+    texts, rows = task.sizes["train"], len(task.rows["train"].owner)
     parts = config.accumulate
     batch = min(max(round(config.batch_size * rows / texts), 1), max(rows // parts, 1))
     asked = config.steps or max(round(config.epochs * rows / (batch * parts)), 1)
@@ -126,7 +126,7 @@ def plan_of(config: "Config", task: Task) -> Plan:
 
 def epoch_of(task: Task, plan: Plan) -> float:
     """Returns how many steps an epoch has."""
-    return len(task.arrays["train"]["y"]) / plan.batch
+    return len(task.rows["train"].owner) / plan.batch
 
 
 def gradient_of(config: "Config", task: Task, model: Model, rates: Any) -> Gradient:
@@ -177,7 +177,7 @@ def trained(config: "Config", task: Task, directory: Path) -> list[Run]:
     plan = plan_of(config, task)
     together = config.seeds > 1 and _fits(config, task)
     units = 1 if together else config.seeds
-    parts = [part for part in ("dev", "test") if part in task.arrays]
+    parts = [part for part in ("dev", "test") if part in task.rows]
     predictors = {part: task.predictor(part, plan.batch) for part in parts}
     with report.Progress(plan.steps * units, "steps") as progress:
         work = Work(config, task, directory, plan, progress, predictors)
@@ -226,7 +226,7 @@ def setting(config: "Config", task: Task, plan: Plan) -> dict[str, Any]:
 
 def _dataset(config: "Config", task: Task) -> Dataset:
     """Returns the rows as what `train.fit` takes; it does not look at the test part."""
-    seen, chosen = task.arrays["train"], task.arrays["dev"]
+    seen, chosen = (task.rows[part].arrays for part in ("train", "dev"))
     return Dataset(Path(config.train).name, seen, chosen, {}, config.task, 1, 1, {})
 
 

@@ -12,7 +12,6 @@ from experiments.sources import Item
 from experiments.use import Said, Tuned
 from ffnlab import finetuning, language, plots, report, reports, sampling
 from ffnlab.data.corpus import Tokenizes
-from ffnlab.data.dataset import Arrays
 from ffnlab.data.labelled import Columns, Examples, read_labelled
 from ffnlab.data.places import Rows
 from ffnlab.data.prompts import Pairs, encode_pairs, left_padded, pack_pairs
@@ -64,11 +63,6 @@ class Texts:
     def sizes(self) -> dict[str, int]:
         """How many texts there are, by part."""
         return {part: len(found.texts) for part, found in self.examples.items()}
-
-    @property
-    def arrays(self) -> dict[str, Arrays]:
-        """The rows, by part."""
-        return {part: found.arrays for part, found in self.rows.items()}
 
     @property
     def model(self) -> Model:

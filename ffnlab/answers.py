@@ -20,7 +20,7 @@ from flax import nnx
 from ffnlab.data.dataset import Arrays
 from ffnlab.dropout import dropout
 from ffnlab.errors import InputError
-from ffnlab.heads import Predictor, of_two_parts
+from ffnlab.heads import Predictor, of_two_parts, states
 from ffnlab.losses import cross_entropy
 from ffnlab.metrics import accuracy
 from ffnlab.transformer import Transformer, TransformerConfig
@@ -81,14 +81,7 @@ class Answerer(nnx.Module):
           key: the key of this call's dropout; None in evaluation.
         """
         keys: Any = (None, None) if key is None else jax.random.split(key)
-        h, _ = self.encoder(
-            x["tokens"],
-            x["mask"],
-            types=x.get("types"),
-            packs=x["packs"],
-            offset=x.get("offset"),
-            key=keys[0],
-        )
+        h = states(self.encoder, x, keys[0])
         logits = self.head.out(dropout(h, keys[1], self.config.dropout))  # [B, T, 2]
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
         return jnp.where(x["inside"][..., None], logits, NEVER), {}

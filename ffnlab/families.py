@@ -274,7 +274,7 @@ FAMILIES: dict[str, Family] = {
         [],
         [],
         {},
-        (r"(head|pooler)/.*", r"classifier\..*"),
+        (r"(head|pooler)/.*", r"classifier\..*", r"qa_outputs\..*"),
         {field.name: field.name for field in dataclasses.fields(TransformerConfig)},
         {},
         TransformerConfig,

@@ -115,6 +115,19 @@ class LabelHead(nnx.Module):
         return self.out(h)
 
 
+def states(encoder: Transformer, x: Batch, key: Key | None = None) -> Array:
+    """Returns what an encoder makes of packed rows, `[B, T, D]`; see `Labeller`."""
+    h, _ = encoder(
+        x["tokens"],
+        x["mask"],
+        types=x.get("types"),
+        packs=x["packs"],
+        offset=x.get("offset"),
+        key=key,
+    )
+    return h
+
+
 class Labeller(nnx.Module):
     """An encoder and a head.
 
@@ -139,14 +152,7 @@ class Labeller(nnx.Module):
           key: the key of this call's dropout; None in evaluation.
         """
         keys: Any = (None, None) if key is None else jax.random.split(key)
-        h, _ = self.encoder(
-            x["tokens"],
-            x["mask"],
-            types=x.get("types"),
-            packs=x["packs"],
-            offset=x.get("offset"),
-            key=keys[0],
-        )
+        h = states(self.encoder, x, keys[0])
         at = jnp.maximum(x["at"], 0)[..., None]
         h = jnp.take_along_axis(h, at, axis=1)  # [B, K, D]
         if self.config.encoder.pooler:

@@ -164,16 +164,10 @@ def fit_population(
         examples = data.size(dataset.valid)
         score = make_evaluate(model, objective, data.take, examples)
         evaluate = Program(spread(score, batching))
-    size = data.size(dataset.train)
 
     def begin(seed: Array, learning_rate: Array) -> Any:
         return init_state(model, optimizer, key, seed, learning_rate)
 
-    def indices(start: int, stop: int) -> Array:
-        steps = data.indices(members[0], start, stop, plan.batch, size)  # [steps, S, B]
-        return jax.device_put(steps.swapaxes(0, 1), split)  # [S, steps, B]
-
-    arrays = jax.device_put((dataset.train, dataset.valid), whole)
     # Not jitted: drawing is done once, and blocks of equal shapes share compiled ops.
     state = jax.device_put(jax.vmap(begin)(*members), split)
     run = identity(
@@ -188,8 +182,8 @@ def fit_population(
         several,
         evaluate,
         state,
-        arrays,
-        indices,
+        jax.device_put((dataset.train, dataset.valid), whole),
+        _batches(members[0], plan, data.size(dataset.train), split),
         plan,
         shape=members[0].shape,
         run=run,
@@ -197,6 +191,18 @@ def fit_population(
         watch=watch,
     )
     return Population(runs.ravel(), rates.ravel(), _trimmed(fitted, runs.size))
+
+
+def _batches(
+    seeds: np.ndarray, plan: Plan, size: int, split: NamedSharding
+) -> Callable[[int, int], Array]:
+    """Returns which examples make the batches of some steps, `[S, steps, B]`."""
+
+    def indices(start: int, stop: int) -> Array:
+        steps = data.indices(seeds, start, stop, plan.batch, size)  # [steps, S, B]
+        return jax.device_put(steps.swapaxes(0, 1), split)
+
+    return indices
 
 
 def _several(step: Step, batching: Batching) -> Program:

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import finetune, launch, predict, tiny, tuning
-from ffnlab import data, pretrained, report
+from experiments import finetune, launch, predict, tiny, tuning, use
+from ffnlab import DecoderConfig, EncoderConfig, data, pretrained, report, transformer
 from ffnlab.errors import InputError
 from tests.conftest import check_refused
 from tests.tuned import config
@@ -133,8 +133,16 @@ def test_an_exported_answerer_gives_logits(answering, tmp_path):
     predict.run(predict.Config(str(answering.out), export=str(path)))
     model = export.deserialize(path.read_bytes())
     tokens = np.array([[2, 8, 9, 3, 5, 11, 12, 3]], np.int32)
-    logits = np.asarray(model.call(tokens, tokens > 0, (tokens > 9).astype(np.int32)))
-    assert logits.shape == (1, 8, 2) and np.isfinite(logits).all()
+    types = (np.arange(8) > 3).astype(np.int32)[None]
+    tuned, there = use.read(answering.out), tokens > 0
+    x = {"tokens": tokens, "mask": there, "types": types, "packs": 0 * tokens,
+         "inside": there}  # fmt: skip
+    np.testing.assert_allclose(
+        model.call(tokens, there, types),
+        tuned.model.apply(tuned.params, x, None)[0],
+        rtol=1e-5,
+        atol=1e-6,
+    )
 
 
 def test_seeds_together_are_seeds_in_turn(bert, files, tmp_path, monkeypatch):
@@ -159,7 +167,7 @@ def descent(bert, files, **more):
     plan = tuning.plan_of(given, task)
     parts = tuning.setting(given, task, plan)
     params = parts["model"].init(jax.random.key(0))
-    batch = data.take(jax.device_put(task.arrays["train"]), np.arange(plan.batch))
+    batch = data.take(jax.device_put(task.rows["train"].arrays), np.arange(plan.batch))
     _, found = jax.jit(parts["gradient"])(params, batch, jax.random.key(1))
     return np.asarray(found["encoder"]["layer_1"]["ffn"]["up"]["kernel"])
 
@@ -290,6 +298,50 @@ def test_heads_are_where_transformers_has_them(
     predict.run(predict.Config(str(found.out), str(lines), str(out)))
     labels = [line.split("\t")[0] for line in out.read_text().splitlines()]
     assert labels == [line.split("\t")[1] for line in wanted]
+
+
+def saved(config, folder):
+    """A checkpoint of a model, without a tokenizer."""
+    params = transformer.transformer(config).init(jax.random.key(0))
+    pretrained.save(folder, config, params, family=pretrained.family_of(config))
+    return str(folder)
+
+
+def test_a_decoder_of_bytes_writes_too(numbers, tmp_path):
+    config_of = DecoderConfig(vocabulary=257, features=16, layers=1, heads=2, length=64)
+    made = saved(config_of, tmp_path / "bytes")
+    more = {**READABLE, "length": 64, "target_length": 12, "steps": 2}
+    found = finetune.run(
+        config(made, numbers, "generate", tmp_path / "o", ".tsv", **more)
+    )
+    (tmp_path / "in.txt").write_text("one two\n")
+    out = tmp_path / "out.txt"
+    predict.run(predict.Config(str(found.out), str(tmp_path / "in.txt"), str(out)))
+    assert out.read_text().count("\n") == 1
+    files = predict.run(predict.Config(str(found.out), export=str(tmp_path / "m.jax")))
+    assert files == 0 and not (tmp_path / "m.jax.tokenizer.json").exists()
+
+
+def test_our_own_family_answers_and_bytes_have_no_words(bert, asked, files, tmp_path):
+    import shutil
+    from pathlib import Path
+
+    shape = EncoderConfig(
+        vocabulary=31, features=12, layers=1, heads=2, length=16, block="swiglu"
+    )
+    made = saved(shape, tmp_path / "own")
+    shutil.copyfile(Path(bert) / "vocab.txt", tmp_path / "own" / "vocab.txt")
+    more = {"length": 16, "steps": 2}
+    found = finetune.run(config(made, asked, "qa", tmp_path / "o", ".json", **more))
+    out = tmp_path / "p.jsonl"
+    predict.run(predict.Config(str(found.out), str(asked / "test.json"), str(out)))
+    wanted = json.loads((found.out / "predictions-test.json").read_text())
+    lines = report.read_lines(out)
+    assert {line["id"]: line["predicted"] for line in lines} == wanted
+    shape = EncoderConfig(vocabulary=257, features=12, layers=1, heads=2, length=16)
+    made = saved(shape, tmp_path / "bytes")
+    with pytest.raises(InputError, match=r"vocab.txt: no such file"):
+        finetune.prepare(config(made, files, "tag", None, ".conll"))
 
 
 def test_the_card_says_what_was_done(answering, writing):
