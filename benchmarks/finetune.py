@@ -96,7 +96,7 @@ def _times(config: Config, task: Any, recipes: Any) -> Any:
 
 def _ours(config: Config, task: Any, part: Any) -> Work:
     """Returns an epoch as `train.fit` runs it."""
-    from experiments import labelling, tuning
+    from experiments import labelling, tasks, tuning
     from ffnlab import data, train
     from ffnlab.data.labelled import label_ids
     from ffnlab.data.places import pack
@@ -104,7 +104,8 @@ def _ours(config: Config, task: Any, part: Any) -> Work:
     asked = config.asked()
     labels = label_ids(config.train, part, task.names)
     encoded = labelling.encode(config.task, task.tokenizer, part, asked.most)
-    rows = pack(encoded, labels, asked.most)
+    how = tasks.rows_of(asked, task.found, "train", encoded.tokens, len(part.texts))
+    rows = pack(encoded, labels, **how)
     tokens = np.searchsorted(task.used, rows.arrays["x/tokens"])
     rows.arrays["x/tokens"] = tokens.astype(np.int32)
     count = max(round(config.batch_size * len(rows.owner) / len(part.texts)), 1)

@@ -187,7 +187,9 @@ def prepare(config: "Config") -> Answers:
     pieces, rows, told = {}, {}, []
     for part, asked in questions.items():
         pieces[part] = windows(tokenizer, asked, config.most, config.overlap)
-        rows[part] = pack_windows(pieces[part], config.most)
+        tokens = pieces[part].tokens
+        how = tasks.rows_of(config, found, part, tokens, len(asked.ids))
+        rows[part] = pack_windows(pieces[part], **how)
         told.append(_told(part, asked, pieces[part], rows[part]))
     arrays = [each.arrays for each in rows.values()]
     used = tasks.renumbered(arrays, tasks.hidden_by(config, tokenizer))

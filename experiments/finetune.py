@@ -138,8 +138,7 @@ class Config(Steps):
     )
     length: int | None = option(
         None,
-        "the most tokens of a text, and those of a row that texts share; 384 for qa, "
-        "otherwise 128, if not given",
+        "the most tokens of a text; 384 for qa, otherwise 128, if not given",
         least=8,
     )
     stride: int | None = option(
@@ -164,7 +163,9 @@ class Config(Steps):
     evaluations: int | None = option(
         None, "looks at the dev part; one an epoch if not given", least=1
     )
-    batch_size: int = option(16, "texts a step, about: rows are packed", least=1)
+    batch_size: int = option(
+        16, "texts a step, as near as whole rows come, which they share", least=1
+    )
     learning_rate: float = option(5e-5, "at its peak", above=0)
     schedule: str = option(
         "linear",

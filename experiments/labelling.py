@@ -240,7 +240,8 @@ def prepare(config: "Config") -> Labels:
         ignore = part != "train" and config.unseen_labels == "ignore"
         labels[part] = label_ids(_path(config, part), each, names, ignore)
         encoded = encode(config.task, tokenizer, each, config.most, config.marks)
-        rows[part] = pack(encoded, labels[part], config.most)
+        how = tasks.rows_of(config, found, part, encoded.tokens, len(each.texts))
+        rows[part] = pack(encoded, labels[part], **how)
         told.append(_told(part, each, encoded, rows[part]))
     arrays = [each.arrays for each in rows.values()]
     used = tasks.renumbered(arrays, tasks.hidden_by(config, tokenizer))
@@ -361,15 +362,24 @@ def by_label(types: dict[str, dict[str, float]]) -> Table:
     )
 
 
-def conll(words: list[list[str]], tagged: list[list[str]], scheme: str | None) -> str:
+def conll(
+    words: list[list[str]],
+    tagged: list[list[str]],
+    scheme: str | None,
+    chances: list[list[float]] | None = None,
+) -> str:
     """Returns sentences in CoNLL columns, in the scheme they were read in.
 
-    >>> conll([["Ada", "sings"]], [["B-PER", "O"]], "iob1")
-    'Ada\\tI-PER\\nsings\\tO\\n\\n'
+    Probabilities, if they are given, stand between words and tags.
+
+    >>> conll([["Ada", "sings"]], [["B-PER", "O"]], "iob1", [[0.75, 1.0]])
+    'Ada\\t0.7500\\tI-PER\\nsings\\t1.0000\\tO\\n\\n'
     """
     blocks = []
-    for row, guess in zip(words, tagged, strict=True):
-        shown = tags.convert(guess, "iob2", scheme) if scheme else guess
-        lines = [f"{w}\t{t}\n" for w, t in zip(row, shown, strict=True)]
+    for number, (row, guess) in enumerate(zip(words, tagged, strict=True)):
+        columns = [row, tags.convert(guess, "iob2", scheme) if scheme else guess]
+        if chances:
+            columns.insert(1, [f"{chance:.4f}" for chance in chances[number]])
+        lines = ["\t".join(cells) + "\n" for cells in zip(*columns, strict=True)]
         blocks.append("".join(lines) + "\n")
     return "".join(blocks)

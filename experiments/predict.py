@@ -8,10 +8,12 @@ Reads a file, or standard input line by line, and writes as it goes.
     python -m experiments.predict --run=OUT --export=model.jax
 
 Input: plain text, a text a line (for tag its words, separated by blanks; for pairs two
-texts, for qa question and context, separated by a tab); .jsonl, with the columns that
-training had; for tag .conll, of which the first column is read; for qa SQuAD's .json.
-Output: CoNLL columns for tag; for generate the text; otherwise a line a text: label or
-answer, probability, text, separated by tabs; JSON lines for .jsonl and .json.
+texts, for qa question and context, separated by a tab); .jsonl, .csv and .tsv, with the
+columns that training had; for tag .conll, of which the first column is read; for qa
+SQuAD's .json. --format says so where the ending does not. A bad line of a file is told
+before anything is written. Output: CoNLL columns for tag; for generate the text;
+otherwise a line a text: label or answer, probability, text, separated by tabs; rows and
+JSON lines come back with label and probability added.
 """
 
 import contextlib
@@ -37,6 +39,13 @@ class Config:
     )
     input: str = option("-", "a file; - is standard input")
     output: str = option("-", "a file; - is standard output")
+    format: str = option(
+        "auto",
+        "of the input: text, jsonl, csv, tsv, conll for tag, json for qa; by its "
+        "ending if not given",
+        known=lambda: ("auto", "text", "jsonl", "csv", "tsv", "conll", "json"),
+    )
+    probabilities: bool = option(False, "tags in columns: theirs before them")
     batch_size: int = option(32, "texts at a time, of a file", least=1)
     beam: int | None = option(
         None, "width of the search of generate; as in training if not given", least=1
@@ -68,13 +77,19 @@ def run(config: Config) -> int:
         return 0
     if config.beam and tuned.about["task"] != "generate":
         raise InputError(f"--beam: for generate, not {tuned.about['task']}")
+    if config.probabilities and tuned.about["task"] != "tag":
+        raise InputError(f"--probabilities: for tag, not {tuned.about['task']}")
+    source = sources.opened(config.input, tuned.about, config.format)
     apply, count = use.applied(tuned, {"beam": config.beam}), 0
     size = 1 if config.input == "-" else config.batch_size
     with _opened(config.output) as out:
-        every = sources.items(config.input, tuned.about)
-        while batch := list(itertools.islice(every, size)):
+        out.write(use.head(tuned.about, source))
+        while batch := list(itertools.islice(source.items, size)):
             for item, said in zip(batch, apply(batch), strict=True):
-                out.write(use.line(tuned.about, item, said))
+                line = use.line(
+                    tuned.about, item, said, source.kind, config.probabilities
+                )
+                out.write(line)
             out.flush()
             count += len(batch)
     return count
@@ -84,7 +99,10 @@ def run(config: Config) -> int:
 def _opened(path: str) -> Iterator[TextIO]:
     """Opens what is written to; a file is there at the end, whole, or not at all."""
     if path == "-":
-        yield sys.stdout
+        try:
+            yield sys.stdout
+        except BrokenPipeError:  # whoever reads it, such as head, has enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     part = Path(path + ".part")
     try:

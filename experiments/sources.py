@@ -1,13 +1,28 @@
-"""What is to be predicted on, as it is read: plain text, JSON lines, CoNLL columns."""
+"""What is to be predicted on: plain text, JSON lines, CSV, CoNLL columns, questions.
+
+A file is read whole before the first prediction, so that all its bad lines are told at
+once; standard input is read line by line.
+"""
 
 import itertools
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ffnlab.data.files import (
+    decoded,
+    is_text,
+    parse_json,
+    read_lines,
+    require_file,
+    stop_at,
+)
 from ffnlab.errors import InputError
+
+KINDS = ("text", "conll", "jsonl", "csv", "tsv", "json")
+_STREAMS = ("text", "conll", "jsonl")
 
 
 class Item(NamedTuple):
@@ -17,52 +32,111 @@ class Item(NamedTuple):
       text: the text, the words of a sentence, or a question.
       pair: the second text, or the context of a question.
       record: what it came in, if that was JSON.
+      cells: what it came in, if that was a row of CSV or TSV.
     """
 
     text: Any
     pair: str = ""
     record: dict[str, Any] | None = None
+    cells: list[str] | None = None
 
 
-def items(source: str, about: dict[str, Any]) -> Iterator[Item]:
-    """Yields what is to be predicted on, as it is read.
+class Source(NamedTuple):
+    """What is to be predicted on.
+
+    Attributes:
+      items: one after another.
+      kind: a name of `KINDS`.
+      header: the names of the columns of CSV or TSV, if it has some.
+    """
+
+    items: Iterator[Item]
+    kind: str
+    header: list[str] | None = None
+
+
+Read = Iterator[tuple[int, Item | str]]  # an item or what is wrong, and its line
+
+
+def opened(source: str, about: dict[str, Any], kind: str = "auto") -> Source:
+    """Returns what is to be predicted on.
 
     Args:
       source: a file; - is standard input.
-      about: how the model is used: `task`, `text_column`, `pair_column`.
+      about: how the model is used: `task`, `text_column`, `pair_column`, `marks`.
+      kind: a name of `KINDS`; auto is that of the file's ending where the task has it,
+        and otherwise text, as of standard input.
 
     Raises:
-      InputError: a line cannot be used.
+      InputError: the file cannot be read, is of a kind that the task has not, or up to
+        20 of its lines cannot be used. Items of a stream raise it when they are read.
     """
-    from ffnlab.data.files import require_file
-
+    kinds = _kinds(about["task"])
+    ending = Path(source).suffix.lower().removeprefix(".")
+    if kind == "auto":
+        kind = ending if source != "-" and ending in kinds else "text"
+    if kind not in (kinds := [k for k in kinds if source != "-" or k in _STREAMS]):
+        where = " from standard input" if source == "-" else ""
+        known = ", ".join(kinds)
+        raise InputError(f"--format: {kind}: {about['task']}{where} takes {known}")
     if source == "-":
-        yield from _plain("standard input", sys.stdin, about)
-        return
+        return Source(_stream(_READERS[kind], about), kind)
     path = require_file(source)
-    kind = path.suffix.lower()
-    if about["task"] == "qa" and kind == ".json":
-        yield from _questions(path)
-    elif about["task"] == "tag" and kind == ".conll":
-        yield from _conll(path)
-    else:
-        with path.open(encoding="utf-8-sig") as file:
-            read = _objects if kind == ".jsonl" else _plain
-            yield from read(str(path), file, about)
-
-
-def _plain(source: str, lines: Iterable[str], about: dict[str, Any]) -> Iterator[Item]:
-    for number, line in _decoded(source, lines):
-        if about["task"] == "tag":
-            yield Item(line.split())
-        elif _two(about):
-            first, tab, second = line.partition("\t")
-            if not tab or not second.strip():
-                two = "two texts" if about["task"] == "pairs" else "question, context"
-                raise InputError(f"{source}:{number}: expected {two} and a tab between")
-            yield Item(first, second)
+    if kind == "json":
+        return Source(_questions(path), kind)
+    if kind in ("csv", "tsv"):
+        return _table(path, kind, about)
+    texts, problems = read_lines(path)
+    items = []
+    for line, found in _READERS[kind](enumerate(texts, 1), about):
+        if isinstance(found, str):
+            problems.append((line, found))
         else:
-            yield Item(_marked(f"{source}:{number}", line, about))
+            items.append(found)
+    stop_at(path, problems)
+    return Source(iter(items), kind)
+
+
+def _kinds(task: str) -> list[str]:
+    """Returns what a task can be given."""
+    more = {"tag": ["conll"], "qa": ["json"]}.get(task, ["csv", "tsv"])
+    return ["text", "jsonl", *more]
+
+
+def _stream(read: Callable[..., Read], about: dict[str, Any]) -> Iterator[Item]:
+    """Yields what standard input holds, as it comes."""
+    for line, found in read(_numbered("standard input"), about):
+        if isinstance(found, str):
+            raise InputError(f"standard input:{line}: {found}")
+        yield found
+
+
+def _numbered(source: str) -> Iterator[tuple[int, str]]:
+    """Yields the lines of standard input with their numbers."""
+    stream = getattr(sys.stdin, "buffer", sys.stdin)
+    for line, data in enumerate(iter(stream), 1):
+        data = data.encode() if isinstance(data, str) else data
+        try:
+            yield line, decoded(data, line)
+        except InputError as error:
+            raise InputError(f"{source}:{line}: {error}") from None
+
+
+def _plain(lines: Iterable[tuple[int, str]], about: dict[str, Any]) -> Read:
+    """Reads a text a line, or two with a tab between."""
+    for number, line in lines:
+        if not (line := line.strip()):
+            continue
+        first, tab, second = line.partition("\t")
+        if about["task"] == "tag":
+            yield number, Item(line.split())
+        elif not _two(about):
+            yield number, _marked(Item(line), about)
+        elif first.strip() and second.strip():
+            yield number, Item(first, second)
+        else:
+            two = "two texts" if about["task"] == "pairs" else "question, context"
+            yield number, f"expected {two} and a tab between"
 
 
 def _two(about: dict[str, Any]) -> bool:
@@ -70,74 +144,85 @@ def _two(about: dict[str, Any]) -> bool:
     return about["task"] in ("pairs", "qa") and not about.get("marks")
 
 
-def _marked(where: str, text: Any, about: dict[str, Any]) -> Any:
-    """Returns a text, in which two entities are marked if they are to be."""
+def _marked(item: Item, about: dict[str, Any]) -> Item | str:
+    """Returns an item in which two entities are marked, if they are to be."""
     if about.get("marks"):
         from ffnlab.data.marked import unmarked
 
-        (wrong,) = unmarked([text], about["marks"])[1]
+        (wrong,) = unmarked([item.text], about["marks"])[1]
         if wrong:
-            raise InputError(f"{where}: {wrong}")
-    return text
+            return wrong
+    return item
 
 
-def _decoded(source: str, lines: Iterable[str]) -> Iterator[tuple[int, str]]:
-    """Yields lines that are not blank, with their numbers."""
-    numbers, lines = itertools.count(1), iter(lines)
-    while True:
-        number = next(numbers)
+def _columns(about: dict[str, Any]) -> list[str]:
+    """Returns the columns that are read."""
+    return [about["text_column"], *([about["pair_column"]] if _two(about) else [])]
+
+
+def _objects(lines: Iterable[tuple[int, str]], about: dict[str, Any]) -> Read:
+    """Reads an object of JSON a line."""
+    for number, line in lines:
+        if not line.strip():
+            continue
         try:
-            line = next(lines, None)
-        except UnicodeDecodeError:
-            raise InputError(f"{source}:{number}: not UTF-8") from None
-        if line is None:
-            return
-        if line.strip():
-            yield number, line.strip()
-
-
-def _objects(
-    source: str, lines: Iterable[str], about: dict[str, Any]
-) -> Iterator[Item]:
-    keys = [about["text_column"]]
-    keys += [about["pair_column"]] if _two(about) else []
-    for number, line in _decoded(source, lines):
-        try:
-            record = json.loads(line)
+            yield number, _item(parse_json(line), about)
         except json.JSONDecodeError as error:
-            raise InputError(f"{source}:{number}: not JSON: {error.msg}") from None
-        wanted = list if about["task"] == "tag" else str
-        for key in keys:
-            if not isinstance(record, dict) or not isinstance(record.get(key), wanted):
-                kind = "a list of words" if wanted is list else "a text"
-                raise InputError(f"{source}:{number}: {key!r} should be {kind}")
-        text = _marked(f"{source}:{number}", record[keys[0]], about)
-        yield Item(text, record[keys[-1]] if len(keys) > 1 else "", record)
+            yield number, f"not JSON: {error.msg}"
+        except InputError as error:
+            yield number, str(error)
 
 
-def _conll(path: Path) -> Iterator[Item]:
+def _item(record: Any, about: dict[str, Any]) -> Item | str:
+    """Returns what an object of JSON holds."""
+    fits, kind = is_text, "a text"
+    if about["task"] == "tag":
+        fits, kind = _are_words, "a list of words, none blank"
+    names = _columns(about)
+    for name in names:
+        if not isinstance(record, dict) or not fits(record.get(name)):
+            return f"{name!r} should be {kind}"
+    pair = record[names[1]] if len(names) > 1 else ""
+    return _marked(Item(record[names[0]], pair, record), about)
+
+
+def _are_words(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(is_text, value))
+
+
+def _conll(lines: Iterable[tuple[int, str]], about: dict[str, Any]) -> Read:
+    """Reads words from the first of the columns of CoNLL."""
     words: list[str] = []
-    with path.open(encoding="utf-8-sig") as file:
-        for line in _every(str(path), file):
-            if line and not line.startswith("-DOCSTART-"):
-                words.append(line.split()[0])
-            elif words:
-                yield Item(words)
-                words = []
-    if words:
-        yield Item(words)
+    for number, line in itertools.chain(lines, [(0, "")]):
+        if line.strip() and not line.startswith("-DOCSTART-"):
+            words.append(line.split()[0])
+        elif words:
+            yield number, Item(words)
+            words = []
 
 
-def _every(source: str, lines: Iterable[str]) -> Iterator[str]:
-    """Yields all lines."""
-    try:
-        for line in lines:
-            yield line.strip()
-    except UnicodeDecodeError:
-        raise InputError(f"{source}: not UTF-8") from None
+_READERS = {"text": _plain, "conll": _conll, "jsonl": _objects}
+
+
+def _table(path: Path, kind: str, about: dict[str, Any]) -> Source:
+    """Reads rows of CSV or TSV."""
+    from ffnlab.data.labelled import read_columns
+
+    header, rows, places = read_columns(path, _columns(about))
+    items, problems = [], []
+    for line, cells in rows:
+        texts = [cells[place] for place in places]
+        found = _marked(Item(*texts, cells=cells), about)
+        if isinstance(found, str):
+            problems.append((line, found))
+        else:
+            items.append(found)
+    stop_at(path, problems)
+    return Source(iter(items), kind, header)
 
 
 def _questions(path: Path) -> Iterator[Item]:
+    """Reads the questions of SQuAD's JSON."""
     from ffnlab.data.questions import read_questions
 
     found = read_questions(path, answered=False)

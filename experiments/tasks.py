@@ -13,6 +13,7 @@ from experiments.training import dropouts
 from ffnlab import data, finetuning, pretrained
 from ffnlab.data.dataset import Arrays
 from ffnlab.data.labelled import PARTS
+from ffnlab.data.layouts import even_width
 from ffnlab.data.places import Rows
 from ffnlab.data.tokens import Tokenizer, checkpoint_tokenizer, read_tokenizer
 from ffnlab.errors import InputError
@@ -149,6 +150,28 @@ def parts_of(
         part: whole.subset([i for i, name in enumerate(names) if part_of[name] == part])
         for part in PARTS
     }
+
+
+def rows_of(
+    config: "Config", found: Checkpoint, part: str, tokens: Sequence, texts: int
+) -> dict[str, Any]:
+    """Returns how a part is packed: the width of rows, and what they are mixed by.
+
+    Whole rows of train make up --batch_size, and texts meet in them by chance.
+
+    Args:
+      config: the flags.
+      found: the checkpoint, whose positions no row may have more of.
+      part: which.
+      tokens: what is put in rows, `[T]` each.
+      texts: how many texts that is; a long one may be several.
+    """
+    if part != "train":
+        return {"width": config.most}
+    sizes = [len(row) for row in tokens]
+    count = config.batch_size * len(sizes) / texts
+    width = even_width(sizes, count, max(found.config.length, config.most))
+    return {"width": width, "mix": config.seed}
 
 
 def renumbered(parts: Iterable[Arrays], also: Iterable[int] = ()) -> np.ndarray:

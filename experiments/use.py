@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from experiments.labelling import conll, encode
-from experiments.sources import Item
+from experiments.sources import Item, Source
 from experiments.tasks import PURPOSES
 from ffnlab import heads, pretrained, weights
 from ffnlab.data.labelled import Examples
@@ -18,6 +18,7 @@ from ffnlab.data.tokens import Tokenizer, checkpoint_tokenizer
 from ffnlab.errors import InputError
 from ffnlab.precision import lowered
 from ffnlab.pretrained import Checkpoint
+from ffnlab.report import as_row
 from ffnlab.types import Model, Params
 
 
@@ -178,15 +179,37 @@ def padded(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return found
 
 
-def line(about: dict[str, Any], item: Item, said: Said) -> str:
-    """Returns what is written of an item, in the format that it came in."""
+def head(about: dict[str, Any], source: Source) -> str:
+    """Returns what is written before all items: a header, if the input has one."""
+    if not source.header:
+        return ""
+    more = ["predicted"] + ["probability"] * (about["task"] != "generate")
+    return as_row(source.header + more, f".{source.kind}")
+
+
+def line(
+    about: dict[str, Any], item: Item, said: Said, kind: str, chances: bool = False
+) -> str:
+    """Returns what is written of an item, in the format that it came in.
+
+    Args:
+      about: how the model is used.
+      item: what came in.
+      said: what the model says of it.
+      kind: of the source.
+      chances: whether tags in columns have their probabilities before them.
+    """
     if item.record:
         found = {"predicted": said.text}
         if said.chance is not None:
             found["probability"] = _rounded(said.chance)
         return json.dumps({**item.record, **found}, ensure_ascii=False) + "\n"
+    if item.cells:
+        chance = [] if said.chance is None else [_rounded(said.chance)]
+        return as_row([*item.cells, said.text, *chance], f".{kind}")
     if about["task"] == "tag":
-        return conll([item.text], [said.text], about["scheme"])
+        chosen = [said.chance] if chances else None
+        return conll([item.text], [said.text], about["scheme"], chosen)
     if about["task"] == "generate":
         return said.text.replace("\n", " ") + "\n"
     text = f"{item.text}\t{item.pair}" if item.pair else item.text

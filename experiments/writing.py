@@ -154,7 +154,8 @@ def prepare(config: "Config") -> Texts:
             config.most,
             config.target_length,
         )
-        rows[part] = pack_pairs(pairs[part], config.most)
+        how = tasks.rows_of(config, found, part, pairs[part].tokens, len(each.texts))
+        rows[part] = pack_pairs(pairs[part], **how)
         full, lost = rows[part].arrays["x/mask"].mean(), pairs[part].lost
         told.append(
             f"{part}: {len(each.texts):,} texts in {len(rows[part].owner):,} rows, "

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import platform
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 
 from ffnlab.errors import InputError
 
+_ENDS = re.compile(r"[\t\r\n]+")
 PACKAGES = (
     "ffnlab",
     "jax",
@@ -219,13 +221,20 @@ def as_text(records: Sequence[dict[str, Any]], kind: str) -> str:
     """
     if kind == ".jsonl":
         return "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
+    rows = [list(records[0]), *(list(record.values()) for record in records)]
+    return "".join(as_row(row, kind) for row in rows)
+
+
+def as_row(cells: Sequence[Any], kind: str) -> str:
+    """Returns a line of `.csv` or `.tsv`; TSV has no tabs and line ends in cells.
+
+    >>> as_row(["a, b", 1], ".csv"), as_row(["a, b", 1], ".tsv")
+    ('"a, b",1\\n', 'a, b\\t1\\n')
+    """
     if kind == ".tsv":
-        rows = [list(records[0]), *([str(v) for v in r.values()] for r in records)]
-        return "".join("\t".join(row) + "\n" for row in rows)
+        return "\t".join(" ".join(_ENDS.split(str(cell))) for cell in cells) + "\n"
     into = io.StringIO()
-    writer = csv.DictWriter(into, list(records[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
+    csv.writer(into, lineterminator="\n").writerow(cells)
     return into.getvalue()
 
 

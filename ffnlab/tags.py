@@ -14,6 +14,7 @@ before it B- or I-, and both the same type; otherwise it begins another. So an I
 without a beginning is one.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -22,6 +23,8 @@ from ffnlab.errors import InputError, choose
 Span = tuple[str, int, int]
 
 SCHEMES = {"io": "I", "iob1": "BI", "iob2": "BI", "bioes": "BIESLU"}
+
+TAG = re.compile(r"O|[BIESLU]-\S+")
 
 _READ_AS = {"L": "E", "U": "S"}
 
@@ -58,6 +61,19 @@ def spans(tags: Sequence[str], scheme: str) -> set[Span]:
             found.add((before[1], start, stop))
         start, before = stop, (prefix, kind)
     return found
+
+
+def are_of_spans(tags: Iterable[str]) -> bool:
+    """Tells tags of spans from other labels of words, such as parts of speech.
+
+    They are if one has a prefix and a type; or a hyphen beside O, a slip then.
+
+    >>> are_of_spans(["O", "B-LOC"]), are_of_spans(["DET", "-LRB-"])
+    (True, False)
+    """
+    every = set(tags)
+    slips = "O" in every and any("-" in tag for tag in every)
+    return slips or any(TAG.fullmatch(tag) for tag in every - {"O"})
 
 
 def convert(tags: Sequence[str], source: str, target: str) -> list[str]:

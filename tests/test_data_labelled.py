@@ -109,6 +109,14 @@ def test_tags_of_i_alone_are_io(write):
     assert label_names(found, "tag") == ["O", "B-X", "I-X", "B-Y", "I-Y"]
 
 
+def test_columns_of_parts_of_speech_are_labels_of_words(write):
+    found = read_labelled(write("a DET\n( -LRB-\n\nb NOUN\n", "a.conll"), "tag")
+    assert found.labels == [["DET", "-LRB-"], ["NOUN"]] and found.scheme is None
+    assert label_names(found, "tag") == ["-LRB-", "DET", "NOUN"]
+    found = read_labelled(write("a O\nb PER\n", "b.conll"), "tag")
+    assert found.labels == [["O", "PER"]] and found.scheme is None
+
+
 def test_tags_of_json_lines_and_without_spans(write):
     record = {"words": ["a", "b"], "tags": ["DET", "NOUN"]}
     found = read_labelled(

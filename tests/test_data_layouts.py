@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ffnlab.data.layouts import (
     best_widths,
     bucketed,
+    even_width,
     fill,
     gather,
     packed,
@@ -23,6 +24,8 @@ LENGTHS = st.lists(st.integers(1, 12), min_size=1, max_size=30)
 
 
 def layouts(kind, lengths, seed):
+    if kind == "mixed":
+        return packed(lengths, width=12, rows=3, mix=seed or 0)
     if kind == "packed":
         return packed(lengths, width=12, rows=3, seed=seed)
     if kind == "bucketed":
@@ -30,7 +33,7 @@ def layouts(kind, lengths, seed):
     return padded(lengths, width=12, rows=3)
 
 
-@pytest.mark.parametrize("kind", ["packed", "bucketed", "padded"])
+@pytest.mark.parametrize("kind", ["packed", "mixed", "bucketed", "padded"])
 @hypothesis.given(lengths=LENGTHS, seed=st.none() | st.integers(0, 99))
 def test_every_token_has_one_slot(kind, lengths, seed):
     found = layouts(kind, lengths, seed)
@@ -79,6 +82,30 @@ def test_seeds_shuffle():
     lengths = list(range(1, 13))
     rows = [packed(lengths, 12, 2, seed)[0].sequence.tolist() for seed in (1, 1, 2)]
     assert rows[0] == rows[1] != rows[2]
+
+
+def test_rows_of_a_sorted_file_are_a_sample_only_if_they_are_mixed():
+    """200 sequences of a length, in blocks of 20 of one kind: what shares a row?"""
+    kinds = np.repeat(np.arange(10), 20)
+
+    def alike(mix):
+        (layout,) = packed([3] * 200, width=24, rows=200, mix=mix)
+        rows = layout.sequence[layout.mask.any(axis=1)][:, ::3]  # a slot of each
+        return np.mean([len(set(kinds[row])) for row in rows])
+
+    assert alike(None) < 2 and alike(0) > 4 and alike(1) > 4
+
+
+@hypothesis.given(lengths=LENGTHS, count=st.integers(1, 40))
+def test_whole_rows_of_the_even_width_hold_about_as_many(lengths, count):
+    width = even_width(lengths, count, most=1000)
+    count = min(count, len(lengths))
+    assert max(lengths) <= width
+    tokens = max(count * np.mean(lengths), max(lengths))
+    most = int(tokens // max(lengths))
+    assert width in [np.ceil(tokens / rows) for rows in range(1, most + 1)]
+    narrow = even_width(lengths, count, most=12)
+    assert max(lengths) <= narrow <= 12
 
 
 @pytest.mark.parametrize("config", [EncoderConfig.tiny(), DecoderConfig.tiny()])

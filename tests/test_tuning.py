@@ -145,6 +145,29 @@ def test_an_exported_answerer_gives_logits(answering, tmp_path):
     )
 
 
+@pytest.mark.parametrize("batch", [4, 8, 16])
+def test_a_step_has_the_texts_asked_for_of_all_labels(tmp_path, batch):
+    """Also where a file is sorted by label, as many are."""
+    lines = [f"w{k}\t{' '.join(['w9'] * (2 + n % 3))}\n" for k in range(8)
+             for n in range(40)]  # fmt: skip
+    for part in ("train", "dev"):
+        (tmp_path / f"{part}.tsv").write_text("label\ttext\n" + "".join(lines))
+    given = finetune.Config(
+        checkpoint="tiny",
+        train=str(tmp_path / "train.tsv"),
+        dev=str(tmp_path / "dev.tsv"),
+        batch_size=batch,
+    )
+    task = finetune.prepare(given)
+    plan, y = tuning.plan_of(given, task), task.rows["train"].arrays["y"]
+    texts = plan.batch * (y >= 0).sum() / len(y)
+    assert abs(texts - batch) < 0.1 * batch
+    assert abs(plan.steps - 3 * 320 / batch) < 0.1 * plan.steps
+    each = [len(set(y[row : row + plan.batch][y[row : row + plan.batch] >= 0]))
+            for row in range(0, len(y) - plan.batch + 1, plan.batch)]  # fmt: skip
+    assert np.mean(each) > 0.7 * 8 * (1 - (7 / 8) ** batch)
+
+
 def test_seeds_together_are_seeds_in_turn(bert, files, tmp_path, monkeypatch):
     found = []
     for fits in (True, False):

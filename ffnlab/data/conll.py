@@ -11,12 +11,13 @@ import numpy as np
 from ffnlab.data.dataset import IGNORE, Arrays, Dataset
 from ffnlab.data.files import decoded, require_text, stop_at
 from ffnlab.errors import InputError
+from ffnlab.tags import TAG, are_of_spans
 
 SEEN = 2  # occurrences in training; what is rarer shares the id of the unknown
 LONGEST = 128  # tokens of a row; a longer sentence becomes several
 BUCKETS = 2000  # ids that the hashes of words fall into
 
-_TAG = re.compile(r"O|[BIESLU]-\S+")
+_TAGS = "expected a tag in the last column, O or one of B- I- E- S- L- U- and a type"
 _BETWEEN = re.compile(r"[ \t]+")  # a token may hold other characters of space
 _FEATURES = ("word", "prefix", "suffix", "shape")
 
@@ -35,7 +36,7 @@ class Sentences(NamedTuple):
     lines: list[list[int]]
 
 
-def read_conll(path: str | Path) -> Sentences:
+def read_conll(path: str | Path, plain: bool = False) -> Sentences:
     """Reads sentences from a file with a token a line and its tag in the last column.
 
     Columns stand between tabs or spaces; those between the first and the last are
@@ -44,6 +45,8 @@ def read_conll(path: str | Path) -> Sentences:
 
     Args:
       path: the file; UTF-8, with or without a byte-order mark.
+      plain: whether tags may be other labels than those of spans, such as parts of
+        speech; those of spans are told by `tags.are_of_spans`.
 
     Returns:
       The sentences in their order, each of at least one token.
@@ -85,6 +88,11 @@ def read_conll(path: str | Path) -> Sentences:
                 for column, cell in zip(found, cells, strict=True):
                     column[-1].append(cell)
             ended = not fields
+    every = [(tag, line) for each in zip(found.tags, found.lines, strict=True)
+             for tag, line in zip(*each, strict=True)]  # fmt: skip
+    if not plain or are_of_spans(tag for tag, _ in every):
+        problems += [(line, f"{_TAGS}, found {tag[:60]!r}")
+                     for tag, line in every if not TAG.fullmatch(tag)]  # fmt: skip
     stop_at(path, problems)
     if not found.tokens:
         raise InputError(f"{path}:1: no sentence; expected lines of a token and a tag")
@@ -174,9 +182,6 @@ def _fields(text: str) -> list[str] | None:
     if len(columns) == 1:
         found = f"found one column, {text[:60]!r}"
         raise InputError(f"expected a token, a tab or space, and its tag, {found}")
-    if not _TAG.fullmatch(columns[-1]):
-        what = "expected a tag in the last column, O or one of B- I- E- S- L- U- and a"
-        raise InputError(f"{what} type, found {columns[-1][:60]!r}")
     return columns
 
 

@@ -96,6 +96,17 @@ def read_lines(path: str | Path) -> tuple[list[str], list[tuple[int, str]]]:
     return texts, problems
 
 
+def is_text(value: Any) -> bool:
+    r"""Tells text from what is none, is blank, or cannot be written as UTF-8.
+
+    >>> [is_text(value) for value in ("a b", "", " ", 3, "\ud83d")]
+    [True, False, False, False, False]
+    """
+    if not isinstance(value, str) or not value.strip():
+        return False
+    return not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
 def parse_json(text: str) -> Any:
     """Returns what a text of JSON says.
 

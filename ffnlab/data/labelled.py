@@ -16,7 +16,14 @@ from typing import Any, NamedTuple
 
 from ffnlab import tags
 from ffnlab.data.conll import read_conll
-from ffnlab.data.files import parse_json, read_json, read_lines, require_file, stop_at
+from ffnlab.data.files import (
+    is_text,
+    parse_json,
+    read_json,
+    read_lines,
+    require_file,
+    stop_at,
+)
 from ffnlab.errors import InputError, choose
 
 TASKS = ("classify", "pairs", "tag")
@@ -123,7 +130,7 @@ def _tagged(path: Path, columns: Columns) -> Examples:
     if path.suffix.lower() == ".jsonl":
         found = _objects(path, "tag", columns)
     else:
-        sentences = read_conll(path)
+        sentences = read_conll(path, plain=True)
         found = Examples(sentences.tokens, [], sentences.tags, sentences.lines)
     if not found.texts:
         raise InputError(f"{path}:1: no sentence in it")
@@ -131,8 +138,7 @@ def _tagged(path: Path, columns: Columns) -> Examples:
 
 
 def _in_iob2(path: Path, found: Examples) -> Examples:
-    every = {tag for row in found.labels for tag in row}
-    if not any("-" in tag for tag in every):
+    if not tags.are_of_spans(tag for row in found.labels for tag in row):
         return found  # one label a word, not spans: parts of speech, for instance
     problems = []
     for row, lines in zip(found.labels, found.lines, strict=True):
@@ -148,39 +154,57 @@ def _in_iob2(path: Path, found: Examples) -> Examples:
 
 def _table(path: Path, task: str, columns: Columns) -> Examples:
     """Returns the examples of a CSV or TSV file."""
-    records, problems = _records(path)
     names = [columns.text, *([columns.pair] if task == "pairs" else [])]
     names += [columns.label] if columns.label else []
+    _, rows, places = read_columns(path, names)
+    cut = [(line, [fields[place] for place in places]) for line, fields in rows]
+    return _examples(cut, task, columns)
+
+
+def read_columns(
+    path: Path, names: Sequence[str]
+) -> tuple[list[str] | None, list[tuple[int, list[str]]], list[int]]:
+    """Reads a CSV or TSV file of which some columns are needed.
+
+    Args:
+      path: the file.
+      names: of those columns; if all are numbers, counted from 1, there is no header.
+
+    Returns:
+      The header, if there is one; the line of each record and its fields; and the
+      places of the columns, from 0.
+
+    Raises:
+      InputError: there is no such column, or up to 20 lines that cannot be used.
+    """
+    records, problems = _records(path)
     numbered = all(name.isdecimal() for name in names)
-    line, header = records[0] if records else (0, [])
+    line, first = records[0] if records else (0, [])
     if not records or (not numbered and any(bad < line for bad, _ in problems)):
         stop_at(path, problems)  # without a header nothing else can be told
-        return Examples([], [], [], [])
-    if numbered:
-        places = _numbered(f"{path}:{line}", names, len(header))
-    else:
-        places = _named(f"{path}:{line}", names, header)
-        records = records[1:]
-    rows = []
-    for line, fields in records:
-        if len(fields) != len(header):
-            what = f"expected {len(header)} fields, found {len(fields)}"
+        return None, [], []
+    find = _numbered if numbered else _named
+    places = find(f"{path}:{line}", names, first)
+    rows = records if numbered else records[1:]
+    for line, fields in rows:
+        if len(fields) != len(first):
+            what = f"expected {len(first)} fields, found {len(fields)}"
             problems.append((line, what))
             continue
-        cells = [fields[place] for place in places]
-        empty = next((n for n, c in zip(names, cells, strict=True) if not c), None)
+        empty = [n for n, p in zip(names, places, strict=True) if not fields[p]]
         if empty:
-            problems.append((line, f"column {empty} is empty"))
-        rows.append((line, cells))
+            problems.append((line, f"column {empty[0]} is empty"))
     stop_at(path, problems)
-    return _examples(rows, task, columns)
+    return None if numbered else first, rows, places
 
 
-def _numbered(where: str, names: Sequence[str], width: int) -> list[int]:
+def _numbered(where: str, names: Sequence[str], first: list[str]) -> list[int]:
     """Returns the places of columns given by number."""
     for name in names:
-        if not 1 <= int(name) <= width:
-            raise InputError(f"{where}: column {name} of {width}; columns count from 1")
+        if not 1 <= int(name) <= len(first):
+            raise InputError(
+                f"{where}: column {name} of {len(first)}; columns count from 1"
+            )
     return [int(name) - 1 for name in names]
 
 
@@ -277,7 +301,7 @@ def _cells(record: Any, names: Sequence[str], task: str) -> list[Any]:
             raise InputError(f"no {name!r}; there is {', '.join(record) or 'nothing'}")
         value = record[name]
         if task == "tag":
-            fits = isinstance(value, list) and all(map(_is_text, value))
+            fits = isinstance(value, list) and all(map(is_text, value))
             if not fits or not value:
                 raise InputError(
                     f"{name!r} should be a list of words or tags, none blank"
@@ -286,23 +310,12 @@ def _cells(record: Any, names: Sequence[str], task: str) -> list[Any]:
             continue
         if isinstance(value, bool) or not isinstance(value, (str, int)):
             raise InputError(f"{name!r} should be a text or a whole number")
-        if not _is_text(str(value)):
+        if not is_text(str(value)):
             raise InputError(f"{name!r} is empty, or holds half a character")
         cells.append(str(value))
     if task == "tag" and len(names) > 1 and len(cells[0]) != len(cells[1]):
         raise InputError(f"{len(cells[0])} words and {len(cells[1])} tags")
     return cells
-
-
-def _is_text(value: Any) -> bool:
-    r"""Tells text from what is none, is blank, or cannot be written as UTF-8.
-
-    >>> [_is_text(value) for value in ("a b", "", " ", 3, "\ud83d")]
-    [True, False, False, False, False]
-    """
-    if not isinstance(value, str) or not value.strip():
-        return False
-    return not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def _lists(path: Path, part: str) -> Examples:
@@ -316,7 +329,7 @@ def _lists(path: Path, part: str) -> Examples:
     rows, problems = [], []
     for number, row in enumerate(found[key], 1):
         good = isinstance(row, list) and len(row) == 2
-        if not good or not all(map(_is_text, row)):
+        if not good or not all(map(is_text, row)):
             problems.append((number, "expected a pair [text, label]"))
         rows.append((number, row))
     stop_at(f"{path}: {key}", problems)

@@ -10,6 +10,7 @@
 `padded` any; all give the same `Layout`, and a model the same outputs by any of them.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -37,18 +38,26 @@ class Layout(NamedTuple):
 
 
 def packed(
-    lengths: Sequence[int], width: int, rows: int, seed: int | None = None
+    lengths: Sequence[int],
+    width: int,
+    rows: int,
+    seed: int | None = None,
+    mix: int | None = None,
 ) -> list[Layout]:
     """Puts several sequences in a row, as many as fit; all batches have one shape.
 
     The longest come first, each in the row that it fills best (best-fit decreasing,
-    which takes at most 11/9 of the fewest possible rows; Johnson 1974).
+    which takes at most 11/9 of the fewest possible rows; Johnson 1974). So rows are of
+    sequences of like length that stood near each other, in a file sorted by label of
+    one label, and no random sample: train on sequences that were mixed.
 
     Args:
       lengths: of the sequences, in tokens.
       width: W, slots in a row.
       rows: B, rows in a batch; the last batch may have empty ones.
       seed: what the rows are shuffled by; None leaves the fullest first.
+      mix: what draws the order in which sequences find their rows, a little less full
+        then; None takes the longest first.
 
     Raises:
       InputError: a sequence is longer than a row.
@@ -59,7 +68,10 @@ def packed(
     _check(lengths, width)
     members: list[list[int]] = []
     room: list[list[int]] = [[] for _ in range(width + 1)]  # rows by slots left
-    for number in np.argsort(-np.asarray(lengths, int), kind="stable").tolist():
+    turns = np.argsort(-np.asarray(lengths, int), kind="stable")
+    if mix is not None and len(lengths):
+        turns = order(mix, 0, len(lengths), len(lengths))
+    for number in turns.tolist():
         length = int(lengths[number])
         left = next((n for n in range(length, width + 1) if room[n]), None)
         if left is None:
@@ -70,6 +82,30 @@ def packed(
         members[row].append(number)
         room[left - length].append(row)
     return _batches(members, lengths, width, rows, seed)
+
+
+def even_width(lengths: Sequence[int], count: float, most: int) -> int:
+    """Returns a width of rows, a whole number of which holds about `count` sequences.
+
+    A step of so many sequences is then a step of whole rows. It is the narrowest that
+    is nearly as full as the fullest, since attention costs a row its square.
+
+    Args:
+      lengths: of the sequences, in tokens, at least one.
+      count: how many sequences a step is to have.
+      most: the widest that rows may be; no sequence may be longer.
+
+    >>> even_width([6] * 8, count=4, most=128)  # four rows, not one of 24
+    6
+    """
+    tokens = max(min(count, len(lengths)) * np.mean(lengths), max(lengths))
+    rows, fills = int(tokens // max(lengths)), {}
+    while rows:
+        width = min(math.ceil(tokens / rows), most)
+        (layout,) = packed(lengths, width, rows=len(lengths), mix=0)
+        fills[width] = sum(lengths) / (width * layout.mask.any(axis=1).sum())
+        rows //= 2
+    return min(w for w, fill in fills.items() if fill > max(fills.values()) - 0.01)
 
 
 def bucketed(

@@ -48,6 +48,7 @@ def pack(
     encoded: Encoded,
     labels: Sequence[int] | Sequence[Sequence[int]] | None,
     width: int,
+    mix: int | None = None,
 ) -> Rows:
     """Packs texts into rows, the first token of each, or of each word, to be labelled.
 
@@ -58,6 +59,7 @@ def pack(
       encoded: of `Tokenizer.texts`, for a label a text, or of `.words`, for one a word.
       labels: as many; −1 is a label that there is not. None has none.
       width: T, of a row; no text may be longer.
+      mix: what draws which texts share a row, to train on; None fills rows best.
 
     >>> rows = pack(Encoded([np.array([1, 5, 2]), np.array([1, 2])],
     ...                     [np.zeros(3, int), np.zeros(2, int)], [], 0), [3, 4], 6)
@@ -69,7 +71,7 @@ def pack(
     begins = np.cumsum([0, *map(len, places)])
     flat = _flat(labels, per_word, int(begins[-1]))
     lengths = [len(row) for row in encoded.tokens]
-    (layout,) = packed(lengths, width, rows=max(len(lengths), 1))
+    (layout,) = packed(lengths, width, rows=max(len(lengths), 1), mix=mix)
     used = int(layout.mask.any(axis=1).sum())
     layout = type(layout)(layout.sequence[:used], layout.place[:used])
     at, owner = _places(layout.sequence, layout.place, places, begins)

@@ -134,12 +134,13 @@ def _tokens(tokenizer: Tokenizes, text: str) -> list[int]:
     return tokens[tokens != tokenizer.end].tolist()
 
 
-def pack_pairs(pairs: Pairs, width: int) -> Rows:
+def pack_pairs(pairs: Pairs, width: int, mix: int | None = None) -> Rows:
     """Packs prompts with their targets into rows, the targets' tokens to be predicted.
 
     Args:
       pairs: of `encode_pairs`.
       width: T, of a row; no pair may be longer.
+      mix: see `places.pack`.
 
     Returns:
       Rows as those of `places.pack`: x/at are the places whose next token is of a
@@ -153,7 +154,7 @@ def pack_pairs(pairs: Pairs, width: int) -> Rows:
     both = [*zip(pairs.tokens, pairs.begins, strict=True)]
     places = [np.arange(begin - 1, len(row) - 1) for row, begin in both]
     labels = [row[begin:].tolist() for row, begin in both]
-    return pack(Encoded(pairs.tokens, [], places, pairs.lost), labels, width)
+    return pack(Encoded(pairs.tokens, [], places, pairs.lost), labels, width, mix)
 
 
 def left_padded(prompts: Sequence[np.ndarray], rows: int) -> list[Prompts]:

@@ -288,12 +288,13 @@ def _answer_tokens(spans: np.ndarray, questions: Questions, number: int) -> list
     return [int(there[0]), int(there[-1])] if len(there) else []
 
 
-def pack_windows(found: Windows, width: int) -> Rows:
+def pack_windows(found: Windows, width: int, mix: int | None = None) -> Rows:
     """Packs windows into rows, several in one.
 
     Args:
       found: of `windows`.
       width: T, of a row; no window may be longer.
+      mix: see `places.pack`.
 
     Returns:
       `Rows` in which x/at is the first token of every window and `owner` its number.
@@ -308,7 +309,7 @@ def pack_windows(found: Windows, width: int) -> Rows:
     >>> rows.arrays["x/inside"].astype(int).tolist(), rows.arrays["y"].tolist()
     ([[1, 0, 0, 1, 1, 0, 0]], [[[3, 4]]])
     """
-    rows = pack(Encoded(found.tokens, found.types, [], 0), None, width)
+    rows = pack(Encoded(found.tokens, found.types, [], 0), None, width, mix)
     at = rows.arrays["x/at"]
     inside = np.zeros(rows.arrays["x/mask"].shape, bool)
     y = np.full((*at.shape, 2), IGNORE, np.int32)
