@@ -13,7 +13,14 @@ from experiments import tasks
 from experiments.sources import Item
 from experiments.use import Said, Tuned, above, padded
 from ffnlab import finetuning, plots, report, reports
-from ffnlab.answers import AnswerConfig, answerer, best_spans, finder, objective
+from ffnlab.answers import (
+    AnswerConfig,
+    answerer,
+    best_spans,
+    by_window,
+    finder,
+    objective,
+)
 from ffnlab.data.places import Rows
 from ffnlab.data.questions import (
     Questions,
@@ -81,6 +88,10 @@ class Answers:
     def count(self, batch: Batch) -> Array:
         """Returns how many windows a batch has."""
         return finetuning.counted(batch["y"][..., 0]).sum()
+
+    def classes(self, outputs: Array, batch: Batch) -> Array:
+        """Returns the logits of the tokens for each entry of y, `[B, K, 2, T]`."""
+        return by_window(outputs, batch["x"]).swapaxes(1, 2)
 
     def predictor(self, part: str, batch: int) -> Callable[[Params], tuple]:
         """Returns what gives texts and their probabilities, by id."""

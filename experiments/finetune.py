@@ -50,7 +50,6 @@ _ONLY_FOR = {
     "class_weights": _LABELS,
     "unseen_labels": _LABELS,
     "augment": _LABELS,
-    "r_drop": (*_LABELS, "generate"),
     "label_smoothing": (*_LABELS, "generate"),
     "masked_loss": (*_LABELS, "qa"),
     "pair_column": ("pairs",),

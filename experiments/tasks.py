@@ -36,6 +36,7 @@ class Task(Protocol):
       model: parameters are `encoder` and `head`.
       objective: what is minimised.
       count: `count(batch)`, the sum of the weights in that.
+      classes: `classes(outputs, batch)`, the logits of the classes for each entry of y.
       rows: packed, by part.
       sizes: how many texts there are, by part.
       headline: what the best epoch is chosen by.
@@ -49,6 +50,7 @@ class Task(Protocol):
     model: Model
     objective: Objective
     count: Callable[[Batch], Array]
+    classes: Callable[[Any, Batch], Array]
     rows: dict[str, Rows]
     sizes: dict[str, int]
     headline: str

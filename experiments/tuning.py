@@ -133,7 +133,7 @@ def gradient_of(config: "Config", task: Task, model: Model, rates: Any) -> Gradi
     """Returns what a step descends along."""
     width, loss = task.found.config.features, mean_loss(model, task.objective)
     if config.r_drop:
-        loss = gradients.r_drop(model, task.objective, config.r_drop)
+        loss = gradients.r_drop(model, task.objective, config.r_drop, task.classes)
     if config.masked_loss:
         hidden = computed(config, _hidden(task), keep="masked")
         hidden = finetuning.frozen(hidden, rates)

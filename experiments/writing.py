@@ -78,6 +78,10 @@ class Texts:
         """Returns how many tokens are to be written in a batch."""
         return finetuning.counted(batch["y"]).sum()
 
+    def classes(self, outputs: Array, batch: Batch) -> Array:
+        """Returns the logits of the classes for each entry of y."""
+        return outputs
+
     def predictor(self, part: str, batch: int) -> Callable[[Params], list[str]]:
         """Returns what writes a text for each."""
         write, prompts = _writer(self), self.pairs[part].prompts

@@ -9,6 +9,7 @@ A gradient is `gradient(params, batch, key) -> (loss, gradient)`. More losses ar
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -113,7 +114,12 @@ def accumulated(
     return gathered
 
 
-def r_drop(model: Model, objective: Objective, alpha: float) -> Loss:
+def r_drop(
+    model: Model,
+    objective: Objective,
+    alpha: float,
+    classes: Callable[[Any, Batch], Array] = lambda outputs, batch: outputs,
+) -> Loss:
     """Returns the mean loss of two passes, and how far their dropout pulls them apart.
 
     That is α · (KL(p‖q) + KL(q‖p)) / 2, in the mean over the places with a label. The
@@ -123,10 +129,12 @@ def r_drop(model: Model, objective: Objective, alpha: float) -> Loss:
     way, and a doubled batch compiles sooner.
 
     Args:
-      model: with dropout; its outputs are logits `[..., K]`, of which −∞, or anything
-        near it, are no class.
+      model: with dropout.
       objective: what is minimised.
       alpha: the weight of the divergence.
+      classes: makes of outputs and batch logits `[..., K]`, of which −∞, or anything
+        near it, are no class, one row for each entry of y; outputs as they are if not
+        given.
 
     Source: Liang et al. 2021, equations 2 to 4.
     """
@@ -135,7 +143,7 @@ def r_drop(model: Model, objective: Objective, alpha: float) -> Loss:
         twice = jax.tree.map(lambda each: jnp.concatenate([each, each]), batch)
         logits, _ = model.apply(params, twice["x"], key)
         both = metrics.means(objective.score(logits, twice))["loss"]
-        apart = divergence(*jnp.split(logits, 2))
+        apart = divergence(*jnp.split(classes(logits, twice), 2))
         weight = (batch["y"] != IGNORE).astype(apart.dtype)
         mean = metrics.means(Scores({"apart": apart}, weight))["apart"]
         return both + alpha * mean

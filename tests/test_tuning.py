@@ -8,6 +8,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+import scipy.special
 
 from experiments import finetune, launch, predict, tiny, tuning, use
 from ffnlab import DecoderConfig, EncoderConfig, data, pretrained, report, transformer
@@ -219,6 +220,35 @@ def test_every_method_descends_otherwise(bert, files, plain, more):
     assert np.isfinite(found).all() and np.abs(found - plain).max() > 1e-6
 
 
+def test_r_drop_of_answers_compares_the_tokens_of_each_window(bert, asked):
+    """By hand, window by window, from two passes that share a batch."""
+    more = {"length": 16, "stride": 4, "r_drop": 0.5}
+    given = config(bert, asked, "qa", None, ".json", **more)
+    task = finetune.prepare(given)
+    plan = tuning.plan_of(given, task)
+    setting, key = tuning.setting(given, task, plan), jax.random.key(1)
+    model, rows = setting["model"], task.rows["train"].arrays
+    params = model.init(jax.random.key(0))
+    params["head"] = jax.tree.map(lambda each: 20 * each, params["head"])
+    batch = data.take(jax.device_put(rows), np.arange(3))
+    value, grads = jax.jit(setting["gradient"])(params, batch, key)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+    twice = jax.tree.map(lambda each: np.concatenate([each, each]), batch)
+    logits = np.asarray(model.apply(params, twice["x"], key)[0], np.float64)
+    losses, apart = [], []
+    for row, slot in np.argwhere(batch["x"]["at"] >= 0):
+        packs = np.asarray(batch["x"]["packs"][row])
+        there = packs == packs[batch["x"]["at"][row, slot]]
+        for side in range(2):
+            place = np.flatnonzero(np.flatnonzero(there) == batch["y"][row, slot, side])
+            p, q = (scipy.special.log_softmax(logits[row + n, there, side])
+                    for n in (0, 3))  # fmt: skip
+            losses += [-p[place[0]], -q[place[0]]]
+            apart.append(((np.exp(p) - np.exp(q)) * (p - q)).sum() / 2)
+    assert np.mean(apart) > 1e-3
+    np.testing.assert_allclose(value, np.mean(losses) + 0.5 * np.mean(apart), rtol=1e-4)
+
+
 def test_both_gradients_of_the_feedback_head_agree(bert, files):
     one, two = (
         descent(bert, files, head="feedback", head_hidden=6, gradient=gradient)
@@ -394,7 +424,7 @@ def test_a_split_keeps_the_questions_of_a_context_together(bert, asked, tmp_path
     [
         (["--task=tag", "--stride=4"], "--stride: for --task=qa, not tag"),
         (["--task=qa", "--head=swiglu"], "--head: for --task=classify, pairs, tag"),
-        (["--task=qa", "--r_drop=1"], "--r_drop: for --task="),
+        (["--task=qa", "--label_smoothing=0.1"], "--label_smoothing: for --task="),
         (["--task=generate", "--augment=swap"], "--augment: for --task="),
         (["--task=generate", "--masked_loss=1"], "--masked_loss: for --task="),
         (["--augment=swapp"], "nearest: swap"),
