@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 pytest_plugins = ["tests.tuned"]
-collect_ignore = ["checkpoints/make.py"]  # needs torch
+collect_ignore = ["checkpoints/make.py", "seqeval/make.py"]  # run by hand
 
 # Small models run in no time and compile for long: less of the latter.
 if "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):

@@ -2,6 +2,7 @@
 
 import math
 import sys
+from pathlib import Path
 
 import hypothesis
 import numpy as np
@@ -174,3 +175,32 @@ def test_scores_of_texts_need_their_libraries(monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(InputError, match=r"pip install 'ffnlab\[generate\]'"):
         reports.texts(["a"], ["a"])
+
+
+def test_entities_of_random_tags_are_scored_as_by_seqeval():
+    """Both modes, 4,000 sentences; tests/seqeval/make.py wrote what it says of them."""
+    with np.load(Path(__file__).parent / "seqeval" / "reference.npz") as file:
+        reference = dict(file)
+    names = ["O", *(f"{prefix}-{kind}" for kind in "ABC" for prefix in "BI")]
+    keys = ("precision", "recall", "f1")
+    for number in range(len(reference["gold"])):
+        gold, guess = (
+            [[names[tag] for tag in row if tag >= 0] for row in reference[part][number]]
+            for part in ("gold", "guess")
+        )
+        found = reports.spans(guess, gold)
+        wanted = reference["default"][number]
+        got = [found[key] for key in keys]
+        got += [found["macro"], found["weighted"]]
+        np.testing.assert_allclose(got, [*wanted[0], *wanted[1:3, 2]], atol=1e-12)
+        kept = [[tags.strict(row) for row in rows] for rows in (guess, gold)]
+        strict = tags.span_f1(*kept, "iob2")
+        for name, scores in (("default", found), ("strict", strict)):
+            for kind, row in zip("ABC", reference[name][number][3:], strict=True):
+                each = scores["types"].get(kind)
+                assert (each is None) == np.isnan(row).all()
+                if each:
+                    np.testing.assert_allclose(
+                        [each[key] for key in keys], row, atol=1e-12
+                    )
+        np.testing.assert_allclose(found["strict"], reference["strict"][number][0, 2])
