@@ -1,0 +1,351 @@
+"""Answers, texts, relations, heads of others: what the tasks of fine-tuning share."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import finetune, launch, predict, tiny, use
+from ffnlab import DecoderConfig, EncoderConfig, pretrained, report, transformer
+from ffnlab.errors import InputError
+from tests.conftest import check_refused
+from tests.tuned import config
+
+READABLE = {"text_column": "words", "label_column": "digits", "length": 24,
+            "target_length": 8, "template": "{text} ="}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def answering(bert, asked, tmp_path_factory):
+    """What answers questions on contexts of several windows."""
+    out = tmp_path_factory.mktemp("runs") / "qa"
+    more = {"length": 16, "stride": 4, "longest": 2, "epochs": 30.0}
+    return finetune.run(config(bert, asked, "qa", out, ".json", **more))
+
+
+@pytest.fixture(scope="module")
+def writing(numbers, tmp_path_factory):
+    """What writes digits, from scratch."""
+    out = tmp_path_factory.mktemp("runs") / "generate"
+    more = {"epochs": 40.0, "learning_rate": 3e-3, "evaluations": 2, "batch_size": 32}
+    return finetune.run(
+        config("tiny", numbers, "generate", out, ".tsv", **READABLE, **more)
+    )
+
+
+def test_answers_are_found(answering, asked):
+    scores = answering.scores["test"][0]
+    assert scores["f1"] > 0.9 and scores["types"]["unanswerable"]["f1"] > 0.9
+    assert scores["words"]["other"]["support"] == 32
+    found = json.loads((answering.out / "predictions-test.json").read_text())
+    held = json.loads((asked / "test.json").read_text())["data"][0]["paragraphs"]
+    assert list(found) == [each["qas"][0]["id"] for each in held]
+    for each in held:
+        assert found[each["qas"][0]["id"]] in ["", *each["context"].split()]
+
+
+def test_new_questions_have_the_same_answers(answering, asked, tmp_path):
+    out = tmp_path / "p.jsonl"
+    given = predict.Config(str(answering.out), str(asked / "test.json"), str(out))
+    assert predict.run(given) == 32
+    wanted = json.loads((answering.out / "predictions-test.json").read_text())
+    found = {line["id"]: line["predicted"] for line in report.read_lines(out)}
+    assert found == wanted
+    context = json.loads((asked / "test.json").read_text())
+    context = context["data"][0]["paragraphs"][1]["context"]
+    (tmp_path / "in.txt").write_text(f"w25 w24?\t{context}\n")
+    out = tmp_path / "p.txt"
+    predict.run(predict.Config(str(answering.out), str(tmp_path / "in.txt"), str(out)))
+    answer, chance, *rest = out.read_text().rstrip("\n").split("\t")
+    assert answer == wanted["test1"] and 0 < float(chance) <= 1
+    assert rest == ["w25 w24?", context]
+
+
+def test_texts_are_written(writing, numbers):
+    scores = writing.scores["test"][0]
+    assert scores["exact"] > 0.8 and scores["bleu"] > 0.8
+    lines = (writing.out / "predictions-test.tsv").read_text().splitlines()
+    gold = (numbers / "test.tsv").read_text().splitlines()[1:]
+    right = sum(a.split("\t")[1] == b.split("\t")[1]
+                for a, b in zip(lines[1:], gold, strict=True))  # fmt: skip
+    assert right == round(scores["exact"] * len(gold))
+    settings = json.loads((writing.out / "best" / "config.json").read_text())
+    assert settings["architectures"] == ["GPT2LMHeadModel"]
+
+
+@pytest.mark.parametrize("beam", [None, 2])
+def test_new_texts_are_written_the_same_way(writing, numbers, tmp_path, beam):
+    rows = (numbers / "test.tsv").read_text().splitlines()[1:9]
+    (tmp_path / "in.txt").write_text("".join(r.split("\t")[0] + "\n" for r in rows))
+    out = tmp_path / "out.txt"
+    given = predict.Config(
+        str(writing.out), str(tmp_path / "in.txt"), str(out), beam=beam
+    )
+    assert predict.run(given) == 8
+    lines = (writing.out / "predictions-test.tsv").read_text().splitlines()[1:9]
+    wanted = [line.split("\t")[1] for line in lines]
+    same = sum(
+        a == b for a, b in zip(out.read_text().splitlines(), wanted, strict=True)
+    )
+    assert same == 8 if beam is None else same >= 7
+
+
+STANDALONE = """
+import json, sys
+sys.modules["ffnlab"] = None  # importing it is an error
+import numpy as np
+import tokenizers
+from jax import export
+
+path, text = sys.argv[1:]
+model = export.deserialize(open(path, "rb").read())
+tokenizer = tokenizers.Tokenizer.from_file(path + ".tokenizer.json")
+ids = tokenizer.encode(text).ids
+for _ in range(8):
+    tokens = np.array([ids], np.int32)
+    ids.append(int(np.asarray(model.call(tokens, tokens >= 0))[0, -1].argmax()))
+print(tokenizer.decode(ids[:-1]))
+"""
+
+
+def test_an_exported_decoder_writes_without_ours(writing, tmp_path):
+    path = tmp_path / "model.jax"
+    predict.run(predict.Config(str(writing.out), export=str(path)))
+    source, wanted = (
+        (writing.out / "predictions-test.tsv").read_text().splitlines()[1].split("\t")
+    )
+    got = subprocess.run(
+        [sys.executable, "-c", STANDALONE, str(path), source + " ="],
+        capture_output=True, text=True, cwd=tmp_path, timeout=300,
+    )  # fmt: skip
+    assert got.returncode == 0, got.stderr
+    assert wanted in got.stdout
+
+
+def test_an_exported_answerer_gives_logits(answering, tmp_path):
+    from jax import export
+
+    path = tmp_path / "model.jax"
+    predict.run(predict.Config(str(answering.out), export=str(path)))
+    model = export.deserialize(path.read_bytes())
+    tokens = np.array([[2, 8, 9, 3, 5, 11, 12, 3]], np.int32)
+    types = (np.arange(8) > 3).astype(np.int32)[None]
+    tuned, there = use.read(answering.out), tokens > 0
+    x = {"tokens": tokens, "mask": there, "types": types, "packs": 0 * tokens,
+         "inside": there}  # fmt: skip
+    np.testing.assert_allclose(
+        model.call(tokens, there, types),
+        tuned.model.apply(tuned.params, x, None)[0],
+        rtol=1e-5,
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("task", ["classify", "tag"])
+def test_a_small_model_from_scratch(files, tmp_path, task):
+    kind = {"classify": ".tsv", "tag": ".conll"}[task]
+    columns = {"text_column": "2", "label_column": "1"} if task == "classify" else {}
+    more = {"epochs": 15.0, "learning_rate": 3e-3, **columns}
+    found = finetune.run(config("tiny", files, task, tmp_path / "o", kind, **more))
+    assert found.scores["test"][0]["headline"] > 0.7
+    out = tmp_path / "p"
+    (tmp_path / "in.txt").write_text("w1 w2 w3\n")
+    predict.run(predict.Config(str(found.out), str(tmp_path / "in.txt"), str(out)))
+    assert out.read_text().count("\n") == (4 if task == "tag" else 1)
+    assert "from scratch" in (found.out / "README.md").read_text()
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_small_checkpoint_is_the_same_each_time(tmp_path, causal):
+    texts = [f"the {n} cats of {n * n} streets" for n in range(40)]
+    for name in ("a", "b"):
+        tiny.write(tmp_path / name, texts, causal, 16, seed=3)
+    names = ("tokenizer.json" if causal else "vocab.txt", "model.safetensors")
+    for file in names:
+        one, two = ((tmp_path / name / file).read_bytes() for name in ("a", "b"))
+        assert one == two
+
+
+@pytest.mark.parametrize(
+    ("family", "architecture", "names"),
+    [
+        ("roberta", "RobertaForSequenceClassification",
+         {"classifier.dense.weight", "classifier.out_proj.weight"}),
+        ("distilbert", "DistilBertForSequenceClassification",
+         {"pre_classifier.weight", "classifier.weight"}),
+    ],
+)  # fmt: skip
+def test_heads_are_where_transformers_has_them(
+    bert, files, tmp_path, family, architecture, names
+):
+    import shutil
+    from pathlib import Path
+
+    from safetensors import safe_open
+
+    source = tmp_path / family
+    shutil.copytree(Path(__file__).parent / "checkpoints" / family, source)
+    shutil.copyfile(Path(bert) / "vocab.txt", source / "vocab.txt")
+    columns = {"text_column": "2", "label_column": "1", "length": 12, "epochs": 2.0}
+    given = config(str(source), files, "classify", tmp_path / "o", ".tsv", **columns)
+    found = finetune.run(given)
+    with safe_open(found.out / "best" / "model.safetensors", "np") as file:
+        held = set(file.keys())
+    settings = json.loads((found.out / "best" / "config.json").read_text())
+    assert names < held and settings["architectures"] == [architecture]
+    assert not any("pooler" in name for name in held)
+    out, lines = tmp_path / "p", tmp_path / "in.txt"
+    wanted = (found.out / "predictions-test.tsv").read_text().splitlines()[1:]
+    lines.write_text("".join(line.split("\t")[0] + "\n" for line in wanted))
+    predict.run(predict.Config(str(found.out), str(lines), str(out)))
+    labels = [line.split("\t")[0] for line in out.read_text().splitlines()]
+    assert labels == [line.split("\t")[1] for line in wanted]
+
+
+def saved(config, folder):
+    """A checkpoint of a model, without a tokenizer."""
+    params = transformer.transformer(config).init(jax.random.key(0))
+    pretrained.save(folder, config, params, family=pretrained.family_of(config))
+    return str(folder)
+
+
+def test_a_decoder_of_bytes_writes_too(numbers, tmp_path):
+    config_of = DecoderConfig(vocabulary=257, features=16, layers=1, heads=2, length=64)
+    made = saved(config_of, tmp_path / "bytes")
+    more = {**READABLE, "length": 64, "target_length": 12, "steps": 2}
+    found = finetune.run(
+        config(made, numbers, "generate", tmp_path / "o", ".tsv", **more)
+    )
+    (tmp_path / "in.txt").write_text("one two\n")
+    out = tmp_path / "out.txt"
+    predict.run(predict.Config(str(found.out), str(tmp_path / "in.txt"), str(out)))
+    assert out.read_text().count("\n") == 1
+    files = predict.run(predict.Config(str(found.out), export=str(tmp_path / "m.jax")))
+    assert files == 0 and not (tmp_path / "m.jax.tokenizer.json").exists()
+
+
+def test_our_own_family_answers_and_bytes_have_no_words(bert, asked, files, tmp_path):
+    import shutil
+    from pathlib import Path
+
+    shape = EncoderConfig(
+        vocabulary=31, features=12, layers=1, heads=2, length=16, block="swiglu"
+    )
+    made = saved(shape, tmp_path / "own")
+    shutil.copyfile(Path(bert) / "vocab.txt", tmp_path / "own" / "vocab.txt")
+    more = {"length": 16, "steps": 2}
+    found = finetune.run(config(made, asked, "qa", tmp_path / "o", ".json", **more))
+    out = tmp_path / "p.jsonl"
+    predict.run(predict.Config(str(found.out), str(asked / "test.json"), str(out)))
+    wanted = json.loads((found.out / "predictions-test.json").read_text())
+    lines = report.read_lines(out)
+    assert {line["id"]: line["predicted"] for line in lines} == wanted
+    shape = EncoderConfig(vocabulary=257, features=12, layers=1, heads=2, length=16)
+    made = saved(shape, tmp_path / "bytes")
+    with pytest.raises(InputError, match=r"vocab.txt: no such file"):
+        finetune.prepare(config(made, files, "tag", None, ".conll"))
+
+
+def test_the_card_says_what_was_done(answering, writing):
+    card = (answering.out / "best" / "README.md").read_text()
+    assert card.startswith("---\npipeline_tag: question-answering\n")
+    assert "AutoModelForQuestionAnswering" in card and "`--stride=4`" in card
+    assert answering.table.markdown() in card
+    card = (writing.out / "README.md").read_text()
+    assert "AutoModelForCausalLM" in card and "from scratch" in card
+
+
+def test_a_split_keeps_the_questions_of_a_context_together(bert, asked, tmp_path):
+    held = json.loads((asked / "train.json").read_text())
+    for each in held["data"][0]["paragraphs"]:
+        each["qas"].append({**each["qas"][0], "id": each["qas"][0]["id"] + "b"})
+    (tmp_path / "all.json").write_text(json.dumps(held))
+    given = config(bert, tmp_path, "qa", None, ".json", split=(0.6, 0.2, 0.2),
+                   train=str(tmp_path / "all.json"), dev=None, test=None)  # fmt: skip
+    parts = finetune.prepare(given).questions
+    held = [set(part.contexts) for part in parts.values()]
+    assert not held[0] & held[1] and not held[0] & held[2] and not held[1] & held[2]
+    assert [len(part.ids) for part in parts.values()] == [116, 38, 38]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--task=tag", "--stride=4"], "--stride: for --task=qa, not tag"),
+        (["--task=qa", "--head=swiglu"], "--head: for --task=classify, pairs, tag"),
+        (["--task=qa", "--label_smoothing=0.1"], "--label_smoothing: for --task="),
+        (["--task=generate", "--augment=swap"], "--augment: for --task="),
+        (["--task=generate", "--masked_loss=1"], "--masked_loss: for --task="),
+        (["--augment=swapp"], "nearest: swap"),
+        (["--checkpoint=tiny", "--augment=mlm_substitute"], "which tiny is not"),
+        (["--task=pairs", "--marks=a"], "--marks: those of two entities"),
+        (["--task=pairs", "--marks=a,b", "--augment=swap"], "would be torn"),
+        (["--adversarial=fgsm"], "nearest: fgm"),
+        (["--dtype=bf16"], "--dtype"),
+        (["--accumulate=0"], "--accumulate: 0 should be"),
+        (["--radius=nan"], "--radius: nan should be"),
+    ],
+)
+def test_what_says_nothing_to_a_task_is_refused(flags, message, tmp_path):
+    given = ["--checkpoint=a", "--train=b", "--dev=c", *flags]
+    check_refused("finetune", given, message, tmp_path)
+
+
+def test_what_does_not_fit_is_said(bert, files, numbers, tmp_path):
+    with pytest.raises(InputError, match="needs a decoder such as GPT-2; .* a bert"):
+        finetune.prepare(config(bert, numbers, "generate", None, ".tsv", **READABLE))
+    with pytest.raises(InputError, match="--template"):
+        odd = {**READABLE, "template": "no text"}
+        finetune.prepare(config("tiny", numbers, "generate", None, ".tsv", **odd))
+    columns = {"text_column": "2", "label_column": "1"}
+    with pytest.raises(InputError, match="mention_replace needs --task=tag"):
+        finetune.prepare(config(bert, files, "classify", None, ".tsv", **columns,
+                                augment=("mention_replace",)))  # fmt: skip
+    with pytest.raises(InputError, match="train.conll: expected .json of SQuAD"):
+        finetune.prepare(config(bert, files, "qa", None, ".conll"))
+
+
+def test_nothing_is_half_written(answering, tmp_path):
+    path, out = tmp_path / "in.txt", tmp_path / "out.txt"
+    path.write_text("w25?\tw1 w2\nno tab\n")
+    with pytest.raises(InputError, match="in.txt:2: expected question, context"):
+        predict.run(
+            predict.Config(str(answering.out), str(path), str(out), batch_size=1)
+        )
+    assert not list(tmp_path.glob("out*"))
+    with pytest.raises(InputError, match="--beam: for generate, not qa"):
+        predict.run(predict.Config(str(answering.out), str(path), beam=2))
+
+
+def test_two_entities_in_one_text(bert, tmp_path):
+    rng, rows = np.random.default_rng(4), []
+    for _ in range(96):
+        one, two = rng.choice(26, 2, replace=False)
+        kind = "same" if one % 2 == two % 2 else "other"
+        rows.append(f"{kind}\tw9 <a>w{one}</a> w3 <b>w{two}</b>\n")
+    (tmp_path / "all.tsv").write_text("".join(rows))
+    whole = finetune.Config(
+        task="pairs", checkpoint=bert, train=str(tmp_path / "all.tsv"), steps=4,
+        split=(0.6, 0.2, 0.2), text_column="2", label_column="1", marks=("a", "b"),
+        length=14, out=str(tmp_path / "o"),
+    )  # fmt: skip
+    found = finetune.run(whole)
+    lines = (found.out / "predictions-test.tsv").read_text().splitlines()
+    assert len(lines) == 20 and all("<a>w" in line for line in lines[1:])
+    (tmp_path / "in.txt").write_text("<a>w1</a> and <b>w2</b>\nw1 and w2\n")
+    given = predict.Config(str(found.out), str(tmp_path / "in.txt"))
+    with pytest.raises(InputError, match="in.txt:2: expected one <a>…</a>"):
+        predict.run(given)
+    (tmp_path / "bad.tsv").write_text("same\tw1 w2\n" + rows[0])
+    bad = dataclasses.replace(whole, train=str(tmp_path / "bad.tsv"))
+    with pytest.raises(InputError, match="bad.tsv:1: expected one <a>…</a> in it"):
+        finetune.prepare(bad)
+
+
+def test_the_flag_file_repeats_a_writing(writing):
+    given = launch.parse(finetune.Config, ["x", f"--flagfile={writing.out}/flags"])
+    assert given.template == "{text} =" and given.checkpoint == "tiny"
