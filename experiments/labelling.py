@@ -167,7 +167,10 @@ class Labels:
         return drawn
 
     def write(self, part: str, predicted: tuple, directory: Path) -> None:
-        """Writes predictions in the format that the part was read in."""
+        """Writes predictions in the format that the part was read in.
+
+        In tables and JSON lines the right labels are last; columns have none.
+        """
         found, (labels, chances) = self.examples[part], predicted
         kind = Path(_path(self.config, part)).suffix.lower()
         text, pair = self.config.text_column, self.config.pair_column
@@ -192,6 +195,8 @@ class Labels:
                 }
                 for i, each in enumerate(found.texts)
             ]
+        for record, label in zip(records, found.labels, strict=True):
+            record.setdefault(self.config.label_column, label)
         kind = kind if kind in (".csv", ".tsv") else ".jsonl"
         lines = report.as_text(records, kind)
         report.write(directory / f"predictions-{part}{kind}", lines)

@@ -10,10 +10,10 @@ Reads a file, or standard input line by line, and writes as it goes.
 Input: plain text, a text a line (for tag its words, separated by blanks; for pairs two
 texts, for qa question and context, separated by a tab); .jsonl, .csv and .tsv, with the
 columns that training had; for tag .conll, of which the first column is read; for qa
-SQuAD's .json. --format says so where the ending does not. A bad line of a file is told
-before anything is written. Output: CoNLL columns for tag; for generate the text;
-otherwise a line a text: label or answer, probability, text, separated by tabs; rows and
-JSON lines come back with label and probability added.
+SQuAD's .json. --format says so where the ending does not. Blank lines are passed over.
+A bad line of a file is told before anything is written. Output: CoNLL columns for tag;
+for generate the text; otherwise a line a text: label or answer, probability, text,
+separated by tabs; rows and JSON lines come back with label and probability added.
 """
 
 import contextlib
@@ -58,6 +58,11 @@ class Config:
         launch.check(self)
         if not self.run:
             raise InputError("--run: needed; --help says what it is")
+        if (
+            self.output != "-"
+            and Path(self.output).absolute() == Path(self.input).absolute()
+        ):
+            raise InputError(f"--output: {self.output} is the input; choose another")
 
 
 def run(config: Config) -> int:

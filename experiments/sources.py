@@ -64,8 +64,8 @@ def opened(source: str, about: dict[str, Any], kind: str = "auto") -> Source:
     Args:
       source: a file; - is standard input.
       about: how the model is used: `task`, `text_column`, `pair_column`, `marks`.
-      kind: a name of `KINDS`; auto is that of the file's ending where the task has it,
-        and otherwise text, as of standard input.
+      kind: a name of `KINDS`; auto is that of the file's ending, and otherwise text,
+        as of standard input.
 
     Raises:
       InputError: the file cannot be read, is of a kind that the task has not, or up to
@@ -74,11 +74,13 @@ def opened(source: str, about: dict[str, Any], kind: str = "auto") -> Source:
     kinds = _kinds(about["task"])
     ending = Path(source).suffix.lower().removeprefix(".")
     if kind == "auto":
-        kind = ending if source != "-" and ending in kinds else "text"
+        kind = ending if source != "-" and ending in KINDS else "text"
     if kind not in (kinds := [k for k in kinds if source != "-" or k in _STREAMS]):
-        where = " from standard input" if source == "-" else ""
-        known = ", ".join(kinds)
-        raise InputError(f"--format: {kind}: {about['task']}{where} takes {known}")
+        where = "standard input" if source == "-" else source
+        raise InputError(
+            f"--format: {where}: {about['task']} takes {', '.join(kinds)}, not {kind}; "
+            "--format=text reads a text a line"
+        )
     if source == "-":
         return Source(_stream(_READERS[kind], about), kind)
     path = require_file(source)
@@ -132,11 +134,11 @@ def _plain(lines: Iterable[tuple[int, str]], about: dict[str, Any]) -> Read:
             yield number, Item(line.split())
         elif not _two(about):
             yield number, _marked(Item(line), about)
-        elif first.strip() and second.strip():
+        elif first.strip() and second.strip() and "\t" not in second:
             yield number, Item(first, second)
         else:
             two = "two texts" if about["task"] == "pairs" else "question, context"
-            yield number, f"expected {two} and a tab between"
+            yield number, f"expected {two} and one tab between"
 
 
 def _two(about: dict[str, Any]) -> bool:
@@ -180,7 +182,11 @@ def _item(record: Any, about: dict[str, Any]) -> Item | str:
         fits, kind = _are_words, "a list of words, none blank"
     names = _columns(about)
     for name in names:
-        if not isinstance(record, dict) or not fits(record.get(name)):
+        if not isinstance(record, dict):
+            return "expected an object of JSON"
+        if name not in record:
+            return f"no {name!r}; there is {', '.join(record) or 'nothing'}"
+        if not fits(record[name]):
             return f"{name!r} should be {kind}"
     pair = record[names[1]] if len(names) > 1 else ""
     return _marked(Item(record[names[0]], pair, record), about)

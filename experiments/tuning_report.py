@@ -22,7 +22,9 @@ def publish(config: "Config", task: Task, directory: Path, runs: list[Run]) -> T
     part = "test" if "test" in best.scores else "dev"
     table, tables = _table(task, runs), task.details(best.scores[part])
     print()
-    table.show(f"the best epoch by the dev part, {len(runs)} seed{'s' * (len(runs) > 1)}")
+    table.show(
+        f"the best epoch by the dev part, {len(runs)} seed{'s' * (len(runs) > 1)}"
+    )
     for title, each in tables.items():
         print()
         each.show(f"seed {best.seed}, {part} part, {title}")

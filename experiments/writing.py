@@ -111,8 +111,10 @@ class Texts:
         """Writes texts in the format that the part was read in."""
         name, found = self.config.text_column, self.examples[part]
         records = [
-            {name: text, "predicted": written}
-            for text, written in zip(found.texts, predicted, strict=True)
+            {name: text, "predicted": written, self.config.label_column: wanted}
+            for text, written, wanted in zip(
+                found.texts, predicted, found.labels, strict=True
+            )
         ]
         kind = Path(getattr(self.config, part) or self.config.train).suffix.lower()
         kind = kind if kind in (".csv", ".tsv") else ".jsonl"

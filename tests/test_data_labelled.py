@@ -288,7 +288,9 @@ def test_labels_that_training_has_not_shown(write):
     train = read_labelled(write(CLEAN), "classify")
     names = label_names(train, "classify")
     other = train._replace(labels=["greeting", "question"])
-    with pytest.raises(InputError, match=r"dev.tsv: .* 'question' \(1\)"):
+    with pytest.raises(
+        InputError, match=r"dev.tsv: .* 'question' \(1, first in line 3\)"
+    ):
         label_ids("dev.tsv", other, names)
     assert label_ids("dev.tsv", other, names, ignore=True) == [0, -1]
     many = train._replace(labels=[*"abcdefghij", "a"])

@@ -62,7 +62,7 @@ def test_predictions_are_in_the_format_of_the_file(tagged, sorted_texts, files):
     ]
     assert words[0] == words[1]
     lines = (sorted_texts.out / "predictions-test.tsv").read_text().splitlines()
-    assert lines[0] == "2\tpredicted\tprobability" and len(lines) == 17
+    assert lines[0] == "2\tpredicted\tprobability\t1" and len(lines) == 17
     texts = [
         line.split("\t")[1] for line in (files / "test.tsv").read_text().splitlines()
     ]
@@ -272,7 +272,9 @@ def test_what_does_not_fit_is_said(bert, files, tmp_path):
         finetune.run(given(freeze=("layers.7",)))
     odd = tmp_path / "odd.conll"
     odd.write_text("w1\tB-RIVER\nw2\tO\n")
-    with pytest.raises(InputError, match=r"odd.conll: labels .* 'B-RIVER' \(1\)"):
+    with pytest.raises(
+        InputError, match=r"odd.conll: labels .* 'B-RIVER' \(1, first in line 1\)"
+    ):
         finetune.run(given(dev=str(odd)))
     assert not (tmp_path / "o").exists()
     task = finetune.prepare(given(test=str(odd), unseen_labels="ignore"))
@@ -291,13 +293,17 @@ def test_predict_says_what_is_wrong(sorted_texts, tagged, bert, tmp_path):
     assert got.returncode == 2 and "absent.txt: no such file" in got.stderr
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"text": "a"}\n')
-    with pytest.raises(InputError, match="bad.jsonl:1: '2' should be a text"):
+    with pytest.raises(InputError, match="bad.jsonl:1: no '2'; there is text"):
         predict.run(predict.Config(str(sorted_texts.out), str(bad)))
     (tmp_path / "bad.txt").write_bytes(b"a\n\xff\n")
     with pytest.raises(InputError, match="bad.txt:"):
         predict.run(predict.Config(str(sorted_texts.out), str(tmp_path / "bad.txt")))
     with pytest.raises(InputError, match="--run: needed"):
         predict.Config()
+    with pytest.raises(InputError, match="--run: .*/absent: not a run of"):
+        predict.run(predict.Config(str(tmp_path / "absent")))
+    with pytest.raises(InputError, match="--output: a.txt is the input"):
+        predict.Config(str(tagged.out), "a.txt", "a.txt")
 
 
 def test_prediction_adds_columns_to_a_table(sorted_texts, files, tmp_path):
@@ -365,7 +371,7 @@ def test_tags_have_their_probabilities_if_they_are_asked_for(
 
 
 BAD_INPUT = {
-    "a.jsonl": ('{"2": "a"}\n[1]\nx\n{"2": ""}\n', [2, 3, 4], "'2' should be a text"),
+    "a.jsonl": ('{"2": "a"}\n{"2": ""}\nx\n[]\n', [2, 3, 4], "'2' should be a text"),
     "a.tsv": ("x\ta\nx\nx\t\n", [2, 3], "expected 2 fields, found 1"),
     "a.txt": (b"a\n\xff\n\0\n", [2, 3], "not UTF-8"),
 }
@@ -387,9 +393,13 @@ def test_all_bad_lines_of_a_file_are_told_before_anything_is_written(
 
 def test_formats_that_a_task_has_not_are_refused(tagged, sorted_texts, tmp_path):
     (tmp_path / "a.csv").write_text("a\n")
-    for run, name, kind in ((tagged, "a.csv", "csv"), (sorted_texts, "-", "tsv")):
-        source = str(tmp_path / name) if name != "-" else name
-        with pytest.raises(InputError, match=f"--format: {kind}: "):
+    path = str(tmp_path / "a.csv")
+    for run, source, kind in (
+        (tagged, path, "csv"),
+        (tagged, path, "auto"),
+        (sorted_texts, "-", "tsv"),
+    ):
+        with pytest.raises(InputError, match="--format: .* takes text, jsonl.*, not "):
             predict.run(predict.Config(str(run.out), source, format=kind))
     with pytest.raises(InputError, match="--probabilities: for tag, not classify"):
         predict.run(predict.Config(str(sorted_texts.out), probabilities=True))

@@ -369,14 +369,20 @@ def label_ids(
         hits; otherwise it is an error.
 
     Raises:
-      InputError: labels that training has not shown, each with its count.
+      InputError: labels that training has not shown, each with its count and line.
     """
     known = {name: number for number, name in enumerate(names)}
     nested = bool(found.labels) and isinstance(found.labels[0], list)
-    flat = [t for row in found.labels for t in row] if nested else found.labels
+    flat, lines = found.labels, found.lines
+    if nested:
+        flat, lines = ([v for row in rows for v in row] for rows in (flat, lines))
     unseen = Counter(label for label in flat if label not in known)
     if unseen and not ignore:
-        told = ", ".join(f"{name!r} ({count})" for name, count in unseen.most_common(8))
+        first = dict(reversed([*zip(flat, lines, strict=True)]))
+        told = ", ".join(
+            f"{name!r} ({count}, first in line {first[name]})"
+            for name, count in unseen.most_common(8)
+        )
         told += f" and {len(unseen) - 8} more" if len(unseen) > 8 else ""
         raise InputError(
             f"{path}: labels that training does not show: {told}; correct them, or "
