@@ -293,8 +293,9 @@ def test_labels_that_training_has_not_shown(write):
     ):
         label_ids("dev.tsv", other, names)
     assert label_ids("dev.tsv", other, names, ignore=True) == [0, -1]
-    many = train._replace(labels=[*"abcdefghij", "a"])
-    with pytest.raises(InputError, match=r"show: 'a' \(2\), .* and 2 more; correct"):
+    many = train._replace(labels=[*"abcdefghij", "a"], lines=[*range(5, 16)])
+    match = r"show: 'a' \(2, first in line 5\), .* and 2 more; correct"
+    with pytest.raises(InputError, match=match):
         label_ids("dev.tsv", many, names)
     with pytest.raises(InputError, match="nothing to tell apart"):
         label_names(train._replace(labels=["a", "a"]), "classify")
