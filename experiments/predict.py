@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from experiments import launch
+from experiments import launch, sources
 from experiments.launch import option
 from ffnlab.errors import InputError
 
@@ -43,7 +43,7 @@ class Config:
         "auto",
         "of the input: text, jsonl, csv, tsv, conll for tag, json for qa; by its "
         "ending if not given",
-        known=lambda: ("auto", "text", "jsonl", "csv", "tsv", "conll", "json"),
+        known=lambda: ("auto", *sources.KINDS),
     )
     probabilities: bool = option(False, "tags in columns: theirs before them")
     batch_size: int = option(32, "texts at a time, of a file", least=1)
@@ -71,7 +71,7 @@ def run(config: Config) -> int:
     Raises:
       InputError: a file or directory cannot be used.
     """
-    from experiments import sources, use
+    from experiments import use
 
     tuned = use.read(config.run)
     if config.export:

@@ -22,7 +22,6 @@ from ffnlab.data.files import (
 from ffnlab.errors import InputError
 
 KINDS = ("text", "conll", "jsonl", "csv", "tsv", "json")
-_STREAMS = ("text", "conll", "jsonl")
 
 
 class Item(NamedTuple):
@@ -75,7 +74,7 @@ def opened(source: str, about: dict[str, Any], kind: str = "auto") -> Source:
     ending = Path(source).suffix.lower().removeprefix(".")
     if kind == "auto":
         kind = ending if source != "-" and ending in KINDS else "text"
-    if kind not in (kinds := [k for k in kinds if source != "-" or k in _STREAMS]):
+    if kind not in (kinds := [k for k in kinds if source != "-" or k in _READERS]):
         where = "standard input" if source == "-" else source
         raise InputError(
             f"--format: {where}: {about['task']} takes {', '.join(kinds)}, not {kind}; "
@@ -107,13 +106,13 @@ def _kinds(task: str) -> list[str]:
 
 def _stream(read: Callable[..., Read], about: dict[str, Any]) -> Iterator[Item]:
     """Yields what standard input holds, as it comes."""
-    for line, found in read(_numbered("standard input"), about):
+    for line, found in read(_numbered(), about):
         if isinstance(found, str):
             raise InputError(f"standard input:{line}: {found}")
         yield found
 
 
-def _numbered(source: str) -> Iterator[tuple[int, str]]:
+def _numbered() -> Iterator[tuple[int, str]]:
     """Yields the lines of standard input with their numbers."""
     stream = getattr(sys.stdin, "buffer", sys.stdin)
     for line, data in enumerate(iter(stream), 1):
@@ -121,7 +120,7 @@ def _numbered(source: str) -> Iterator[tuple[int, str]]:
         try:
             yield line, decoded(data, line)
         except InputError as error:
-            raise InputError(f"{source}:{line}: {error}") from None
+            raise InputError(f"standard input:{line}: {error}") from None
 
 
 def _plain(lines: Iterable[tuple[int, str]], about: dict[str, Any]) -> Read:

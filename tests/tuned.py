@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.finetune import Config
+from experiments.finetune import Config, run
 
 BERT = Path(__file__).parent / "checkpoints" / "bert"
 WORDS = [f"w{n}" for n in range(26)]
@@ -95,3 +95,18 @@ def config(checkpoint, files, task, out, kind, **more):
     parts = {part: str(files / f"{part}{kind}") for part in ("train", "dev", "test")}
     given = {**SMALL, **parts, "out": str(out), **more}
     return Config(task=task, checkpoint=checkpoint, **given)
+
+
+@pytest.fixture(scope="session")
+def tagged(bert, files, tmp_path_factory):
+    """A tagger."""
+    out = tmp_path_factory.mktemp("runs") / "tag"
+    return run(config(bert, files, "tag", out, ".conll"))
+
+
+@pytest.fixture(scope="session")
+def sorted_texts(bert, files, tmp_path_factory):
+    """A classifier, from a table without a header."""
+    out = tmp_path_factory.mktemp("runs") / "classify"
+    columns = {"text_column": "2", "label_column": "1"}
+    return run(config(bert, files, "classify", out, ".tsv", **columns))

@@ -1,0 +1,110 @@
+"""Predictions on new text: what comes in, what goes out, and what is refused."""
+
+import io
+import json
+import sys
+
+import pytest
+
+from experiments import finetune, predict
+from ffnlab.errors import InputError
+from tests.tuned import config
+
+
+def test_prediction_adds_columns_to_a_table(sorted_texts, files, tmp_path):
+    lines = (sorted_texts.out / "predictions-test.tsv").read_text().splitlines()[1:]
+    out = tmp_path / "p.tsv"
+    predict.run(
+        predict.Config(str(sorted_texts.out), str(files / "test.tsv"), str(out))
+    )
+    given = (files / "test.tsv").read_text().splitlines()
+    for line, row, wanted in zip(
+        out.read_text().splitlines(), given, lines, strict=True
+    ):
+        *cells, label, chance = line.split("\t")
+        assert cells == row.split("\t") and label == wanted.split("\t")[1]
+        assert float(chance) == pytest.approx(float(wanted.split("\t")[2]), abs=1e-3)
+
+
+def test_prediction_keeps_the_header_of_a_table(bert, files, tmp_path):
+    folder = tmp_path / "named"
+    folder.mkdir()
+    for part in ("train", "dev", "test"):
+        rows = (files / f"{part}.tsv").read_text().replace("\t", ",")
+        (folder / f"{part}.csv").write_text("label,text\n" + rows)
+    found = finetune.run(
+        config(bert, folder, "classify", tmp_path / "run", ".csv", epochs=1.0)
+    )
+    (tmp_path / "new.csv").write_text('id,text\n7,"w1, w2"\n8,w3\n')
+    out = tmp_path / "p.csv"
+    given = predict.Config(str(found.out), str(tmp_path / "new.csv"), str(out))
+    assert predict.run(given) == 2
+    lines = out.read_text().splitlines()
+    assert lines[0] == "id,text,predicted,probability"
+    assert lines[1].startswith('7,"w1, w2",') and lines[2].startswith("8,w3,")
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "wanted"),
+    [
+        ("conll", "w1 x\nw2\n\n-DOCSTART-\nw3 y", ["w1", "w2", "", "w3", ""]),
+        ("jsonl", '{"text": ["w1", "w2"], "id": 7}\n', None),
+    ],
+)
+def test_prediction_reads_other_formats_as_they_come(
+    tagged, monkeypatch, capsys, kind, text, wanted
+):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    predict.run(predict.Config(str(tagged.out), format=kind))
+    got = capsys.readouterr().out
+    if wanted:
+        assert [line.split("\t")[0] for line in got.splitlines()] == wanted
+    else:
+        found = json.loads(got)
+        assert found["id"] == 7 and len(found["predicted"]) == 2
+        assert len(found["probability"]) == 2
+
+
+def test_tags_have_their_probabilities_if_they_are_asked_for(
+    tagged, monkeypatch, capsys
+):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("w1 w2\n"))
+    predict.run(predict.Config(str(tagged.out), probabilities=True))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("\t")[0] for line in lines] == ["w1", "w2", ""]
+    assert all(0 < float(line.split("\t")[1]) <= 1 for line in lines[:2])
+
+
+BAD_INPUT = {
+    "a.jsonl": ('{"2": "a"}\n{"2": ""}\nx\n[]\n', [2, 3, 4], "'2' should be a text"),
+    "a.tsv": ("x\ta\nx\nx\t\n", [2, 3], "expected 2 fields, found 1"),
+    "a.txt": (b"a\n\xff\n\0\n", [2, 3], "not UTF-8"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_INPUT)
+def test_all_bad_lines_of_a_file_are_told_before_anything_is_written(
+    sorted_texts, tmp_path, name
+):
+    content, lines, what = BAD_INPUT[name]
+    path, out = tmp_path / name, tmp_path / "out"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError) as caught:
+        predict.run(predict.Config(str(sorted_texts.out), str(path), str(out)))
+    told = str(caught.value).split("\n")
+    assert [int(each.split(f"{name}:")[1].split(":")[0]) for each in told] == lines
+    assert what in told[0] and not out.exists()
+
+
+def test_formats_that_a_task_has_not_are_refused(tagged, sorted_texts, tmp_path):
+    (tmp_path / "a.csv").write_text("a\n")
+    path = str(tmp_path / "a.csv")
+    for run, source, kind in (
+        (tagged, path, "csv"),
+        (tagged, path, "auto"),
+        (sorted_texts, "-", "tsv"),
+    ):
+        with pytest.raises(InputError, match="--format: .* takes text, jsonl.*, not "):
+            predict.run(predict.Config(str(run.out), source, format=kind))
+    with pytest.raises(InputError, match="--probabilities: for tag, not classify"):
+        predict.run(predict.Config(str(sorted_texts.out), probabilities=True))
