@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 from experiments import tasks
-from experiments.sources import Item
-from experiments.use import Said, Tuned, above, padded
+from experiments.formats import Format, Item, Said
+from experiments.use import Tuned, above, padded
 from ffnlab import finetuning, plots, report, reports
 from ffnlab.answers import (
     AnswerConfig,
@@ -136,14 +136,12 @@ class Answers:
         texts, chances = predicted
         path = getattr(self.config, part) or self.config.train
         if path.lower().endswith(".jsonl"):
-            asked = self.questions[part]
-            records = [
-                {"id": name, "question": question, "predicted": texts[name],
-                 "probability": round(chances[name], 6)}
-                for name, question in zip(asked.ids, asked.questions, strict=True)
-            ]  # fmt: skip
-            lines = report.as_text(records, ".jsonl")
-            report.write(directory / f"predictions-{part}.jsonl", lines)
+            asked, lines = self.questions[part], []
+            for name, question in zip(asked.ids, asked.questions, strict=True):
+                item = Item(question, row={"id": name, "question": question})
+                said = Said(texts[name], chances[name])
+                lines.append(Format("jsonl").line(item, said))
+            report.write(directory / f"predictions-{part}.jsonl", "".join(lines))
             return
         text = json.dumps(texts, ensure_ascii=False, indent=1) + "\n"
         report.write(directory / f"predictions-{part}.json", text)

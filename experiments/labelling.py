@@ -1,14 +1,16 @@
 """Labels by a fine-tuned encoder: for a text, a pair of texts, or every word."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments import tasks
-from ffnlab import finetuning, plots, report, reports, tags
+from experiments import formats, tasks
+from experiments.formats import Said
+from ffnlab import finetuning, plots, reports
 from ffnlab.data.augment import augmented
 from ffnlab.data.files import read_json, stop_at
 from ffnlab.data.labelled import (
@@ -141,7 +143,7 @@ class Labels:
             found = reports.classes(predicted[0], self.labels[part], self.names)
             return {"headline": found["accuracy"], **found}
         gold = self.examples[part].labels
-        guess = in_sentences(predicted[0], gold, self.names)
+        guess = in_sentences([self.names[k] for k in predicted[0]], gold)
         words = reports.words(guess, gold, self.names)
         if not self.spans:
             return {"headline": words["accuracy"], **words}
@@ -167,39 +169,17 @@ class Labels:
         return drawn
 
     def write(self, part: str, predicted: tuple, directory: Path) -> None:
-        """Writes predictions in the format that the part was read in.
-
-        In tables and JSON lines the right labels are last; columns have none.
-        """
+        """Writes predictions in the format that the part was read in."""
         found, (labels, chances) = self.examples[part], predicted
-        kind = Path(_path(self.config, part)).suffix.lower()
-        text, pair = self.config.text_column, self.config.pair_column
+        given = [self.names[k] for k in labels]
         if self.config.task == "tag":
-            guess = in_sentences(labels, found.labels, self.names)
-            if kind != ".jsonl":
-                # A part may lack a B- by chance; what touches is then to be kept apart.
-                alike = found.scheme != "io" or self.examples["train"].scheme == "io"
-                scheme = found.scheme if alike else "iob1"
-                lines = conll(found.texts, guess, scheme)
-                report.write(directory / f"predictions-{part}.conll", lines)
-                return
-            pairs = zip(found.texts, guess, strict=True)
-            records = [{text: words, "predicted": row} for words, row in pairs]
-        else:
-            records = [
-                {
-                    text: each,
-                    **({pair: found.pairs[i]} if found.pairs else {}),
-                    "predicted": self.names[labels[i]],
-                    "probability": round(float(chances[i]), 6),
-                }
-                for i, each in enumerate(found.texts)
-            ]
-        for record, label in zip(records, found.labels, strict=True):
-            record.setdefault(self.config.label_column, label)
-        kind = kind if kind in (".csv", ".tsv") else ".jsonl"
-        lines = report.as_text(records, kind)
-        report.write(directory / f"predictions-{part}{kind}", lines)
+            given = in_sentences(given, found.labels)
+            chances = in_sentences(chances, found.labels)
+        # A part may lack a B- by chance; what touches is then to be kept apart.
+        alike = found.scheme != "io" or self.examples["train"].scheme == "io"
+        scheme = found.scheme if alike else "iob1"
+        said = list(map(Said, given, chances))
+        formats.write(directory, _path(self.config, part), part, found, said, scheme)
 
     def about(self) -> dict[str, Any]:
         """Returns what config.json says of the head, and how it is used."""
@@ -344,13 +324,14 @@ def _told(part: str, found: Examples, encoded: Encoded, rows: Rows) -> str:
     )
 
 
-def in_sentences(labels: np.ndarray, like: list, names: list[str]) -> list[list[str]]:
-    """Returns predicted tags by sentence; words that were cut off have the first."""
-    flat, place, found = [names[k] for k in labels], 0, []
-    for row in like:
-        found.append(flat[place : place + len(row)])
-        place += len(row)
-    return found
+def in_sentences(flat: Sequence[Any], like: list) -> list[list[Any]]:
+    """Returns what is predicted of words, by sentence.
+
+    >>> in_sentences(["O", "O", "B-PER"], [["O"], ["O", "O"]])
+    [['O'], ['O', 'B-PER']]
+    """
+    words = iter(flat)
+    return [list(itertools.islice(words, len(row))) for row in like]
 
 
 def by_label(types: dict[str, dict[str, float]]) -> Table:
@@ -369,26 +350,3 @@ def by_label(types: dict[str, dict[str, float]]) -> Table:
     return Table(
         [first, "precision, %", "recall, %", "F1, %", "support"], rows, words=1
     )
-
-
-def conll(
-    words: list[list[str]],
-    tagged: list[list[str]],
-    scheme: str | None,
-    chances: list[list[float]] | None = None,
-) -> str:
-    """Returns sentences in CoNLL columns, in the scheme they were read in.
-
-    Probabilities, if they are given, stand between words and tags.
-
-    >>> conll([["Ada", "sings"]], [["B-PER", "O"]], "iob1", [[0.75, 1.0]])
-    'Ada\\t0.7500\\tI-PER\\nsings\\t1.0000\\tO\\n\\n'
-    """
-    blocks = []
-    for number, (row, guess) in enumerate(zip(words, tagged, strict=True)):
-        columns = [row, tags.convert(guess, "iob2", scheme) if scheme else guess]
-        if chances:
-            columns.insert(1, [f"{chance:.4f}" for chance in chances[number]])
-        lines = ["\t".join(cells) + "\n" for cells in zip(*columns, strict=True)]
-        blocks.append("".join(lines) + "\n")
-    return "".join(blocks)

@@ -329,9 +329,6 @@ def main(
             raise
         print(f"error: out of memory: ask for less ({error})", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print(
-            "interrupted; to go on: --flagfile=OUT/flags --out=OUT --resume",
-            file=sys.stderr,
-        )
+    except KeyboardInterrupt as error:
+        print("; ".join(["interrupted", *map(str, error.args)]), file=sys.stderr)
         sys.exit(130)

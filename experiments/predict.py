@@ -11,9 +11,10 @@ Input: plain text, a text a line (for tag its words, separated by blanks; for pa
 texts, for qa question and context, separated by a tab); .jsonl, .csv and .tsv, with the
 columns that training had; for tag .conll, of which the first column is read; for qa
 SQuAD's .json. --format says so where the ending does not. Blank lines are passed over.
-A bad line of a file is told before anything is written. Output: CoNLL columns for tag;
-for generate the text; otherwise a line a text: label or answer, probability, text,
-separated by tabs; rows and JSON lines come back with label and probability added.
+A bad line of a file is told before anything is written. Output: for tag a line a word,
+the tag last; for generate the text; otherwise a line a text: label or answer,
+probability, text, separated by tabs. Rows, JSON lines and CoNLL columns come back
+whole, with label and probability, or the tag, added.
 """
 
 import contextlib
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import TextIO
 
 from experiments import launch, sources
+from experiments.formats import Format
 from experiments.launch import option
 from ffnlab.errors import InputError
 
@@ -87,14 +89,13 @@ def run(config: Config) -> int:
     source = sources.opened(config.input, tuned.about, config.format)
     apply, count = use.applied(tuned, {"beam": config.beam}), 0
     size = 1 if config.input == "-" else config.batch_size
+    scheme = tuned.about.get("scheme")
+    form = Format(source.kind, source.header, scheme, config.probabilities)
     with _opened(config.output) as out:
-        out.write(use.head(tuned.about, source))
+        out.write(form.head(tuned.about["task"] != "generate"))
         while batch := list(itertools.islice(source.items, size)):
             for item, said in zip(batch, apply(batch), strict=True):
-                line = use.line(
-                    tuned.about, item, said, source.kind, config.probabilities
-                )
-                out.write(line)
+                out.write(form.line(item, said))
             out.flush()
             count += len(batch)
     return count

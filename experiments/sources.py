@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from experiments.formats import Item
+from ffnlab.data.conll import BETWEEN, is_token
 from ffnlab.data.files import (
     decoded,
     is_text,
@@ -22,22 +24,6 @@ from ffnlab.data.files import (
 from ffnlab.errors import InputError
 
 KINDS = ("text", "conll", "jsonl", "csv", "tsv", "json")
-
-
-class Item(NamedTuple):
-    """One thing to predict on.
-
-    Attributes:
-      text: the text, the words of a sentence, or a question.
-      pair: the second text, or the context of a question.
-      record: what it came in, if that was JSON.
-      cells: what it came in, if that was a row of CSV or TSV.
-    """
-
-    text: Any
-    pair: str = ""
-    record: dict[str, Any] | None = None
-    cells: list[str] | None = None
 
 
 class Source(NamedTuple):
@@ -198,12 +184,16 @@ def _are_words(value: Any) -> bool:
 def _conll(lines: Iterable[tuple[int, str]], about: dict[str, Any]) -> Read:
     """Reads words from the first of the columns of CoNLL."""
     words: list[str] = []
+    rows: list[str] = []
     for number, line in itertools.chain(lines, [(0, "")]):
-        if line.strip() and not line.startswith("-DOCSTART-"):
-            words.append(line.split()[0])
+        line = line.strip(" \t\r\n")
+        if is_token(line):
+            words.append(BETWEEN.split(line)[0])
         elif words:
-            yield number, Item(words)
-            words = []
+            yield number, Item(words, row=rows)
+            words, rows = [], []
+        if line:
+            rows.append(line)
 
 
 _READERS = {"text": _plain, "conll": _conll, "jsonl": _objects}
@@ -211,13 +201,13 @@ _READERS = {"text": _plain, "conll": _conll, "jsonl": _objects}
 
 def _table(path: Path, kind: str, about: dict[str, Any]) -> Source:
     """Reads rows of CSV or TSV."""
-    from ffnlab.data.labelled import read_columns
+    from ffnlab.data.columns import read_columns
 
     header, rows, places = read_columns(path, _columns(about))
     items, problems = [], []
     for line, cells in rows:
         texts = [cells[place] for place in places]
-        found = _marked(Item(*texts, cells=cells), about)
+        found = _marked(Item(*texts, row=cells), about)
         if isinstance(found, str):
             problems.append((line, found))
         else:

@@ -1,6 +1,5 @@
 """A fine-tuned model in use: from what was read to what it says of it."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,8 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.labelling import conll, encode
-from experiments.sources import Item, Source
+from experiments.formats import Item, Said
+from experiments.labelling import encode
 from experiments.tasks import PURPOSES
 from ffnlab import heads, pretrained, weights
 from ffnlab.data.labelled import Examples
@@ -18,7 +17,6 @@ from ffnlab.data.tokens import Tokenizer, checkpoint_tokenizer
 from ffnlab.errors import InputError
 from ffnlab.precision import lowered
 from ffnlab.pretrained import Checkpoint
-from ffnlab.report import as_row
 from ffnlab.types import Model, Params
 
 
@@ -40,18 +38,6 @@ class Tuned(NamedTuple):
     tokenizer: Tokenizer
     names: list[str]
     about: dict[str, Any]
-
-
-class Said(NamedTuple):
-    """What a model says of an item.
-
-    Attributes:
-      text: a label, an answer, a text; for tag the labels of the words.
-      chance: its probability; for tag one for each word.
-    """
-
-    text: Any
-    chance: Any
 
 
 def read(directory: str | Path) -> Tuned:
@@ -179,47 +165,3 @@ def padded(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             empty = -1 if name in ("x/at", "x/packs") else 0
             found[name[2:]] = np.pad(array, grown, constant_values=empty)
     return found
-
-
-def head(about: dict[str, Any], source: Source) -> str:
-    """Returns what is written before all items: a header, if the input has one."""
-    if not source.header:
-        return ""
-    more = ["predicted"] + ["probability"] * (about["task"] != "generate")
-    return as_row(source.header + more, f".{source.kind}")
-
-
-def line(
-    about: dict[str, Any], item: Item, said: Said, kind: str, chances: bool = False
-) -> str:
-    """Returns what is written of an item, in the format that it came in.
-
-    Args:
-      about: how the model is used.
-      item: what came in.
-      said: what the model says of it.
-      kind: of the source.
-      chances: whether tags in columns have their probabilities before them.
-    """
-    if item.record:
-        found = {"predicted": said.text}
-        if said.chance is not None:
-            found["probability"] = _rounded(said.chance)
-        return json.dumps({**item.record, **found}, ensure_ascii=False) + "\n"
-    if item.cells:
-        chance = [] if said.chance is None else [_rounded(said.chance)]
-        return as_row([*item.cells, said.text, *chance], f".{kind}")
-    if about["task"] == "tag":
-        chosen = [said.chance] if chances else None
-        return conll([item.text], [said.text], about["scheme"], chosen)
-    if about["task"] == "generate":
-        return said.text.replace("\n", " ") + "\n"
-    text = f"{item.text}\t{item.pair}" if item.pair else item.text
-    return f"{said.text}\t{said.chance:.4f}\t{text}\n"
-
-
-def _rounded(chance: Any) -> Any:
-    """Returns one probability, or a list of them, to four digits."""
-    if isinstance(chance, list):
-        return [round(each, 4) for each in chance]
-    return round(chance, 4)

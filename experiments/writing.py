@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments import tasks
-from experiments.sources import Item
-from experiments.use import Said, Tuned
-from ffnlab import finetuning, language, plots, report, reports, sampling
+from experiments import formats, tasks
+from experiments.formats import Item, Said
+from experiments.use import Tuned
+from ffnlab import finetuning, language, plots, reports, sampling
 from ffnlab.data.corpus import Tokenizes
 from ffnlab.data.labelled import Columns, Examples, read_labelled
 from ffnlab.data.places import Rows
@@ -109,17 +109,9 @@ class Texts:
 
     def write(self, part: str, predicted: list[str], directory: Path) -> None:
         """Writes texts in the format that the part was read in."""
-        name, found = self.config.text_column, self.examples[part]
-        records = [
-            {name: text, "predicted": written, self.config.label_column: wanted}
-            for text, written, wanted in zip(
-                found.texts, predicted, found.labels, strict=True
-            )
-        ]
-        kind = Path(getattr(self.config, part) or self.config.train).suffix.lower()
-        kind = kind if kind in (".csv", ".tsv") else ".jsonl"
-        lines = report.as_text(records, kind)
-        report.write(directory / f"predictions-{part}{kind}", lines)
+        path = getattr(self.config, part) or self.config.train
+        said = list(map(Said, predicted))
+        formats.write(directory, path, part, self.examples[part], said)
 
     def about(self) -> dict[str, Any]:
         """Returns what config.json says of its use."""
@@ -238,8 +230,6 @@ def written_for(
             beam or about["beam"],
             1 << (len(items) - 1).bit_length(),
         )
-        return [
-            Said(text, None) for text in write(tuned.params["encoder"], pairs.prompts)
-        ]
+        return [Said(text) for text in write(tuned.params["encoder"], pairs.prompts)]
 
     return written

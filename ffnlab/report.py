@@ -105,7 +105,7 @@ def run_directory(path: str | Path, flags: str, resume: bool | None) -> Iterator
     Args:
       path: the directory; made if it does not exist.
       flags: the lines of the flag file that repeats the run.
-      resume: whether to go on with the run that it holds.
+      resume: whether to go on with the run that it holds; None if there is no way to.
 
     Yields:
       The directory, holding `flags` and `versions.json`.
@@ -113,6 +113,7 @@ def run_directory(path: str | Path, flags: str, resume: bool | None) -> Iterator
     Raises:
       InputError: as `check_directory`, or the run to resume had other flags, or
         another process is writing here.
+      KeyboardInterrupt: the block was interrupted; the message says how to go on.
     """
     check_directory(path, resume)
     path, found = Path(path), json.dumps(versions(), indent=2) + "\n"
@@ -126,7 +127,13 @@ def run_directory(path: str | Path, flags: str, resume: bool | None) -> Iterator
         else:
             write(path / "flags", flags)
             write(path / "versions.json", found)
-        yield path
+        try:
+            yield path
+        except KeyboardInterrupt:
+            if resume is None:
+                raise
+            how = f"to go on: --flagfile={path / 'flags'} --out={path} --resume"
+            raise KeyboardInterrupt(how) from None
 
 
 def same_data(directory: Path, digest: str) -> None:
@@ -209,29 +216,13 @@ def read_lines(path: Path) -> list[dict]:
     return rows
 
 
-def as_text(records: Sequence[dict[str, Any]], kind: str) -> str:
-    """Returns records as CSV, TSV or JSON lines.
-
-    Args:
-      records: all with the same keys.
-      kind: `.csv`, `.tsv` or `.jsonl`.
-
-    >>> as_text([{"text": "a, b", "label": 1}], ".csv")
-    'text,label\\n"a, b",1\\n'
-    """
-    if kind == ".jsonl":
-        return "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
-    rows = [list(records[0]), *(list(record.values()) for record in records)]
-    return "".join(as_row(row, kind) for row in rows)
-
-
 def as_row(cells: Sequence[Any], kind: str) -> str:
-    """Returns a line of `.csv` or `.tsv`; TSV has no tabs and line ends in cells.
+    """Returns a line of CSV or TSV; the latter has no tabs and line ends in cells.
 
-    >>> as_row(["a, b", 1], ".csv"), as_row(["a, b", 1], ".tsv")
+    >>> as_row(["a, b", 1], "csv"), as_row(["a, b", 1], "tsv")
     ('"a, b",1\\n', 'a, b\\t1\\n')
     """
-    if kind == ".tsv":
+    if kind == "tsv":
         return "\t".join(" ".join(_ENDS.split(str(cell))) for cell in cells) + "\n"
     into = io.StringIO()
     csv.writer(into, lineterminator="\n").writerow(cells)

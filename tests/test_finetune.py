@@ -11,8 +11,9 @@ import pytest
 
 from experiments import finetune, labelling, launch, predict, sources, use
 from experiments.finetune import ALIASES, Config
-from ffnlab import pretrained, report
-from ffnlab.data.labelled import Examples
+from ffnlab import pretrained, report, reports
+from ffnlab.data import read_conll
+from ffnlab.data.labelled import KEYS, Examples
 from ffnlab.errors import InputError
 from tests.conftest import check_refused, command
 from tests.tuned import config
@@ -39,23 +40,63 @@ def test_they_learn(tagged, sorted_texts):
 
 
 def test_predictions_are_in_the_format_of_the_file(tagged, sorted_texts, files):
-    given = (files / "test.conll").read_text().split("\n")
-    found = (tagged.out / "predictions-test.conll").read_text().split("\n")
-    words = [
-        [line.split("\t")[0] for line in lines if line] for lines in (given, found)
+    """The file's lines come back as they are, with what was predicted behind them."""
+    for run, kind, added in ((tagged, "conll", 1), (sorted_texts, "tsv", 2)):
+        given = (files / f"test.{kind}").read_text().splitlines()
+        found = (run.out / f"predictions-test.{kind}").read_text().splitlines()
+        cut = [line.split("\t") for line in found]
+        kept = ["\t".join(cells[:-added]) for cells in cut]
+        assert kept[: len(given)] == given and not any(kept[len(given) :])
+    gold, guess = (
+        read_conll(path).tags
+        for path in (files / "test.conll", tagged.out / "predictions-test.conll")
+    )
+    assert tagged.scores["test"][0]["f1"] == reports.spans(guess, gold)["f1"]
+
+
+def test_columns_between_and_documents_come_back(bert, files, tmp_path):
+    folder = tmp_path / "wide"
+    folder.mkdir()
+    for part in ("train", "dev", "test"):
+        lines = (files / f"{part}.conll").read_text().splitlines()
+        wide = [line.replace("\t", " POS _ ") for line in lines]
+        text = "-DOCSTART- -X- _ O\n\n" + "\n".join(wide) + "\n\n"
+        (folder / f"{part}.conll").write_text(text)
+    given = config(bert, folder, "tag", tmp_path / "o", ".conll", epochs=1.0)
+    found = finetune.run(given).out / "predictions-test.conll"
+    kept = [
+        line.rpartition(" ")[0] if line.startswith("w") else line
+        for line in found.read_text().split("\n")
     ]
-    assert words[0] == words[1]
-    lines = (sorted_texts.out / "predictions-test.tsv").read_text().splitlines()
-    assert lines[0] == "2\tpredicted\tprobability\t1" and len(lines) == 17
-    texts = [
-        line.split("\t")[1] for line in (files / "test.tsv").read_text().splitlines()
-    ]
-    assert [line.split("\t")[0] for line in lines[1:]] == texts
+    assert "\n".join(kept) == (folder / "test.conll").read_text()
+    out = tmp_path / "p.conll"
+    predict.run(
+        predict.Config(str(tmp_path / "o"), str(folder / "test.conll"), str(out))
+    )
+    assert out.read_text() == found.read_text()
+
+
+def test_predictions_of_lists_are_lists(bert, files, tmp_path):
+    parts = {}
+    for part, key in KEYS.items():
+        lines = (files / f"{part}.tsv").read_text().splitlines()
+        parts[key] = [line.split("\t")[::-1] for line in lines]
+    path = tmp_path / "all.json"
+    path.write_text(json.dumps(parts))
+    given = {part: str(path) for part in KEYS}
+    found = finetune.run(
+        config(bert, files, "classify", tmp_path / "o", "", **given, epochs=1.0)
+    )
+    held = json.loads((found.out / "predictions-dev.json").read_text())
+    assert list(held) == ["val"]
+    assert [row[:2] for row in held["val"]] == parts["val"]
+    assert all(label in ("odd", "even") and 0 < p <= 1 for *_, label, p in held["val"])
 
 
 def test_predictions_in_io_are_i_alone_where_the_training_is(tmp_path):
     names, labels = ["O", "B-A", "I-A"], np.array([1, 2, 1, 0])
-    part = Examples([["a", "b", "c", "d"]], [], [["B-A", "I-A", "I-A", "O"]], [], "io")
+    words = ["a", "b", "c", "d"]
+    part = Examples([words], [], [["B-A", "I-A", "I-A", "O"]], [], "io", rows=[words])
     given = Config(task="tag", checkpoint="a", train="a.conll", dev="b.conll")
     for scheme, third in (("io", "I-A"), ("iob1", "B-A")):
         examples = {"train": part._replace(scheme=scheme), "dev": part}
@@ -96,15 +137,15 @@ def test_prediction_is_what_evaluation_gave(tagged, sorted_texts, files, tmp_pat
     out = tmp_path / "p.conll"
     predict.run(predict.Config(str(tagged.out), str(files / "test.conll"), str(out)))
     assert out.read_text() == (tagged.out / "predictions-test.conll").read_text()
-    lines = (sorted_texts.out / "predictions-test.tsv").read_text().splitlines()[1:]
-    (tmp_path / "in.txt").write_text("".join(x.split("\t")[0] + "\n" for x in lines))
+    lines = (sorted_texts.out / "predictions-test.tsv").read_text().splitlines()
+    (tmp_path / "in.txt").write_text("".join(x.split("\t")[1] + "\n" for x in lines))
     out = tmp_path / "p.tsv"
     given = predict.Config(str(sorted_texts.out), str(tmp_path / "in.txt"), str(out))
     assert predict.run(given) == 16
     for line, wanted in zip(out.read_text().splitlines(), lines, strict=True):
         label, chance, text = line.split("\t")
-        assert [text, label] == wanted.split("\t")[:2]
-        assert float(chance) == pytest.approx(float(wanted.split("\t")[2]), abs=1e-3)
+        assert [text, label] == wanted.split("\t")[1:3]
+        assert float(chance) == pytest.approx(float(wanted.split("\t")[3]), abs=1e-3)
 
 
 def test_prediction_reads_line_by_line(tagged, monkeypatch, capsys):
@@ -171,7 +212,8 @@ def test_pairs_and_json_lines(bert, files, tmp_path):
     predict.run(predict.Config(str(found.out), str(files / "test.jsonl"), str(out)))
     wanted = report.read_lines(found.out / "predictions-test.jsonl")
     for one, two in zip(report.read_lines(out), wanted, strict=True):
-        assert (one["one"], one["predicted"]) == (two["one"], two["predicted"])
+        assert one.pop("probability") == pytest.approx(two.pop("probability"), abs=1e-3)
+        assert one == two and set(one) == {"one", "two", "label", "predicted"}
 
 
 @pytest.mark.parametrize("head", ["feedback", "swiglu"])

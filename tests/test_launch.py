@@ -4,7 +4,7 @@ import pytest
 
 from experiments import launch
 from experiments.launch import option
-from ffnlab import data, ffn
+from ffnlab import data, ffn, report
 from ffnlab.errors import InputError
 
 
@@ -114,15 +114,20 @@ def test_input_errors_exit_with_2(monkeypatch, capsys):
     assert capsys.readouterr().err == "error: a cannot be used\n"
 
 
-def test_interrupts_say_how_to_go_on(monkeypatch, capsys):
+@pytest.mark.parametrize("resume", [False, None])
+def test_interrupts_say_how_to_go_on(monkeypatch, capsys, tmp_path, resume):
     def run(config):
-        raise KeyboardInterrupt
+        with report.run_directory(tmp_path / "o", "", resume):
+            raise KeyboardInterrupt
 
     monkeypatch.setattr("sys.argv", ["program"])
     with pytest.raises(SystemExit) as caught:
         launch.main(Config, run, "What it does.")
     assert caught.value.code == 130
-    assert "--resume" in capsys.readouterr().err
+    out = tmp_path / "o"
+    how = f"; to go on: --flagfile={out}/flags --out={out} --resume"
+    wanted = "interrupted" + (how if resume is False else "") + "\n"
+    assert capsys.readouterr().err == wanted
 
 
 def test_running_out_of_memory_is_one_line(monkeypatch, capsys):

@@ -18,22 +18,24 @@ LONGEST = 128  # tokens of a row; a longer sentence becomes several
 BUCKETS = 2000  # ids that the hashes of words fall into
 
 _TAGS = "expected a tag in the last column, O or one of B- I- E- S- L- U- and a type"
-_BETWEEN = re.compile(r"[ \t]+")  # a token may hold other characters of space
+BETWEEN = re.compile(r"[ \t]+")  # a token may hold other characters of space
 _FEATURES = ("word", "prefix", "suffix", "shape")
 
 
 class Sentences(NamedTuple):
-    """The sentences of a file; the three lists run side by side.
+    """The sentences of a file; the lists run side by side.
 
     Attributes:
       tokens: the tokens of each sentence.
       tags: the tag of each token.
       lines: the line of each token, from 1.
+      rows: what stands in these lines, and before them in lines of -DOCSTART-.
     """
 
     tokens: list[list[str]]
     tags: list[list[str]]
     lines: list[list[int]]
+    rows: list[list[str]]
 
 
 def read_conll(path: str | Path, plain: bool = False) -> Sentences:
@@ -67,8 +69,9 @@ def read_conll(path: str | Path, plain: bool = False) -> Sentences:
     ...     read_conll(path).tags
     [['B-person', 'O'], ['O']]
     """
-    found, problems = Sentences([], [], []), []
+    found, problems = Sentences([], [], [], []), []
     ended, first = True, None  # the first line of columns, with its number
+    above: list[str] = []
     with require_text(path).open("rb") as file:
         for line, data in enumerate(file, start=1):
             try:
@@ -81,12 +84,15 @@ def read_conll(path: str | Path, plain: bool = False) -> Sentences:
                 problems.append((line, str(error)))
                 continue
             if fields and ended:
-                for column in found:
-                    column.append([])
+                for column, begin in zip(found, ([], [], [], above), strict=True):
+                    column.append(begin)
+                above = []
             if fields:
-                cells = fields[0], fields[-1], line
+                cells = fields[0], fields[-1], line, text
                 for column, cell in zip(found, cells, strict=True):
                     column[-1].append(cell)
+            elif text:
+                above.append(text)
             ended = not fields
     every = [(tag, line) for each in zip(found.tags, found.lines, strict=True)
              for tag, line in zip(*each, strict=True)]  # fmt: skip
@@ -168,17 +174,26 @@ def tagging(train: str | Path, dev: str | Path, test: str | Path) -> Dataset:
     )
 
 
+def is_token(line: str) -> bool:
+    """Tells the line of a token from one that ends a sentence.
+
+    >>> [is_token(line) for line in ("Ada O", " ", "-DOCSTART- -X- O")]
+    [True, False, False]
+    """
+    return bool(line.strip()) and not line.startswith("-DOCSTART-")
+
+
 def _fields(text: str) -> list[str] | None:
     """Returns the columns of a line, or None where a sentence ends.
 
     Raises:
       InputError: what is wrong, without the line.
     """
-    if not text.strip() or text.startswith("-DOCSTART-"):
+    if not is_token(text):
         return None
     if "\r" in text:
         raise InputError("a carriage return inside; end lines with a line feed")
-    columns = _BETWEEN.split(text)
+    columns = BETWEEN.split(text)
     if len(columns) == 1:
         found = f"found one column, {text[:60]!r}"
         raise InputError(f"expected a token, a tab or space, and its tag, {found}")
@@ -191,7 +206,7 @@ def _check_columns(text: str, line: int, first: str) -> None:
     A cell between two tabs may be empty, and several tabs or spaces align columns; so
     either count may hold, of the columns that are not empty or of the tabs.
     """
-    wanted, found = (len(_BETWEEN.split(each)) for each in (first, text))
+    wanted, found = (len(BETWEEN.split(each)) for each in (first, text))
     tabs = text.count("\t")
     if found != wanted and (not tabs or tabs != first.count("\t")):
         raise InputError(f"expected {wanted} columns, as in line {line}, found {found}")

@@ -7,7 +7,6 @@ A file is read in one pass that tells of every bad line, `file:line: what`; in J
 lists the line is the place in the list, from 1.
 """
 
-import csv
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ffnlab import tags
+from ffnlab.data.columns import read_columns
 from ffnlab.data.conll import read_conll
 from ffnlab.data.files import (
     is_text,
@@ -28,7 +28,7 @@ from ffnlab.errors import InputError, choose
 
 TASKS = ("classify", "pairs", "tag")
 PARTS = ("train", "dev", "test")
-_KEYS = {"train": "train", "dev": "val", "test": "test"}  # of JSON with all parts
+KEYS = {"train": "train", "dev": "val", "test": "test"}  # of JSON with all parts
 
 
 class Columns(NamedTuple):
@@ -55,6 +55,9 @@ class Examples(NamedTuple):
         spans; empty without labels.
       lines: the line of each example, from 1, for `tag` of each word.
       scheme: of the tags in the file, a key of `tags.SCHEMES`, or None.
+      rows: what each example came in: the cells of its row, its object or list of
+        JSON, the lines of its words; empty if it came from no file.
+      header: the names of these cells, if the file has a header.
     """
 
     texts: list[Any]
@@ -62,17 +65,20 @@ class Examples(NamedTuple):
     labels: list[Any]
     lines: list[Any]
     scheme: str | None = None
+    rows: Sequence[Any] = ()
+    header: list[str] | None = None
 
     def subset(self, index: Sequence[int]) -> "Examples":
         """Returns some of the examples."""
 
-        def some(values: list) -> list:
+        def some(values: Sequence[Any]) -> list:
             return [values[i] for i in index] if values else []
 
-        return Examples(*map(some, self[:4]), self.scheme)
+        *lists, scheme, rows, header = self
+        return Examples(*map(some, lists), scheme, some(rows), header)
 
     def joined(self, *others: "Examples") -> "Examples":
-        """Returns these examples followed by others of the same kind."""
+        """Returns these examples followed by others of the same kind, without rows."""
         columns = zip(*(each[:4] for each in (self, *others)), strict=True)
         joined = ([value for part in parts for value in part] for parts in columns)
         return Examples(*joined, self.scheme)
@@ -131,7 +137,8 @@ def _tagged(path: Path, columns: Columns) -> Examples:
         found = _objects(path, "tag", columns)
     else:
         sentences = read_conll(path, plain=True)
-        found = Examples(sentences.tokens, [], sentences.tags, sentences.lines)
+        words, tagged, lines, rows = sentences
+        found = Examples(words, [], tagged, lines, rows=rows)
     if not found.texts:
         raise InputError(f"{path}:1: no sentence in it")
     return _in_iob2(path, found)
@@ -156,100 +163,10 @@ def _table(path: Path, task: str, columns: Columns) -> Examples:
     """Returns the examples of a CSV or TSV file."""
     names = [columns.text, *([columns.pair] if task == "pairs" else [])]
     names += [columns.label] if columns.label else []
-    _, rows, places = read_columns(path, names)
+    header, rows, places = read_columns(path, names)
     cut = [(line, [fields[place] for place in places]) for line, fields in rows]
-    return _examples(cut, task, columns)
-
-
-def read_columns(
-    path: Path, names: Sequence[str]
-) -> tuple[list[str] | None, list[tuple[int, list[str]]], list[int]]:
-    """Reads a CSV or TSV file of which some columns are needed.
-
-    Args:
-      path: the file.
-      names: of those columns; if all are numbers, counted from 1, there is no header.
-
-    Returns:
-      The header, if there is one; the line of each record and its fields; and the
-      places of the columns, from 0.
-
-    Raises:
-      InputError: there is no such column, or up to 20 lines that cannot be used.
-    """
-    records, problems = _records(path)
-    numbered = all(name.isdecimal() for name in names)
-    line, first = records[0] if records else (0, [])
-    if not records or (not numbered and any(bad < line for bad, _ in problems)):
-        stop_at(path, problems)  # without a header nothing else can be told
-        return None, [], []
-    find = _numbered if numbered else _named
-    places = find(f"{path}:{line}", names, first)
-    rows = records if numbered else records[1:]
-    for line, fields in rows:
-        if len(fields) != len(first):
-            what = f"expected {len(first)} fields, found {len(fields)}"
-            problems.append((line, what))
-            continue
-        empty = [n for n, p in zip(names, places, strict=True) if not fields[p]]
-        if empty:
-            problems.append((line, f"column {empty[0]} is empty"))
-    stop_at(path, problems)
-    return None if numbered else first, rows, places
-
-
-def _numbered(where: str, names: Sequence[str], first: list[str]) -> list[int]:
-    """Returns the places of columns given by number."""
-    for name in names:
-        if not 1 <= int(name) <= len(first):
-            raise InputError(
-                f"{where}: column {name} of {len(first)}; columns count from 1"
-            )
-    return [int(name) - 1 for name in names]
-
-
-def _named(where: str, names: Sequence[str], header: list[str]) -> list[int]:
-    """Returns the places of columns given by name."""
-    for name in names:
-        if header.count(choose(f"{where}: column", name, header)) > 1:
-            raise InputError(f"{where}: column: two are named {name!r}; rename one")
-    return [header.index(name) for name in names]
-
-
-def _records(path: Path) -> tuple[list[tuple[int, list[str]]], list[tuple[int, str]]]:
-    """Returns the line of each record and its fields, and the problems of lines.
-
-    Quotes are of CSV alone.
-    """
-    texts, problems = read_lines(path)
-    if path.suffix.lower() == ".tsv":
-        lines = [(n, text) for n, text in enumerate(texts, 1) if text.strip()]
-        records = [(line, text.split("\t")) for line, text in lines]
-    else:
-        records, quotes = _quoted(texts)
-        problems += quotes
-    stripped = [(line, [field.strip() for field in row]) for line, row in records]
-    return stripped, problems
-
-
-def _quoted(
-    texts: Sequence[str],
-) -> tuple[list[tuple[int, list[str]]], list[tuple[int, str]]]:
-    """Returns the first line of each record of CSV and its fields, and the problems."""
-    lines = (text.rstrip() + "\n" for text in texts)
-    reader = csv.reader(lines, strict=True, skipinitialspace=True)
-    records, problems = [], []
-    while True:
-        line = reader.line_num + 1
-        try:
-            fields = next(reader, None)
-        except csv.Error as error:
-            problems.append((line, f"{error}; check the quotes from here on"))
-            continue
-        if fields is None:
-            return records, problems
-        if fields:
-            records.append((line, fields))
+    found = _examples(cut, task, columns)
+    return found._replace(rows=[fields for _, fields in rows], header=header)
 
 
 def _examples(
@@ -267,20 +184,22 @@ def _objects(path: Path, task: str, columns: Columns) -> Examples:
     names = [columns.text, *([columns.pair] if task == "pairs" else [])]
     names += [columns.label] if columns.label else []
     texts, problems = read_lines(path)
-    rows = []
+    rows, records = [], []
     for line, text in enumerate(texts, 1):
         if not text.strip():
             continue
         try:
-            cells = _cells(parse_json(text), names, task)
+            record = parse_json(text)
+            cells = _cells(record, names, task)
         except json.JSONDecodeError as error:
             problems.append((line, f"not JSON: {error.msg}"))
         except InputError as error:
             problems.append((line, str(error)))
         else:
             rows.append((line, cells))
+            records.append(record)
     stop_at(path, problems)
-    found = _examples(rows, task, columns)
+    found = _examples(rows, task, columns)._replace(rows=records)
     if task == "tag":
         lines = [[line] * len(c[0]) for line, c in rows]
         return found._replace(lines=lines)
@@ -320,7 +239,7 @@ def _cells(record: Any, names: Sequence[str], task: str) -> list[Any]:
 
 def _lists(path: Path, part: str) -> Examples:
     """Returns one part of a JSON file of lists `[text, label]`."""
-    found, key = read_json(path), _KEYS[choose("part", part, _KEYS)]
+    found, key = read_json(path), KEYS[choose("part", part, KEYS)]
     if not isinstance(found.get(key), list):
         lists = [name for name, value in found.items() if isinstance(value, list)]
         raise InputError(
@@ -333,7 +252,7 @@ def _lists(path: Path, part: str) -> Examples:
             problems.append((number, "expected a pair [text, label]"))
         rows.append((number, row))
     stop_at(f"{path}: {key}", problems)
-    return _examples(rows, "classify", Columns())
+    return _examples(rows, "classify", Columns())._replace(rows=found[key])
 
 
 def label_names(train: Examples, task: str) -> list[str]:

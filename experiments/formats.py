@@ -1,0 +1,173 @@
+"""What a model says of something, in the format that this came in.
+
+Rows of a table, JSON lines and CoNLL columns come back whole, with what was predicted
+added.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ffnlab import report, tags
+from ffnlab.data.conll import is_token
+from ffnlab.data.labelled import KEYS, Examples
+
+_ADDED = ("predicted", "probability")
+
+
+class Item(NamedTuple):
+    """One thing to predict on.
+
+    Attributes:
+      text: the text, the words of a sentence, or a question.
+      pair: the second text, or the context of a question.
+      row: what it came in: an object or list of JSON, the cells of a row, the lines of
+        the words; None for plain text.
+    """
+
+    text: Any
+    pair: str = ""
+    row: Any = None
+
+
+class Said(NamedTuple):
+    """What a model says of an item.
+
+    Attributes:
+      text: a label, an answer, a text; for tag the labels of the words.
+      chance: its probability; for tag one for each word; None if it has none.
+    """
+
+    text: Any
+    chance: Any = None
+
+    def cells(self) -> list[Any]:
+        """Returns the text and, if there is one, the probability to four digits."""
+        return [self.text] if self.chance is None else [self.text, rounded(self.chance)]
+
+
+class Format(NamedTuple):
+    """How predictions are written.
+
+    Attributes:
+      kind: `text`, `conll`, `jsonl`, `csv`, `tsv` or `json`.
+      header: the names of the columns of CSV or TSV, if there are any.
+      scheme: of tags, a key of `tags.SCHEMES`; None leaves them as they are.
+      chances: whether tags in columns have their probabilities before them.
+    """
+
+    kind: str
+    header: list[str] | None = None
+    scheme: str | None = None
+    chances: bool = False
+
+    def head(self, chance: bool) -> str:
+        """Returns what is written before all items: a header, if the input has one.
+
+        Args:
+          chance: whether there are probabilities.
+        """
+        if not self.header:
+            return ""
+        return report.as_row(
+            self._kept(self.header) + list(_ADDED[: 1 + chance]), self.kind
+        )
+
+    def line(self, item: Item, said: Said) -> str:
+        r"""Returns what is written of an item.
+
+        >>> item = Item(["Ada", "ran"], row=["Ada NNP", "ran VBD"])
+        >>> Format("conll", scheme="iob1").line(item, Said(["B-PER", "O"]))
+        'Ada NNP I-PER\nran VBD O\n\n'
+        >>> Format("csv").line(Item("a, b", row=["7", "a, b"]), Said("x", 0.75))
+        '7,"a, b",x,0.75\n'
+        """
+        if isinstance(said.text, list) and not isinstance(item.row, dict):
+            return self._columns(item, said)
+        added = said.cells()
+        if isinstance(item.row, dict):
+            row = {**item.row, **dict(zip(_ADDED, added, strict=False))}
+            return json.dumps(row, ensure_ascii=False) + "\n"
+        if item.row is not None:
+            return report.as_row(self._kept(item.row) + added, self.kind)
+        if said.chance is None:
+            return said.text.replace("\n", " ") + "\n"
+        text = f"{item.text}\t{item.pair}" if item.pair else item.text
+        return f"{said.text}\t{said.chance:.4f}\t{text}\n"
+
+    def _kept(self, cells: Sequence[str]) -> list[str]:
+        """Returns the cells of a row but for those that earlier predictions added."""
+        names = self.header or [""] * len(cells)
+        pairs = zip(names, cells, strict=True)
+        return [cell for name, cell in pairs if name not in _ADDED]
+
+    def _columns(self, item: Item, said: Said) -> str:
+        """Returns the lines of a sentence, each with its tag in one more column."""
+        tagged = said.text
+        if self.scheme:
+            tagged = tags.convert(tagged, "iob2", self.scheme)
+        added = [[tag] for tag in tagged]
+        if self.chances:
+            added = [
+                [f"{p:.4f}", tag] for p, tag in zip(said.chance, tagged, strict=True)
+            ]
+        after, lines = iter(added), []
+        for line in item.row or item.text:
+            between = " " if " " in line and "\t" not in line else "\t"
+            if item.row and not is_token(line):
+                lines += [line, ""]  # a new document
+            else:
+                lines.append(between.join([line, *next(after)]))
+        return "".join(line + "\n" for line in [*lines, ""])
+
+
+def rounded(chance: Any) -> Any:
+    """Returns one probability, or a list of them, to four digits."""
+    if isinstance(chance, list):
+        return [round(float(each), 4) for each in chance]
+    return round(float(chance), 4)
+
+
+def write(
+    directory: Path,
+    path: str,
+    part: str,
+    found: Examples,
+    said: Sequence[Said],
+    scheme: str | None = None,
+) -> None:
+    """Writes what was said of a part of the data, in the format that it was read in.
+
+    Args:
+      directory: to write `predictions-…` into.
+      path: the file that was read.
+      part: which part it is.
+      found: its examples.
+      said: what was said of each.
+      scheme: of tags, if they are of spans.
+    """
+    kind = Path(path).suffix.lower().removeprefix(".")
+    if isinstance(said[0].text, list) and kind != "jsonl":
+        kind = "conll"
+    pairs = found.pairs or [""] * len(found.texts)
+    items = map(Item, found.texts, pairs, found.rows)
+    if kind == "json":
+        text = _lists(KEYS[part], zip(found.rows, said, strict=True))
+    else:
+        form = Format(kind, found.header, scheme)
+        lines = [form.line(*each) for each in zip(items, said, strict=True)]
+        text = form.head(said[0].chance is not None) + "".join(lines)
+    report.write(directory / f"predictions-{part}.{kind}", text)
+
+
+def _lists(key: str, rows: Iterable[tuple[list, Said]]) -> str:
+    """Returns JSON of lists, each with what was said of it at its end.
+
+    >>> _lists("test", [(["hello", "greeting"], Said("greeting", 0.98765))])
+    '{"test": [\\n["hello", "greeting", "greeting", 0.9877]\\n]}\\n'
+    """
+    lines = [
+        json.dumps([*row, *said.cells()], ensure_ascii=False) for row, said in rows
+    ]
+    return f'{{"{key}": [\n' + ",\n".join(lines) + "\n]}\n"
