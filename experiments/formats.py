@@ -80,9 +80,14 @@ class Format(NamedTuple):
         >>> item = Item(["Ada", "ran"], row=["Ada NNP", "ran VBD"])
         >>> Format("conll", scheme="iob1").line(item, Said(["B-PER", "O"]))
         'Ada NNP I-PER\nran VBD O\n\n'
+        >>> item = Item(["Ada"], row={"id": 7, "text": ["Ada"]})
+        >>> Format("jsonl", scheme="iob1").line(item, Said(["B-PER"], [0.75]))
+        '{"id": 7, "text": ["Ada"], "predicted": ["I-PER"], "probability": [0.75]}\n'
         >>> Format("csv").line(Item("a, b", row=["7", "a, b"]), Said("x", 0.75))
         '7,"a, b",x,0.75\n'
         """
+        if self.scheme:
+            said = said._replace(text=tags.convert(said.text, "iob2", self.scheme))
         if isinstance(said.text, list) and not isinstance(item.row, dict):
             return self._columns(item, said)
         added = said.cells()
@@ -104,14 +109,10 @@ class Format(NamedTuple):
 
     def _columns(self, item: Item, said: Said) -> str:
         """Returns the lines of a sentence, each with its tag in one more column."""
-        tagged = said.text
-        if self.scheme:
-            tagged = tags.convert(tagged, "iob2", self.scheme)
-        added = [[tag] for tag in tagged]
+        added = [[tag] for tag in said.text]
         if self.chances:
-            added = [
-                [f"{p:.4f}", tag] for p, tag in zip(said.chance, tagged, strict=True)
-            ]
+            pairs = zip(said.chance, said.text, strict=True)
+            added = [[f"{chance:.4f}", tag] for chance, tag in pairs]
         after, lines = iter(added), []
         for line in item.row or item.text:
             between = " " if " " in line and "\t" not in line else "\t"
