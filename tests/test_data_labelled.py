@@ -277,6 +277,8 @@ def test_columns_by_number_are_checked(write):
     for columns, number in ((Columns("1", label="3"), 3), (Columns("0", label="1"), 0)):
         with pytest.raises(InputError, match=f"a.tsv:1: column {number} of 2; columns"):
             read_labelled(write(CLEAN), "classify", columns)
+    with pytest.raises(InputError, match="a.tsv:1: 'label' looks like a header; give"):
+        read_labelled(write(CLEAN), "classify", Columns("1", label="2"))
 
 
 def test_lists_hold_no_pairs(write):

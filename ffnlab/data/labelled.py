@@ -28,6 +28,7 @@ from ffnlab.errors import InputError, choose
 
 TASKS = ("classify", "pairs", "tag")
 PARTS = ("train", "dev", "test")
+_HEADINGS = ("label", "labels", "class", "category", "target", "intent")
 KEYS = {"train": "train", "dev": "val", "test": "test"}  # of JSON with all parts
 
 
@@ -165,6 +166,9 @@ def _table(path: Path, task: str, columns: Columns) -> Examples:
     names += [columns.label] if columns.label else []
     header, rows, places = read_columns(path, names)
     cut = [(line, [fields[place] for place in places]) for line, fields in rows]
+    if not header and columns.label and cut and cut[0][1][-1].lower() in _HEADINGS:
+        what = "looks like a header; give the columns by name, not by number"
+        stop_at(path, [(cut[0][0], f"{cut[0][1][-1]!r} {what}")])
     found = _examples(cut, task, columns)
     return found._replace(rows=[fields for _, fields in rows], header=header)
 
