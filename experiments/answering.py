@@ -1,7 +1,6 @@
 """Answers by a fine-tuned encoder: a span of a context, or that there is none."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ import jax
 import numpy as np
 
 from experiments import tasks
-from experiments.formats import Format, Item, Said
+from experiments.formats import Format, Item, Said, answers_text
 from experiments.use import Tuned, above, padded
 from ffnlab import finetuning, plots, report, reports
 from ffnlab.answers import (
@@ -136,14 +135,13 @@ class Answers:
         texts, chances = predicted
         path = getattr(self.config, part) or self.config.train
         if path.lower().endswith(".jsonl"):
-            asked, lines = self.questions[part], []
-            for name, question in zip(asked.ids, asked.questions, strict=True):
-                item = Item(question, row={"id": name, "question": question})
-                said = Said(texts[name], chances[name])
-                lines.append(Format("jsonl").line(item, said))
+            asked = self.questions[part]
+            items = map(Item, asked.questions, asked.contexts, asked.rows)
+            said = (Said(texts[name], chances[name]) for name in asked.ids)
+            lines = map(Format("jsonl").line, items, said)
             report.write(directory / f"predictions-{part}.jsonl", "".join(lines))
             return
-        text = json.dumps(texts, ensure_ascii=False, indent=1) + "\n"
+        text = answers_text(texts)
         report.write(directory / f"predictions-{part}.json", text)
 
     def about(self) -> dict[str, Any]:

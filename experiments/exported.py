@@ -37,17 +37,34 @@ def write(tuned: "Tuned", path: str) -> list[Path]:
         raise InputError(f"--export: {target} exists already; choose another name")
     if not target.parent.is_dir():
         raise InputError(f"--export: {target.parent}: no such directory")
-    about = {**tuned.about, "labels": tuned.names}
+    inputs, outputs = _shapes(tuned.about["task"])
+    about = {**tuned.about, "labels": tuned.names, "inputs": inputs, "outputs": outputs}
     text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
     contents = {".labels.json": text.encode()}
     if isinstance(tuned.tokenizer, Tokenizer):  # bytes need none
         contents[".tokenizer.json"] = tuned.tokenizer.inner.to_str().encode()
     contents[""] = _program(tuned)
-    for end, content in contents.items():
-        part = target.with_name(f"{target.name}{end}.part")
-        part.write_bytes(content)
-        os.replace(part, part.with_suffix(""))
+    try:
+        for end, content in contents.items():
+            part = target.with_name(f"{target.name}{end}.part")
+            part.write_bytes(content)
+            os.replace(part, part.with_suffix(""))
+    except OSError as error:
+        raise InputError(f"--export: {target}: {error.strerror}") from None
     return [target.with_name(target.name + end) for end in reversed(contents)]
+
+
+def _shapes(task: str) -> tuple[dict[str, str], str]:
+    """Returns what the program of a task takes and gives, in its order."""
+    inputs = {"tokens": "int32 [B, T]", "mask": "bool [B, T]"}
+    if task == "generate":
+        return inputs, "logits [B, T, vocabulary]"
+    inputs["types"] = "int32 [B, T], 1 in the second text"
+    if task == "qa":
+        return inputs, "logits of start and end [B, T, 2]"
+    what = "the first token of a word" if task == "tag" else "0, the first token"
+    inputs["at"] = f"int32 [B, K], {what}; -1 for none"
+    return inputs, "probabilities [B, K, labels]"
 
 
 def _program(tuned: "Tuned") -> bytes:

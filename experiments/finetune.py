@@ -110,13 +110,17 @@ class Config(Steps):
         (), "shares of train, dev and test, where --train is the only file",
         above=0, empty=True, repeats=True,
     )  # fmt: skip
-    text_column: str = option("text", "a name, or a number if there is no header")
+    text_column: str = option(
+        "text", "a name, or a number if there is no header; of CoNLL the first"
+    )
     pair_column: str = option("text2", "of the second text")
     marks: tuple[str, ...] = option(
         (), "e1,e2: pairs are entities, marked so in one text: <e1>Ada</e1>", empty=True
     )
     label_column: str = option(
-        "label", "of the label, or of the text to write; tags of JSON lines: a list"
+        "label",
+        "of the label, or of the text to write; tags of JSON lines: a list; of CoNLL "
+        "the last, or a number",
     )
     unseen_labels: str = option(
         "error",

@@ -1,9 +1,10 @@
 """What a model says of something, in the format that this came in.
 
 Rows of a table, JSON lines and CoNLL columns come back whole, with what was predicted
-added.
+added; where they have a `predicted` already, it is `predicted2`.
 """
 
+import itertools
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,8 +14,6 @@ from ffnlab import report, tags
 from ffnlab.data.conll import is_token
 from ffnlab.data.labelled import KEYS, Examples
 
-_ADDED = ("predicted", "probability")
-
 
 class Item(NamedTuple):
     """One thing to predict on.
@@ -23,7 +22,7 @@ class Item(NamedTuple):
       text: the text, the words of a sentence, or a question.
       pair: the second text, or the context of a question.
       row: what it came in: an object or list of JSON, the cells of a row, the lines of
-        the words; None for plain text.
+        the words, the id of a question; None for plain text.
     """
 
     text: Any
@@ -70,9 +69,8 @@ class Format(NamedTuple):
         """
         if not self.header:
             return ""
-        return report.as_row(
-            self._kept(self.header) + list(_ADDED[: 1 + chance]), self.kind
-        )
+        added = added_names(self.header)[: 1 + chance]
+        return report.as_row([*self.header, *added], self.kind)
 
     def line(self, item: Item, said: Said) -> str:
         r"""Returns what is written of an item.
@@ -92,20 +90,15 @@ class Format(NamedTuple):
             return self._columns(item, said)
         added = said.cells()
         if isinstance(item.row, dict):
-            row = {**item.row, **dict(zip(_ADDED, added, strict=False))}
+            names = added_names(item.row)[: len(added)]
+            row = {**item.row, **dict(zip(names, added, strict=True))}
             return json.dumps(row, ensure_ascii=False) + "\n"
         if item.row is not None:
-            return report.as_row(self._kept(item.row) + added, self.kind)
+            return report.as_row([*item.row, *added], self.kind)
         if said.chance is None:
             return said.text.replace("\n", " ") + "\n"
         text = f"{item.text}\t{item.pair}" if item.pair else item.text
         return f"{said.text}\t{said.chance:.4f}\t{text}\n"
-
-    def _kept(self, cells: Sequence[str]) -> list[str]:
-        """Returns the cells of a row but for those that earlier predictions added."""
-        names = self.header or [""] * len(cells)
-        pairs = zip(names, cells, strict=True)
-        return [cell for name, cell in pairs if name not in _ADDED]
 
     def _columns(self, item: Item, said: Said) -> str:
         """Returns the lines of a sentence, each with its tag in one more column."""
@@ -121,6 +114,25 @@ class Format(NamedTuple):
             else:
                 lines.append(between.join([line, *next(after)]))
         return "".join(line + "\n" for line in [*lines, ""])
+
+
+def added_names(taken: Iterable[str]) -> tuple[str, str]:
+    """Returns the names of a label and its probability beside others.
+
+    >>> added_names(["text"]), added_names(["text", "predicted"])
+    (('predicted', 'probability'), ('predicted2', 'probability2'))
+    """
+    taken = set(taken)
+    for number in itertools.chain([""], itertools.count(2)):
+        names = f"predicted{number}", f"probability{number}"
+        if taken.isdisjoint(names):
+            return names
+    raise AssertionError  # there is always a next number
+
+
+def answers_text(found: dict[str, str]) -> str:
+    """Returns answers by id, as SQuAD's evaluation takes them."""
+    return json.dumps(found, ensure_ascii=False, indent=1) + "\n"
 
 
 def rounded(chance: Any) -> Any:

@@ -219,7 +219,7 @@ def encode(
 def prepare(config: "Config") -> Labels:
     """Reads all files and packs them; everything that can be wrong is found here."""
     examples = _examples(config)
-    names = label_names(examples["train"], config.task)
+    names = label_names(examples["train"], config.task, config.train)
     found, tokenizer = tasks.read_checkpoint(
         config, _texts(examples["train"]), head=False, pooler=_pooled(config)
     )

@@ -9,12 +9,15 @@ Reads a file, or standard input line by line, and writes as it goes.
 
 Input: plain text, a text a line (for tag its words, separated by blanks; for pairs two
 texts, for qa question and context, separated by a tab); .jsonl, .csv and .tsv, with the
-columns that training had; for tag .conll, of which the first column is read; for qa
-SQuAD's .json. --format says so where the ending does not. Blank lines are passed over.
+columns that training had; for tag .conll, with the words where training had them; for
+qa SQuAD's .json. --format says so where the ending does not; standard input is text,
+.jsonl or .conll. Blank lines are passed over.
 A bad line of a file is told before anything is written. Output: for tag a line a word,
 the tag last; for generate the text; otherwise a line a text: label or answer,
 probability, text, separated by tabs. Rows, JSON lines and CoNLL columns come back
-whole, with label and probability, or the tag, added.
+whole, with label and probability, or the tag, added; for SQuAD's .json the answers by
+id. --export=FILE writes a program for jax.export.deserialize, FILE.tokenizer.json and
+FILE.labels.json, which says what the program takes.
 """
 
 import contextlib
@@ -22,12 +25,12 @@ import dataclasses
 import itertools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
 from experiments import launch, sources
-from experiments.formats import Format
+from experiments.formats import Format, Item, Said, answers_text
 from experiments.launch import option
 from ffnlab.errors import InputError
 
@@ -87,38 +90,66 @@ def run(config: Config) -> int:
     if config.probabilities and tuned.about["task"] != "tag":
         raise InputError(f"--probabilities: for tag, not {tuned.about['task']}")
     source = sources.opened(config.input, tuned.about, config.format)
-    apply, count = use.applied(tuned, {"beam": config.beam}), 0
-    size = 1 if config.input == "-" else config.batch_size
-    scheme = tuned.about.get("scheme")
+    lost: list[int] = []
+    apply = use.applied(tuned, {"beam": config.beam}, lost.append)
+    pairs = _pairs(apply, source, 1 if config.input == "-" else config.batch_size)
+    scheme, chance = tuned.about.get("scheme"), tuned.about["task"] != "generate"
     form = Format(source.kind, source.header, scheme, config.probabilities)
+    count = 0
     with _opened(config.output) as out:
-        out.write(form.head(tuned.about["task"] != "generate"))
-        while batch := list(itertools.islice(source.items, size)):
-            for item, said in zip(batch, apply(batch), strict=True):
-                out.write(form.line(item, said))
+        if source.kind == "json":  # one object, by id
+            answers = {item.row: said.text for item, said in pairs}
+            count = len(answers)
+            out.write(answers_text(answers))
+        out.write(form.head(chance))
+        for item, said in pairs:
+            out.write(form.line(item, said))
             out.flush()
-            count += len(batch)
+            count += 1
+    if sum(lost):
+        most = f"the model reads {tuned.about['length']} tokens a text"
+        print(f"{sum(lost):,} words or tokens cut off: {most}", file=sys.stderr)
     return count
+
+
+def _pairs(
+    apply: Callable[[list[Item]], list[Said]], source: sources.Source, size: int
+) -> Iterator[tuple[Item, Said]]:
+    """Yields items, each with what is said of it, so many at a time."""
+    while batch := list(itertools.islice(source.items, size)):
+        yield from zip(batch, apply(batch), strict=True)
 
 
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[TextIO]:
     """Opens what is written to; a file is there at the end, whole, or not at all."""
-    if path == "-":
-        try:
-            yield sys.stdout
-        except BrokenPipeError:  # whoever reads it, such as head, has enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return
-    part = Path(path + ".part")
+    real = Path(path).resolve()
+    whole = path != "-" and (real.is_file() or not real.exists())
+    part = real.with_name(real.name + ".part")
     try:
-        with open(part, "w", encoding="utf-8") as file:
-            yield file
-        os.replace(part, path)
+        if path == "-":
+            yield sys.stdout
+            sys.stdout.flush()
+        else:
+            with open(part if whole else real, "w", encoding="utf-8") as file:
+                yield file
+        if whole:
+            os.replace(part, real)
+    except BrokenPipeError:  # whoever reads it, such as head, has enough
+        _mute(path)
     except OSError as error:
+        _mute(path)
         raise InputError(f"--output: {path}: {error.strerror}") from None
     finally:
-        part.unlink(missing_ok=True)
+        if whole:
+            part.unlink(missing_ok=True)
+
+
+def _mute(path: str) -> None:
+    """Sends what standard output still holds nowhere, or Python fails on it at exit."""
+    if path == "-":
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

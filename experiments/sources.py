@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.formats import Item
-from ffnlab.data.conll import BETWEEN, is_token
+from ffnlab.data.conll import BETWEEN, cell_of, is_token
 from ffnlab.data.files import (
     decoded,
     is_text,
@@ -182,13 +182,18 @@ def _are_words(value: Any) -> bool:
 
 
 def _conll(lines: Iterable[tuple[int, str]], about: dict[str, Any]) -> Read:
-    """Reads words from the first of the columns of CoNLL."""
+    """Reads words from the first of the columns of CoNLL, or that of training."""
+    name = about["text_column"]
+    place = int(name) if name.isdecimal() else 1
     words: list[str] = []
     rows: list[str] = []
     for number, line in itertools.chain(lines, [(0, "")]):
         line = line.strip(" \t\r\n")
         if is_token(line):
-            words.append(BETWEEN.split(line)[0])
+            try:
+                words.append(cell_of(BETWEEN.split(line), place))
+            except InputError as error:
+                yield number, str(error)
         elif words:
             yield number, Item(words, row=rows)
             words, rows = [], []
@@ -224,4 +229,4 @@ def _questions(path: Path) -> Iterator[Item]:
     for name, question, context in zip(
         found.ids, found.questions, found.contexts, strict=True
     ):
-        yield Item(question, context, {"id": name, "question": question})
+        yield Item(question, context, name)

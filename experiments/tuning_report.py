@@ -78,7 +78,7 @@ def _report(
     pictures: dict[str, str],
 ) -> str:
     told = "".join(f"- {line}\n" for line in task.told.splitlines())
-    shown = "\n\n".join(f"{title.capitalize()}:\n\n{each.markdown()}"
+    shown = "\n\n".join(f"{title[0].upper() + title[1:]}:\n\n{each.markdown()}"
                         for title, each in tables.items())  # fmt: skip
     drawn = "".join(f"![{title}]({name})\n" for name, title in pictures.items())
     shape = task.found.config

@@ -89,12 +89,17 @@ def _model(found: Checkpoint, about: dict[str, Any], labels: int) -> Model:
     return heads.labeller(shape)
 
 
-def applied(tuned: Tuned, options: dict[str, Any]) -> Callable[[Sequence[Item]], Any]:
+def applied(
+    tuned: Tuned,
+    options: dict[str, Any],
+    cut: Callable[[int], Any] = lambda count: None,
+) -> Callable[[Sequence[Item]], Any]:
     """Returns what says something of each of some items.
 
     Args:
       tuned: the model.
       options: flags that change its use: `beam`.
+      cut: told how many words or tokens of some items the model does not see.
     """
     if tuned.about["task"] == "qa":
         from experiments.answering import answers_to
@@ -103,15 +108,15 @@ def applied(tuned: Tuned, options: dict[str, Any]) -> Callable[[Sequence[Item]],
     if tuned.about["task"] == "generate":
         from experiments.writing import written_for
 
-        return written_for(tuned, **options)
-    return Labeller(tuned)
+        return written_for(tuned, cut, **options)
+    return Labeller(tuned, cut)
 
 
 class Labeller:
     """Labels batches of texts; few shapes are compiled, whatever their lengths."""
 
-    def __init__(self, tuned: Tuned):
-        self._tuned = tuned
+    def __init__(self, tuned: Tuned, cut: Callable[[int], Any] = lambda count: None):
+        self._tuned, self._cut = tuned, cut
         self._run = jax.jit(
             lambda params, x: jax.nn.softmax(tuned.model.apply(params, x, None)[0])
         )
@@ -129,6 +134,7 @@ class Labeller:
             about["length"],
             about["marks"],
         )
+        self._cut(encoded.lost)
         width = above(max(map(len, encoded.tokens)), about["length"])
         rows = pack(encoded, None, width)
         chances = np.asarray(self._run(self._tuned.params, padded(rows.arrays)))

@@ -209,7 +209,7 @@ def writer(
 
 
 def written_for(
-    tuned: Tuned, beam: int | None
+    tuned: Tuned, cut: Callable[[int], Any], beam: int | None
 ) -> Callable[[Sequence[Item]], list[Said]]:
     """Returns what writes a text for each of some items."""
     about, shape = tuned.about, tuned.found.config
@@ -223,6 +223,7 @@ def written_for(
             about["length"],
             about["target_length"],
         )
+        cut(pairs.lost)
         write = writer(
             shape,
             tuned.tokenizer,

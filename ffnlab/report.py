@@ -68,7 +68,7 @@ def check_directory(path: str | Path, resume: bool | None) -> None:
     if (path / "flags").exists() and not resume:
         way = "" if resume is None else "--resume goes on with it, or "
         raise InputError(
-            f"--out: {path} already holds a run; {way}choose another directory"
+            f"--out: {path} already holds a run; {way}delete it, or choose another"
         )
     others = {each.name for each in path.iterdir()} if path.is_dir() else set()
     if others - {"lock"} and not (path / "flags").exists():

@@ -246,3 +246,11 @@ def test_a_real_corpus_is_read():
         assert first <= ids[:, column].min() and ids[:, column].max() <= last
     tags = [tag for tags in found.tags for tag in tags]
     assert [data.about["tags"][k] for k in split["y"][split["x/mask"]]] == tags
+
+
+def test_columns_may_be_chosen(write):
+    path = write(b"1 a DT O\n2 b NN B-X\n")
+    found = read_conll(path, plain=True, token=2, tag=3)
+    assert (found.tokens, found.tags) == ([["a", "b"]], [["DT", "NN"]])
+    with pytest.raises(InputError, match=r":1: column 5 of 4; columns count from 1"):
+        read_conll(path, tag=5)

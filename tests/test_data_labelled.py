@@ -118,6 +118,14 @@ def test_columns_of_parts_of_speech_are_labels_of_words(write):
     assert found.labels == [["O", "PER"]] and found.scheme is None
 
 
+def test_columns_of_conll_go_by_number(write):
+    path = write("1 a DT O\n2 b NN B-X\n", "a.conll")
+    found = read_labelled(path, "tag", Columns("2", label="3"))
+    assert found.texts == [["a", "b"]] and found.labels == [["DT", "NN"]]
+    with pytest.raises(InputError, match="--label_column: 'pos': columns of CoNLL ha"):
+        read_labelled(path, "tag", Columns(label="pos"))
+
+
 def test_tags_of_json_lines_and_without_spans(write):
     record = {"words": ["a", "b"], "tags": ["DET", "NOUN"]}
     found = read_labelled(
@@ -133,6 +141,11 @@ def test_tags_of_json_lines_and_without_spans(write):
         ("a.tsv", "text\tlabel\na\n", "a.tsv:2: expected 2 fields, found 1"),
         ("a.tsv", "text\tlabel\n\tx\n", "a.tsv:2: column text is empty"),
         ("a.tsv", "txt\tlabel\na\tb\n", "unknown 'text'; nearest: txt"),
+        (
+            "a.tsv",
+            "hello you\ta\n",
+            "(without a header they go by number, from 1): unk",
+        ),
         ("a.tsv", "text\tlabel\n", "a.tsv:1: no example in it"),
         ("a.csv", "text,label\n\n", "a.csv:1: no example in it"),
         (
@@ -143,7 +156,7 @@ def test_tags_of_json_lines_and_without_spans(write):
         ("a.tsv", "text,label\na,b\n", "with ',' in it; expected 2 or more, tabs"),
         ("a.csv", "text\nlabel\n", "a.csv:1: one column; expected 2 or more, commas"),
         ("a.tsv", "\ntext\tlabel\ttext\na\tb\tc\n", "a.tsv:2: column: two"),
-        ("a.csv", "text,labels\n", "a.csv:1: column: unknown 'label'; nearest: labels"),
+        ("a.csv", "text,labels\n", "number, from 1): unknown 'label'; nearest: labels"),
         ("a.tsv", "text\tlab\0el\na\n", "a.tsv:1: a NUL byte"),
         ("a.csv", '"text,label\na,b\n', "a.csv:1: unexpected end of data; check"),
         ("a.csv", 'text,label\n"a,b\n', "check the quotes"),

@@ -58,10 +58,13 @@ GOOD = squad(
 )  # fmt: skip
 def test_a_file_is_the_same_however_it_was_saved(write, text):
     found = read_questions(write(text, "a.jsonl" if "\r\n\r\n" in text else NAME))
+    assert [row["id"] for row in found.rows] == found.ids
+    assert found.subset([1]).rows == [found.rows[1]]
+    found, answers = found._replace(rows=[]), [["Ada", "1843"], []]
     assert found == Questions(
-        ["q1", "q2"], ["Who?"] * 2, [CONTEXT] * 2, [["Ada", "1843"], []], [[22, 16], []]
+        ["q1", "q2"], ["Who?"] * 2, [CONTEXT] * 2, answers, [[22, 16], []], []
     )
-    assert found.subset([1]) == Questions(["q2"], ["Who?"], [CONTEXT], [[]], [[]])
+    assert found.subset([1]) == Questions(["q2"], ["Who?"], [CONTEXT], [[]], [[]], [])
 
 
 def test_without_answers_and_ids(write):

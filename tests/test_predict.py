@@ -2,8 +2,10 @@
 
 import io
 import json
+import os
 import re
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -40,7 +42,8 @@ def test_prediction_keeps_the_header_of_a_table(bert, files, tmp_path):
     assert lines[0] == "id,text,predicted,probability"
     assert lines[1].startswith('7,"w1, w2",') and lines[2].startswith("8,w3,")
     predict.run(predict.Config(str(found.out), str(out), str(again)))
-    assert again.read_text() == out.read_text()  # no second column of either
+    lines = again.read_text().splitlines()  # nothing that was there is lost
+    assert lines[0] == "id,text,predicted,probability,predicted2,probability2"
 
 
 @pytest.mark.parametrize(
@@ -112,3 +115,48 @@ def test_formats_that_a_task_has_not_are_refused(tagged, sorted_texts, tmp_path)
             predict.run(predict.Config(str(run.out), source, format=kind))
     with pytest.raises(InputError, match="--probabilities: for tag, not classify"):
         predict.run(predict.Config(str(sorted_texts.out), probabilities=True))
+
+
+def test_what_is_no_file_is_written_into(sorted_texts, files, tmp_path):
+    new = tmp_path / "in.txt"
+    new.write_text("w1 w2\n")
+    (tmp_path / "real").write_text("before")
+    (tmp_path / "link").symlink_to("real")
+    predict.run(predict.Config(str(sorted_texts.out), str(new), str(tmp_path / "link")))
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_text().endswith("w1 w2\n")
+    predict.run(predict.Config(str(sorted_texts.out), str(new), os.devnull))
+    assert not Path(os.devnull).is_file()
+    for path in (tmp_path, tmp_path / "absent" / "p"):
+        with pytest.raises(InputError, match="--output: .*: (Is a|No such)"):
+            predict.run(predict.Config(str(sorted_texts.out), str(new), str(path)))
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(InputError, match="pipe: a pipe or a device; give a file"):
+        predict.run(predict.Config(str(sorted_texts.out), str(pipe)))
+
+
+def test_words_that_the_model_does_not_see_are_told(tagged, tmp_path, capsys):
+    (tmp_path / "in.txt").write_text(" ".join(["w1"] * 15) + "\n")
+    predict.run(predict.Config(str(tagged.out), str(tmp_path / "in.txt")))
+    got = capsys.readouterr()
+    assert got.out.count("\n") == 16
+    assert got.err == "3 words or tokens cut off: the model reads 14 tokens a text\n"
+
+
+def test_columns_of_conll_may_be_chosen(bert, files, tmp_path):
+    folder = tmp_path / "numbered"
+    folder.mkdir()
+    for part in ("train", "dev", "test"):
+        rows = (files / f"{part}.conll").read_text().splitlines()
+        lines = [f"7 {row} X".replace("\t", " ") if row else "" for row in rows]
+        (folder / f"{part}.conll").write_text("\n".join(lines) + "\n")
+    columns = {"text_column": "2", "label_column": "3", "epochs": 1.0}
+    run = finetune.run(config(bert, folder, "tag", tmp_path / "o", ".conll", **columns))
+    assert "CITY" in run.scores["test"][0]["types"]
+    out = tmp_path / "p.conll"
+    predict.run(predict.Config(str(run.out), str(folder / "test.conll"), str(out)))
+    assert out.read_text() == (run.out / "predictions-test.conll").read_text()
+    (tmp_path / "bad.conll").write_text("7 w1\nw2\n")
+    with pytest.raises(InputError, match="bad.conll:2: column 2 of 1; columns count"):
+        predict.run(predict.Config(str(run.out), str(tmp_path / "bad.conll")))

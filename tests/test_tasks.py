@@ -50,12 +50,11 @@ def test_answers_are_found(answering, asked):
 
 
 def test_new_questions_have_the_same_answers(answering, asked, tmp_path):
-    out = tmp_path / "p.jsonl"
+    out = tmp_path / "p.json"
     given = predict.Config(str(answering.out), str(asked / "test.json"), str(out))
     assert predict.run(given) == 32
     wanted = json.loads((answering.out / "predictions-test.json").read_text())
-    found = {line["id"]: line["predicted"] for line in report.read_lines(out)}
-    assert found == wanted
+    assert out.read_text() == (answering.out / "predictions-test.json").read_text()
     context = json.loads((asked / "test.json").read_text())
     context = context["data"][0]["paragraphs"][1]["context"]
     (tmp_path / "in.txt").write_text(f"w25 w24?\t{context}\n")
@@ -238,13 +237,20 @@ def test_our_own_family_answers_and_bytes_have_no_words(bert, asked, files, tmp_
     )
     made = saved(shape, tmp_path / "own")
     shutil.copyfile(Path(bert) / "vocab.txt", tmp_path / "own" / "vocab.txt")
-    more = {"length": 16, "steps": 2}
+    held = json.loads((asked / "test.json").read_text())["data"][0]["paragraphs"]
+    test, records = tmp_path / "test.jsonl", []
+    for each in held:
+        question = {key: each["qas"][0][key] for key in ("question", "answers")}
+        records.append({"mine": 7, "context": each["context"], **question})
+    test.write_text("".join(json.dumps(record) + "\n" for record in records))
+    more = {"length": 16, "steps": 2, "test": str(test)}
     found = finetune.run(config(made, asked, "qa", tmp_path / "o", ".json", **more))
     out = tmp_path / "p.jsonl"
-    predict.run(predict.Config(str(found.out), str(asked / "test.json"), str(out)))
-    wanted = json.loads((found.out / "predictions-test.json").read_text())
-    lines = report.read_lines(out)
-    assert {line["id"]: line["predicted"] for line in lines} == wanted
+    predict.run(predict.Config(str(found.out), str(test), str(out)))
+    lines = report.read_lines(found.out / "predictions-test.jsonl")
+    for one, two, record in zip(report.read_lines(out), lines, records, strict=True):
+        assert one.pop("probability") == pytest.approx(two.pop("probability"), abs=1e-3)
+        assert one == two == {**record, "predicted": two["predicted"]}
     shape = EncoderConfig(vocabulary=257, features=12, layers=1, heads=2, length=16)
     made = saved(shape, tmp_path / "bytes")
     with pytest.raises(InputError, match=r"vocab.txt: no such file"):

@@ -53,11 +53,13 @@ def read_columns(
 def _other_separator(path: Path, first: list[str], names: Sequence[str]) -> list[str]:
     """Returns what is wrong with a first row of one cell that should be several."""
     wanted = "tabs" if path.suffix.lower() == ".tsv" else "commas"
-    if len(first) > 1 or len(names) == 1:
-        return []
     found = [sign for sign in (";", "\t", "|", ",") if sign in first[0]]
+    one = len(names) == 1 and (not found or first[0] in names or names[0].isdecimal())
+    if len(first) > 1 or one:
+        return []
     more = f", with {found[0]!r} in it" if found else ""
-    return [f"one column{more}; expected {len(names)} or more, {wanted} between them"]
+    least = max(len(names), 2)
+    return [f"one column{more}; expected {least} or more, {wanted} between them"]
 
 
 def _numbered(where: str, names: Sequence[str], first: list[str]) -> list[int]:
@@ -72,8 +74,13 @@ def _numbered(where: str, names: Sequence[str], first: list[str]) -> list[int]:
 
 def _named(where: str, names: Sequence[str], header: list[str]) -> list[int]:
     """Returns the places of columns given by name."""
+    shown = [" ".join(cell.split())[:40] for cell in header]
     for name in names:
-        if header.count(choose(f"{where}: column", name, header)) > 1:
+        if name not in header:
+            what = "without a header they go by number, from 1"
+            others = [each for each in shown if each != name]
+            choose(f"{where}: column ({what})", name, others)
+        if header.count(name) > 1:
             raise InputError(f"{where}: column: two are named {name!r}; rename one")
     return [header.index(name) for name in names]
 

@@ -38,17 +38,20 @@ class Sentences(NamedTuple):
     rows: list[list[str]]
 
 
-def read_conll(path: str | Path, plain: bool = False) -> Sentences:
+def read_conll(
+    path: str | Path, plain: bool = False, token: int = 1, tag: int | None = None
+) -> Sentences:
     """Reads sentences from a file with a token a line and its tag in the last column.
 
-    Columns stand between tabs or spaces; those between the first and the last are
-    skipped. A line that is empty or blank ends a sentence, and so does one that begins
-    with -DOCSTART-.
+    Columns stand between tabs or spaces; other columns are skipped. A line that is
+    empty or blank ends a sentence, and so does one that begins with -DOCSTART-.
 
     Args:
       path: the file; UTF-8, with or without a byte-order mark.
       plain: whether tags may be other labels than those of spans, such as parts of
         speech; those of spans are told by `tags.are_of_spans`.
+      token: the column of the token, from 1.
+      tag: the column of the tag; the last if it is None.
 
     Returns:
       The sentences in their order, each of at least one token.
@@ -80,6 +83,7 @@ def read_conll(path: str | Path, plain: bool = False) -> Sentences:
                 first = first or (fields and (line, text))
                 if fields:
                     _check_columns(text, *first)
+                    cells = [cell_of(fields, place) for place in (token, tag)]
             except InputError as error:
                 problems.append((line, str(error)))
                 continue
@@ -88,8 +92,7 @@ def read_conll(path: str | Path, plain: bool = False) -> Sentences:
                     column.append(begin)
                 above = []
             if fields:
-                cells = fields[0], fields[-1], line, text
-                for column, cell in zip(found, cells, strict=True):
+                for column, cell in zip(found, (*cells, line, text), strict=True):
                     column[-1].append(cell)
             elif text:
                 above.append(text)
@@ -181,6 +184,17 @@ def is_token(line: str) -> bool:
     [True, False, False]
     """
     return bool(line.strip()) and not line.startswith("-DOCSTART-")
+
+
+def cell_of(fields: list[str], place: int | None) -> str:
+    """Returns the cell of a column that is counted from 1; None is the last.
+
+    Raises:
+      InputError: there is no such column.
+    """
+    if place is not None and not 1 <= place <= len(fields):
+        raise InputError(f"column {place} of {len(fields)}; columns count from 1")
+    return fields[-1 if place is None else place - 1]
 
 
 def _fields(text: str) -> list[str] | None:

@@ -18,7 +18,8 @@ def require_file(path: str | Path) -> Path:
       path: a file's path, absolute or relative to the current directory.
 
     Raises:
-      InputError: there is no such file, or it is a directory, unreadable or empty.
+      InputError: there is no such file, or it is a directory, a pipe, unreadable or
+        empty.
 
     >>> require_file("absent.csv")
     Traceback (most recent call last):
@@ -30,6 +31,8 @@ def require_file(path: str | Path) -> Path:
         raise InputError(f"{path}: a directory; give a file inside it")
     if not path.exists():
         raise InputError(f"{path}: no such file")
+    if not path.is_file():
+        raise InputError(f"{path}: a pipe or a device; give a file, it is read twice")
     if not os.access(path, os.R_OK):
         raise InputError(f"{path}: not readable; check its permissions")
     if path.stat().st_size == 0:

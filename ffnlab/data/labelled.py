@@ -99,7 +99,8 @@ def read_labelled(
         line feed for CoNLL). Blanks at the ends of lines and of cells do not count, nor
         do lines without anything else.
       task: one of `TASKS`.
-      columns: where text and label are. Numbers are of a file without a header.
+      columns: where text and label are. Numbers are of a file without a header; as
+        they are, the first and the last column of CoNLL.
       part: which list of a `.json` file to take.
 
     Raises:
@@ -137,12 +138,22 @@ def _tagged(path: Path, columns: Columns) -> Examples:
     if path.suffix.lower() == ".jsonl":
         found = _objects(path, "tag", columns)
     else:
-        sentences = read_conll(path, plain=True)
-        words, tagged, lines, rows = sentences
+        places = _place(columns.text, "text") or 1, _place(columns.label, "label")
+        words, tagged, lines, rows = read_conll(path, True, *places)
         found = Examples(words, [], tagged, lines, rows=rows)
     if not found.texts:
         raise InputError(f"{path}:1: no sentence in it")
     return _in_iob2(path, found)
+
+
+def _place(name: str | None, usual: str) -> int | None:
+    """Returns the number of a column of CoNLL; None for the usual one."""
+    if name is None or name == usual:
+        return None
+    if not name.isdecimal():
+        what = "columns of CoNLL have no names; give a number, from 1"
+        raise InputError(f"--{usual}_column: {name!r}: {what}")
+    return int(name)
 
 
 def _in_iob2(path: Path, found: Examples) -> Examples:
@@ -259,7 +270,7 @@ def _lists(path: Path, part: str) -> Examples:
     return _examples(rows, "classify", Columns())._replace(rows=found[key])
 
 
-def label_names(train: Examples, task: str) -> list[str]:
+def label_names(train: Examples, task: str, path: str = "train") -> list[str]:
     """Returns the labels of the training part, in order; for `tag` O is the first.
 
     Spans get both of their tags, B- and I-, so that any span can be written.
@@ -275,7 +286,8 @@ def label_names(train: Examples, task: str) -> list[str]:
         spans = [f"{prefix}-{kind}" for kind in kinds for prefix in "BI"]
         names = ["O", *spans] if train.scheme else sorted(every)
     if len(names) < 2:
-        raise InputError(f"every label is {names[0]!r}: there is nothing to tell apart")
+        what = f"every label is {names[0]!r}: there is nothing to tell apart"
+        raise InputError(f"{path}: {what}")
     return names
 
 

@@ -40,6 +40,7 @@ class Questions(NamedTuple):
       contexts: the text that the answer stands in.
       answers: the right answers of each; empty where the text has none.
       starts: the character of the context at which each of them begins, from 0.
+      rows: the objects of JSON that they came in; empty if they came from no file.
     """
 
     ids: list[str]
@@ -47,10 +48,12 @@ class Questions(NamedTuple):
     contexts: list[str]
     answers: list[list[str]]
     starts: list[list[int]]
+    rows: Sequence[dict[str, Any]] = ()
 
     def subset(self, index: Sequence[int]) -> "Questions":
         """Returns some of the questions."""
-        return Questions(*([values[i] for i in index] for values in self))
+        lists = ([values[i] for i in index] if values else [] for values in self)
+        return Questions(*lists)
 
     def joined(self, *others: "Questions") -> "Questions":
         """Returns these questions followed by others."""
@@ -89,8 +92,8 @@ def read_questions(path: str | Path, answered: bool = True) -> Questions:
     told: list[str] = []
     seen: dict[str, str] = {}
     rows = []
-    for where, record in readers[path.suffix.lower()](path, told):
-        name = record.get("id")
+    for where, usual, record in readers[path.suffix.lower()](path, told):
+        name = record.get("id", usual)
         name = str(name) if isinstance(name, str | int) else ""
         wrong = [] if name else ["no id"]
         if name in seen:
@@ -101,15 +104,16 @@ def read_questions(path: str | Path, answered: bool = True) -> Questions:
         told += [f"{where}: {what}" for what in wrong]
         if not wrong:
             texts, starts = _answers(record) if answered else ([], [])
-            rows.append((name, record["question"], record["context"], texts, starts))
+            asked, context = record["question"], record["context"]
+            rows.append((name, asked, context, texts, starts, record))
     stop_with(path, told)
     if not rows:
         raise InputError(f"{path}: no question in it")
     return Questions(*map(list, zip(*rows, strict=True)))
 
 
-def _objects(path: Path, told: list[str]) -> Iterator[tuple[str, dict]]:
-    """Yields the place and the object of each of the JSON lines."""
+def _objects(path: Path, told: list[str]) -> Iterator[tuple[str, str, dict]]:
+    """Yields the place of each of the JSON lines, its number and its object."""
     texts, problems = read_lines(path)
     told += [f"{path}:{line}: {what}" for line, what in problems]
     for line, text in enumerate(texts, 1):
@@ -124,13 +128,13 @@ def _objects(path: Path, told: list[str]) -> Iterator[tuple[str, dict]]:
             told.append(f"{where}: {error}")
         else:
             if isinstance(record, dict):
-                yield where, {"id": str(line), **record}
+                yield where, str(line), record
             else:
                 told.append(f"{where}: expected an object of JSON")
 
 
-def _articles(path: Path, told: list[str]) -> Iterator[tuple[str, dict]]:
-    """Yields the place and the object of each question of SQuAD's JSON."""
+def _articles(path: Path, told: list[str]) -> Iterator[tuple[str, str, dict]]:
+    """Yields the place of each question of SQuAD's JSON, no number, and its object."""
 
     def parts(found: Any, name: str, where: str) -> Iterator[tuple[str, dict]]:
         held = found.get(name) if isinstance(found, dict) else None
@@ -148,7 +152,7 @@ def _articles(path: Path, told: list[str]) -> Iterator[tuple[str, dict]]:
             there = f"{where}, paragraph {number}"
             for name, question in parts(paragraph, "qas", there):
                 record = {**question, "context": paragraph.get("context")}
-                yield f"{there}, question {name}", record
+                yield f"{there}, question {name}", "", record
 
 
 def _answers(record: dict) -> tuple[list, list] | None:
