@@ -123,6 +123,7 @@ def _pairs(
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[TextIO]:
     """Opens what is written to; a file is there at the end, whole, or not at all."""
+    path = "-" if path == "/dev/stdout" else path
     real = Path(path).resolve()
     whole = path != "-" and (real.is_file() or not real.exists())
     part = real.with_name(real.name + ".part")
@@ -139,7 +140,8 @@ def _opened(path: str) -> Iterator[TextIO]:
         _mute(path)
     except OSError as error:
         _mute(path)
-        raise InputError(f"--output: {path}: {error.strerror}") from None
+        where = "standard output" if path == "-" else path
+        raise InputError(f"--output: {where}: {error.strerror}") from None
     finally:
         if whole:
             part.unlink(missing_ok=True)
