@@ -88,7 +88,8 @@ def even_width(lengths: Sequence[int], count: float, most: int) -> int:
     """Returns a width of rows, a whole number of which holds about `count` sequences.
 
     A step of so many sequences is then a step of whole rows. It is the narrowest that
-    is nearly as full as the fullest, since attention costs a row its square.
+    is nearly as full as the fullest, since attention costs a row its square; `most` if
+    there is none.
 
     Args:
       lengths: of the sequences, in tokens, at least one.
@@ -100,12 +101,13 @@ def even_width(lengths: Sequence[int], count: float, most: int) -> int:
     """
     tokens = max(min(count, len(lengths)) * np.mean(lengths), max(lengths))
     rows, fills = int(tokens // max(lengths)), {}
-    while rows:
-        width = min(math.ceil(tokens / rows), most)
+    while rows * most >= tokens:
+        width = math.ceil(tokens / rows)
         (layout,) = packed(lengths, width, rows=len(lengths), mix=0)
         fills[width] = sum(lengths) / (width * layout.mask.any(axis=1).sum())
         rows //= 2
-    return min(w for w, fill in fills.items() if fill > max(fills.values()) - 0.01)
+    full = max(fills.values(), default=0.0) - 0.01
+    return min((w for w, fill in fills.items() if fill > full), default=most)
 
 
 def bucketed(
