@@ -13,6 +13,7 @@ import inspect
 import json
 import math
 import os
+import re
 import sys
 import textwrap
 import typing
@@ -246,6 +247,7 @@ def parse(
         raise InputError("--flagfile: not a text file") from None
     except flags.Error as error:
         message = str(error).replace("flag --", "--").removeprefix("ERROR:: ")
+        message = re.sub(_NO_NUMBER, "not a number: ", message)
         raise InputError(f"{message} (--help lists the flags)") from None
     if rest:
         raise InputError(f"{rest[0]!r} is not a flag; flags start with -- (see --help)")
@@ -269,6 +271,8 @@ def _renamed(argument: str, aliases: dict[str, str]) -> str:
     return f"--{aliases[name[2:]]}{equals}{value}"
 
 
+# What Python says of a text that is none.
+_NO_NUMBER = r"invalid literal for int\(\) with base 10: |could not convert .* float: "
 _INDENT = {"initial_indent": "      ", "subsequent_indent": "      "}
 
 
