@@ -72,8 +72,8 @@ class Examples(NamedTuple):
     def subset(self, index: Sequence[int]) -> "Examples":
         """Returns some of the examples."""
 
-        def some(values: Sequence[Any]) -> list:
-            return [values[i] for i in index] if values else []
+        def some(values: Sequence[Any]) -> Sequence[Any]:
+            return [values[i] for i in index] if values else values
 
         *lists, scheme, rows, header = self
         return Examples(*map(some, lists), scheme, some(rows), header)

@@ -52,7 +52,7 @@ class Questions(NamedTuple):
 
     def subset(self, index: Sequence[int]) -> "Questions":
         """Returns some of the questions."""
-        lists = ([values[i] for i in index] if values else [] for values in self)
+        lists = ([values[i] for i in index] if values else values for values in self)
         return Questions(*lists)
 
     def joined(self, *others: "Questions") -> "Questions":
