@@ -9,6 +9,7 @@ The file is what `jax.export` writes; beside it lie the tokenizer and the labels
     logits = model.call(tokens, mask)                # of generate: [B, T, V]
 """
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -37,24 +38,29 @@ def write(tuned: "Tuned", path: str) -> list[Path]:
         raise InputError(f"--export: {target} exists already; choose another name")
     if not target.parent.is_dir():
         raise InputError(f"--export: {target.parent}: no such directory")
-    inputs, outputs = _shapes(tuned.about["task"])
+    inputs, outputs = _signature(tuned.about["task"])
     about = {**tuned.about, "labels": tuned.names, "inputs": inputs, "outputs": outputs}
     text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
     contents = {".labels.json": text.encode()}
     if isinstance(tuned.tokenizer, Tokenizer):  # bytes need none
         contents[".tokenizer.json"] = tuned.tokenizer.inner.to_str().encode()
     contents[""] = _program(tuned)
+    paths = {target.with_name(target.name + end): contents[end] for end in contents}
+    parts = {path: path.with_name(path.name + ".part") for path in paths}
     try:
-        for end, content in contents.items():
-            part = target.with_name(f"{target.name}{end}.part")
-            part.write_bytes(content)
-            os.replace(part, part.with_suffix(""))
+        for path, content in paths.items():
+            parts[path].write_bytes(content)
+        for path, part in parts.items():
+            os.replace(part, path)
     except OSError as error:
+        for part in parts.values():
+            with contextlib.suppress(OSError):
+                part.unlink()
         raise InputError(f"--export: {target}: {error.strerror}") from None
-    return [target.with_name(target.name + end) for end in reversed(contents)]
+    return list(reversed(paths))
 
 
-def _shapes(task: str) -> tuple[dict[str, str], str]:
+def _signature(task: str) -> tuple[dict[str, str], str]:
     """Returns what the program of a task takes and gives, in its order."""
     inputs = {"tokens": "int32 [B, T]", "mask": "bool [B, T]"}
     if task == "generate":
@@ -78,19 +84,19 @@ def _program(tuned: "Tuned") -> bytes:
     except ImportError:
         need = "pip install 'ffnlab[export]'"
         raise InputError(f"--export: writing it needs flatbuffers: {need}") from None
-    task, limits = tuned.about["task"], [f"t <= {tuned.found.config.length}"]
-    placed = task in ("classify", "pairs", "tag")
+    inputs, _ = _signature(tuned.about["task"])
+    limits, placed = [f"t <= {tuned.found.config.length}"], "at" in inputs
     batch, length, *places = export.symbolic_shape(
         "b, t, k" if placed else "b, t", constraints=limits + ["k <= t"] * placed
     )
-    shapes = {
-        "tokens": jax.ShapeDtypeStruct((batch, length), jnp.int32),
+    shape = jax.ShapeDtypeStruct((batch, length), jnp.int32)
+    every = {
+        "tokens": shape,
         "mask": jax.ShapeDtypeStruct((batch, length), jnp.bool_),
+        "types": shape,
+        "at": jax.ShapeDtypeStruct((batch, *places), jnp.int32),
     }
-    if task != "generate":
-        shapes["types"] = shapes["tokens"]
-    if placed:
-        shapes["at"] = jax.ShapeDtypeStruct((batch, *places), jnp.int32)
+    shapes = {name: every[name] for name in inputs}
 
     def apply(*inputs: jax.Array) -> jax.Array:
         return _applied(tuned, dict(zip(shapes, inputs, strict=True)))

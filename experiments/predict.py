@@ -95,20 +95,25 @@ def run(config: Config) -> int:
     pairs = _pairs(apply, source, 1 if config.input == "-" else config.batch_size)
     scheme, chance = tuned.about.get("scheme"), tuned.about["task"] != "generate"
     form = Format(source.kind, source.header, scheme, config.probabilities)
-    count = 0
     with _opened(config.output) as out:
-        if source.kind == "json":  # one object, by id
-            answers = {item.row: said.text for item, said in pairs}
-            count = len(answers)
-            out.write(answers_text(answers))
         out.write(form.head(chance))
-        for item, said in pairs:
-            out.write(form.line(item, said))
-            out.flush()
-            count += 1
+        count = _written(out, form, pairs)
     if sum(lost):
         most = f"the model reads {tuned.about['length']} tokens a text"
         print(f"{sum(lost):,} words or tokens cut off: {most}", file=sys.stderr)
+    return count
+
+
+def _written(out: TextIO, form: Format, pairs: Iterator[tuple[Item, Said]]) -> int:
+    """Writes what is said of items as it comes; returns of how many."""
+    if form.kind == "json":  # one object, by id
+        answers = {item.row: said.text for item, said in pairs}
+        out.write(answers_text(answers))
+        return len(answers)
+    count = 0
+    for count, pair in enumerate(pairs, 1):  # noqa: B007, returned
+        out.write(form.line(*pair))
+        out.flush()
     return count
 
 

@@ -184,6 +184,8 @@ def test_an_exported_model_runs_without_ours(tagged, tmp_path, capsys):
     path = tmp_path / "model.jax"
     assert predict.run(predict.Config(str(tagged.out), export=str(path))) == 0
     assert capsys.readouterr().out.count("model.jax") == 3
+    told = json.loads((tmp_path / "model.jax.labels.json").read_text())
+    assert list(told["inputs"]) == ["tokens", "mask", "types", "at"]
     words = "w1 w2 w3 w25 w7"
     got = subprocess.run(
         [sys.executable, "-c", STANDALONE, str(path), words],
@@ -200,6 +202,10 @@ def test_an_exported_model_runs_without_ours(tagged, tmp_path, capsys):
     np.testing.assert_allclose(chances, said.chance, rtol=1e-5)
     with pytest.raises(InputError, match="exists already"):
         predict.run(predict.Config(str(tagged.out), export=str(path)))
+    with pytest.raises(InputError, match="--export: .*File name too long"):
+        long = tmp_path / ("m" * 245)  # beside which no .labels.json can be
+        predict.run(predict.Config(str(tagged.out), export=str(long)))
+    assert not list(tmp_path.glob("mm*"))
 
 
 def test_pairs_and_json_lines(bert, files, tmp_path):
