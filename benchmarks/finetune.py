@@ -98,8 +98,8 @@ def _ours(config: Config, task: Any, part: Any) -> Work:
     """Returns an epoch as `train.fit` runs it."""
     from experiments import labelling, tasks, tuning
     from ffnlab import data, train
-    from ffnlab.data.labelled import label_ids
-    from ffnlab.data.places import pack
+    from ffnlab.data.examples import label_ids
+    from ffnlab.data.packed_rows import pack
 
     asked = config.asked()
     labels = label_ids(config.train, part, task.names)

@@ -21,7 +21,7 @@ from benchmarks.protocol import Entry, Work
 from experiments import launch
 from experiments.launch import option
 from ffnlab import data, pretrained
-from ffnlab.data.layouts import (
+from ffnlab.data.packing import (
     Layout,
     best_widths,
     bucketed,
@@ -31,7 +31,7 @@ from ffnlab.data.layouts import (
     padded,
     scatter,
 )
-from ffnlab.data.tokens import read_tokenizer
+from ffnlab.data.tokenizer import read_tokenizer
 from ffnlab.transformer import EncoderConfig, transformer
 
 

@@ -20,8 +20,8 @@ from ffnlab.answers import (
     finder,
     objective,
 )
-from ffnlab.data.places import Rows
-from ffnlab.data.questions import (
+from ffnlab.data.packed_rows import Rows
+from ffnlab.data.squad import (
     Questions,
     Windows,
     pack_windows,
@@ -29,7 +29,7 @@ from ffnlab.data.questions import (
     texts_of,
     windows,
 )
-from ffnlab.data.tokens import Tokenizer
+from ffnlab.data.tokenizer import Tokenizer
 from ffnlab.pretrained import Checkpoint
 from ffnlab.report import Table
 from ffnlab.types import Array, Batch, Model, Objective, Params

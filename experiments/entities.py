@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.training import Job, read_best
-from ffnlab import data, stats, tags
+from ffnlab import data, stats
+from ffnlab.data import tags
 from ffnlab.data.dataset import IGNORE
 
 

@@ -84,7 +84,7 @@ def run(config: Config) -> Result:
       InputError: a file cannot be used, or the model's blocks cannot be exchanged.
     """
     from ffnlab import pretrained, report
-    from ffnlab.data.tokens import checkpoint_tokenizer
+    from ffnlab.data.tokenizer import checkpoint_tokenizer
 
     out = claim(config.out, "exchange")
     lines = _lines(config)
@@ -202,7 +202,7 @@ def _loss(
 
 
 def _layouts(config: Config, tokens: "list[np.ndarray]") -> list:
-    from ffnlab.data.layouts import packed
+    from ffnlab.data.packing import packed
 
     lengths = [len(row) for row in tokens]
     return packed(lengths, width=max(config.length, *lengths), rows=8)
@@ -215,7 +215,7 @@ def _gap(
     import jax
     import numpy as np
 
-    from ffnlab.data.layouts import gather
+    from ffnlab.data.packing import gather
     from ffnlab.transformer import transformer
 
     states = []

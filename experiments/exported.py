@@ -15,7 +15,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ffnlab.data.tokens import Tokenizer
+from ffnlab.data.tokenizer import Tokenizer
 from ffnlab.errors import InputError
 
 if TYPE_CHECKING:

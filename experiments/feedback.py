@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ffnlab.sequences import SequenceConfig
     from ffnlab.solvers import Solver, Unrolled
 
-_TASKS = names_in("ffnlab.data.sequences", "SEQUENCES")
+_TASKS = names_in("ffnlab.data.synthetic", "SEQUENCES")
 _KINDS = names_in("ffnlab.sequences", "KINDS")
 _SOLVERS = ("auto", "jacobi", "gauss_seidel", "anderson", "newton", "unrolled")
 _CERTIFIED = "certified"

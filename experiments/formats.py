@@ -10,9 +10,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ffnlab import report, tags
+from ffnlab import report
+from ffnlab.data import tags
 from ffnlab.data.conll import is_token
-from ffnlab.data.labelled import KEYS, Examples
+from ffnlab.data.examples import KEYS, Examples
 
 
 class Item(NamedTuple):

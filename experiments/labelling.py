@@ -12,17 +12,17 @@ from experiments import formats, tasks
 from experiments.formats import Said
 from ffnlab import finetuning, plots, reports
 from ffnlab.data.augment import augmented
-from ffnlab.data.files import read_json, stop_at
-from ffnlab.data.labelled import (
+from ffnlab.data.examples import (
     Columns,
     Examples,
     label_ids,
     label_names,
     read_labelled,
+    unmarked,
 )
-from ffnlab.data.marked import unmarked
-from ffnlab.data.places import Rows, pack
-from ffnlab.data.tokens import Encoded, Tokenizer
+from ffnlab.data.files import read_json, stop_at
+from ffnlab.data.packed_rows import Rows, pack
+from ffnlab.data.tokenizer import Encoded, Tokenizer
 from ffnlab.heads import LabelConfig, Predictor, labeller
 from ffnlab.pretrained import Checkpoint
 from ffnlab.report import Table

@@ -196,7 +196,7 @@ def _job(config: Config) -> language.Job:
     from ffnlab import language as lm
     from ffnlab.data import corpus
     from ffnlab.data.corpus import ByteTokenizer
-    from ffnlab.data.tokens import checkpoint_tokenizer, read_tokenizer
+    from ffnlab.data.tokenizer import checkpoint_tokenizer, read_tokenizer
     from ffnlab.weights import require
 
     require("--out: best/, which holds the trained model,")
@@ -274,10 +274,10 @@ def _check(config: Config, shape: "TransformerConfig", tokenizer: "Tokenizes") -
 
 
 def _texts(config: Config, utf8: bool) -> tuple[str, Any]:
-    from ffnlab.data import corpus, text
+    from ffnlab.data import corpus, stdlib_source
 
     if not config.text:
-        return "python", text.python_files(config.seed)
+        return "python", stdlib_source.python_files(config.seed)
     return Path(config.text[0]).stem, corpus.read_texts(config.text, utf8)
 
 

@@ -134,7 +134,7 @@ def _two(about: dict[str, Any]) -> bool:
 def _marked(item: Item, about: dict[str, Any]) -> Item | str:
     """Returns an item in which two entities are marked, if they are to be."""
     if about.get("marks"):
-        from ffnlab.data.marked import unmarked
+        from ffnlab.data.examples import unmarked
 
         (wrong,) = unmarked([item.text], about["marks"])[1]
         if wrong:
@@ -206,7 +206,7 @@ _READERS = {"text": _plain, "conll": _conll, "jsonl": _objects}
 
 def _table(path: Path, kind: str, about: dict[str, Any]) -> Source:
     """Reads rows of CSV or TSV."""
-    from ffnlab.data.columns import read_columns
+    from ffnlab.data.csv_files import read_columns
 
     header, rows, places = read_columns(path, _columns(about))
     items, problems = [], []
@@ -223,7 +223,7 @@ def _table(path: Path, kind: str, about: dict[str, Any]) -> Source:
 
 def _questions(path: Path) -> Iterator[Item]:
     """Reads the questions of SQuAD's JSON."""
-    from ffnlab.data.questions import read_questions
+    from ffnlab.data.squad import read_questions
 
     found = read_questions(path, answered=False)
     for name, question, context in zip(

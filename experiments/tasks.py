@@ -12,10 +12,10 @@ import numpy as np
 from experiments.training import dropouts
 from ffnlab import data, finetuning, pretrained
 from ffnlab.data.dataset import Arrays
-from ffnlab.data.labelled import PARTS
-from ffnlab.data.layouts import even_width
-from ffnlab.data.places import Rows
-from ffnlab.data.tokens import Tokenizer, checkpoint_tokenizer, read_tokenizer
+from ffnlab.data.examples import PARTS
+from ffnlab.data.packed_rows import Rows
+from ffnlab.data.packing import even_width
+from ffnlab.data.tokenizer import Tokenizer, checkpoint_tokenizer, read_tokenizer
 from ffnlab.errors import InputError
 from ffnlab.precision import lowered
 from ffnlab.pretrained import Checkpoint

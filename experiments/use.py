@@ -11,9 +11,9 @@ from experiments.formats import Item, Said
 from experiments.labelling import encode
 from experiments.tasks import PURPOSES
 from ffnlab import heads, pretrained, weights
-from ffnlab.data.labelled import Examples
-from ffnlab.data.places import pack
-from ffnlab.data.tokens import Tokenizer, checkpoint_tokenizer
+from ffnlab.data.examples import Examples
+from ffnlab.data.packed_rows import pack
+from ffnlab.data.tokenizer import Tokenizer, checkpoint_tokenizer
 from ffnlab.errors import InputError
 from ffnlab.precision import lowered
 from ffnlab.pretrained import Checkpoint

@@ -12,9 +12,9 @@ from experiments.formats import Item, Said
 from experiments.use import Tuned
 from ffnlab import finetuning, language, plots, reports, sampling
 from ffnlab.data.corpus import Tokenizes
-from ffnlab.data.labelled import Columns, Examples, read_labelled
-from ffnlab.data.places import Rows
-from ffnlab.data.prompts import Pairs, encode_pairs, left_padded, pack_pairs
+from ffnlab.data.examples import Columns, Examples, read_labelled
+from ffnlab.data.packed_rows import Rows
+from ffnlab.data.seq2seq import Pairs, encode_pairs, left_padded, pack_pairs
 from ffnlab.pretrained import Checkpoint
 from ffnlab.report import Table
 from ffnlab.transformer import TransformerConfig

@@ -19,7 +19,7 @@ import optax
 
 from ffnlab import models
 from ffnlab.budget import match
-from ffnlab.data.layouts import Layout, gather
+from ffnlab.data.packing import Layout, gather
 from ffnlab.errors import InputError
 from ffnlab.ffn import BlockConfig, FeedForward
 from ffnlab.transformer import TransformerConfig, transformer

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ffnlab import tags
-from ffnlab.data.questions import Questions
+from ffnlab.data import tags
+from ffnlab.data.squad import Questions
 from ffnlab.errors import InputError
 
 Report = dict[str, Any]

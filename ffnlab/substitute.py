@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ffnlab.data.augment import check_amounts, movable
-from ffnlab.data.labelled import TASKS, Examples
-from ffnlab.data.places import pack
-from ffnlab.data.tokens import Encoded, Tokenizer
+from ffnlab.data.examples import TASKS, Examples
+from ffnlab.data.packed_rows import pack
+from ffnlab.data.tokenizer import Encoded, Tokenizer
 from ffnlab.errors import InputError, choose
 from ffnlab.pretrained import Checkpoint
 from ffnlab.transformer import TransformerConfig, transformer

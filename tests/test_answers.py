@@ -10,7 +10,7 @@ import pytest
 
 from ffnlab import EncoderConfig, data, metrics, trees
 from ffnlab.answers import NEVER, AnswerConfig, answerer, best_spans, finder, objective
-from ffnlab.data.questions import Windows, pack_windows
+from ffnlab.data.squad import Windows, pack_windows
 from ffnlab.errors import InputError
 
 KEY = jax.random.key(0)

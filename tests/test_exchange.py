@@ -9,7 +9,7 @@ import pytest
 
 from experiments.exchange import Config, run
 from ffnlab import exchange
-from ffnlab.data.layouts import packed, padded
+from ffnlab.data.packing import packed, padded
 from ffnlab.errors import InputError
 from ffnlab.transformer import EncoderConfig, transformer
 from tests.conftest import check_refused

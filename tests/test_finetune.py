@@ -13,7 +13,7 @@ from experiments import finetune, labelling, launch, predict, sources, use
 from experiments.finetune import ALIASES, Config
 from ffnlab import pretrained, report, reports
 from ffnlab.data import read_conll
-from ffnlab.data.labelled import KEYS, Examples
+from ffnlab.data.examples import KEYS, Examples
 from ffnlab.errors import InputError
 from tests.conftest import check_refused, command
 from tests.tuned import config

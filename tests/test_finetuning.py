@@ -10,8 +10,8 @@ import pytest
 from ffnlab import EncoderConfig, Plan, finetuning, fit, metrics, optimizers, trees
 from ffnlab.checkpoint import Checkpoints
 from ffnlab.data.dataset import Dataset
-from ffnlab.data.places import pack
-from ffnlab.data.tokens import Encoded
+from ffnlab.data.packed_rows import pack
+from ffnlab.data.tokenizer import Encoded
 from ffnlab.errors import InputError
 from ffnlab.heads import LabelConfig, LabelHead, Predictor, labeller
 from ffnlab.models import functional

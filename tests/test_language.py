@@ -21,7 +21,7 @@ from ffnlab import (
 from ffnlab.data import take
 from ffnlab.data.corpus import ByteTokenizer, language_data
 from ffnlab.data.dataset import IGNORE
-from ffnlab.data.prompts import Pairs, pack_pairs
+from ffnlab.data.seq2seq import Pairs, pack_pairs
 from ffnlab.errors import InputError
 from ffnlab.train import make_evaluate
 from ffnlab.transformer import transformer

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from ffnlab import reports, tags
-from ffnlab.data.questions import Questions
+from ffnlab import reports
+from ffnlab.data import tags
+from ffnlab.data.squad import Questions
 from ffnlab.errors import InputError
 
 TAGS = ["O", "B-A", "I-A", "B-B", "I-B"]

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from ffnlab import pretrained
-from ffnlab.data.labelled import Examples
-from ffnlab.data.tokens import read_tokenizer
+from ffnlab.data.examples import Examples
+from ffnlab.data.tokenizer import read_tokenizer
 from ffnlab.errors import InputError
 from ffnlab.substitute import substituted
 from ffnlab.transformer import Transformer

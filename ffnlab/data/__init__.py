@@ -8,11 +8,13 @@ Everything here is NumPy; scikit-learn is imported only when a data set needs it
 JAX never.
 """
 
-from ffnlab.data.arrays import read_npz
-from ffnlab.data.batches import indices, order
+from ffnlab.data.builtin import breast_cancer, digits, wine
 from ffnlab.data.conll import Sentences, read_conll, tagging
 from ffnlab.data.dataset import Arrays, Dataset, digest, size, take, thin
-from ffnlab.data.sequences import (
+from ffnlab.data.npz import read_npz
+from ffnlab.data.shuffle import indices, order
+from ffnlab.data.stdlib_source import python_source
+from ffnlab.data.synthetic import (
     SEQUENCES,
     brackets,
     digit_rows,
@@ -20,9 +22,7 @@ from ffnlab.data.sequences import (
     posterior,
     two_sided_copy,
 )
-from ffnlab.data.tables import read_csv
-from ffnlab.data.text import python_source
-from ffnlab.data.toy import breast_cancer, digits, wine
+from ffnlab.data.tabular import read_csv
 from ffnlab.errors import choose
 
 __all__ = [

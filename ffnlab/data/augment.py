@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from ffnlab import tags
-from ffnlab.data.labelled import TASKS, Examples
+from ffnlab.data import tags
+from ffnlab.data.examples import TASKS, Examples
 from ffnlab.errors import InputError, choose
 
 AUGMENTATIONS = ("swap", "delete", "mention_replace", "mlm_substitute")

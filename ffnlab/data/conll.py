@@ -10,8 +10,8 @@ import numpy as np
 
 from ffnlab.data.dataset import IGNORE, Arrays, Dataset
 from ffnlab.data.files import decoded, require_text, stop_at
+from ffnlab.data.tags import TAG, are_of_spans
 from ffnlab.errors import InputError
-from ffnlab.tags import TAG, are_of_spans
 
 SEEN = 2  # occurrences in training; what is rarer shares the id of the unknown
 LONGEST = 128  # tokens of a row; a longer sentence becomes several

@@ -5,8 +5,8 @@ import hashlib
 
 import numpy as np
 
-from ffnlab.data.batches import order
 from ffnlab.data.files import SHOWN
+from ffnlab.data.shuffle import order
 from ffnlab.errors import InputError
 
 Arrays = dict[str, np.ndarray]

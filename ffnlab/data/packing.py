@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ffnlab.data.batches import order
+from ffnlab.data.shuffle import order
 from ffnlab.errors import InputError
 
 

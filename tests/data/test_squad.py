@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from ffnlab.data.questions import (
+from ffnlab.data.squad import (
     Questions,
     Windows,
     pack_windows,
@@ -16,7 +16,7 @@ from ffnlab.data.questions import (
     texts_of,
     windows,
 )
-from ffnlab.data.tokens import Tokenizer
+from ffnlab.data.tokenizer import Tokenizer
 from ffnlab.errors import InputError
 
 NAME = "a.json"

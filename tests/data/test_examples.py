@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ffnlab.data.labelled import Columns, label_ids, label_names, read_labelled
+from ffnlab.data.examples import Columns, label_ids, label_names, read_labelled
 from ffnlab.errors import InputError
 
 NAME = "a.tsv"

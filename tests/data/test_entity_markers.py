@@ -2,7 +2,7 @@
 
 import pytest
 
-from ffnlab.data.marked import unmarked
+from ffnlab.data.examples import unmarked
 
 MARKS = ("e1", "e2")
 

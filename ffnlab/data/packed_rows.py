@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ffnlab.data.dataset import IGNORE, Arrays
-from ffnlab.data.layouts import gather, packed
-from ffnlab.data.tokens import Encoded
+from ffnlab.data.packing import gather, packed
+from ffnlab.data.tokenizer import Encoded
 
 
 class Rows(NamedTuple):

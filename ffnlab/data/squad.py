@@ -26,8 +26,8 @@ from ffnlab.data.files import (
     require_file,
     stop_with,
 )
-from ffnlab.data.places import Rows, pack
-from ffnlab.data.tokens import Encoded, Tokenizer
+from ffnlab.data.packed_rows import Rows, pack
+from ffnlab.data.tokenizer import Encoded, Tokenizer
 from ffnlab.errors import InputError
 
 

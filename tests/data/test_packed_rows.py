@@ -5,8 +5,8 @@ import numpy as np
 from hypothesis import strategies as st
 
 from ffnlab.data.dataset import IGNORE
-from ffnlab.data.places import pack
-from ffnlab.data.tokens import Encoded
+from ffnlab.data.packed_rows import pack
+from ffnlab.data.tokenizer import Encoded
 
 
 @hypothesis.given(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ffnlab.data.csv_files import read_rows
 from ffnlab.data.dataset import Dataset, split_rows, standardise_target, table
-from ffnlab.data.delimited import read_rows
 from ffnlab.data.files import stop_at
 from ffnlab.errors import InputError, choose
 

@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 import ffnlab.data
 from ffnlab.data import DATASETS, Dataset, load, size, take
 from ffnlab.data.dataset import split_rows, standardise, standardise_target
-from ffnlab.data.text import python_source
+from ffnlab.data.stdlib_source import python_source
 from ffnlab.errors import InputError
 
 PARTS = ("train", "valid", "test")
@@ -164,7 +164,7 @@ def test_bytes_have_the_documented_form(source):
 def test_windows_hold_one_file_each_and_every_byte_is_predicted_once(source):
     """Read back through `take`, each part is its files, whole and in order."""
     library = pathlib.Path(sysconfig.get_paths()["stdlib"])
-    contents = set(ffnlab.data.text._distinct_files(library, 80).values())
+    contents = set(ffnlab.data.stdlib_source._distinct_files(library, 80).values())
     for part in PARTS:
         split = getattr(source, part)
         batch = take(split, np.arange(size(split)))
@@ -180,7 +180,7 @@ def test_windows_hold_one_file_each_and_every_byte_is_predicted_once(source):
 
 
 def test_parts_of_a_text_share_no_file():
-    library = ffnlab.data.text
+    library = ffnlab.data.stdlib_source
     files = library._distinct_files(pathlib.Path(library.__file__).parent, None)
     assert set(files) == {
         path.name for path in pathlib.Path(library.__file__).parent.glob("*.py")
@@ -207,7 +207,7 @@ def test_copies_tests_and_machine_made_files_are_left_out(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(content)
     (tmp_path / "dangling.py").symlink_to(tmp_path / "absent.py")
-    assert ffnlab.data.text._distinct_files(tmp_path, None) == kept
+    assert ffnlab.data.stdlib_source._distinct_files(tmp_path, None) == kept
 
 
 def test_context_and_limit_are_checked():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from ffnlab.data.layouts import (
+from ffnlab.data.packing import (
     best_widths,
     bucketed,
     even_width,

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ffnlab import tags
+from ffnlab.data import tags
 from ffnlab.data.augment import AUGMENTATIONS, augmented, movable
-from ffnlab.data.labelled import Examples
+from ffnlab.data.examples import Examples
 from ffnlab.errors import InputError
 
 WORDWISE = AUGMENTATIONS[:3]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ffnlab.data.tokens import Encoded, read_tokenizer
+from ffnlab.data.tokenizer import Encoded, read_tokenizer
 from ffnlab.errors import InputError
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -156,7 +156,7 @@ def test_a_real_tokenizer(file, tmp_path):
     model = Path(MINILM.origin).parent / "model"
     (tmp_path / file).write_bytes((model / file).read_bytes())
     found = read_tokenizer(tmp_path).texts(SENTENCES)
-    with np.load(Path(__file__).parent / "checkpoints" / "minilm.npz") as wanted:
+    with np.load(Path(__file__).parents[1] / "checkpoints" / "minilm.npz") as wanted:
         for row, tokens, mask in zip(
             found.tokens, wanted["tokens"], wanted["mask"], strict=True
         ):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import ffnlab.losses
-from ffnlab.data import SEQUENCES, digest, load, posterior, sequences, size, take, thin
+from ffnlab.data import SEQUENCES, digest, load, posterior, size, synthetic, take, thin
 from ffnlab.data.dataset import IGNORE
 from ffnlab.errors import InputError
 
@@ -70,7 +70,7 @@ def test_the_label_that_counts_nowhere_is_that_of_the_losses():
 
 
 def test_the_names_are_a_literal_that_needs_no_import():
-    tree = ast.parse(pathlib.Path(sequences.__file__).read_text(encoding="utf-8"))
+    tree = ast.parse(pathlib.Path(synthetic.__file__).read_text(encoding="utf-8"))
     literal = next(
         node.value
         for node in tree.body
@@ -82,7 +82,7 @@ def test_the_names_are_a_literal_that_needs_no_import():
 
 @pytest.mark.parametrize("distance", [1, 3, 8])
 def test_copies_are_of_both_neighbours(distance):
-    data = sequences.two_sided_copy(length=9, distance=distance, sizes=SMALL)
+    data = synthetic.two_sided_copy(length=9, distance=distance, sizes=SMALL)
     for part in PARTS:
         split = getattr(data, part)
         for row, mask, y in zip(*split.values(), strict=True):
@@ -105,7 +105,7 @@ def bracket_labels(tokens):
 
 
 def test_brackets_are_matched_as_by_a_stack():
-    data = sequences.brackets(length=15, sizes=(200, 1, 1))
+    data = synthetic.brackets(length=15, sizes=(200, 1, 1))
     for row, mask, y in zip(*data.train.values(), strict=True):
         assert y[mask].tolist() == bracket_labels(row[mask].tolist())
 
@@ -138,7 +138,7 @@ def test_the_one_sided_ceiling_of_copies_is_that_of_enumeration(length, distance
         padded = [0] * distance + list(bits) + [0] * distance
         return [2 * padded[t] + padded[t + 2 * distance] for t in range(len(bits))]
 
-    expected = sequences._copied(length, distance)
+    expected = synthetic._copied(length, distance)
     for seen, weights in from_the_left(length, (0, 1), (0.5, 0.5), label).items():
         best = max(weights.values()) / sum(weights.values())
         np.testing.assert_allclose(best, expected[len(seen) - 1], rtol=1e-12)
@@ -146,8 +146,8 @@ def test_the_one_sided_ceiling_of_copies_is_that_of_enumeration(length, distance
 
 @pytest.mark.parametrize("length", [2, 5, 8])
 def test_the_chance_that_a_bracket_is_matched_is_that_of_enumeration(length):
-    chances = sequences._SHARES
-    expected = sequences._matching_chance(length)
+    chances = synthetic._SHARES
+    expected = synthetic._matching_chance(length)
     assert expected[-1] == 0
     for seen, weights in from_the_left(
         length, (0, 1, 2), chances, bracket_labels
@@ -186,7 +186,7 @@ def test_the_ceiling_of_brackets_is_what_the_best_rule_by_place_scores(drawn):
 
 
 def test_chains_stay_and_are_seen_through_noise_as_asked():
-    data = sequences.noisy_smoothing(
+    data = synthetic.noisy_smoothing(
         3, length=20, states=3, stay=0.7, noise=0.5, sizes=(4000, 1, 1)
     )
     y, mask = data.train["y"], data.train["x/mask"]
@@ -314,7 +314,7 @@ def test_thinning_and_digests_reach_every_array(drawn):
         "y": (3, 32),
     }
     np.testing.assert_array_equal(thinned["x/mask"][2], split["x/mask"][-1])
-    data = sequences.brackets(sizes=SMALL)
+    data = synthetic.brackets(sizes=SMALL)
     before = digest(data)
     data.test["x/mask"][0, 0] = False
     assert digest(data) != before
@@ -338,7 +338,7 @@ def test_arguments_out_of_range_are_refused(name, case):
 @pytest.mark.parametrize("distance", [0, -1, 24])
 def test_a_distance_beyond_the_sequence_is_refused(distance):
     with pytest.raises(InputError, match=f"expected 1 to 23, .* got {distance}$"):
-        sequences.two_sided_copy(distance=distance)
+        synthetic.two_sided_copy(distance=distance)
 
 
 @pytest.mark.parametrize(
@@ -347,7 +347,7 @@ def test_a_distance_beyond_the_sequence_is_refused(distance):
 )
 def test_chains_that_are_none_are_refused(name, value):
     with pytest.raises(InputError, match=f"^{name}: expected .* got {value}$"):
-        sequences.noisy_smoothing(**{name: value})
+        synthetic.noisy_smoothing(**{name: value})
     chain = {"states": 2, "stay": 0.5, "noise": 1.0, name: value}
     with pytest.raises(InputError, match=f"^{name}: expected .* got {value}$"):
         posterior(np.zeros((1, 2, 1)), np.ones((1, 2), bool), smooth=True, **chain)

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from ffnlab.data.builtin import digits
 from ffnlab.data.dataset import IGNORE, Arrays, Dataset
-from ffnlab.data.toy import digits
 from ffnlab.errors import InputError
 
 SIZES = (2000, 400, 1000)  # sequences to learn from, to choose by, to report on

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ffnlab.data.corpus import Tokenizes
-from ffnlab.data.places import Rows, pack
-from ffnlab.data.tokens import Encoded
+from ffnlab.data.packed_rows import Rows, pack
+from ffnlab.data.tokenizer import Encoded
 from ffnlab.errors import InputError
 
 _LEAST = 16  # the narrowest prompts: fewer shapes, hence fewer programs

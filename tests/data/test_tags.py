@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ffnlab.data.tags import SCHEMES, convert, scheme_of, span_f1, spans
 from ffnlab.errors import InputError
-from ffnlab.tags import SCHEMES, convert, scheme_of, span_f1, spans
 
 TYPES = ("LOC", "creative-work")
 

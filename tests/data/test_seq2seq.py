@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from ffnlab.data.corpus import ByteTokenizer
 from ffnlab.data.dataset import IGNORE
-from ffnlab.data.prompts import Pairs, encode_pairs, left_padded, pack_pairs
-from ffnlab.data.tokens import Tokenizer
+from ffnlab.data.seq2seq import Pairs, encode_pairs, left_padded, pack_pairs
+from ffnlab.data.tokenizer import Tokenizer
 from ffnlab.errors import InputError
 
 BYTES = ByteTokenizer()
