@@ -25,7 +25,8 @@ from flax import nnx
 from benchmarks import protocol
 from benchmarks.protocol import Config, Entry, Work
 from experiments import launch
-from ffnlab import data, losses, models, optimizers, train, trees
+from ffnlab import data, losses, optimizers, train, trees
+from ffnlab.nn import pure
 
 BATCHES, CHECKED = (256, 16), 20
 CHUNK, CALLS = 100, 5  # steps a call, and calls a run
@@ -68,13 +69,13 @@ def make_task(batch: int, calls: int, steps: int) -> Task:
     part = data.load("digits").train
     indices = data.indices([0], 0, calls * steps, batch, data.size(part))
     indices = indices.reshape(calls, steps, batch)
-    model = models.functional(lambda rngs: Classifier(rngs=rngs))
+    model = pure.functional(lambda rngs: Classifier(rngs=rngs))
     return Task(jax.device_put(part), indices, model.init(jax.random.key(0)))
 
 
 def ours(task: Task, flat: bool = False) -> Work:
     """The program of `train.fit`; `flat` as in `optimizers.make`."""
-    model = models.functional(lambda rngs: Classifier(rngs=rngs))
+    model = pure.functional(lambda rngs: Classifier(rngs=rngs))
     optimizer = optimizers.make("adam", flat=flat)
     step = train.make_step(model, losses.OBJECTIVES["classes"], optimizer)
     program = train.Program(train.advance(step, data.take), donate=(0,))

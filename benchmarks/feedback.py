@@ -29,9 +29,10 @@ from benchmarks import protocol
 from benchmarks.protocol import Entry, Work
 from experiments import launch
 from experiments.launch import option
-from ffnlab import activations, data, losses, optimizers, recurrent, sequences, train
+from ffnlab import data, losses, optimizers, recurrent, sequences, train
 from ffnlab.chain import contracted, feedback
-from ffnlab.models import bind
+from ffnlab.nn import activations
+from ffnlab.nn.pure import bind
 from ffnlab.record import Plan
 from ffnlab.report import Table
 from ffnlab.solvers import Anderson, GaussSeidel, Jacobi, Newton, Unrolled

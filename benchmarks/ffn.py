@@ -28,9 +28,10 @@ from jax.ad_checkpoint import print_saved_residuals
 from benchmarks import protocol
 from benchmarks.protocol import Config, Entry, Work
 from experiments import launch
-from ffnlab import models, trees
-from ffnlab.dropout import keep_mask
-from ffnlab.ffn import BlockConfig, FeedForward
+from ffnlab import trees
+from ffnlab.nn import pure
+from ffnlab.nn.dropout import keep_mask
+from ffnlab.nn.ffn import BlockConfig, FeedForward
 from ffnlab.report import Table
 from ffnlab.types import Array, Model, Params
 
@@ -54,11 +55,11 @@ Apply = Callable[[Params, Array], Array]
 def block(kind: str) -> Model:
     """Returns the block itself: no norm, no residual."""
     config = BlockConfig(KINDS[kind][0], WIDTH, HIDDEN, norm="none", residual=False)
-    return models.functional(lambda rngs: FeedForward(config, rngs=rngs))
+    return pure.functional(lambda rngs: FeedForward(config, rngs=rngs))
 
 
 def ours(kind: str) -> Apply:
-    """Returns the block of `ffnlab.ffn`."""
+    """Returns the block of `ffnlab.nn.ffn`."""
     model = block(kind)
     return lambda params, x: model.apply(params, x)[0]
 

@@ -25,7 +25,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from benchmarks import protocol
 from benchmarks.protocol import Config, Entry, Work
 from experiments import launch
-from ffnlab import data, losses, models, optimizers, sweep, train, trees
+from ffnlab import data, losses, optimizers, sweep, train, trees
+from ffnlab.nn import pure
 
 MEMBERS = -(-32 // protocol.cores()) * protocol.cores()  # as many on each device
 BATCH, CHUNK, CHECKED = 256, 100, 20
@@ -64,7 +65,7 @@ class Ours:
         self._steps = steps
         self.arrays = place(data.load("digits").train)
         self.indices = self._draw()
-        self._model = models.functional(lambda rngs: Classifier(rngs=rngs))
+        self._model = pure.functional(lambda rngs: Classifier(rngs=rngs))
         self._optimizer = optimizers.make("adam")
         step = train.make_step(
             self._model, losses.OBJECTIVES["classes"], self._optimizer

@@ -22,14 +22,14 @@ from experiments.training import Job, Training, claim, train_all
 from ffnlab.errors import InputError, choose
 
 if TYPE_CHECKING:
-    from ffnlab.budget import Match
     from ffnlab.data import Dataset
+    from ffnlab.nn.budget import Match
     from ffnlab.report import Table
     from ffnlab.stats import Comparison
 
-_BLOCKS = names_in("ffnlab.ffn", "BLOCKS")
-_OPEN_BLOCKS = names_in("ffnlab.ffn", "BLOCKS", fixed=False)
-_ACTIVATIONS = names_in("ffnlab.activations", "ACTIVATIONS")
+_BLOCKS = names_in("ffnlab.nn.ffn", "BLOCKS")
+_OPEN_BLOCKS = names_in("ffnlab.nn.ffn", "BLOCKS", fixed=False)
+_ACTIVATIONS = names_in("ffnlab.nn.activations", "ACTIVATIONS")
 
 QUICK = {
     "blocks": ("mlp", "swiglu"),
@@ -87,12 +87,12 @@ class Config(Training):
         known=lambda: ("none", "pre", "post", "hidden", "sandwich"),
     )
     norm_kind: str = option(
-        "layer", "layer or rms", known=names_in("ffnlab.ffn", "NORMS")
+        "layer", "layer or rms", known=names_in("ffnlab.nn.ffn", "NORMS")
     )
     initializer: str = option(
         "lecun",
         "of the kernels of the blocks",
-        known=names_in("ffnlab.ffn", "INITIALIZERS"),
+        known=names_in("ffnlab.nn.ffn", "INITIALIZERS"),
     )
     dropout: float = option(0.0, "rate on hidden units", least=0, below=1)
 
@@ -205,8 +205,8 @@ def _dataset(config: Config) -> "Dataset":
 
 def _matched(config: Config) -> dict[str, "Match"]:
     """Returns each block with the hidden width at which all cost the same."""
-    from ffnlab.budget import match
-    from ffnlab.ffn import BlockConfig
+    from ffnlab.nn.budget import match
+    from ffnlab.nn.ffn import BlockConfig
 
     reference = BlockConfig(
         "mlp",
@@ -224,10 +224,10 @@ def _matched(config: Config) -> dict[str, "Match"]:
 
 
 def _job(config: Config, dataset: "Dataset", found: "Match") -> Job:
-    from ffnlab import models
+    from ffnlab.nn import pure
 
     model = _model(config, dataset, found.config)
-    costs = {"parameters": models.parameters(model), "flops": models.flops(model)}
+    costs = {"parameters": pure.parameters(model), "flops": pure.flops(model)}
     more = config.layers * (found.value - found.target)
     facts = {
         "block": found.config.kind,

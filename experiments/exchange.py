@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ffnlab.report import Table
     from ffnlab.transformer import TransformerConfig
 
-_BLOCKS = names_in("ffnlab.ffn", "BLOCKS")
+_BLOCKS = names_in("ffnlab.nn.ffn", "BLOCKS")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -74,7 +74,7 @@ class Config(Training):
     top_down: bool = option(False, "whether a feedback layer hears the one above")
     embedding: int = option(16, "width of a token's embedding", least=1)
     activation: str = option(
-        "relu", "of the states", known=names_in("ffnlab.activations", "ACTIVATIONS")
+        "relu", "of the states", known=names_in("ffnlab.nn.activations", "ACTIVATIONS")
     )
     radius: int = option(3, "how far the window sees to either side", least=0)
     boundary: str = option(

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from experiments.tasks import Task
     from ffnlab.report import Table
 
-_BLOCKS = names_in("ffnlab.ffn", "BLOCKS")
+_BLOCKS = names_in("ffnlab.nn.ffn", "BLOCKS")
 
 # Flags that say nothing to a task, and are refused there.
 _LABELS = ("classify", "pairs", "tag")

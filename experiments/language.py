@@ -232,7 +232,7 @@ def _drawn(
 def _report(
     job: Job, table: "Table", mark: str, curve: bool, samples: list[str]
 ) -> str:
-    from ffnlab import models
+    from ffnlab.nn import pure
 
     shape, about = job.shape, job.dataset.about
     kind = "causal" if shape.causal else "masked"
@@ -250,7 +250,7 @@ def _report(
 
 {picture}The model: {shape.layers} layers of width {shape.features},
 {shape.heads} heads, {shape.positions} positions, blocks of hidden width {shape.hidden},
-{models.parameters(job.model):,} parameters, {shape.vocabulary:,} tokens. The text:
+{pure.parameters(job.model):,} parameters, {shape.vocabulary:,} tokens. The text:
 {about["source"]}, {sum(about["sizes"].values()):,} bytes. Perplexity is of a token,
 bits are of a byte of the text.
 

@@ -60,13 +60,13 @@ def names_in(module: str, table: str, **having: Any) -> Callable[[], list[str]]:
     misspelt name should not.
 
     Args:
-      module: for instance `ffnlab.ffn`.
+      module: for instance `ffnlab.nn.ffn`.
       table: the name of a dict literal in it, for instance `BLOCKS`.
       **having: only the rows with these fields, as they are written: `fixed=False`.
 
     >>> names_in("ffnlab.data", "DATASETS")()
     ['digits', 'bytes', 'breast_cancer', 'wine']
-    >>> names_in("ffnlab.ffn", "BLOCKS", fixed=False)()
+    >>> names_in("ffnlab.nn.ffn", "BLOCKS", fixed=False)()
     ['mlp', 'glu']
     """
 

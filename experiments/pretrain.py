@@ -46,7 +46,7 @@ SCRATCH = {
 }
 _FIXED = ("block", "features", "layers", "heads", "positions", "hidden", "tokenizer")
 _APART = ("valid", "test")
-_BLOCKS = names_in("ffnlab.ffn", "BLOCKS")
+_BLOCKS = names_in("ffnlab.nn.ffn", "BLOCKS")
 
 QUICK = {
     "features": 64,
@@ -231,7 +231,7 @@ def _job(config: Config) -> language.Job:
 
 def _shape(config: Config, vocabulary: int) -> "TransformerConfig":
     """Returns a model from scratch."""
-    from ffnlab.budget import match
+    from ffnlab.nn.budget import match
     from ffnlab.transformer import DecoderConfig, EncoderConfig
 
     given = {

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ffnlab import data, iteration, losses, models, plots, results
+from ffnlab import data, iteration, losses, plots, results
+from ffnlab.nn import pure
 from ffnlab.sequences import SequenceConfig, SequenceModel
 from ffnlab.solvers import Anderson, GaussSeidel, Jacobi, Newton
 
@@ -83,7 +84,7 @@ def problem_of(
 ) -> tuple:
     """Returns what a trained network solves on the first test sequences."""
     params = jax.tree.map(jnp.asarray, params)
-    model = models.bind(lambda rngs: SequenceModel(config, rngs=rngs), params)
+    model = pure.bind(lambda rngs: SequenceModel(config, rngs=rngs), params)
     count = min(SEQUENCES, data.size(dataset.test))
     x = data.take(jax.device_put(dataset.test), jnp.arange(count))["x"]
     return model.body.problem(*model.read(x))

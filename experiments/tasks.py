@@ -17,7 +17,7 @@ from ffnlab.data.packed_rows import Rows
 from ffnlab.data.packing import even_width
 from ffnlab.data.tokenizer import Tokenizer, checkpoint_tokenizer, read_tokenizer
 from ffnlab.errors import InputError
-from ffnlab.precision import lowered
+from ffnlab.nn.precision import lowered
 from ffnlab.pretrained import Checkpoint
 from ffnlab.report import Table
 from ffnlab.types import Array, Batch, Model, Objective, Params

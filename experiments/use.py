@@ -15,7 +15,7 @@ from ffnlab.data.examples import Examples
 from ffnlab.data.packed_rows import pack
 from ffnlab.data.tokenizer import Tokenizer, checkpoint_tokenizer
 from ffnlab.errors import InputError
-from ffnlab.precision import lowered
+from ffnlab.nn.precision import lowered
 from ffnlab.pretrained import Checkpoint
 from ffnlab.types import Model, Params
 

@@ -15,11 +15,11 @@ from ffnlab.errors import InputError
 from ffnlab.version import VERSION as __version__
 
 _PUBLIC = {
-    "BlockConfig": "ffnlab.ffn",
+    "BlockConfig": "ffnlab.nn.ffn",
     "Dataset": "ffnlab.data",
     "DecoderConfig": "ffnlab.transformer_config",
     "EncoderConfig": "ffnlab.transformer_config",
-    "FeedForward": "ffnlab.ffn",
+    "FeedForward": "ffnlab.nn.ffn",
     "FeedbackConfig": "ffnlab.feedback",
     "FeedbackLayer": "ffnlab.feedback",
     "FeedbackNetwork": "ffnlab.feedback",
@@ -34,7 +34,7 @@ _PUBLIC = {
     "fit_population": "ffnlab.sweep",
     "functional": "ffnlab.models",
     "make_step": "ffnlab.train",
-    "match": "ffnlab.budget",
+    "match": "ffnlab.nn.budget",
     "sequence_model": "ffnlab.sequences",
     "solve": "ffnlab.fixed_point",
 }

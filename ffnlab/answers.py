@@ -18,11 +18,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ffnlab.data.dataset import Arrays
-from ffnlab.dropout import dropout
 from ffnlab.errors import InputError
 from ffnlab.heads import Predictor, of_two_parts, states
 from ffnlab.losses import cross_entropy
 from ffnlab.metrics import accuracy
+from ffnlab.nn.dropout import dropout
 from ffnlab.transformer import Transformer, TransformerConfig
 from ffnlab.types import Array, Batch, Key, Model, Objective, Scores
 

@@ -22,10 +22,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ffnlab import activations, fixed_point
-from ffnlab.activations import Activation
+from ffnlab import fixed_point
 from ffnlab.errors import InputError, choose
 from ffnlab.iteration import Solution, System, shift
+from ffnlab.nn import activations
+from ffnlab.nn.activations import Activation
 from ffnlab.solvers import Jacobi, Solver, Unrolled
 from ffnlab.types import Array, Params
 

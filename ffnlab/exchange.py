@@ -17,11 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ffnlab import models
-from ffnlab.budget import match
 from ffnlab.data.packing import Layout, gather
 from ffnlab.errors import InputError
-from ffnlab.ffn import BlockConfig, FeedForward
+from ffnlab.nn import pure
+from ffnlab.nn.budget import match
+from ffnlab.nn.ffn import BlockConfig, FeedForward
 from ffnlab.transformer import TransformerConfig, transformer
 from ffnlab.types import Array, Key, Model, Params
 
@@ -144,7 +144,7 @@ def _check(config: TransformerConfig) -> None:
 @functools.cache
 def _model(block: BlockConfig) -> Model:
     """Returns a block as pure functions, compiled once."""
-    model = models.functional(lambda rngs: FeedForward(block, rngs=rngs))
+    model = pure.functional(lambda rngs: FeedForward(block, rngs=rngs))
     return Model(model.init, jax.jit(model.apply))
 
 

@@ -16,11 +16,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ffnlab import activations, fixed_point, solvers
+from ffnlab import fixed_point, solvers
 from ffnlab.chain import CERTIFICATES, Certificate, arguments, chain, contracted
 from ffnlab.errors import InputError, choose
-from ffnlab.ffn import INITIALIZERS
 from ffnlab.iteration import System
+from ffnlab.nn import activations
+from ffnlab.nn.ffn import INITIALIZERS
 from ffnlab.solvers import Solver, Unrolled
 from ffnlab.types import Array
 

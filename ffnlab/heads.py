@@ -17,13 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ffnlab import activations, data
+from ffnlab import data
 from ffnlab.data.dataset import Arrays
-from ffnlab.dropout import dropout
 from ffnlab.errors import InputError
 from ffnlab.feedback import FeedbackConfig, FeedbackLayer
-from ffnlab.ffn import BlockConfig, FeedForward, parse
-from ffnlab.models import functional
+from ffnlab.nn import activations
+from ffnlab.nn.dropout import dropout
+from ffnlab.nn.ffn import BlockConfig, FeedForward, parse
+from ffnlab.nn.pure import functional
 from ffnlab.transformer import Transformer, TransformerConfig
 from ffnlab.types import Array, Batch, Key, Model, Params
 

@@ -20,7 +20,7 @@ from ffnlab.errors import InputError
 from ffnlab.gradients import mean_loss
 from ffnlab.losses import score_classes
 from ffnlab.masking import hide
-from ffnlab.models import functional
+from ffnlab.nn.pure import functional
 from ffnlab.transformer import Head, TransformerConfig, transformer
 from ffnlab.types import Array, Batch, Key, Loss, Model, Objective, Params, Scores
 

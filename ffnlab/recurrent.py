@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ffnlab import activations
 from ffnlab.errors import InputError
 from ffnlab.feedback import checked
-from ffnlab.ffn import INITIALIZERS
 from ffnlab.iteration import shift
+from ffnlab.nn import activations
+from ffnlab.nn.ffn import INITIALIZERS
 from ffnlab.types import Array
 
 Cell = Callable[[Array, Array], Array]

@@ -8,10 +8,10 @@ from typing import Any, Literal, NamedTuple
 import jax.numpy as jnp
 from flax import nnx
 
-from ffnlab import activations, budget
 from ffnlab.errors import InputError, choose
 from ffnlab.feedback import Coupling, FeedbackConfig, FeedbackNetwork
-from ffnlab.models import functional
+from ffnlab.nn import activations, budget
+from ffnlab.nn.pure import functional
 from ffnlab.recurrent import GRU, Bidirectional, Elman, Window
 from ffnlab.types import Array, Key, Model
 

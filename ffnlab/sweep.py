@@ -140,8 +140,8 @@ def fit_population(
     Returns:
       The population, members ordered by learning rate, then by seed.
 
-    >>> from ffnlab import losses, models, optimizers
-    >>> from ffnlab.ffn import BlockConfig
+    >>> from ffnlab import losses, optimizers, models
+    >>> from ffnlab.nn.ffn import BlockConfig
     >>> wine = data.load("wine")
     >>> block = BlockConfig("mlp:gelu", features=16, hidden=16)
     >>> model = models.tower(models.TowerConfig(wine.features, wine.classes, block))

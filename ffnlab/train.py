@@ -98,8 +98,8 @@ def make_step(
       gradient: `gradient(params, batch, key) -> (loss, gradient)`, which the optimizer
         is given; None is the gradient of that mean, see `ffnlab.gradients`.
 
-    >>> from ffnlab import losses, models, optimizers
-    >>> from ffnlab.ffn import BlockConfig
+    >>> from ffnlab import losses, optimizers, models
+    >>> from ffnlab.nn.ffn import BlockConfig
     >>> model = models.tower(models.TowerConfig(4, 3, BlockConfig("mlp", 8, 8)))
     >>> optimizer = optimizers.make("sgd", 0.1)
     >>> step = make_step(model, losses.OBJECTIVES["classes"], optimizer)
@@ -327,8 +327,8 @@ def fit(
     Returns:
       The last state, the best parameters, the record and the times.
 
-    >>> from ffnlab import data, losses, models, optimizers
-    >>> from ffnlab.ffn import BlockConfig
+    >>> from ffnlab import data, losses, optimizers, models
+    >>> from ffnlab.nn.ffn import BlockConfig
     >>> wine = data.load("wine")
     >>> block = BlockConfig("swiglu", features=16, hidden=16)
     >>> model = models.tower(models.TowerConfig(wine.features, wine.classes, block))

@@ -17,14 +17,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ffnlab import activations
-from ffnlab.attention import Attention, visible
-from ffnlab.dropout import dropout
 from ffnlab.errors import InputError
-from ffnlab.ffn import NORMS, FeedForward, parse
-from ffnlab.models import functional
-from ffnlab.positions import counted, sinusoids
-from ffnlab.precision import uncast
+from ffnlab.nn import activations
+from ffnlab.nn.attention import Attention, visible
+from ffnlab.nn.dropout import dropout
+from ffnlab.nn.ffn import NORMS, FeedForward, parse
+from ffnlab.nn.positions import counted, sinusoids
+from ffnlab.nn.precision import uncast
+from ffnlab.nn.pure import functional
 from ffnlab.transformer_config import (
     DecoderConfig,
     EncoderConfig,

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any, Literal
 
 from ffnlab.errors import InputError, choose
-from ffnlab.ffn import NORMS, BlockConfig, parse
+from ffnlab.nn.ffn import NORMS, BlockConfig, parse
 
 POSITIONS = ("learned", "sinusoidal", "rotary", "none")
 

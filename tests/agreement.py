@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ffnlab.models import functional
+from ffnlab.nn.pure import functional
 from ffnlab.scratch import trees, value_and_grad, vjp
 
 

@@ -153,7 +153,7 @@ def block(x, params, kind, activation):
 
 def transformer(tokens, mask, params, config):
     """The whole model in float64, one layer after another."""
-    from ffnlab.ffn import parse
+    from ffnlab.nn.ffn import parse
 
     length = tokens.shape[1]
     seen = np.repeat(mask[:, None, :], length, axis=1)

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from ffnlab import adversarial
 from ffnlab.adversarial import fgm, freelb
-from ffnlab.dropout import dropout
 from ffnlab.gradients import mean_loss
 from ffnlab.heads import LabelConfig, labeller
 from ffnlab.losses import OBJECTIVES
+from ffnlab.nn.dropout import dropout
 from ffnlab.transformer import EncoderConfig
 
 KEY = jax.random.key(0)

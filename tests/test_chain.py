@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ffnlab import activations, chain
+from ffnlab import chain
 from ffnlab.chain import contracted, contraction, feedback, spectral_bound
 from ffnlab.errors import InputError
+from ffnlab.nn import activations
 from ffnlab.solvers import Anderson, GaussSeidel, Jacobi, Newton
 from tests import oracles
 from tests.test_solvers import task

@@ -7,9 +7,10 @@ import pytest
 
 from experiments import compare, launch, training
 from experiments.compare import Config
-from ffnlab import data, ffn, plots, report
+from ffnlab import data, plots, report
 from ffnlab.data import Dataset
 from ffnlab.errors import InputError
+from ffnlab.nn import ffn
 from tests.conftest import check_refused, command
 
 SMALL = {

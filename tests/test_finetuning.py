@@ -14,7 +14,7 @@ from ffnlab.data.packed_rows import pack
 from ffnlab.data.tokenizer import Encoded
 from ffnlab.errors import InputError
 from ffnlab.heads import LabelConfig, LabelHead, Predictor, labeller
-from ffnlab.models import functional
+from ffnlab.nn.pure import functional
 from ffnlab.transformer import transformer
 from ffnlab.types import Model
 

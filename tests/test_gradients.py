@@ -12,9 +12,9 @@ from ffnlab import finetuning, gradients, losses, models
 from ffnlab.adversarial import fgm
 from ffnlab.data.dataset import IGNORE
 from ffnlab.errors import InputError
-from ffnlab.ffn import BlockConfig
 from ffnlab.heads import LabelConfig, labeller
 from ffnlab.language import beside, masked_head, with_masked
+from ffnlab.nn.ffn import BlockConfig
 from ffnlab.transformer import EncoderConfig
 from ffnlab.types import Model
 

@@ -4,8 +4,9 @@ import pytest
 
 from experiments import launch
 from experiments.launch import option
-from ffnlab import data, ffn, report
+from ffnlab import data, report
 from ffnlab.errors import InputError
+from ffnlab.nn import ffn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,16 +91,16 @@ def test_help_shows_every_flag_with_its_default():
 
 
 def test_tables_are_read_without_importing():
-    assert launch.names_in("ffnlab.ffn", "BLOCKS")() == list(ffn.BLOCKS)
-    source = launch.names_in("ffnlab.ffn", "BLOCKS")
+    assert launch.names_in("ffnlab.nn.ffn", "BLOCKS")() == list(ffn.BLOCKS)
+    source = launch.names_in("ffnlab.nn.ffn", "BLOCKS")
     import sys
 
-    kept = sys.modules.pop("ffnlab.ffn")
+    kept = sys.modules.pop("ffnlab.nn.ffn")
     try:
         assert source() == list(ffn.BLOCKS)
-        assert "ffnlab.ffn" not in sys.modules
+        assert "ffnlab.nn.ffn" not in sys.modules
     finally:
-        sys.modules["ffnlab.ffn"] = kept
+        sys.modules["ffnlab.nn.ffn"] = kept
     assert launch.names_in("ffnlab.data", "DATASETS")() == list(data.DATASETS)
 
 

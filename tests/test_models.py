@@ -7,8 +7,9 @@ from flax import nnx
 
 from ffnlab import models, trees
 from ffnlab.errors import InputError
-from ffnlab.ffn import BlockConfig
 from ffnlab.models import TowerConfig
+from ffnlab.nn import pure
+from ffnlab.nn.ffn import BlockConfig
 from tests import oracles
 
 BLOCK = BlockConfig("swiglu", 4, 6, norm="pre")
@@ -35,8 +36,8 @@ def test_parameter_tree_of_a_byte_model():
         "stem/bias": (4,),
         "stem/kernel": (15, 4),
     }
-    assert models.parameters(model) == sum(x.size for x in shapes.values())
-    assert models.flops(model) == 2 * (15 * 4 + 3 * 4 * 6 + 4 * 7)
+    assert pure.parameters(model) == sum(x.size for x in shapes.values())
+    assert pure.flops(model) == 2 * (15 * 4 + 3 * 4 * 6 + 4 * 7)
 
 
 def test_tower_against_numpy(x64):
@@ -88,4 +89,4 @@ def test_bad_config():
 
 def test_a_module_with_other_state_is_refused():
     with pytest.raises(InputError, match="holds BatchStat beside Param"):
-        models.functional(lambda rngs: nnx.BatchNorm(3, rngs=rngs))
+        pure.functional(lambda rngs: nnx.BatchNorm(3, rngs=rngs))

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from ffnlab import ffn
+from ffnlab.nn import ffn
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")

@@ -10,7 +10,7 @@ from flax import nnx
 from hypothesis.extra import numpy as hnp
 
 from ffnlab import trees as jax_trees
-from ffnlab.ffn import BlockConfig, FeedForward
+from ffnlab.nn.ffn import BlockConfig, FeedForward
 from ffnlab.recurrent import Elman
 from ffnlab.scratch import (
     check_gradients,

@@ -9,7 +9,7 @@ import pytest
 
 from ffnlab import data, losses, models, train
 from ffnlab import optimizers as recipes
-from ffnlab.ffn import BlockConfig
+from ffnlab.nn.ffn import BlockConfig
 from ffnlab.record import Plan
 from ffnlab.scratch import optimizers
 

@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ffnlab import data, losses, models, optimizers, sequences, sweep, train
+from ffnlab import data, losses, optimizers, sequences, sweep, train
 from ffnlab.data import SEQUENCES
 from ffnlab.errors import InputError
+from ffnlab.nn import pure
 from ffnlab.record import Plan
 from ffnlab.sequences import KINDS, SequenceConfig, sequence_model
 from ffnlab.types import Model
@@ -52,7 +53,7 @@ def test_parameters_are_counted_and_matched(kind, activation):
         given = dataclasses.replace(
             reference, kind=kind, layers=layers, top_down=True, hidden=4
         )
-        assert given.parameters == models.parameters(sequence_model(given))
+        assert given.parameters == pure.parameters(sequence_model(given))
     found = sequences.match(dataclasses.replace(given, layers=1), reference)
     errors = []
     for hidden in (found.hidden, found.hidden - 2, found.hidden + 2):
@@ -61,7 +62,7 @@ def test_parameters_are_counted_and_matched(kind, activation):
     assert errors[0] == min(errors)
     assert found.hidden == 9 or kind != "feedback"
     learned = dataclasses.replace(reference, boundary="learned")
-    assert learned.parameters == models.parameters(sequence_model(learned))
+    assert learned.parameters == pure.parameters(sequence_model(learned))
 
 
 def test_a_population_of_feedback_networks_learns_and_reports():

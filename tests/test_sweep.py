@@ -6,7 +6,7 @@ import pytest
 
 from ffnlab import data, losses, models, optimizers, results, sweep, train
 from ffnlab.checkpoint import Checkpoints
-from ffnlab.ffn import BlockConfig
+from ffnlab.nn.ffn import BlockConfig
 from ffnlab.record import Plan
 
 OBJECTIVE = losses.OBJECTIVES["classes"]

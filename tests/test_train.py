@@ -8,7 +8,7 @@ import pytest
 from ffnlab import data, gradients, losses, models, optimizers, train
 from ffnlab.checkpoint import Checkpoints
 from ffnlab.errors import InputError
-from ffnlab.ffn import BlockConfig
+from ffnlab.nn.ffn import BlockConfig
 from ffnlab.record import Plan, blank, note
 
 OBJECTIVE = losses.OBJECTIVES["classes"]

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from ffnlab import ffn, models, trees
-from ffnlab.attention import attend, visible
+from ffnlab import trees
 from ffnlab.errors import InputError
-from ffnlab.positions import rotary, sinusoids
+from ffnlab.nn import ffn, pure
+from ffnlab.nn.attention import attend, visible
+from ffnlab.nn.positions import rotary, sinusoids
 from ffnlab.transformer import (
     DecoderConfig,
     EncoderConfig,
@@ -262,7 +263,7 @@ def test_sizes_of_the_well_known():
         DecoderConfig.gpt2(): 124_439_808,
     }
     for config, size in sizes.items():
-        assert models.parameters(transformer(config)) == size
+        assert pure.parameters(transformer(config)) == size
 
 
 def test_dropout_needs_a_key():

@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ffnlab import activations
 from ffnlab.errors import InputError
+from ffnlab.nn import activations
 from tests import oracles
 
 NAMES = sorted(activations.ACTIVATIONS)

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ffnlab import activations, ffn, trees
+from ffnlab import trees
 from ffnlab.errors import InputError
-from ffnlab.ffn import BlockConfig, FeedForward
-from ffnlab.models import functional
+from ffnlab.nn import activations, ffn
+from ffnlab.nn.ffn import BlockConfig, FeedForward
+from ffnlab.nn.pure import functional
 from tests import oracles
 
 FORMS = [

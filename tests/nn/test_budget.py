@@ -3,10 +3,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ffnlab import ffn, models, trees
-from ffnlab.budget import match
+from ffnlab import trees
 from ffnlab.errors import InputError
-from ffnlab.ffn import BlockConfig, FeedForward
+from ffnlab.nn import ffn, pure
+from ffnlab.nn.budget import match
+from ffnlab.nn.ffn import BlockConfig, FeedForward
 
 CONFIGS = st.builds(
     BlockConfig,
@@ -35,10 +36,10 @@ def test_no_other_width_is_nearer(config, reference, budget):
 @pytest.mark.parametrize("kind", ["mlp:gelu", "mlp:swish", "swiglu"])
 def test_counts_are_those_of_the_module(kind):
     found = match(BlockConfig(kind, 24), BlockConfig("mlp", 24, 96))
-    model = models.functional(lambda rngs: FeedForward(found.config, rngs=rngs))
+    model = pure.functional(lambda rngs: FeedForward(found.config, rngs=rngs))
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     assert trees.count(shapes) == found.value
-    assert models.flops(model) == found.config.flops
+    assert pure.flops(model) == found.config.flops
     assert abs(found.difference) < 0.01
 
 

@@ -18,9 +18,9 @@ from typing import Any, Literal, NamedTuple
 import jax
 from flax import nnx
 
-from ffnlab import activations
-from ffnlab.dropout import dropout
 from ffnlab.errors import InputError, choose
+from ffnlab.nn import activations
+from ffnlab.nn.dropout import dropout
 from ffnlab.types import Array, Key
 
 Weights = dict[str, Array]

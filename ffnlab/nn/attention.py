@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ffnlab.dropout import dropout
-from ffnlab.positions import rotary
+from ffnlab.nn.dropout import dropout
+from ffnlab.nn.positions import rotary
 from ffnlab.types import Array, Key
 
 Cache = dict[str, Array]

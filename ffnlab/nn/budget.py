@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from ffnlab.errors import InputError, choose
-from ffnlab.ffn import BlockConfig
+from ffnlab.nn.ffn import BlockConfig
 
 
 class Match(NamedTuple):

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ffnlab.dropout import dropout, keep_mask
+from ffnlab.nn.dropout import dropout, keep_mask
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (7,), (33, 17), (2, 3, 5, 64)])
