@@ -30,12 +30,12 @@ from benchmarks.protocol import Entry, Work
 from experiments import launch
 from experiments.launch import option
 from ffnlab import data, losses, optimizers, recurrent, sequences, train
-from ffnlab.chain import contracted, feedback
+from ffnlab.feedback.chain import contracted, feedback
+from ffnlab.feedback.solvers import Anderson, GaussSeidel, Jacobi, Newton, Unrolled
 from ffnlab.nn import activations
 from ffnlab.nn.pure import bind
 from ffnlab.record import Plan
 from ffnlab.report import Table
-from ffnlab.solvers import Anderson, GaussSeidel, Jacobi, Newton, Unrolled
 
 POSITIONS = 4096
 TOLERANCE, LIMIT = 1e-4, 60

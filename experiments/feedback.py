@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
     from experiments.publish import Section
     from ffnlab.data import Dataset
+    from ffnlab.feedback.solvers import Solver, Unrolled
     from ffnlab.results import Ranking
     from ffnlab.sequences import SequenceConfig
-    from ffnlab.solvers import Solver, Unrolled
 
 _TASKS = names_in("ffnlab.data.synthetic", "SEQUENCES")
 _KINDS = names_in("ffnlab.sequences", "KINDS")
@@ -231,7 +231,7 @@ def _marks(dataset: "Dataset") -> dict[str, float]:
 
 
 def _solver(config: Config, certified: bool) -> "Solver | Unrolled":
-    from ffnlab import solvers
+    from ffnlab.feedback import solvers
 
     given = (config.tolerance, config.iterations, config.damping)
     if config.solver == "auto":

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ffnlab import data, iteration, losses, plots, results
+from ffnlab import data, losses, plots, results
+from ffnlab.feedback import iteration
+from ffnlab.feedback.solvers import Anderson, GaussSeidel, Jacobi, Newton
 from ffnlab.nn import pure
 from ffnlab.sequences import SequenceConfig, SequenceModel
-from ffnlab.solvers import Anderson, GaussSeidel, Jacobi, Newton
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -20,9 +20,9 @@ _PUBLIC = {
     "DecoderConfig": "ffnlab.transformer_config",
     "EncoderConfig": "ffnlab.transformer_config",
     "FeedForward": "ffnlab.nn.ffn",
-    "FeedbackConfig": "ffnlab.feedback",
-    "FeedbackLayer": "ffnlab.feedback",
-    "FeedbackNetwork": "ffnlab.feedback",
+    "FeedbackConfig": "ffnlab.feedback.layers",
+    "FeedbackLayer": "ffnlab.feedback.layers",
+    "FeedbackNetwork": "ffnlab.feedback.layers",
     "Model": "ffnlab.types",
     "Objective": "ffnlab.types",
     "Plan": "ffnlab.record",
@@ -36,7 +36,7 @@ _PUBLIC = {
     "make_step": "ffnlab.train",
     "match": "ffnlab.nn.budget",
     "sequence_model": "ffnlab.sequences",
-    "solve": "ffnlab.fixed_point",
+    "solve": "ffnlab.feedback.fixed_point",
 }
 
 __all__ = ["InputError", "__version__", *_PUBLIC]

@@ -20,7 +20,7 @@ from flax import nnx
 from ffnlab import data
 from ffnlab.data.dataset import Arrays
 from ffnlab.errors import InputError
-from ffnlab.feedback import FeedbackConfig, FeedbackLayer
+from ffnlab.feedback.layers import FeedbackConfig, FeedbackLayer
 from ffnlab.nn import activations
 from ffnlab.nn.dropout import dropout
 from ffnlab.nn.ffn import BlockConfig, FeedForward, parse

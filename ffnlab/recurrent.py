@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ffnlab.errors import InputError
-from ffnlab.feedback import checked
-from ffnlab.iteration import shift
+from ffnlab.feedback.iteration import shift
+from ffnlab.feedback.layers import checked
 from ffnlab.nn import activations
 from ffnlab.nn.ffn import INITIALIZERS
 from ffnlab.types import Array

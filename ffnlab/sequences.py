@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ffnlab.errors import InputError, choose
-from ffnlab.feedback import Coupling, FeedbackConfig, FeedbackNetwork
+from ffnlab.feedback.layers import Coupling, FeedbackConfig, FeedbackNetwork
 from ffnlab.nn import activations, budget
 from ffnlab.nn.pure import functional
 from ffnlab.recurrent import GRU, Bidirectional, Elman, Window

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ffnlab.chain import feedback
 from ffnlab.errors import InputError
+from ffnlab.feedback.chain import feedback
+from ffnlab.feedback.solvers import GaussSeidel
 from ffnlab.recurrent import GRU, Bidirectional, Elman, Window
-from ffnlab.solvers import GaussSeidel
 from tests import oracles
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(3, 6, 4)), jnp.float32)

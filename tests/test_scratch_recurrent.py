@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from ffnlab.feedback import FeedbackConfig, FeedbackLayer
+from ffnlab.feedback.layers import FeedbackConfig, FeedbackLayer
+from ffnlab.feedback.solvers import Jacobi
 from ffnlab.scratch import check_gradients, fixed_point, grad, ops, recurrent, trees
-from ffnlab.solvers import Jacobi
 from tests.agreement import agree, by_module, normal
 
 pytestmark = pytest.mark.usefixtures("x64")

@@ -2,7 +2,7 @@
 
 A row of `ACTIVATIONS` holds the function, its Lipschitz constant over the real line
 (the largest slope in absolute value; infinite for relu²), its formula and its source.
-The constants bound how much a feedback network can expand (`ffnlab.feedback`).
+The constants bound how much a feedback network can expand (`ffnlab.feedback.layers`).
 """
 
 import functools

@@ -4,7 +4,7 @@
     solution = solve(system, {"w": w, "x": x}, jnp.zeros_like(x), Anderson())
     solution.state, solution.residual, solution.iterations, solution.converged
 
-The ways to iterate are in `ffnlab.solvers`.
+The ways to iterate are in `ffnlab.feedback.solvers`.
 """
 
 import functools
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ffnlab.errors import choose
-from ffnlab.iteration import Args, Solution, System, check, iterate, shift
+from ffnlab.feedback.iteration import Args, Solution, System, check, iterate, shift
 from ffnlab.types import Array
 
 Gradient = Literal["implicit", "bptt", "one_step"]
@@ -44,7 +44,7 @@ def solve(
       system: F, pure; `args` is all it may be differentiated by.
       args: a tree of arrays.
       start: where to begin, `[..., T, H]`, float32 or float64.
-      solver: from `ffnlab.solvers`.
+      solver: from `ffnlab.feedback.solvers`.
       gradient: `implicit` solves the adjoint system u = ḡ + (∂F/∂h)ᵀ u at the
         solution, in memory that does not grow with the iterations; `bptt` goes back
         through every iteration, of which there are then always `solver.limit`;
@@ -67,7 +67,7 @@ def solve(
     Source: implicit gradient as in Almeida 1987, Pineda 1987; Bai et al. 2019, "Deep
     Equilibrium Models", theorem 1; one step as in Fung et al. 2022.
 
-    >>> from ffnlab.solvers import Jacobi
+    >>> from ffnlab.feedback.solvers import Jacobi
     >>> half = System(step=lambda args, h: 0.5 * h + args)
     >>> solution = solve(half, jnp.ones((1, 1)), jnp.zeros((1, 1)), Jacobi())
     >>> round(float(solution.state[0, 0]), 3), bool(solution.converged)
@@ -145,8 +145,8 @@ def adjoint(
       system, args: as in `solve`.
       state: the solution h, `[..., T, H]`.
       cotangent: ḡ, the gradient by the solution, `[..., T, H]`.
-      solver: from `ffnlab.solvers`, `Krylov` included. The Jacobian is not symmetric:
-        conjugate gradients would be wrong.
+      solver: from `ffnlab.feedback.solvers`, `Krylov` included. The Jacobian is not
+        symmetric: conjugate gradients would be wrong.
 
     Returns:
       The solution u with its own residual; the gradient by `args` is uᵀ ∂F/∂args.

@@ -4,13 +4,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ffnlab import fixed_point
-from ffnlab.chain import chain, feedback
 from ffnlab.errors import InputError
-from ffnlab.fixed_point import NotConverged, solve
-from ffnlab.iteration import System, history
-from ffnlab.solvers import Anderson, GaussSeidel, Jacobi, Krylov, Newton, Unrolled
-from tests.test_solvers import task
+from ffnlab.feedback import fixed_point
+from ffnlab.feedback.chain import chain, feedback
+from ffnlab.feedback.fixed_point import NotConverged, solve
+from ffnlab.feedback.iteration import System, history
+from ffnlab.feedback.solvers import (
+    Anderson,
+    GaussSeidel,
+    Jacobi,
+    Krylov,
+    Newton,
+    Unrolled,
+)
+from tests.feedback.test_solvers import task
 
 WAYS = [
     ("implicit", Jacobi(), {}),

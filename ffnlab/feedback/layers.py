@@ -4,7 +4,7 @@
     layer = FeedbackLayer(config, rngs=nnx.Rngs(0))
     h, aux = layer(x, mask)  # [..., T, 32]; residual, iterations, converged
 
-The equation, and why it is solved and not looped over, is in `ffnlab.chain`.
+The equation, and why it is solved and not looped over, is in `ffnlab.feedback.chain`.
 """
 
 import dataclasses
@@ -16,13 +16,19 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from ffnlab import fixed_point, solvers
-from ffnlab.chain import CERTIFICATES, Certificate, arguments, chain, contracted
 from ffnlab.errors import InputError, choose
-from ffnlab.iteration import System
+from ffnlab.feedback import fixed_point, solvers
+from ffnlab.feedback.chain import (
+    CERTIFICATES,
+    Certificate,
+    arguments,
+    chain,
+    contracted,
+)
+from ffnlab.feedback.iteration import System
+from ffnlab.feedback.solvers import Solver, Unrolled
 from ffnlab.nn import activations
 from ffnlab.nn.ffn import INITIALIZERS
-from ffnlab.solvers import Solver, Unrolled
 from ffnlab.types import Array
 
 Problem = tuple[System, dict[str, Any], Array]
@@ -39,7 +45,7 @@ class Coupling:
       gradient: `implicit`, `bptt` or `one_step`, see `fixed_point.solve`.
       contractive: γ in (0, 1): W and V are scaled so that their certificate is at most
         γ, in training and after; None leaves them free, and a solve may not converge.
-      certificate: `joint` or `sum`, see `ffnlab.chain.contraction`.
+      certificate: `joint` or `sum`, see `ffnlab.feedback.chain.contraction`.
       coupling: how strong W and V are at the start.
       begin: `split`: half of the states hear the left, the others the right, each by a
         random rotation times `coupling`, as in a bidirectional network; `mixed`: all

@@ -7,12 +7,12 @@ import pytest
 from flax import nnx
 
 from ffnlab import trees
-from ffnlab.chain import contracted, contraction, feedback
 from ffnlab.errors import InputError
-from ffnlab.feedback import FeedbackConfig, FeedbackLayer, FeedbackNetwork
+from ffnlab.feedback.chain import contracted, contraction, feedback
+from ffnlab.feedback.layers import FeedbackConfig, FeedbackLayer, FeedbackNetwork
+from ffnlab.feedback.solvers import Anderson, Jacobi, Newton, Unrolled
 from ffnlab.nn.activations import ACTIVATIONS
 from ffnlab.nn.pure import functional
-from ffnlab.solvers import Anderson, Jacobi, Newton, Unrolled
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, 3)), jnp.float32)
 MASK = jnp.arange(6)[None] < jnp.array([6, 4])[:, None]

@@ -22,12 +22,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ffnlab import fixed_point
 from ffnlab.errors import InputError, choose
-from ffnlab.iteration import Solution, System, shift
+from ffnlab.feedback import fixed_point
+from ffnlab.feedback.iteration import Solution, System, shift
+from ffnlab.feedback.solvers import Jacobi, Solver, Unrolled
 from ffnlab.nn import activations
 from ffnlab.nn.activations import Activation
-from ffnlab.solvers import Jacobi, Solver, Unrolled
 from ffnlab.types import Array, Params
 
 Boundary = tuple[Array, Array]
@@ -130,7 +130,7 @@ def feedback(
         and nobody hears it.
       boundary: the states before the first position and after the last, `[H]` each;
         zeros if None. A masked position is a boundary too.
-      solver: from `ffnlab.solvers`; `Jacobi()` if None.
+      solver: from `ffnlab.feedback.solvers`; `Jacobi()` if None.
       start: where to begin, `[..., T, H]`; zeros if None.
       **options: of `fixed_point.solve`: `gradient`, `adjoint_solver`, ...
 

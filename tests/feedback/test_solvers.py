@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ffnlab.chain import chain, feedback
 from ffnlab.errors import InputError
-from ffnlab.fixed_point import solve
-from ffnlab.iteration import System
-from ffnlab.solvers import (
+from ffnlab.feedback.chain import chain, feedback
+from ffnlab.feedback.fixed_point import solve
+from ffnlab.feedback.iteration import System
+from ffnlab.feedback.solvers import (
     Anderson,
     GaussSeidel,
     Jacobi,

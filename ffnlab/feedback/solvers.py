@@ -1,7 +1,7 @@
 """Ways to iterate towards a fixed point, each a small dataclass.
 
 All share a tolerance, a limit of iterations and a damping, and are given to
-`ffnlab.fixed_point.solve`. A tolerance of None is what the dtype can be held to.
+`fixed_point.solve`. A tolerance of None is what the dtype can be held to.
 """
 
 import abc
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ffnlab.errors import InputError, choose
-from ffnlab.iteration import System, measure, resolution, shift
+from ffnlab.feedback.iteration import System, measure, resolution, shift
 from ffnlab.types import Array
 
 

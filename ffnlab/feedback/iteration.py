@@ -150,7 +150,7 @@ def history(system: System, args: Args, start: Array, solver: Any) -> Solution:
     Returns:
       The solutions after 0, 1, … `solver.limit` iterations, with a leading axis.
 
-    >>> from ffnlab.solvers import Jacobi
+    >>> from ffnlab.feedback.solvers import Jacobi
     >>> half = System(step=lambda args, h: 0.5 * h)
     >>> history(half, None, jnp.ones((1, 1)), Jacobi(limit=3)).residual.tolist()
     [0.5, 0.25, 0.125, 0.0625]

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ffnlab import chain
-from ffnlab.chain import contracted, contraction, feedback, spectral_bound
 from ffnlab.errors import InputError
+from ffnlab.feedback import chain
+from ffnlab.feedback.chain import contracted, contraction, feedback, spectral_bound
+from ffnlab.feedback.solvers import Anderson, GaussSeidel, Jacobi, Newton
 from ffnlab.nn import activations
-from ffnlab.solvers import Anderson, GaussSeidel, Jacobi, Newton
 from tests import oracles
-from tests.test_solvers import task
+from tests.feedback.test_solvers import task
 
 TIGHT = Jacobi(tolerance=1e-14, limit=1000)
 
