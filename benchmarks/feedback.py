@@ -29,9 +29,10 @@ from benchmarks import protocol
 from benchmarks.protocol import Entry, Work
 from experiments import launch
 from experiments.launch import option
-from ffnlab import data, losses, optimizers, recurrent, sequences, train
+from ffnlab import data, losses, optimizers, train
 from ffnlab.feedback.chain import contracted, feedback
 from ffnlab.feedback.solvers import Anderson, GaussSeidel, Jacobi, Newton, Unrolled
+from ffnlab.models import recurrent, sequence
 from ffnlab.nn import activations
 from ffnlab.nn.pure import bind
 from ffnlab.record import Plan
@@ -197,12 +198,12 @@ def measure_memory(length: int = 512, width: int = 64) -> Table:
 def trained(bound: float | None) -> Task:
     """Returns what a network trained on `noisy_smoothing` solves on its test part."""
     dataset = data.SEQUENCES["noisy_smoothing"]()
-    config = sequences.SequenceConfig(
+    config = sequence.SequenceConfig(
         dataset.classes, hidden=32, activation="relu", contractive=bound,
         solver=Jacobi(1e-3, 40),
     )  # fmt: skip
     found = train.fit(
-        sequences.sequence_model(config),
+        sequence.sequence_model(config),
         losses.OBJECTIVES["classes"],
         optimizers.make("adamw", clip=1.0),
         dataset,
@@ -211,7 +212,7 @@ def trained(bound: float | None) -> Task:
     )
     score = found.record.best
     print(f"trained, {'certified' if bound else 'free'}: accuracy {score:.3f}")
-    model = bind(lambda r: sequences.SequenceModel(config, rngs=r), found.best)
+    model = bind(lambda r: sequence.SequenceModel(config, rngs=r), found.best)
     x = data.take(jax.device_put(dataset.test), jnp.arange(POSITIONS // 32))["x"]
     _, args, _ = model.body.problem(*model.read(x))
     return Task(args["drive"], *args["kernels"], "certified" if bound else "free")

@@ -20,7 +20,7 @@ from benchmarks import protocol
 from benchmarks.protocol import Entry, Work
 from experiments import launch
 from experiments.launch import option
-from ffnlab import data, pretrained
+from ffnlab import data
 from ffnlab.data.packing import (
     Layout,
     best_widths,
@@ -32,7 +32,8 @@ from ffnlab.data.packing import (
     scatter,
 )
 from ffnlab.data.tokenizer import read_tokenizer
-from ffnlab.transformer import EncoderConfig, transformer
+from ffnlab.models.transformer import EncoderConfig, transformer_model
+from ffnlab.pretrained import checkpoint as pretrained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +84,7 @@ def run(config: Config) -> Any:
         model, params, width = found.model, found.params, found.config.features
     else:
         shape = EncoderConfig.minilm_l6(vocabulary=1000, pooler=False)
-        model, width = transformer(shape), shape.features
+        model, width = transformer_model(shape), shape.features
         params = model.init(jax.random.key(config.seed))
     tokens = _tokens(config)
     lengths = [len(row) for row in tokens]

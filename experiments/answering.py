@@ -12,14 +12,6 @@ from experiments import tasks
 from experiments.formats import Format, Item, Said, answers_text
 from experiments.use import Tuned, above, padded
 from ffnlab import finetuning, plots, report, reports
-from ffnlab.answers import (
-    AnswerConfig,
-    answerer,
-    best_spans,
-    by_window,
-    finder,
-    objective,
-)
 from ffnlab.data.packed_rows import Rows
 from ffnlab.data.squad import (
     Questions,
@@ -30,7 +22,15 @@ from ffnlab.data.squad import (
     windows,
 )
 from ffnlab.data.tokenizer import Tokenizer
-from ffnlab.pretrained import Checkpoint
+from ffnlab.models.span_qa import (
+    AnswerConfig,
+    answerer,
+    best_spans,
+    by_window,
+    finder,
+    objective,
+)
+from ffnlab.pretrained.checkpoint import Checkpoint
 from ffnlab.report import Table
 from ffnlab.types import Array, Batch, Model, Objective, Params
 

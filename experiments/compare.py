@@ -241,11 +241,11 @@ def _job(config: Config, dataset: "Dataset", found: "Match") -> Job:
 
 
 def _model(config: Config, dataset: "Dataset", block: Any) -> Any:
-    from ffnlab import models
+    from ffnlab.models import mlp
 
     vocabulary = dataset.classes if dataset.task == "bytes" else None
-    return models.tower(
-        models.TowerConfig(
+    return mlp.tower(
+        mlp.TowerConfig(
             dataset.features, dataset.classes, block, config.layers, vocabulary
         )
     )

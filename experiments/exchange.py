@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ffnlab.data.corpus import Tokenizes
+    from ffnlab.models.transformer import TransformerConfig
     from ffnlab.report import Table
-    from ffnlab.transformer import TransformerConfig
 
 _BLOCKS = names_in("ffnlab.nn.ffn", "BLOCKS")
 
@@ -83,8 +83,9 @@ def run(config: Config) -> Result:
     Raises:
       InputError: a file cannot be used, or the model's blocks cannot be exchanged.
     """
-    from ffnlab import pretrained, report
+    from ffnlab import report
     from ffnlab.data.tokenizer import checkpoint_tokenizer
+    from ffnlab.pretrained import checkpoint as pretrained
 
     out = claim(config.out, "exchange")
     lines = _lines(config)
@@ -144,13 +145,13 @@ def _exchanged(
     """Returns what one kind of block costs."""
     import jax
 
-    from ffnlab import exchange
+    from ffnlab.models import block_swap
 
     begun = time.monotonic()
     apart = max(len(tokens) // 10, 1)
     seen, unseen = tokens[apart:], tokens[:apart]
     options = {"hidden": config.hidden, "learning_rate": config.learning_rate}
-    new, changed, told = exchange.exchange(
+    new, changed, told = block_swap.exchange(
         shape,
         params,
         block,
@@ -187,16 +188,17 @@ def _loss(
         return None
     import jax
 
-    from ffnlab import data, language, train
+    from ffnlab import data, train
     from ffnlab.data.corpus import sequence_data
+    from ffnlab.models import language_model
 
     special = [token for side in tokenizer.around for token in side]
     part = sequence_data(tokens, special, masked=not shape.causal)
     if shape.causal:
-        model = language.causal(shape)
+        model = language_model.causal(shape)
     else:
-        model = language.masked(shape, tokenizer.mask)
-    score = language.objective(1.0)
+        model = language_model.masked(shape, tokenizer.mask)
+    score = language_model.objective(1.0)
     evaluate = train.make_evaluate(model, score, data.take, len(tokens), batch=16)
     return float(jax.jit(evaluate)(params, jax.device_put(part))["loss"])
 
@@ -216,11 +218,11 @@ def _gap(
     import numpy as np
 
     from ffnlab.data.packing import gather
-    from ffnlab.transformer import transformer
+    from ffnlab.models.transformer import transformer_model
 
     states = []
     for shape, params in (old, new):
-        apply = jax.jit(transformer(shape).apply)
+        apply = jax.jit(transformer_model(shape).apply)
         found = []
         for layout in _layouts(config, tokens):
             given = gather(layout, tokens), layout.mask

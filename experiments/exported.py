@@ -110,10 +110,10 @@ def _applied(tuned: "Tuned", x: dict[str, Any]) -> Any:
     import jax
     import jax.numpy as jnp
 
-    from ffnlab.transformer import transformer
+    from ffnlab.models.transformer import transformer_model
 
     if tuned.about["task"] == "generate":
-        inner = transformer(tuned.found.config)
+        inner = transformer_model(tuned.found.config)
         return inner.apply(tuned.params["encoder"], x["tokens"], x["mask"])[0]
     x = {**x, "packs": jnp.zeros_like(x["tokens"])}
     if not tuned.found.config.types:

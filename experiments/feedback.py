@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from experiments.publish import Section
     from ffnlab.data import Dataset
     from ffnlab.feedback.solvers import Solver, Unrolled
+    from ffnlab.models.sequence import SequenceConfig
     from ffnlab.results import Ranking
-    from ffnlab.sequences import SequenceConfig
 
 _TASKS = names_in("ffnlab.data.synthetic", "SEQUENCES")
-_KINDS = names_in("ffnlab.sequences", "KINDS")
+_KINDS = names_in("ffnlab.models.sequence", "KINDS")
 _SOLVERS = ("auto", "jacobi", "gauss_seidel", "anderson", "newton", "unrolled")
 _CERTIFIED = "certified"
 _TOLD = ("iterations", "residual", "radius", "converged")
@@ -249,7 +249,7 @@ def _solver(config: Config, certified: bool) -> "Solver | Unrolled":
 
 def _reference(config: Config, dataset: "Dataset") -> "SequenceConfig":
     """Returns the feedback network that the other models are as large as."""
-    from ffnlab.sequences import SequenceConfig
+    from ffnlab.models.sequence import SequenceConfig
 
     return SequenceConfig(
         dataset.classes,
@@ -313,11 +313,11 @@ def _job(
     variant: "SequenceConfig",
     reference: "SequenceConfig",
 ) -> Job:
-    from ffnlab import sequences
+    from ffnlab.models import sequence
 
-    variant = sequences.match(variant, reference)
+    variant = sequence.match(variant, reference)
     size, target = variant.parameters, reference.parameters
-    model = sequences.sequence_model(variant)
+    model = sequence.sequence_model(variant)
     facts = {
         "task": task,
         "block": name,

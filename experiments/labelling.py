@@ -23,11 +23,11 @@ from ffnlab.data.examples import (
 from ffnlab.data.files import read_json, stop_at
 from ffnlab.data.packed_rows import Rows, pack
 from ffnlab.data.tokenizer import Encoded, Tokenizer
-from ffnlab.heads import LabelConfig, Predictor, labeller
-from ffnlab.pretrained import Checkpoint
+from ffnlab.models.classifier import LabelConfig, Predictor, labeller
+from ffnlab.pretrained.checkpoint import Checkpoint
+from ffnlab.pretrained.safetensors_io import config_file
 from ffnlab.report import Table
 from ffnlab.types import Array, Batch, Model, Objective, Params
-from ffnlab.weights import config_file
 
 if TYPE_CHECKING:
     from experiments.finetune import Config
@@ -302,10 +302,10 @@ def _with_copies(config: "Config", train: Examples, tokenizer: Tokenizer) -> Exa
         config.seed,
     )
     if "mlm_substitute" in config.augment:
-        from ffnlab import pretrained
+        from ffnlab.pretrained import checkpoint
         from ffnlab.substitute import substituted
 
-        whole = pretrained.load(config.checkpoint)
+        whole = checkpoint.load(config.checkpoint)
         copies = substituted(train, config.task, whole, tokenizer,
                              config.augment_copies, seed=config.seed)  # fmt: skip
         own = range(len(train.texts), len(copies.texts))

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from experiments.pretrain import Config
     from ffnlab.data import Dataset
     from ffnlab.data.corpus import Tokenizes
-    from ffnlab.pretrained import Checkpoint
+    from ffnlab.models.transformer import TransformerConfig
+    from ffnlab.pretrained.checkpoint import Checkpoint
     from ffnlab.record import Record
     from ffnlab.report import Table
-    from ffnlab.transformer import TransformerConfig
     from ffnlab.types import Model, Objective, Params
 
 
@@ -36,9 +36,9 @@ class Job(NamedTuple):
 
     def objective(self, part: str) -> "Objective":
         """Returns what a part is scored by."""
-        from ffnlab import language
+        from ffnlab.models import language_model
 
-        return language.objective(self.dataset.about["tokens_per_byte"][part])
+        return language_model.objective(self.dataset.about["tokens_per_byte"][part])
 
 
 def trained(
@@ -101,19 +101,19 @@ def written(config: "Config", job: Job, params: "Params") -> list[str]:
     import jax
     import jax.numpy as jnp
 
-    from ffnlab import sampling
+    from ffnlab.models import decoding
 
     prompt = job.tokenizer.stream(config.prompt.encode()).tokens
     steps = min(config.sample_length, job.shape.length - len(prompt))
     rows = jnp.tile(jnp.asarray(prompt)[None], (config.samples, 1))
     if config.beam:
         width = max(config.beam, config.samples)
-        found, _ = sampling.beam(
+        found, _ = decoding.beam(
             job.shape, params, rows[:1], steps, width=width, stop=job.tokenizer.end
         )
         found = found[0, : config.samples]
     else:
-        found = sampling.generate(
+        found = decoding.generate(
             job.shape,
             params,
             rows,
@@ -131,10 +131,10 @@ def save(config: "Config", job: Job, params: "Params", directory: Path) -> None:
     """Writes the model as a checkpoint directory, in place of an older one."""
     best = directory / "best"
     shutil.rmtree(best, ignore_errors=True)
-    from ffnlab import pretrained
+    from ffnlab.pretrained import checkpoint
 
-    kind = job.found.family if job.found else pretrained.family_of(job.shape)
-    pretrained.save(best, job.shape, params, family=kind, like=job.found)
+    kind = job.found.family if job.found else checkpoint.family_of(job.shape)
+    checkpoint.save(best, job.shape, params, family=kind, like=job.found)
     if config.tokenizer:
         job.tokenizer.save(best)
 

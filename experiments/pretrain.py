@@ -26,14 +26,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiments import language, launch
 from experiments.launch import names_in, option
-from experiments.training import Steps, claim_unfinished, dropouts
+from experiments.training import Steps, claim_unfinished
 from ffnlab.errors import InputError, choose
+from ffnlab.models.transformer_config import dropouts
 
 if TYPE_CHECKING:
     from ffnlab.data.corpus import Tokenizes
+    from ffnlab.models.transformer import TransformerConfig
     from ffnlab.record import Record
     from ffnlab.report import Table
-    from ffnlab.transformer import TransformerConfig
 
 # What a model from scratch is made of, where no flag says it.
 SCRATCH = {
@@ -192,12 +193,13 @@ def run(config: Config) -> Result:
 
 def _job(config: Config) -> language.Job:
     """Returns what is to be trained, after all that can be wrong with it."""
-    from ffnlab import data, pretrained
-    from ffnlab import language as lm
+    from ffnlab import data
     from ffnlab.data import corpus
     from ffnlab.data.corpus import ByteTokenizer
     from ffnlab.data.tokenizer import checkpoint_tokenizer, read_tokenizer
-    from ffnlab.weights import require
+    from ffnlab.models import language_model as lm
+    from ffnlab.pretrained import checkpoint as pretrained
+    from ffnlab.pretrained.safetensors_io import require
 
     require("--out: best/, which holds the trained model,")
     found = None
@@ -231,8 +233,8 @@ def _job(config: Config) -> language.Job:
 
 def _shape(config: Config, vocabulary: int) -> "TransformerConfig":
     """Returns a model from scratch."""
+    from ffnlab.models.transformer import DecoderConfig, EncoderConfig
     from ffnlab.nn.budget import match
-    from ffnlab.transformer import DecoderConfig, EncoderConfig
 
     given = {
         name: default if getattr(config, name) is None else getattr(config, name)

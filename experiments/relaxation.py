@@ -11,8 +11,8 @@ import numpy as np
 from ffnlab import data, losses, plots, results
 from ffnlab.feedback import iteration
 from ffnlab.feedback.solvers import Anderson, GaussSeidel, Jacobi, Newton
+from ffnlab.models.sequence import SequenceConfig, SequenceModel
 from ffnlab.nn import pure
-from ffnlab.sequences import SequenceConfig, SequenceModel
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

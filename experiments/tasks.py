@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from experiments.training import dropouts
-from ffnlab import data, finetuning, pretrained
+from ffnlab import data, finetuning
 from ffnlab.data.dataset import Arrays
 from ffnlab.data.examples import PARTS
 from ffnlab.data.packed_rows import Rows
 from ffnlab.data.packing import even_width
 from ffnlab.data.tokenizer import Tokenizer, checkpoint_tokenizer, read_tokenizer
 from ffnlab.errors import InputError
+from ffnlab.models.transformer_config import dropouts
 from ffnlab.nn.precision import lowered
-from ffnlab.pretrained import Checkpoint
+from ffnlab.pretrained import checkpoint
+from ffnlab.pretrained.checkpoint import Checkpoint
 from ffnlab.report import Table
 from ffnlab.types import Array, Batch, Model, Objective, Params
 
@@ -92,7 +93,7 @@ def read_checkpoint(
     """
     if not config.scratch:
         return _read(config, Path(config.checkpoint), causal, options)
-    from experiments import tiny
+    from ffnlab.pretrained import tiny
 
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent, "tiny")
@@ -104,7 +105,7 @@ def _read(
     config: "Config", folder: Path, causal: bool, options: dict[str, Any]
 ) -> tuple[Checkpoint, Tokenizer]:
     more = dropouts(config.dropout)
-    found = pretrained.load(folder, remat=config.remat, **more, **options)
+    found = checkpoint.load(folder, remat=config.remat, **more, **options)
     if found.config.causal != causal:
         kinds = ("an encoder such as BERT", "a decoder such as GPT-2")
         raise InputError(
@@ -239,7 +240,7 @@ def save(config: "Config", task: Task, params: Params, folder: Path) -> None:
     about, purpose = task.about(), PURPOSES.get(config.task)
     if found.family in _STEMS and purpose and config.head == "linear":
         about["architectures"] = [f"{_STEMS[found.family]}For{purpose}"]
-    pretrained.save(
+    checkpoint.save(
         folder,
         found.config,
         encoder,

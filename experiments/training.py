@@ -154,11 +154,6 @@ def check_finite(record: "Record", learning_rate: float) -> None:
         )
 
 
-def dropouts(rate: float | None) -> dict[str, float]:
-    """Returns the fields of a Transformer that a dropout flag sets; None sets none."""
-    return {} if rate is None else {"dropout": rate, "attention_dropout": rate}
-
-
 def claim(out: str | None, name: str, resume: bool | None = None) -> str:
     """Returns the directory of a run, which is free to use; takes all cores for it.
 

@@ -11,21 +11,13 @@ import numpy as np
 
 from experiments.tasks import Task, computed
 from experiments.training import check_finite, follow
-from ffnlab import (
-    adversarial,
-    checkpoint,
-    finetuning,
-    gradients,
-    language,
-    pretrained,
-    report,
-    sweep,
-    train,
-)
+from ffnlab import adversarial, checkpoint, finetuning, gradients, report, sweep, train
 from ffnlab.data.dataset import Dataset
 from ffnlab.gradients import mean_loss
+from ffnlab.models import language_model
+from ffnlab.models.transformer import TransformerConfig
+from ffnlab.pretrained import checkpoint as pretrained
 from ffnlab.record import Plan, Record
-from ffnlab.transformer import TransformerConfig
 from ffnlab.types import Gradient, Model, Params
 
 if TYPE_CHECKING:
@@ -137,7 +129,7 @@ def gradient_of(config: "Config", task: Task, model: Model, rates: Any) -> Gradi
     if config.masked_loss:
         hidden = computed(config, _hidden(task), keep="masked")
         hidden = finetuning.frozen(hidden, rates)
-        loss = language.with_masked(loss, hidden, config.masked_loss)
+        loss = language_model.with_masked(loss, hidden, config.masked_loss)
     gradient = gradients.mean_gradient(loss)
     if config.adversarial == "fgm":
         gradient = adversarial.fgm(loss, width, config.radius)
@@ -152,7 +144,7 @@ def _hidden(task: Task) -> Model:
     mask = int(np.searchsorted(task.used, task.tokenizer.mask))
     special = {number for side in task.tokenizer.around for number in side}
     places = [int(np.searchsorted(task.used, number)) for number in special]
-    return language.beside(_encoder(task), mask, special=places)
+    return language_model.beside(_encoder(task), mask, special=places)
 
 
 def _encoder(task: Task) -> TransformerConfig:
@@ -162,7 +154,7 @@ def _encoder(task: Task) -> TransformerConfig:
 
 def _masked_head(config: "Config", task: Task, key: jax.Array) -> Params:
     """Returns the checkpoint's head for hidden tokens, or a new one."""
-    drawn = language.masked_head(_encoder(task), key)
+    drawn = language_model.masked_head(_encoder(task), key)
     if config.scratch:
         return drawn
     whole = pretrained.load(config.checkpoint)

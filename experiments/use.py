@@ -10,13 +10,14 @@ import numpy as np
 from experiments.formats import Item, Said
 from experiments.labelling import encode
 from experiments.tasks import PURPOSES
-from ffnlab import heads, pretrained, weights
 from ffnlab.data.examples import Examples
 from ffnlab.data.packed_rows import pack
 from ffnlab.data.tokenizer import Tokenizer, checkpoint_tokenizer
 from ffnlab.errors import InputError
+from ffnlab.models import classifier
 from ffnlab.nn.precision import lowered
-from ffnlab.pretrained import Checkpoint
+from ffnlab.pretrained import checkpoint, safetensors_io
+from ffnlab.pretrained.checkpoint import Checkpoint
 from ffnlab.types import Model, Params
 
 
@@ -50,20 +51,20 @@ def read(directory: str | Path) -> Tuned:
     folder = folder / "best" if (folder / "best").is_dir() else folder
     if not (folder / "config.json").is_file():
         raise InputError(f"--run: {directory}: not a run of experiments.finetune")
-    found = pretrained.load(folder, head=None)
+    found = checkpoint.load(folder, head=None)
     about = found.settings.get("ffnlab_use")
     if not about:
         raise InputError(f"--run: {folder}: not a run of experiments.finetune")
     tokenizer = checkpoint_tokenizer(folder, found.config.vocabulary)
     task = about["task"]
     if task == "generate":
-        from ffnlab.language import conditional
+        from ffnlab.models.language_model import conditional
 
         params, model, names = {"encoder": found.params}, conditional(found.config), []
         return Tuned(found, model, params, tokenizer, names, about)
     pooler = None if task in ("classify", "pairs") else False
-    found = pretrained.load(folder, head=False, pooler=pooler, dropout=0.0)
-    head = weights.load_classifier(folder, PURPOSES[task], found.family)
+    found = checkpoint.load(folder, head=False, pooler=pooler, dropout=0.0)
+    head = safetensors_io.load_classifier(folder, PURPOSES[task], found.family)
     params = {"encoder": found.params, "head": head}
     labels = found.settings.get("id2label", {})
     names = [labels[str(number)] for number in range(len(labels))]
@@ -75,10 +76,10 @@ def read(directory: str | Path) -> Tuned:
 
 def _model(found: Checkpoint, about: dict[str, Any], labels: int) -> Model:
     if about["task"] == "qa":
-        from ffnlab.answers import AnswerConfig, answerer
+        from ffnlab.models.span_qa import AnswerConfig, answerer
 
         return answerer(AnswerConfig(found.config))
-    shape = heads.LabelConfig(
+    shape = classifier.LabelConfig(
         found.config,
         labels,
         about["head"],
@@ -86,7 +87,7 @@ def _model(found: Checkpoint, about: dict[str, Any], labels: int) -> Model:
         0.0,
         dense=about["dense"],
     )
-    return heads.labeller(shape)
+    return classifier.labeller(shape)
 
 
 def applied(

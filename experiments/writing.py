@@ -10,14 +10,15 @@ import numpy as np
 from experiments import formats, tasks
 from experiments.formats import Item, Said
 from experiments.use import Tuned
-from ffnlab import finetuning, language, plots, reports, sampling
+from ffnlab import finetuning, plots, reports
 from ffnlab.data.corpus import Tokenizes
 from ffnlab.data.examples import Columns, Examples, read_labelled
 from ffnlab.data.packed_rows import Rows
 from ffnlab.data.seq2seq import Pairs, encode_pairs, left_padded, pack_pairs
-from ffnlab.pretrained import Checkpoint
+from ffnlab.models import decoding, language_model
+from ffnlab.models.transformer import TransformerConfig
+from ffnlab.pretrained.checkpoint import Checkpoint
 from ffnlab.report import Table
-from ffnlab.transformer import TransformerConfig
 from ffnlab.types import Array, Batch, Model, Objective, Params
 
 if TYPE_CHECKING:
@@ -67,7 +68,9 @@ class Texts:
     @property
     def model(self) -> Model:
         """The decoder."""
-        return tasks.computed(self.config, language.conditional(self.found.config))
+        return tasks.computed(
+            self.config, language_model.conditional(self.found.config)
+        )
 
     @property
     def objective(self) -> Objective:
@@ -192,12 +195,12 @@ def writer(
         for batch in left_padded(prompts, rows):
             given = (shape, params, batch.tokens, steps)
             if width:
-                found, _ = sampling.beam(
+                found, _ = decoding.beam(
                     *given, mask=batch.mask, width=width, **options
                 )
                 found = found[:, 0]
             else:
-                found = sampling.generate(*given, mask=batch.mask, **options)
+                found = decoding.generate(*given, mask=batch.mask, **options)
             new = np.asarray(found)[:, batch.tokens.shape[1] :]
             for number, row in zip(batch.index, new, strict=False):
                 ends = np.flatnonzero(row == tokenizer.end)

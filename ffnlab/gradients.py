@@ -5,7 +5,7 @@
     found = fit(model, objective, optimizer, dataset, plan, gradient=gradient)
 
 A gradient is `gradient(params, batch, key) -> (loss, gradient)`. More losses are in
-`ffnlab.language`, more gradients in `ffnlab.adversarial`.
+`ffnlab.models.language_model`, more gradients in `ffnlab.adversarial`.
 """
 
 from collections.abc import Callable

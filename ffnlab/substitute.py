@@ -19,8 +19,8 @@ from ffnlab.data.examples import TASKS, Examples
 from ffnlab.data.packed_rows import pack
 from ffnlab.data.tokenizer import Encoded, Tokenizer
 from ffnlab.errors import InputError, choose
-from ffnlab.pretrained import Checkpoint
-from ffnlab.transformer import TransformerConfig, transformer
+from ffnlab.models.transformer import TransformerConfig, transformer_model
+from ffnlab.pretrained.checkpoint import Checkpoint
 from ffnlab.types import Array, Batch, Key, Params
 
 _LIKELY = 10  # tokens that a word is drawn from
@@ -217,7 +217,7 @@ def _of_batch(
     params: Params, x: Batch, whole: Array, key: Key, config: TransformerConfig
 ) -> Array:
     """Returns a token for each place of a batch, int `[B, K]`."""
-    logits, _ = transformer(config).apply(
+    logits, _ = transformer_model(config).apply(
         params, x["tokens"], x["mask"], packs=x["packs"], at=jnp.maximum(x["at"], 0)
     )  # [B, K, V]
     same = jax.nn.one_hot(x["old"], len(whole), dtype=bool)  # [B, K, V]

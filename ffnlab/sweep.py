@@ -140,11 +140,12 @@ def fit_population(
     Returns:
       The population, members ordered by learning rate, then by seed.
 
-    >>> from ffnlab import losses, optimizers, models
+    >>> from ffnlab import losses, optimizers
+    >>> from ffnlab.models import mlp
     >>> from ffnlab.nn.ffn import BlockConfig
     >>> wine = data.load("wine")
     >>> block = BlockConfig("mlp:gelu", features=16, hidden=16)
-    >>> model = models.tower(models.TowerConfig(wine.features, wine.classes, block))
+    >>> model = mlp.tower(mlp.TowerConfig(wine.features, wine.classes, block))
     >>> plan = Plan(steps=20, every=20, batch=32)
     >>> population = fit_population(
     ...     model, losses.OBJECTIVES["classes"], optimizers.make("adam"), wine, plan,

@@ -98,9 +98,10 @@ def make_step(
       gradient: `gradient(params, batch, key) -> (loss, gradient)`, which the optimizer
         is given; None is the gradient of that mean, see `ffnlab.gradients`.
 
-    >>> from ffnlab import losses, optimizers, models
+    >>> from ffnlab import losses, optimizers
+    >>> from ffnlab.models import mlp
     >>> from ffnlab.nn.ffn import BlockConfig
-    >>> model = models.tower(models.TowerConfig(4, 3, BlockConfig("mlp", 8, 8)))
+    >>> model = mlp.tower(mlp.TowerConfig(4, 3, BlockConfig("mlp", 8, 8)))
     >>> optimizer = optimizers.make("sgd", 0.1)
     >>> step = make_step(model, losses.OBJECTIVES["classes"], optimizer)
     >>> state = init_state(model, optimizer, jax.random.key(0), 0, 0.1)
@@ -327,11 +328,12 @@ def fit(
     Returns:
       The last state, the best parameters, the record and the times.
 
-    >>> from ffnlab import data, losses, optimizers, models
+    >>> from ffnlab import data, losses, optimizers
+    >>> from ffnlab.models import mlp
     >>> from ffnlab.nn.ffn import BlockConfig
     >>> wine = data.load("wine")
     >>> block = BlockConfig("swiglu", features=16, hidden=16)
-    >>> model = models.tower(models.TowerConfig(wine.features, wine.classes, block))
+    >>> model = mlp.tower(mlp.TowerConfig(wine.features, wine.classes, block))
     >>> found = fit(model, losses.OBJECTIVES["classes"], optimizers.make("adam"), wine,
     ...             Plan(steps=40, every=20, batch=32), learning_rate=1e-2)
     >>> bool(found.record.scores["accuracy"][-1] > 0.8)

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from ffnlab import adversarial
 from ffnlab.adversarial import fgm, freelb
 from ffnlab.gradients import mean_loss
-from ffnlab.heads import LabelConfig, labeller
 from ffnlab.losses import OBJECTIVES
+from ffnlab.models.classifier import LabelConfig, labeller
+from ffnlab.models.transformer import EncoderConfig
 from ffnlab.nn.dropout import dropout
-from ffnlab.transformer import EncoderConfig
 
 KEY = jax.random.key(0)
 PACKS = np.array([[5, 5, 7, 7, 7, -1], [2, 2, 2, 2, 9, 9]])

@@ -11,10 +11,11 @@ import pytest
 
 from experiments import finetune, labelling, launch, predict, sources, use
 from experiments.finetune import ALIASES, Config
-from ffnlab import pretrained, report, reports
+from ffnlab import report, reports
 from ffnlab.data import read_conll
 from ffnlab.data.examples import KEYS, Examples
 from ffnlab.errors import InputError
+from ffnlab.pretrained import checkpoint
 from tests.conftest import check_refused, command
 from tests.tuned import config
 
@@ -123,7 +124,7 @@ def test_best_is_a_directory_of_transformers(tagged, sorted_texts):
 
 def test_embeddings_of_tokens_that_no_text_holds_stay(tagged, bert):
     before, after = (
-        pretrained.load(directory, head=False, pooler=False).params
+        checkpoint.load(directory, head=False, pooler=False).params
         for directory in (bert, tagged.out / "best")
     )
     one, two = (
@@ -230,8 +231,8 @@ def test_other_heads_and_options(bert, files, tmp_path, head):
     given = config(bert, files, "tag", tmp_path / "o", ".conll", dev=None, test=None,
                    **more)  # fmt: skip
     found = finetune.run(given)
-    before = pretrained.load(bert, head=False, pooler=False).params
-    after = pretrained.load(found.out / "best", head=False, pooler=False).params
+    before = checkpoint.load(bert, head=False, pooler=False).params
+    after = checkpoint.load(found.out / "best", head=False, pooler=False).params
     for part, same in (("embed", True), ("layer_0", True), ("layer_1", False)):
         one, two = (np.asarray(p[part]["norm" if part == "embed" else "ffn_norm"][
             "scale"]) for p in (before, after))  # fmt: skip

@@ -13,9 +13,9 @@ from ffnlab.data.dataset import Dataset
 from ffnlab.data.packed_rows import pack
 from ffnlab.data.tokenizer import Encoded
 from ffnlab.errors import InputError
-from ffnlab.heads import LabelConfig, LabelHead, Predictor, labeller
+from ffnlab.models.classifier import LabelConfig, LabelHead, Predictor, labeller
+from ffnlab.models.transformer import transformer_model
 from ffnlab.nn.pure import functional
-from ffnlab.transformer import transformer
 from ffnlab.types import Model
 
 KEY = jax.random.key(0)
@@ -63,7 +63,7 @@ def test_the_linear_head_is_what_is_written():
     params, rows = wide(model.init(KEY)), pack(encoded(words=False), None, 8)
     x = {n.removeprefix("x/"): a for n, a in rows.arrays.items() if n != "y"}
     logits, _ = model.apply(params, x)
-    states, _ = transformer(config.encoder).apply(
+    states, _ = transformer_model(config.encoder).apply(
         params["encoder"], x["tokens"], x["mask"], packs=x["packs"]
     )
     h = np.take_along_axis(np.asarray(states), np.maximum(x["at"], 0)[..., None], 1)

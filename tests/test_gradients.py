@@ -8,14 +8,15 @@ import pytest
 from jax.test_util import check_grads
 from scipy import special
 
-from ffnlab import finetuning, gradients, losses, models
+from ffnlab import finetuning, gradients, losses
 from ffnlab.adversarial import fgm
 from ffnlab.data.dataset import IGNORE
 from ffnlab.errors import InputError
-from ffnlab.heads import LabelConfig, labeller
-from ffnlab.language import beside, masked_head, with_masked
+from ffnlab.models import mlp
+from ffnlab.models.classifier import LabelConfig, labeller
+from ffnlab.models.language_model import beside, masked_head, with_masked
+from ffnlab.models.transformer import EncoderConfig
 from ffnlab.nn.ffn import BlockConfig
-from ffnlab.transformer import EncoderConfig
 from ffnlab.types import Model
 
 KEY = jax.random.key(0)
@@ -24,7 +25,7 @@ OBJECTIVE = losses.OBJECTIVES["classes"]
 
 def tower(dropout=0.0):
     block = BlockConfig("swiglu", 6, 8, dropout=dropout)
-    return models.tower(models.TowerConfig(5, 3, block, layers=1))
+    return mlp.tower(mlp.TowerConfig(5, 3, block, layers=1))
 
 
 def made(model, rows=12):

@@ -10,8 +10,9 @@ import pytest
 
 from experiments import launch, pretrain
 from experiments.pretrain import Config
-from ffnlab import pretrained, report
+from ffnlab import report
 from ffnlab.errors import InputError
+from ffnlab.pretrained import checkpoint
 from tests.conftest import check_refused, command
 
 SMALL = {
@@ -120,7 +121,7 @@ def test_masked_from_scratch_and_on_from_a_checkpoint(bert, text, tmp_path):
     scratch = {"tokenizer": str(bert), "whole_words": True}
     found = pretrain.run(Config(**given, **scratch, out=str(tmp_path / "one")))
     assert not found.samples and "xz" not in (found.out / "report.md").read_text()
-    back = pretrained.load(found.out / "best")
+    back = checkpoint.load(found.out / "best")
     assert back.family == "ffnlab" and back.config.vocabulary == 31
     assert (found.out / "best" / "tokenizer.json").exists()
     given |= {"features": None, "layers": None, "heads": None, "length": 12}
@@ -137,7 +138,7 @@ def test_a_plain_decoder_is_a_gpt2(text, tmp_path):
         **SMALL, text=(text,), block="mlp:gelu_tanh", positions="learned",
         out=str(tmp_path / "o"),
     )  # fmt: skip
-    assert pretrained.load(pretrain.run(config).out / "best").family == "gpt2"
+    assert checkpoint.load(pretrain.run(config).out / "best").family == "gpt2"
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from flax import nnx
 from hypothesis.extra import numpy as hnp
 
 from ffnlab import trees as jax_trees
+from ffnlab.models.recurrent import Elman
 from ffnlab.nn.ffn import BlockConfig, FeedForward
-from ffnlab.recurrent import Elman
 from ffnlab.scratch import (
     check_gradients,
     grad,

@@ -7,8 +7,9 @@ import numpy as np
 import optax
 import pytest
 
-from ffnlab import data, losses, models, train
+from ffnlab import data, losses, train
 from ffnlab import optimizers as recipes
+from ffnlab.models import mlp
 from ffnlab.nn.ffn import BlockConfig
 from ffnlab.record import Plan
 from ffnlab.scratch import optimizers
@@ -132,7 +133,7 @@ def test_every_optimizer_has_a_reference():
 def test_they_train_a_model_of_jax():
     """The engine's Adam in `train.fit`, on the path of optax's."""
     digits = data.load("digits")
-    model = models.tower(models.TowerConfig(64, 10, BlockConfig("mlp", 8, 16)))
+    model = mlp.tower(mlp.TowerConfig(64, 10, BlockConfig("mlp", 8, 16)))
     plan = Plan(steps=60, every=30, batch=64)
     objective = losses.OBJECTIVES["classes"]
     found, expected = (

@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ffnlab import pretrained
 from ffnlab.data.examples import Examples
 from ffnlab.data.tokenizer import read_tokenizer
 from ffnlab.errors import InputError
+from ffnlab.models.transformer import Transformer
+from ffnlab.pretrained import checkpoint
 from ffnlab.substitute import substituted
-from ffnlab.transformer import Transformer
 
 BERT = Path(__file__).parent / "checkpoints" / "bert"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -32,7 +32,7 @@ def bert(tmp_path_factory):
     shutil.copytree(BERT, directory)
     vocabulary = SPECIAL + WORDS + PIECES + ["[unused1]"]
     (directory / "vocab.txt").write_text("\n".join(vocabulary))
-    return pretrained.load(directory), read_tokenizer(directory)
+    return checkpoint.load(directory), read_tokenizer(directory)
 
 
 TEXTS = ["w0 w1 w2 w3 w4 W5 w6 w7 w8 w9", "w1", "w3x strange w4, w5"]
@@ -140,13 +140,13 @@ def test_what_has_no_words_to_hide_has_no_copies(bert):
 def test_what_cannot_fill_words_in_is_refused(bert, tmp_path):
     found, tokenizer = bert
     name = "--augment: mlm_substitute"
-    bare = pretrained.load(found.directory, head=False)
+    bare = checkpoint.load(found.directory, head=False)
     with pytest.raises(
         InputError, match=f"{name}: .*bert has no masked-language-model"
     ):
         substituted(CLASSES, "classify", bare, tokenizer)
-    pretrained.save(tmp_path / "bare", bare.config, bare.params, family="bert")
-    drawn = pretrained.load(tmp_path / "bare", head=True)
+    checkpoint.save(tmp_path / "bare", bare.config, bare.params, family="bert")
+    drawn = checkpoint.load(tmp_path / "bare", head=True)
     with pytest.raises(InputError, match="bare has no masked-language-model head"):
         substituted(CLASSES, "classify", drawn, tokenizer)
     causal = found._replace(config=dataclasses.replace(found.config, causal=True))

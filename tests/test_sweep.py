@@ -4,8 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ffnlab import data, losses, models, optimizers, results, sweep, train
+from ffnlab import data, losses, optimizers, results, sweep, train
 from ffnlab.checkpoint import Checkpoints
+from ffnlab.models import mlp
 from ffnlab.nn.ffn import BlockConfig
 from ffnlab.record import Plan
 
@@ -20,7 +21,7 @@ def wine():
 
 def tower(dropout=0.2):
     block = BlockConfig("swiglu", 8, 8, dropout=dropout)
-    return models.tower(models.TowerConfig(13, 3, block, layers=1))
+    return mlp.tower(mlp.TowerConfig(13, 3, block, layers=1))
 
 
 def population(wine, **options):

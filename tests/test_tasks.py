@@ -10,9 +10,11 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import finetune, launch, predict, tiny, use
-from ffnlab import DecoderConfig, EncoderConfig, pretrained, report, transformer
+from experiments import finetune, launch, predict, use
+from ffnlab import DecoderConfig, EncoderConfig, report
 from ffnlab.errors import InputError
+from ffnlab.models import transformer
+from ffnlab.pretrained import checkpoint, tiny
 from tests.conftest import check_refused
 from tests.tuned import config
 
@@ -208,8 +210,8 @@ def test_heads_are_where_transformers_has_them(
 
 def saved(config, folder):
     """A checkpoint of a model, without a tokenizer."""
-    params = transformer.transformer(config).init(jax.random.key(0))
-    pretrained.save(folder, config, params, family=pretrained.family_of(config))
+    params = transformer.transformer_model(config).init(jax.random.key(0))
+    checkpoint.save(folder, config, params, family=checkpoint.family_of(config))
     return str(folder)
 
 

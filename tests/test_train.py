@@ -5,9 +5,10 @@ import numpy as np
 import optax
 import pytest
 
-from ffnlab import data, gradients, losses, models, optimizers, train
+from ffnlab import data, gradients, losses, optimizers, train
 from ffnlab.checkpoint import Checkpoints
 from ffnlab.errors import InputError
+from ffnlab.models import mlp
 from ffnlab.nn.ffn import BlockConfig
 from ffnlab.record import Plan, blank, note
 
@@ -21,7 +22,7 @@ def wine():
 
 def tower(kind="swiglu", dropout=0.0):
     block = BlockConfig(kind, 8, 8, dropout=dropout)
-    return models.tower(models.TowerConfig(13, 3, block, layers=1))
+    return mlp.tower(mlp.TowerConfig(13, 3, block, layers=1))
 
 
 def test_fit_learns_real_data(wine):

@@ -6,7 +6,8 @@ import pytest
 import scipy.special
 
 from experiments import finetune, predict, tuning
-from ffnlab import data, pretrained, report
+from ffnlab import data, report
+from ffnlab.pretrained import checkpoint
 from tests.tuned import config
 
 
@@ -123,10 +124,10 @@ def test_both_gradients_of_the_feedback_head_agree(bert, files):
 
 
 def test_layers_wait_for_their_turn(bert, files, tmp_path):
-    before = pretrained.load(bert, head=False, pooler=False).params
+    before = checkpoint.load(bert, head=False, pooler=False).params
     given = {"steps": 3, "evaluations": 1, "unfreeze": 0.3}  # an epoch has 6.5 steps
     found = finetune.run(config(bert, files, "tag", tmp_path / "o", ".conll", **given))
-    after = pretrained.load(found.out / "best", head=False, pooler=False).params
+    after = checkpoint.load(found.out / "best", head=False, pooler=False).params
     moved = [
         not np.array_equal(before[part][where]["scale"], after[part][where]["scale"])
         for part, where in (("layer_1", "ffn_norm"), ("layer_0", "ffn_norm"),

@@ -18,7 +18,7 @@ from ffnlab.data.packing import (
     scatter,
 )
 from ffnlab.errors import InputError
-from ffnlab.transformer import DecoderConfig, EncoderConfig, transformer
+from ffnlab.models.transformer import DecoderConfig, EncoderConfig, transformer_model
 
 LENGTHS = st.lists(st.integers(1, 12), min_size=1, max_size=30)
 
@@ -114,7 +114,7 @@ def test_whole_rows_of_the_even_width_hold_about_as_many(lengths, count):
 @pytest.mark.parametrize("config", [EncoderConfig.tiny(), DecoderConfig.tiny()])
 def test_outputs_are_equal_by_any_layout(config):
     """Also in one compilation a shape."""
-    rng, model = np.random.default_rng(0), transformer(config)
+    rng, model = np.random.default_rng(0), transformer_model(config)
     params = jax.tree.map(
         lambda p: 5 * p if p.ndim > 1 else p, model.init(jax.random.key(0))
     )

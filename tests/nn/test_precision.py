@@ -9,9 +9,9 @@ from jax.extend.core import jaxprs_in_params
 
 from ffnlab import finetuning
 from ffnlab.gradients import mean_loss
-from ffnlab.heads import LabelConfig, labeller
+from ffnlab.models.classifier import LabelConfig, labeller
+from ffnlab.models.transformer import EncoderConfig
 from ffnlab.nn.precision import lowered
-from ffnlab.transformer import EncoderConfig
 
 KEY = jax.random.key(0)
 

@@ -1,7 +1,7 @@
 """Transformers: encoders and decoders around any feed-forward block.
 
     config = EncoderConfig.tiny(block="swiglu")
-    model = transformer(config)
+    model = transformer_model(config)
     params = model.init(jax.random.key(0))
     h, aux = model.apply(params, tokens, mask)    # [B, T, D]
 
@@ -18,6 +18,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ffnlab.errors import InputError
+from ffnlab.models.transformer_config import (
+    DecoderConfig,
+    EncoderConfig,
+    TransformerConfig,
+)
 from ffnlab.nn import activations
 from ffnlab.nn.attention import Attention, visible
 from ffnlab.nn.dropout import dropout
@@ -25,11 +30,6 @@ from ffnlab.nn.ffn import NORMS, FeedForward, parse
 from ffnlab.nn.positions import counted, sinusoids
 from ffnlab.nn.precision import uncast
 from ffnlab.nn.pure import functional
-from ffnlab.transformer_config import (
-    DecoderConfig,
-    EncoderConfig,
-    TransformerConfig,
-)
 from ffnlab.types import Array, Key, Model, Params
 
 __all__ = [
@@ -42,7 +42,7 @@ __all__ = [
     "TransformerConfig",
     "empty_cache",
     "stacked",
-    "transformer",
+    "transformer_model",
     "unstacked",
 ]
 
@@ -354,10 +354,10 @@ def empty_cache(config: TransformerConfig, batch: int, length: int) -> dict[str,
     return {"layers": layers, "mask": jnp.zeros((batch, length), bool)}
 
 
-def transformer(config: TransformerConfig) -> Model:
+def transformer_model(config: TransformerConfig) -> Model:
     """Returns a Transformer as pure functions.
 
-    >>> model = transformer(DecoderConfig.tiny(scan=True))
+    >>> model = transformer_model(DecoderConfig.tiny(scan=True))
     >>> params = model.init(jax.random.key(0))
     >>> logits, _ = model.apply(params, jnp.array([[1, 2, 3]]))
     >>> logits.shape, params["layers"]["ffn"]["up"]["kernel"].shape

@@ -6,9 +6,10 @@ from typing import Any
 
 import jax
 
-from ffnlab import DecoderConfig, EncoderConfig, pretrained
+from ffnlab import DecoderConfig, EncoderConfig
 from ffnlab.errors import InputError
-from ffnlab.transformer import transformer
+from ffnlab.models.transformer import transformer_model
+from ffnlab.pretrained import checkpoint
 
 TOKENS = 4000  # at most; the more often a piece of text occurs, the sooner it is one
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -50,13 +51,13 @@ def write(
         attention_dropout=0.1,
         pooler=not causal,
     )
-    params = transformer(shape).init(jax.random.key(seed))
+    params = transformer_model(shape).init(jax.random.key(seed))
     family = "gpt2" if causal else "bert"
     about = {}
     if causal:
         end = inner.token_to_id(_END)
         about = {"bos_token_id": end, "eos_token_id": end}
-    pretrained.save(folder, shape, params, family=family, about=about)
+    checkpoint.save(folder, shape, params, family=family, about=about)
     if causal:
         inner.save(str(folder / "tokenizer.json"))
     else:

@@ -9,9 +9,16 @@ import numpy as np
 import pytest
 
 from ffnlab import EncoderConfig, data, metrics, trees
-from ffnlab.answers import NEVER, AnswerConfig, answerer, best_spans, finder, objective
 from ffnlab.data.squad import Windows, pack_windows
 from ffnlab.errors import InputError
+from ffnlab.models.span_qa import (
+    NEVER,
+    AnswerConfig,
+    answerer,
+    best_spans,
+    finder,
+    objective,
+)
 
 KEY = jax.random.key(0)
 ENCODER = EncoderConfig(

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from ffnlab import models, trees
+from ffnlab import trees
 from ffnlab.errors import InputError
-from ffnlab.models import TowerConfig
+from ffnlab.models import mlp
+from ffnlab.models.mlp import TowerConfig
 from ffnlab.nn import pure
 from ffnlab.nn.ffn import BlockConfig
 from tests import oracles
@@ -17,7 +18,7 @@ BLOCK = BlockConfig("swiglu", 4, 6, norm="pre")
 
 def test_parameter_tree_of_a_byte_model():
     config = TowerConfig(5, 7, BLOCK, layers=1, vocabulary=9, embedding=3)
-    model = models.tower(config)
+    model = mlp.tower(config)
     shapes = trees.flatten(jax.eval_shape(model.init, jax.random.key(0)))
     assert {name: leaf.shape for name, leaf in shapes.items()} == {
         "block_0/down/bias": (4,),
@@ -41,7 +42,7 @@ def test_parameter_tree_of_a_byte_model():
 
 
 def test_tower_against_numpy(x64):
-    model = models.tower(TowerConfig(5, 7, BLOCK, layers=2))
+    model = mlp.tower(TowerConfig(5, 7, BLOCK, layers=2))
     params = model.init(jax.random.key(0))
     x = jax.random.normal(jax.random.key(1), (3, 5))
     y, aux = model.apply(params, x)
@@ -57,7 +58,7 @@ def test_tower_against_numpy(x64):
 def test_bengio_concatenates_in_order():
     """Swapping two context bytes changes the output; the batch around does not."""
     config = TowerConfig(4, 3, BLOCK, layers=1, vocabulary=9, embedding=2)
-    model = models.tower(config)
+    model = mlp.tower(config)
     params = model.init(jax.random.key(0))
     x = jnp.array([[1, 2, 3, 4], [2, 1, 3, 4], [0, 0, 0, 0]])
     logits, _ = model.apply(params, x)
@@ -67,14 +68,14 @@ def test_bengio_concatenates_in_order():
 
 
 def test_params_are_plain_dicts_of_arrays():
-    params = models.tower(TowerConfig(5, 7, BLOCK)).init(jax.random.key(0))
+    params = mlp.tower(TowerConfig(5, 7, BLOCK)).init(jax.random.key(0))
     assert type(params) is dict and type(params["block_0"]) is dict
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(params))
 
 
 def test_layers_draw_different_dropout():
     block = BlockConfig("mlp:sigmoid", 4, 64, dropout=0.5)
-    model = models.tower(TowerConfig(5, 7, block, layers=2))
+    model = mlp.tower(TowerConfig(5, 7, block, layers=2))
     _, aux = model.apply(
         model.init(jax.random.key(0)), jnp.ones((1, 5)), jax.random.key(1)
     )

@@ -19,9 +19,9 @@ from ffnlab.data.dataset import IGNORE
 from ffnlab.errors import InputError
 from ffnlab.gradients import mean_loss
 from ffnlab.losses import score_classes
-from ffnlab.masking import hide
+from ffnlab.models.masking import hide
+from ffnlab.models.transformer import Head, TransformerConfig, transformer_model
 from ffnlab.nn.pure import functional
-from ffnlab.transformer import Head, TransformerConfig, transformer
 from ffnlab.types import Array, Batch, Key, Loss, Model, Objective, Params, Scores
 
 _HIDING = 0x41DE  # sets the draw of what is hidden apart from those of dropout
@@ -95,7 +95,7 @@ def conditional(config: TransformerConfig) -> Model:
 def _decoder(config: TransformerConfig) -> Model:
     if not config.causal or config.head == "none":
         raise InputError("a causal language model needs a causal Transformer with head")
-    return transformer(config)
+    return transformer_model(config)
 
 
 def masked(
@@ -127,7 +127,7 @@ def masked(
     """
     if config.causal or config.head == "none":
         raise InputError("a masked language model needs an encoder with a head")
-    inner = transformer(config)
+    inner = transformer_model(config)
 
     def apply(params: Params, x: Batch, key: Key | None = None) -> tuple[tuple, dict]:
         if key is None:

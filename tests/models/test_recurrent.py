@@ -8,7 +8,7 @@ from flax import nnx
 from ffnlab.errors import InputError
 from ffnlab.feedback.chain import feedback
 from ffnlab.feedback.solvers import GaussSeidel
-from ffnlab.recurrent import GRU, Bidirectional, Elman, Window
+from ffnlab.models.recurrent import GRU, Bidirectional, Elman, Window
 from tests import oracles
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(3, 6, 4)), jnp.float32)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ffnlab.errors import InputError
-from ffnlab.transformer_config import (
+from ffnlab.models.transformer_config import (
     DecoderConfig,
     EncoderConfig,
     TransformerConfig,

@@ -9,17 +9,17 @@ from jax.test_util import check_grads
 
 from ffnlab import trees
 from ffnlab.errors import InputError
-from ffnlab.nn import ffn, pure
-from ffnlab.nn.attention import attend, visible
-from ffnlab.nn.positions import rotary, sinusoids
-from ffnlab.transformer import (
+from ffnlab.models.transformer import (
     DecoderConfig,
     EncoderConfig,
     empty_cache,
     stacked,
-    transformer,
+    transformer_model,
     unstacked,
 )
+from ffnlab.nn import ffn, pure
+from ffnlab.nn.attention import attend, visible
+from ffnlab.nn.positions import rotary, sinusoids
 from tests import oracles
 
 SMALL = {"vocabulary": 11, "features": 8, "layers": 2, "heads": 2, "hidden": 12}
@@ -41,7 +41,7 @@ def wide(params, scale=20.0):
 
 
 def made(config):
-    model = transformer(config)
+    model = transformer_model(config)
     return model._replace(apply=jax.jit(model.apply)), wide(model.init(KEY))
 
 
@@ -142,7 +142,7 @@ def test_decoding_with_a_cache(name, scan):
 def test_a_stack_is_the_same_model(name):
     config = CONFIGS[name]
     model, params = made(config)
-    stack = transformer(type(config)(**{**vars(config), "scan": True}))
+    stack = transformer_model(type(config)(**{**vars(config), "scan": True}))
     y, aux = model.apply(params, TOKENS)
     found, other = stack.apply(stacked(params), TOKENS)
     close((found, other["states"]), (y, aux["states"]))
@@ -155,7 +155,7 @@ def test_a_stack_is_the_same_model(name):
 
 def test_a_stack_is_compiled_once_for_any_depth():
     def lines(layers, scan):
-        model = transformer(encoder(layers=layers, scan=scan))
+        model = transformer_model(encoder(layers=layers, scan=scan))
         shapes = jax.eval_shape(model.init, KEY)
         return len(jax.jit(model.apply).lower(shapes, TOKENS).as_text().splitlines())
 
@@ -166,7 +166,7 @@ def test_a_stack_is_compiled_once_for_any_depth():
 @pytest.mark.parametrize("scan", [False, True])
 def test_recomputing_changes_no_gradient(scan):
     plain, again = (
-        transformer(decoder(remat=remat, scan=scan)) for remat in (False, True)
+        transformer_model(decoder(remat=remat, scan=scan)) for remat in (False, True)
     )
     params = wide(plain.init(KEY))
 
@@ -196,10 +196,10 @@ def test_dropped_out_weights_are_unbiased_and_others_are_the_librarys(heads):
 
 def test_attention_weights_are_dropped_in_training_alone():
     config = encoder(attention_dropout=0.5)
-    model = transformer(config)
+    model = transformer_model(config)
     params = wide(model.init(KEY), 5.0)
     plain, _ = model.apply(params, TOKENS)
-    without, _ = transformer(encoder()).apply(params, TOKENS, key=KEY)
+    without, _ = transformer_model(encoder()).apply(params, TOKENS, key=KEY)
     dropped, _ = model.apply(params, TOKENS, key=KEY)
     chex.assert_trees_all_equal(plain, without)
     assert bool((dropped != plain).any())
@@ -208,7 +208,7 @@ def test_attention_weights_are_dropped_in_training_alone():
 
 
 def test_gradients_are_those_of_finite_differences(x64):
-    model = transformer(decoder(positions="rotary", block="swiglu", layers=1))
+    model = transformer_model(decoder(positions="rotary", block="swiglu", layers=1))
     params = wide(model.init(KEY), 5.0)
     params = jax.tree.map(lambda p: p.astype(jnp.float64), params)
     check_grads(
@@ -225,7 +225,7 @@ def test_gradients_are_those_of_finite_differences(x64):
 @pytest.mark.parametrize("block", [*ffn.BLOCKS, "mlp:tanh", "glu:mish"])
 def test_any_block_sits_in_a_layer(block):
     config = encoder(block=block)
-    model = transformer(config)
+    model = transformer_model(config)
     y, _ = model.apply(model.init(KEY), TOKENS)
     assert y.shape == (2, 6, 8)
     names = trees.flatten(jax.eval_shape(model.init, KEY))
@@ -234,7 +234,9 @@ def test_any_block_sits_in_a_layer(block):
 
 
 def test_parameter_trees():
-    shapes = jax.eval_shape(transformer(encoder(head="tied", pooler=True)).init, KEY)
+    shapes = jax.eval_shape(
+        transformer_model(encoder(head="tied", pooler=True)).init, KEY
+    )
     names = {name: leaf.shape for name, leaf in trees.flatten(shapes).items()}
     assert {n: s for n, s in names.items() if not n.startswith("layer_")} == {
         "embed/norm/bias": (8,),
@@ -251,7 +253,9 @@ def test_parameter_trees():
         "pooler/kernel": (8, 8),
     }
     bare = trees.flatten(
-        jax.eval_shape(transformer(decoder(bias=False, norm_kind="rms")).init, KEY)
+        jax.eval_shape(
+            transformer_model(decoder(bias=False, norm_kind="rms")).init, KEY
+        )
     )
     assert not [name for name in bare if name.endswith("bias")]
 
@@ -263,7 +267,7 @@ def test_sizes_of_the_well_known():
         DecoderConfig.gpt2(): 124_439_808,
     }
     for config, size in sizes.items():
-        assert pure.parameters(transformer(config)) == size
+        assert pure.parameters(transformer_model(config)) == size
 
 
 def test_dropout_needs_a_key():
@@ -274,7 +278,7 @@ def test_dropout_needs_a_key():
     )
     close(first, again, rtol=0, atol=0)
     assert (first != other).any() and (first != calm).any()
-    none = transformer(encoder()).apply(params, TOKENS, key=KEY)[0]
+    none = transformer_model(encoder()).apply(params, TOKENS, key=KEY)[0]
     close(none, calm)
 
 

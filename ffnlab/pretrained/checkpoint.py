@@ -27,7 +27,8 @@ import numpy as np
 from ffnlab import trees
 from ffnlab.data.files import read_json
 from ffnlab.errors import InputError
-from ffnlab.families import (
+from ffnlab.models.transformer import TransformerConfig, transformer_model
+from ffnlab.pretrained.conversion import (
     FAMILIES,
     Entry,
     Family,
@@ -36,9 +37,13 @@ from ffnlab.families import (
     read_config,
     write_config,
 )
-from ffnlab.transformer import TransformerConfig, transformer
+from ffnlab.pretrained.safetensors_io import (
+    classifier_tensors,
+    config_file,
+    read_tensors,
+    require,
+)
 from ffnlab.types import Key, Model, Params
-from ffnlab.weights import classifier_tensors, config_file, read_tensors, require
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -98,7 +103,7 @@ class Checkpoint(NamedTuple):
     @property
     def model(self) -> Model:
         """The model, as pure functions."""
-        return transformer(self.config)
+        return transformer_model(self.config)
 
 
 def load(
@@ -193,7 +198,7 @@ def _parts(
 def _entries(family: Family, config: TransformerConfig) -> list:
     """Returns what a model has in a checkpoint."""
     if family.own:
-        shapes = jax.eval_shape(transformer(config).init, jax.random.key(0))
+        shapes = jax.eval_shape(transformer_model(config).init, jax.random.key(0))
         return [Entry(path, (path,), np.asarray) for path in trees.flatten(shapes)]
     return [
         entry
@@ -211,7 +216,9 @@ def _matched(
     known: Mapping[str, str],
 ) -> tuple[dict[str, np.ndarray], set[str]]:
     """Returns our leaves by path, and the names that they were made from."""
-    shapes = trees.flatten(jax.eval_shape(transformer(config).init, jax.random.key(0)))
+    shapes = trees.flatten(
+        jax.eval_shape(transformer_model(config).init, jax.random.key(0))
+    )
     leaves, loaded = {}, set()
     for entry in _entries(family, config):
         if entry.theirs not in tensors:
@@ -279,7 +286,7 @@ def _completed(
     Raises:
       InputError: something other than a head or a pooler is missing.
     """
-    init = transformer(config).init
+    init = transformer_model(config).init
     key = jax.random.key(0) if key is None else key
     wanted = trees.flatten(jax.eval_shape(init, key))
     new = sorted(set(wanted) - set(leaves))

@@ -14,7 +14,6 @@ from ffnlab import (
     Plan,
     finetuning,
     fit,
-    language,
     metrics,
     optimizers,
 )
@@ -23,8 +22,9 @@ from ffnlab.data.corpus import ByteTokenizer, language_data
 from ffnlab.data.dataset import IGNORE
 from ffnlab.data.seq2seq import Pairs, pack_pairs
 from ffnlab.errors import InputError
+from ffnlab.models import language_model
+from ffnlab.models.transformer import transformer_model
 from ffnlab.train import make_evaluate
-from ffnlab.transformer import transformer
 
 KEY = jax.random.key(0)
 SIZE = {"vocabulary": 257, "features": 16, "heads": 2, "hidden": 32, "layers": 1}
@@ -43,21 +43,26 @@ def first(part, rows=4):
 
 
 def test_causal_loss_is_that_of_the_next_token():
-    model, batch = language.causal(DECODER), first(written(False).train)
+    model, batch = language_model.causal(DECODER), first(written(False).train)
     params = model.init(KEY)
     outputs, _ = model.apply(params, batch["x"], None)
-    logits, _ = transformer(DECODER).apply(params, jnp.asarray(batch["x"]["tokens"]))
+    logits, _ = transformer_model(DECODER).apply(
+        params, jnp.asarray(batch["x"]["tokens"])
+    )
     chances = np.asarray(jax.nn.log_softmax(logits))
     rows, places = np.nonzero(batch["y"] != IGNORE)
     expected = -chances[rows, places, batch["y"][rows, places]].mean()
-    found = metrics.means(language.objective(1.5).score(outputs, batch))
+    found = metrics.means(language_model.objective(1.5).score(outputs, batch))
     assert float(found["loss"]) == pytest.approx(expected, rel=1e-5)
     assert float(found["bits"]) == pytest.approx(1.5 * expected / np.log(2), rel=1e-5)
 
 
 def test_padding_is_not_heard():
-    model, params = language.causal(DECODER), language.causal(DECODER).init(KEY)
-    score = language.objective(1.0).score
+    model, params = (
+        language_model.causal(DECODER),
+        language_model.causal(DECODER).init(KEY),
+    )
+    score = language_model.objective(1.0).score
     batch = first(written(False).train)
     batch["y"] = np.where(np.arange(24) < 20, batch["y"], IGNORE)
     other = {**batch, "x": {**batch["x"], "tokens": np.array(batch["x"]["tokens"])}}
@@ -71,11 +76,13 @@ def test_padding_is_not_heard():
 
 @pytest.mark.parametrize("whole", [False, True])
 def test_masked_loss_is_that_of_what_was_hidden(whole):
-    model = language.masked(ENCODER, mask=256, rate=0.3, whole=whole)
+    model = language_model.masked(ENCODER, mask=256, rate=0.3, whole=whole)
     batch, params = first(written(True).train), model.init(KEY)
     (logits, at, live), _ = model.apply(params, batch["x"], KEY)
     assert logits.shape == (*at.shape, 257) and live.any()
-    found = metrics.means(language.objective(1.0).score((logits, at, live), batch))
+    found = metrics.means(
+        language_model.objective(1.0).score((logits, at, live), batch)
+    )
     labels = np.take_along_axis(batch["y"], np.asarray(at), axis=1)
     chances = np.asarray(jax.nn.log_softmax(logits))
     rows, places = np.nonzero(np.asarray(live))
@@ -85,7 +92,8 @@ def test_masked_loss_is_that_of_what_was_hidden(whole):
 
 
 def test_logits_at_some_places_are_those_of_all():
-    model, tokens = transformer(ENCODER), jnp.asarray(first(written(True).train)["x"][
+    model = transformer_model(ENCODER)
+    tokens = jnp.asarray(first(written(True).train)["x"][
         "tokens"])  # fmt: skip
     params, at = model.init(KEY), jnp.array([[3, 0], [5, 5], [1, 2], [23, 4]])
     some, all_ = (model.apply(params, tokens, at=each)[0] for each in (at, None))
@@ -94,22 +102,22 @@ def test_logits_at_some_places_are_those_of_all():
 
 
 def test_what_is_scored_is_hidden_the_same_way_each_time():
-    model, data = language.masked(ENCODER, mask=256), written(True)
+    model, data = language_model.masked(ENCODER, mask=256), written(True)
     params, size = model.init(KEY), len(data.valid["y"])
-    evaluate = make_evaluate(model, language.objective(1.0), take, size, 8)
+    evaluate = make_evaluate(model, language_model.objective(1.0), take, size, 8)
     one, two = (jax.jit(evaluate)(params, jax.device_put(data.valid)) for _ in "ab")
     chex.assert_trees_all_equal(one, two)
 
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_they_learn(masked):
-    model = language.causal(DECODER)
+    model = language_model.causal(DECODER)
     if masked:
-        model = language.masked(ENCODER, mask=256)
+        model = language_model.masked(ENCODER, mask=256)
     data = written(masked)
     found = fit(
         model,
-        language.objective(1.0),
+        language_model.objective(1.0),
         optimizers.make("adam"),
         data,
         Plan(1000, 500, 16, monitor="bits", higher_is_better=False),
@@ -129,21 +137,23 @@ PAIRS = Pairs(
 @pytest.mark.parametrize("positions", ["rotary", "learned"])
 def test_conditional_loss_is_that_of_targets_alone(positions):
     config = dataclasses.replace(DECODER, positions=positions)
-    model, rows = language.conditional(config), pack_pairs(PAIRS, 10).arrays
+    model, rows = language_model.conditional(config), pack_pairs(PAIRS, 10).arrays
     params, batch = model.init(KEY), take(rows, np.arange(len(rows["y"])))
     logits, _ = model.apply(params, batch["x"], None)
     assert logits.shape == (*rows["y"].shape, 257) and len(rows["y"]) == 2
     found = metrics.means(finetuning.objective().score(logits, batch))
     total = []
     for row, begin in zip(PAIRS.tokens, PAIRS.begins, strict=True):  # each text alone
-        whole, _ = transformer(config).apply(params["encoder"], jnp.asarray(row)[None])
+        whole, _ = transformer_model(config).apply(
+            params["encoder"], jnp.asarray(row)[None]
+        )
         chances = np.asarray(jax.nn.log_softmax(whole[0]))
         total += [-chances[n - 1, row[n]] for n in range(begin, len(row))]
     assert float(found["loss"]) == pytest.approx(np.mean(total), rel=1e-5)
 
 
 def test_the_layers_of_a_conditional_model_have_their_rates():
-    params = language.conditional(DECODER).init(KEY)
+    params = language_model.conditional(DECODER).init(KEY)
     rates = finetuning.rates_of(params, 1, decay=0.5, freeze=["layers.0"])
     assert set(params) == {"encoder"}
     assert rates["encoder"]["embed"]["tokens"]["embedding"] == 0.25
@@ -153,11 +163,11 @@ def test_the_layers_of_a_conditional_model_have_their_rates():
 
 def test_other_transformers_are_refused():
     with pytest.raises(InputError, match="needs a causal Transformer with head"):
-        language.causal(ENCODER)
+        language_model.causal(ENCODER)
     with pytest.raises(InputError, match="needs a causal Transformer with head"):
-        language.conditional(dataclasses.replace(DECODER, head="none"))
+        language_model.conditional(dataclasses.replace(DECODER, head="none"))
     with pytest.raises(InputError, match="needs an encoder with a head"):
-        language.masked(DECODER, 256)
+        language_model.masked(DECODER, 256)
 
 
 BESIDE = EncoderConfig(
@@ -175,7 +185,7 @@ def texts():
 
 
 def started():
-    model = language.beside(BESIDE, mask=3, rate=0.5, special=(1, 2))
+    model = language_model.beside(BESIDE, mask=3, rate=0.5, special=(1, 2))
     params = jax.tree.map(lambda p: 5 * p if p.ndim > 1 else p, model.init(KEY))
     params["masked"]["bias"] = jnp.linspace(-1.0, 1.0, 20)
     return model, params
@@ -200,14 +210,16 @@ def test_special_tokens_and_padding_are_never_hidden():
 
 def test_the_loss_beside_is_that_of_the_hidden_places():
     (model, params), batch = started(), texts()
-    both = language.with_masked(squares, model, weight=0.3)
+    both = language_model.with_masked(squares, model, weight=0.3)
     asked = []
 
     def told(params, x, key):
         asked.append(key)
         return model.apply(params, x, key)
 
-    language.with_masked(squares, model._replace(apply=told), 0.3)(params, batch, KEY)
+    language_model.with_masked(squares, model._replace(apply=told), 0.3)(
+        params, batch, KEY
+    )
     (logits, at, live), _ = model.apply(params, batch["x"], asked[0])
     chances = np.asarray(jax.nn.log_softmax(logits))
     rows, places = np.nonzero(np.asarray(live))
@@ -232,7 +244,7 @@ def test_texts_beside_are_heard_apart():
 
 def test_encoder_and_head_both_learn_from_what_is_hidden():
     (model, params), batch = started(), texts()
-    nothing = language.with_masked(lambda *_: 0.0, model, 1.0)
+    nothing = language_model.with_masked(lambda *_: 0.0, model, 1.0)
     grads = jax.jit(jax.grad(nothing))(params, batch, KEY)
     still = {"pooler"}
     for name, part in {**grads["encoder"], **grads["masked"]}.items():
@@ -242,8 +254,10 @@ def test_encoder_and_head_both_learn_from_what_is_hidden():
 
 def test_a_weight_of_zero_adds_nothing():
     model, _ = started()
-    assert language.with_masked(squares, model, 0.0) is squares
-    one, two = (language.with_masked(squares, model, weight) for weight in (1e-30, 1.0))
+    assert language_model.with_masked(squares, model, 0.0) is squares
+    one, two = (
+        language_model.with_masked(squares, model, weight) for weight in (1e-30, 1.0)
+    )
     params, batch = model.init(KEY), texts()
     assert float(one(params, batch, KEY)) == float(squares(params, batch, KEY))
     assert float(two(params, batch, KEY)) > float(squares(params, batch, KEY))
@@ -252,7 +266,7 @@ def test_a_weight_of_zero_adds_nothing():
 def test_the_loss_beside_against_finite_differences(x64):
     (model, params), batch = started(), texts()
     params = jax.tree.map(lambda p: p.astype(jnp.float64), params)
-    both = language.with_masked(lambda *_: 0.0, model, 0.5)
+    both = language_model.with_masked(lambda *_: 0.0, model, 0.5)
     run = jax.jit(jax.value_and_grad(lambda p: both(p, batch, KEY)))
     grads = run(params)[1]
     way = jax.tree.map(jnp.cos, params)
@@ -269,11 +283,11 @@ def test_the_loss_beside_against_finite_differences(x64):
 def test_a_new_head_is_that_of_the_model_beside():
     model, _ = started()
     shapes = jax.eval_shape(model.init, KEY)["masked"]
-    chex.assert_trees_all_equal_shapes(language.masked_head(BESIDE, KEY), shapes)
+    chex.assert_trees_all_equal_shapes(language_model.masked_head(BESIDE, KEY), shapes)
 
 
 def test_whole_words_need_words():
-    model = language.masked(ENCODER, mask=256, whole=True)
+    model = language_model.masked(ENCODER, mask=256, whole=True)
     x = {"tokens": jnp.ones((1, 4), int), "mask": jnp.ones((1, 4), bool)}
     with pytest.raises(InputError, match="whole words can be hidden only where x"):
         model.apply(model.init(KEY), x, KEY)

@@ -19,10 +19,10 @@ import optax
 
 from ffnlab.data.packing import Layout, gather
 from ffnlab.errors import InputError
+from ffnlab.models.transformer import TransformerConfig, transformer_model
 from ffnlab.nn import pure
 from ffnlab.nn.budget import match
 from ffnlab.nn.ffn import BlockConfig, FeedForward
-from ffnlab.transformer import TransformerConfig, transformer
 from ffnlab.types import Array, Key, Model, Params
 
 _RIDGE = 1e-4  # of the mean square of a hidden unit
@@ -60,7 +60,7 @@ def recorded(
     Returns:
       Inputs and outputs, `[L, N, D]` each, N being the number of tokens.
     """
-    model = transformer(config)
+    model = transformer_model(config)
 
     @jax.jit
     def run(x: Array, mask: Array, packs: Array) -> tuple[Array, Array]:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from hypothesis import strategies as st
 
-from ffnlab.masking import hide
+from ffnlab.models.masking import hide
 
 KEY = jax.random.key(0)
 

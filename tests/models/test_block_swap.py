@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 
 from experiments.exchange import Config, run
-from ffnlab import exchange
 from ffnlab.data.packing import packed, padded
 from ffnlab.errors import InputError
-from ffnlab.transformer import EncoderConfig, transformer
+from ffnlab.models import block_swap
+from ffnlab.models.transformer import EncoderConfig, transformer_model
 from tests.conftest import check_refused
 
 CONFIG = EncoderConfig(vocabulary=31, features=8, layers=2, heads=2, hidden=12)
-HERE = Path(__file__).parent / "checkpoints"
+HERE = Path(__file__).parents[1] / "checkpoints"
 
 
 @pytest.fixture(scope="module")
 def old():
     rng = np.random.default_rng(0)
-    drawn = transformer(CONFIG).init(jax.random.key(0))
+    drawn = transformer_model(CONFIG).init(jax.random.key(0))
     params = jax.tree.map(lambda p: 15 * p if p.ndim > 1 else p, drawn)
     tokens = [rng.integers(0, 31, n) for n in rng.integers(3, 12, 200)]
     return params, tokens, packed([len(row) for row in tokens], 24, 8)
@@ -30,16 +30,16 @@ def old():
 def test_what_blocks_take_and_give_is_recorded(old):
     """The same by any layout; of what it takes a block makes what it gives."""
     params, tokens, layouts = old
-    inputs, outputs = exchange.recorded(CONFIG, params, tokens, layouts)
+    inputs, outputs = block_swap.recorded(CONFIG, params, tokens, layouts)
     assert inputs.shape == outputs.shape == (2, sum(map(len, tokens)), 8)
     block = CONFIG.feed_forward(0)
     for layer in (0, 1):
-        told = exchange.error(
+        told = block_swap.error(
             block, params[f"layer_{layer}"]["ffn"], inputs[layer], outputs[layer]
         )
         assert told < 1e-10
     other = padded([len(row) for row in tokens], 12, 8)
-    plain, _ = exchange.recorded(CONFIG, params, tokens, other)
+    plain, _ = block_swap.recorded(CONFIG, params, tokens, other)
     order = [np.argsort(part[0, :, 0]) for part in (inputs, plain)]
     chex.assert_trees_all_close(
         inputs[:, order[0]][0], plain[:, order[1]][0], atol=1e-4
@@ -49,21 +49,21 @@ def test_what_blocks_take_and_give_is_recorded(old):
 def test_the_same_block_is_the_same_model(old):
     """Least squares of all old neurons finds the old projection down."""
     params, tokens, layouts = old
-    config, new, told = exchange.exchange(
+    config, new, told = block_swap.exchange(
         CONFIG, params, "mlp:gelu", tokens, layouts, steps=0
     )
     assert config == CONFIG
     assert max(each.solved for each in told) < 1e-4
     assert all(each.trained == each.solved for each in told)
     x = np.arange(12)[None]
-    before, after = (transformer(CONFIG).apply(p, x)[0] for p in (params, new))
+    before, after = (transformer_model(CONFIG).apply(p, x)[0] for p in (params, new))
     chex.assert_trees_all_close(before, after, atol=0.05)
 
 
 def test_a_gate_begins_as_the_old_neurons(old):
     """With a linear half of 1, a gate of gelu is the plain block of gelu."""
     params, tokens, layouts = old
-    config, new, told = exchange.exchange(
+    config, new, told = block_swap.exchange(
         CONFIG, params, "geglu", tokens, layouts, hidden=12, steps=0
     )
     assert config.block == "geglu" and config.hidden == 12
@@ -76,12 +76,12 @@ def test_a_gate_begins_as_the_old_neurons(old):
 @pytest.mark.parametrize("block", ["swiglu", "mlp:tanh"])
 def test_training_comes_nearer(old, block):
     params, tokens, layouts = old
-    config, new, told = exchange.exchange(
+    config, new, told = block_swap.exchange(
         CONFIG, params, block, tokens, layouts, steps=400, learning_rate=1e-2
     )
     for each in told:
         assert each.trained < 0.7 * each.solved < 0.7
-    shapes = jax.eval_shape(transformer(config).init, jax.random.key(0))
+    shapes = jax.eval_shape(transformer_model(config).init, jax.random.key(0))
     chex.assert_trees_all_equal_shapes(new, shapes)
     for part in ("attention", "attention_norm", "ffn_norm"):  # the rest is as it was
         chex.assert_trees_all_equal(new["layer_0"][part], params["layer_0"][part])
@@ -96,15 +96,15 @@ def test_blocks_that_cannot_be_exchanged(old):
         EncoderConfig.tiny(block=("mlp:gelu", "mlp:relu")),
     ):
         with pytest.raises(InputError, match="one plain block can be exchanged"):
-            exchange.exchange(config, params, "mlp", tokens, layouts)
+            block_swap.exchange(config, params, "mlp", tokens, layouts)
     for options in ({"bias": False}, {"scan": True}):
         with pytest.raises(InputError, match="needs biases, and its layers one by one"):
-            exchange.exchange(
+            block_swap.exchange(
                 EncoderConfig.tiny(**options), params, "mlp", tokens, layouts
             )
     few = [tokens[0][:3]]
     with pytest.raises(InputError, match="3 tokens are too few"):
-        exchange.exchange(CONFIG, params, "mlp", few, packed([3], 4, 1))
+        block_swap.exchange(CONFIG, params, "mlp", few, packed([3], 4, 1))
 
 
 @pytest.fixture

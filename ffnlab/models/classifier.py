@@ -21,11 +21,11 @@ from ffnlab import data
 from ffnlab.data.dataset import Arrays
 from ffnlab.errors import InputError
 from ffnlab.feedback.layers import FeedbackConfig, FeedbackLayer
+from ffnlab.models.transformer import Transformer, TransformerConfig
 from ffnlab.nn import activations
 from ffnlab.nn.dropout import dropout
 from ffnlab.nn.ffn import BlockConfig, FeedForward, parse
 from ffnlab.nn.pure import functional
-from ffnlab.transformer import Transformer, TransformerConfig
 from ffnlab.types import Array, Batch, Key, Model, Params
 
 HEADS = ("linear", "feedback")

@@ -10,9 +10,9 @@ from flax import nnx
 
 from ffnlab.errors import InputError, choose
 from ffnlab.feedback.layers import Coupling, FeedbackConfig, FeedbackNetwork
+from ffnlab.models.recurrent import GRU, Bidirectional, Elman, Window
 from ffnlab.nn import activations, budget
 from ffnlab.nn.pure import functional
-from ffnlab.recurrent import GRU, Bidirectional, Elman, Window
 from ffnlab.types import Array, Key, Model
 
 
@@ -82,7 +82,7 @@ class Stack(nnx.Module):
     """Layers one above the other.
 
     Args:
-      make: `make(features, hidden, rngs=...)`, a module of `ffnlab.recurrent`.
+      make: `make(features, hidden, rngs=...)`, a module of `ffnlab.models.recurrent`.
       config: how wide and how many.
       rngs: where the arrays are drawn from.
     """

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ffnlab import sampling
 from ffnlab.errors import InputError
-from ffnlab.sampling import beam, filtered, generate
-from ffnlab.transformer import DecoderConfig, EncoderConfig, transformer
+from ffnlab.models import decoding
+from ffnlab.models.decoding import beam, filtered, generate
+from ffnlab.models.transformer import DecoderConfig, EncoderConfig, transformer_model
 from ffnlab.types import Model
 
 CONFIG = DecoderConfig(
@@ -24,13 +24,13 @@ KEY = jax.random.key(0)
 
 @pytest.fixture(scope="module")
 def params():
-    drawn = transformer(CONFIG).init(KEY)
+    drawn = transformer_model(CONFIG).init(KEY)
     return jax.tree.map(lambda p: 15 * p if p.ndim > 1 else p, drawn)
 
 
 def log_chances(params, tokens):
     """log p of each token given those before it, without a cache."""
-    logits, _ = transformer(CONFIG).apply(params, tokens)
+    logits, _ = transformer_model(CONFIG).apply(params, tokens)
     chances = jax.nn.log_softmax(logits[:, :-1])
     following = np.asarray(tokens)[:, 1:, None]
     return np.take_along_axis(np.asarray(chances), following, 2)[..., 0]
@@ -39,7 +39,7 @@ def log_chances(params, tokens):
 def test_greedy_takes_the_likeliest(params):
     found = generate(CONFIG, params, PROMPT, steps=5)
     assert found[:, :3].tolist() == PROMPT.tolist()
-    logits, _ = transformer(CONFIG).apply(params, found)
+    logits, _ = transformer_model(CONFIG).apply(params, found)
     assert found[:, 3:].tolist() == logits[:, 2:-1].argmax(axis=-1).tolist()
     cold = generate(CONFIG, params, PROMPT, steps=5, key=KEY, temperature=0.0)
     one = generate(CONFIG, params, PROMPT, steps=5, key=KEY, top_k=1)
@@ -50,7 +50,7 @@ def test_samples_come_as_often_as_they_should(params):
     many = np.repeat(PROMPT[:1], 4000, axis=0)
     for options in ({}, {"temperature": 0.5}, {"top_k": 2}, {"top_p": 0.6}):
         found = generate(CONFIG, params, many, steps=1, key=KEY, **options)[:, -1]
-        logits = transformer(CONFIG).apply(params, PROMPT[:1])[0][0, -1]
+        logits = transformer_model(CONFIG).apply(params, PROMPT[:1])[0][0, -1]
         wanted = jax.nn.softmax(filtered(logits, **options))
         shares = np.bincount(found, minlength=5) / 4000
         np.testing.assert_allclose(shares, wanted, atol=0.03)
@@ -85,9 +85,9 @@ def test_keys_decide_and_one_compilation_serves_all(params):
         for seed in (1, 1, 2)
     )
     assert first.tolist() == again.tolist() != other.tolist()
-    before = sampling._generated._cache_size()
+    before = decoding._generated._cache_size()
     generate(CONFIG, params, PROMPT[::-1], 6, key=jax.random.key(3), top_p=0.95)
-    assert sampling._generated._cache_size() == before
+    assert decoding._generated._cache_size() == before
 
 
 @pytest.mark.parametrize("stop", [None, 2])
@@ -129,7 +129,7 @@ def padded(lengths, width, seed):
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
 def test_a_padded_prompt_goes_on_as_it_does_alone(positions):
     config = dataclasses.replace(CONFIG, positions=positions, key_value_heads=1)
-    model = transformer(config)
+    model = transformer_model(config)
     drawn = jax.tree.map(lambda p: 15 * p if p.ndim > 1 else p, model.init(KEY))
     chances = jax.jit(lambda x: jax.nn.log_softmax(model.apply(drawn, x)[0]))
 
@@ -164,19 +164,19 @@ def test_prompts_of_any_lengths_in_one_width_are_one_program(params):
         mask = None if seed == 0 else mask
         generate(CONFIG, params, prompt, 3, mask=mask)
         beam(CONFIG, params, prompt, 3, mask=mask, width=2)
-        found.append([sampling._generated._cache_size(), sampling._beam._cache_size()])
+        found.append([decoding._generated._cache_size(), decoding._beam._cache_size()])
     assert found[0] == found[1] == found[2]
 
 
 @pytest.mark.parametrize("of", ["generate", "beam"])
 def test_it_stops_when_all_texts_have(params, monkeypatch, of):
-    calls, compiled = [], sampling._generated if of == "generate" else sampling._beam
+    calls, compiled = [], decoding._generated if of == "generate" else decoding._beam
     prompt = PROMPT[[0, 0]]
     plain = generate(CONFIG, params, prompt, steps=5)[0, 3:].tolist()
     stop, length = plain[2], plain.index(plain[2]) + 1
 
     def counted(config):
-        model = transformer(config)
+        model = transformer_model(config)
 
         def apply(*args, **options):
             jax.debug.callback(lambda: calls.append(1))
@@ -184,7 +184,7 @@ def test_it_stops_when_all_texts_have(params, monkeypatch, of):
 
         return Model(model.init, apply)
 
-    monkeypatch.setattr(sampling, "transformer", counted)
+    monkeypatch.setattr(decoding, "transformer", counted)
     compiled.clear_cache()
     if of == "generate":
         found = generate(CONFIG, params, prompt, 5, stop=stop)

@@ -1,10 +1,13 @@
 """What Transformers are made of: frozen configs, and the well-known sizes."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ffnlab.errors import InputError, choose
 from ffnlab.nn.ffn import NORMS, BlockConfig, parse
+
+if TYPE_CHECKING:
+    pass
 
 POSITIONS = ("learned", "sinusoidal", "rotary", "none")
 
@@ -174,3 +177,8 @@ class DecoderConfig(TransformerConfig):
     def tiny(cls, **options: Any) -> "DecoderConfig":
         """Returns one to try things with: 2 layers of width 64 over bytes."""
         return cls(**options)
+
+
+def dropouts(rate: float | None) -> dict[str, float]:
+    """Returns the fields of a Transformer that a dropout flag sets; None sets none."""
+    return {} if rate is None else {"dropout": rate, "attention_dropout": rate}
