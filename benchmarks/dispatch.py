@@ -2,7 +2,7 @@
 
 The digits MLP, 64 → 128 → 10 with relu, batches of 256 and of 16, Adam. Ours is what
 `ffnlab.train.fit` runs: 100 steps a call, the batches gathered on the device, the state
-donated, the optimizer from `ffnlab.optimizers.make` with its learning rate in the
+donated, the optimizer from `ffnlab.train.optimizers.make` with its learning rate in the
 state. Beside it: the same steps written out on a flat dict, as one scan and as a
 donated call a step, and the same model trained by `nnx.jit` and `nnx.Optimizer`. All
 start from equal parameters, meet equal batches, and are checked to be equal after 20
@@ -25,8 +25,9 @@ from flax import nnx
 from benchmarks import protocol
 from benchmarks.protocol import Config, Entry, Work
 from experiments import launch
-from ffnlab import data, losses, optimizers, train, trees
+from ffnlab import data, trees
 from ffnlab.nn import pure
+from ffnlab.train import loop, objectives, optimizers
 
 BATCHES, CHECKED = (256, 16), 20
 CHUNK, CALLS = 100, 5  # steps a call, and calls a run
@@ -77,15 +78,15 @@ def ours(task: Task, flat: bool = False) -> Work:
     """The program of `train.fit`; `flat` as in `optimizers.make`."""
     model = pure.functional(lambda rngs: Classifier(rngs=rngs))
     optimizer = optimizers.make("adam", flat=flat)
-    step = train.make_step(model, losses.OBJECTIVES["classes"], optimizer)
-    program = train.Program(train.advance(step, data.take), donate=(0,))
+    step = loop.make_step(model, objectives.OBJECTIVES["classes"], optimizer)
+    program = loop.Program(loop.advance(step, data.take), donate=(0,))
 
-    def start() -> train.TrainState:
+    def start() -> loop.TrainState:
         params = jax.tree.map(jnp.copy, task.params)
-        state = train.init_state(model, optimizer, jax.random.key(0), 0, RATE)
+        state = loop.init_state(model, optimizer, jax.random.key(0), 0, RATE)
         return jax.block_until_ready(state._replace(params=params))
 
-    def run(state: train.TrainState) -> tuple[np.ndarray, dict]:
+    def run(state: loop.TrainState) -> tuple[np.ndarray, dict]:
         values = []
         for indices in task.indices:
             state, some = program(state, task.arrays, indices)

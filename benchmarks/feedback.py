@@ -28,15 +28,16 @@ from flax import nnx
 from benchmarks import protocol
 from benchmarks.protocol import Entry, Work
 from experiments import launch
-from experiments.launch import option
-from ffnlab import data, losses, optimizers, train
+from ffnlab import data
 from ffnlab.feedback.chain import contracted, feedback
 from ffnlab.feedback.solvers import Anderson, GaussSeidel, Jacobi, Newton, Unrolled
 from ffnlab.models import recurrent, sequence
 from ffnlab.nn import activations
 from ffnlab.nn.pure import bind
-from ffnlab.record import Plan
+from ffnlab.options import option
 from ffnlab.report import Table
+from ffnlab.train import loop, objectives, optimizers
+from ffnlab.train.record import Plan
 
 POSITIONS = 4096
 TOLERANCE, LIMIT = 1e-4, 60
@@ -202,9 +203,9 @@ def trained(bound: float | None) -> Task:
         dataset.classes, hidden=32, activation="relu", contractive=bound,
         solver=Jacobi(1e-3, 40),
     )  # fmt: skip
-    found = train.fit(
+    found = loop.fit(
         sequence.sequence_model(config),
-        losses.OBJECTIVES["classes"],
+        objectives.OBJECTIVES["classes"],
         optimizers.make("adamw", clip=1.0),
         dataset,
         Plan(200, 200, 32, monitor="accuracy", higher_is_better=True),

@@ -20,9 +20,10 @@ import numpy as np
 from benchmarks import protocol
 from benchmarks.protocol import Entry, Work
 from experiments import finetune, launch
-from experiments.launch import option
+from ffnlab import options
 from ffnlab.errors import InputError
-from ffnlab.record import Plan
+from ffnlab.options import option
+from ffnlab.train.record import Plan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Config(protocol.Config):
     scores: bool = option(False, "train in full and compare scores, instead of times")
 
     def __post_init__(self):
-        launch.check(self)
+        options.check(self)
         for name in ("checkpoint", "train"):
             if not getattr(self, name):
                 raise InputError(f"--{name}: needed; --help says what it is")
@@ -97,9 +98,10 @@ def _times(config: Config, task: Any, recipes: Any) -> Any:
 def _ours(config: Config, task: Any, part: Any) -> Work:
     """Returns an epoch as `train.fit` runs it."""
     from experiments import labelling, tasks, tuning
-    from ffnlab import data, train
+    from ffnlab import data
     from ffnlab.data.examples import label_ids
     from ffnlab.data.packed_rows import pack
+    from ffnlab.train import loop
 
     asked = config.asked()
     labels = label_ids(config.train, part, task.names)
@@ -112,11 +114,11 @@ def _ours(config: Config, task: Any, part: Any) -> Work:
     steps = len(rows.owner) // count
     given = tuning.setting(asked, task, Plan(10_000, 10_000, count))
     model, optimizer = given["model"], given["optimizer"]
-    step = train.make_step(model, task.objective, optimizer, given["gradient"])
-    many = train.Program(train.advance(step, data.take), donate=(0,))
+    step = loop.make_step(model, task.objective, optimizer, given["gradient"])
+    many = loop.Program(loop.advance(step, data.take), donate=(0,))
     arrays = jax.device_put(rows.arrays)
     indices = np.arange(steps * count).reshape(steps, count)
-    state = train.init_state(model, optimizer, jax.random.key(0), 0)
+    state = loop.init_state(model, optimizer, jax.random.key(0), 0)
 
     def run(_: None) -> Any:
         nonlocal state

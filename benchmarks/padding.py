@@ -19,7 +19,6 @@ import numpy as np
 from benchmarks import protocol
 from benchmarks.protocol import Entry, Work
 from experiments import launch
-from experiments.launch import option
 from ffnlab import data
 from ffnlab.data.packing import (
     Layout,
@@ -33,6 +32,7 @@ from ffnlab.data.packing import (
 )
 from ffnlab.data.tokenizer import read_tokenizer
 from ffnlab.models.transformer import EncoderConfig, transformer_model
+from ffnlab.options import option
 from ffnlab.pretrained import checkpoint as pretrained
 
 

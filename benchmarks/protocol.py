@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.launch import option
+from ffnlab.options import option
 
 NO_TORCH = "torch is not installed: its rows are left out"
 _TRIALS = 3

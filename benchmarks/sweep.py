@@ -25,8 +25,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from benchmarks import protocol
 from benchmarks.protocol import Config, Entry, Work
 from experiments import launch
-from ffnlab import data, losses, optimizers, sweep, train, trees
+from ffnlab import data, sweep, trees
 from ffnlab.nn import pure
+from ffnlab.train import loop, objectives, optimizers
 
 MEMBERS = -(-32 // protocol.cores()) * protocol.cores()  # as many on each device
 BATCH, CHUNK, CHECKED = 256, 100, 20
@@ -67,20 +68,20 @@ class Ours:
         self.indices = self._draw()
         self._model = pure.functional(lambda rngs: Classifier(rngs=rngs))
         self._optimizer = optimizers.make("adam")
-        step = train.make_step(
-            self._model, losses.OBJECTIVES["classes"], self._optimizer
+        step = loop.make_step(
+            self._model, objectives.OBJECTIVES["classes"], self._optimizer
         )
-        many = train.advance(step, data.take)
+        many = loop.advance(step, data.take)
 
         def chunk(state: Any, arrays: Any, indices: jax.Array) -> Any:
             one = sweep.spread(lambda own, all_: many(own[0], all_, own[1]), batching)
             return one((state, indices), arrays)
 
-        self._program = train.Program(chunk, donate=(0,))
+        self._program = loop.Program(chunk, donate=(0,))
         self._begin = jax.jit(jax.vmap(self._member))
 
-    def _member(self, seed: jax.Array) -> train.TrainState:
-        return train.init_state(
+    def _member(self, seed: jax.Array) -> loop.TrainState:
+        return loop.init_state(
             self._model, self._optimizer, jax.random.key(0), seed, RATE
         )
 
@@ -90,18 +91,18 @@ class Ours:
         drawn = data.indices(range(MEMBERS), 0, self._steps, BATCH, size)
         return place(drawn.swapaxes(0, 1), "members")
 
-    def start(self) -> train.TrainState:
+    def start(self) -> loop.TrainState:
         """Returns the state before the first step."""
         state = place(self._begin(jnp.arange(MEMBERS)), "members")
         return jax.block_until_ready(state)
 
-    def run(self, state: train.TrainState) -> tuple[np.ndarray, dict]:
+    def run(self, state: loop.TrainState) -> tuple[np.ndarray, dict]:
         """Returns the losses `[steps, S]` and the parameters after the steps."""
         state, values = self._program(state, self.arrays, self.indices)
         params = jax.block_until_ready(state.params)
         return np.asarray(values).T, trees.flatten(params)
 
-    def run_and_draw(self, state: train.TrainState) -> jax.Array:
+    def run_and_draw(self, state: loop.TrainState) -> jax.Array:
         """The same, with what `fit_population` does on the host during each call."""
         state, _ = self._program(state, self.arrays, self.indices)
         self.indices = self._draw()

@@ -11,7 +11,7 @@ import numpy as np
 from experiments import tasks
 from experiments.formats import Format, Item, Said, answers_text
 from experiments.use import Tuned, above, padded
-from ffnlab import finetuning, plots, report, reports
+from ffnlab import plots, report, reports
 from ffnlab.data.packed_rows import Rows
 from ffnlab.data.squad import (
     Questions,
@@ -32,6 +32,7 @@ from ffnlab.models.span_qa import (
 )
 from ffnlab.pretrained.checkpoint import Checkpoint
 from ffnlab.report import Table
+from ffnlab.train import layerwise
 from ffnlab.types import Array, Batch, Model, Objective, Params
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class Answers:
 
     def count(self, batch: Batch) -> Array:
         """Returns how many windows a batch has."""
-        return finetuning.counted(batch["y"][..., 0]).sum()
+        return layerwise.counted(batch["y"][..., 0]).sum()
 
     def classes(self, outputs: Array, batch: Batch) -> Array:
         """Returns the logits of the tokens for each entry of y, `[B, K, 2, T]`."""

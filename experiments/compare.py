@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiments import launch
-from experiments.launch import names_in, option
-from experiments.training import Job, Training, claim, train_all
+from experiments.training import Job, claim, train_all
+from ffnlab import options
 from ffnlab.errors import InputError, choose
+from ffnlab.options import names_in, option
+from ffnlab.train.config import Training
 
 if TYPE_CHECKING:
     from ffnlab.data import Dataset
@@ -170,16 +172,17 @@ def run(config: Config) -> Result:
     dataset = _dataset(config)
 
     from experiments.publish import Section, publish
-    from ffnlab import data, losses, results  # these import JAX, what is above does not
+    from ffnlab import data, results
+    from ffnlab.train import objectives  # these import JAX, what is above does not
 
     sizes = _matched(config)
-    flags = launch.to_flags(config, leave_out=("out", "resume"))
+    flags = options.to_flags(config, leave_out=("out", "resume"))
     with report.run_directory(out, flags, config.resume) as directory:
         report.same_data(directory, data.digest(dataset))
         print(f"writing to {directory}", flush=True)
         jobs = [_job(config, dataset, found) for found in sizes.values()]
         runs = train_all(config, jobs, directory)
-        objective = losses.OBJECTIVES[dataset.task]
+        objective = objectives.OBJECTIVES[dataset.task]
         found = results.rank(runs, config.reference, objective, config.seed)
         title = f"Which feed-forward block? {config.source}"
         section = Section("", found, runs, dataset.about)

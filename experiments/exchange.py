@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiments import launch
-from experiments.launch import names_in, option
 from experiments.training import claim
+from ffnlab import options
 from ffnlab.errors import InputError, choose
+from ffnlab.options import names_in, option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,7 +56,7 @@ class Config:
     out: str | None = option(None, "directory to write; runs/… if not given")
 
     def __post_init__(self):
-        launch.check(self)
+        options.check(self)
         for name in self.blocks:
             choose("--blocks", name.partition(":")[0], _BLOCKS())
         for name in ("checkpoint", "text"):
@@ -92,7 +93,7 @@ def run(config: Config) -> Result:
     found = pretrained.load(config.checkpoint, pooler=False)
     tokenizer = checkpoint_tokenizer(config.checkpoint, found.config.vocabulary)
     tokens = _tokens(config, tokenizer, lines)
-    flags = launch.to_flags(config, leave_out=("out",))
+    flags = options.to_flags(config, leave_out=("out",))
     with report.run_directory(out, flags, resume=None) as directory:
         print(f"writing to {directory}", flush=True)
         runs = [
@@ -188,9 +189,10 @@ def _loss(
         return None
     import jax
 
-    from ffnlab import data, train
+    from ffnlab import data
     from ffnlab.data.corpus import sequence_data
     from ffnlab.models import language_model
+    from ffnlab.train import loop
 
     special = [token for side in tokenizer.around for token in side]
     part = sequence_data(tokens, special, masked=not shape.causal)
@@ -199,7 +201,7 @@ def _loss(
     else:
         model = language_model.masked(shape, tokenizer.mask)
     score = language_model.objective(1.0)
-    evaluate = train.make_evaluate(model, score, data.take, len(tokens), batch=16)
+    evaluate = loop.make_evaluate(model, score, data.take, len(tokens), batch=16)
     return float(jax.jit(evaluate)(params, jax.device_put(part))["loss"])
 
 

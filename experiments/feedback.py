@@ -21,9 +21,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiments import launch
-from experiments.launch import names_in, option
-from experiments.training import Job, Training, claim, read_best, train_all
+from experiments.training import Job, claim, read_best, train_all
+from ffnlab import options
 from ffnlab.errors import InputError, choose
+from ffnlab.options import names_in, option
+from ffnlab.train.config import Training
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -175,7 +177,7 @@ def run(config: Config) -> Result:
     from experiments.publish import publish
     from ffnlab import data  # these import JAX, what is above does not
 
-    flags = launch.to_flags(config, leave_out=("out", "resume"))
+    flags = options.to_flags(config, leave_out=("out", "resume"))
     jobs = [
         job
         for task, dataset in datasets.items()
@@ -203,10 +205,11 @@ def _section(
     config: Config, task: str, dataset: "Dataset", runs: list[dict[str, Any]]
 ) -> "Section":
     from experiments.publish import Section
-    from ffnlab import losses, results
+    from ffnlab import results
+    from ffnlab.train import objectives
 
     lines = [r for r in runs if r["task"] == task and r["block"] in config.models]
-    objective = losses.OBJECTIVES[dataset.task]
+    objective = objectives.OBJECTIVES[dataset.task]
     found = results.rank(lines, config.baseline, objective, config.seed, _TOLD)
     about = {name: fact for name, fact in dataset.about.items() if name != "ceiling"}
     return Section(task, found, lines, about, _marks(dataset))

@@ -31,9 +31,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiments import launch
-from experiments.launch import names_in, option
-from experiments.training import Steps, claim_unfinished
+from experiments.training import claim_unfinished
+from ffnlab import options
 from ffnlab.errors import InputError, choose
+from ffnlab.options import names_in, option
+from ffnlab.train.config import Steps
 
 if TYPE_CHECKING:
     from experiments.tasks import Task
@@ -173,7 +175,7 @@ class Config(Steps):
     schedule: str = option(
         "linear",
         "of the learning rate: constant, linear or cosine",
-        known=names_in("ffnlab.optimizers", "SCHEDULES"),
+        known=names_in("ffnlab.train.optimizers", "SCHEDULES"),
     )
     warmup: int = option(0, "steps over which the learning rate rises", least=0)
     weight_decay: float = option(0.01, "decoupled; not of biases and norms", least=0)
@@ -312,7 +314,7 @@ def run(config: Config) -> Result:
 
     out = claim_unfinished(config, "finetune")
     task = prepare(config)
-    flags = launch.to_flags(config, leave_out=("out", "resume"))
+    flags = options.to_flags(config, leave_out=("out", "resume"))
     with report.run_directory(out, flags, config.resume) as directory:
         report.same_data(directory, tasks.digest(task))
         print(f"writing to {directory}\n{task.told}", flush=True)

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiments import launch
-from experiments.launch import names_in, option
 from experiments.training import claim
+from ffnlab import options
+from ffnlab.options import names_in, option
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,7 +66,7 @@ class Config:
     out: str | None = option(None, "directory to write; runs/… if not given")
 
     def __post_init__(self):
-        launch.check(self)
+        options.check(self)
 
     def rate(self, optimizer: str) -> float:
         """Returns the learning rate of an optimizer."""
@@ -118,7 +119,7 @@ def run(config: Config) -> Result:
 
     import jax
 
-    flags = launch.to_flags(config, leave_out=("out",))
+    flags = options.to_flags(config, leave_out=("out",))
     with report.run_directory(out, flags, resume=None) as directory:
         print(f"writing to {directory}", flush=True)
         runs = []

@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments import formats, tasks
 from experiments.formats import Said
-from ffnlab import finetuning, plots, reports
+from ffnlab import plots, reports
 from ffnlab.data.augment import augmented
 from ffnlab.data.examples import (
     Columns,
@@ -27,6 +27,7 @@ from ffnlab.models.classifier import LabelConfig, Predictor, labeller
 from ffnlab.pretrained.checkpoint import Checkpoint
 from ffnlab.pretrained.safetensors_io import config_file
 from ffnlab.report import Table
+from ffnlab.train import layerwise
 from ffnlab.types import Array, Batch, Model, Objective, Params
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class Labels:
     @property
     def objective(self) -> Objective:
         """Cross-entropy over the places."""
-        return finetuning.objective(self.config.label_smoothing, self.weights)
+        return layerwise.objective(self.config.label_smoothing, self.weights)
 
     @property
     def weights(self) -> list[float] | None:
@@ -116,11 +117,11 @@ class Labels:
         if self.config.class_weights == "none":
             return None
         labels = self.rows["train"].arrays["y"].ravel()
-        return finetuning.balanced(labels[labels >= 0], len(self.names))
+        return layerwise.balanced(labels[labels >= 0], len(self.names))
 
     def count(self, batch: Batch) -> Array:
         """Returns what the places of a batch count together."""
-        return finetuning.counted(batch["y"], self.weights).sum()
+        return layerwise.counted(batch["y"], self.weights).sum()
 
     def classes(self, outputs: Array, batch: Batch) -> Array:
         """Returns the logits of the classes for each entry of y."""

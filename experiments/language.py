@@ -4,7 +4,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from experiments.training import check_finite, follow
+from experiments.training import follow
+from ffnlab.train.record import check_finite
 
 if TYPE_CHECKING:
     from experiments.pretrain import Config
@@ -12,8 +13,8 @@ if TYPE_CHECKING:
     from ffnlab.data.corpus import Tokenizes
     from ffnlab.models.transformer import TransformerConfig
     from ffnlab.pretrained.checkpoint import Checkpoint
-    from ffnlab.record import Record
     from ffnlab.report import Table
+    from ffnlab.train.record import Record
     from ffnlab.types import Model, Objective, Params
 
 
@@ -47,7 +48,8 @@ def trained(
     """Returns the best parameters by the validation part, and the record."""
     import jax
 
-    from ffnlab import checkpoint, report, train
+    from ffnlab import report
+    from ffnlab.train import checkpoint, loop
     from ffnlab.types import Model
 
     model = job.model
@@ -61,7 +63,7 @@ def trained(
     plan = config.plan(job.dataset, objective)
     with report.Progress(plan.steps, "steps") as progress:
         progress.begin(job.dataset.name)
-        fitted = train.fit(
+        fitted = loop.fit(
             model,
             objective,
             config.make_optimizer(plan.steps, flat=False),
@@ -82,11 +84,12 @@ def scored(config: "Config", job: Job, part: str, params: "Params") -> dict[str,
     import jax
     import numpy as np
 
-    from ffnlab import data, train
+    from ffnlab import data
+    from ffnlab.train import loop
 
     arrays = getattr(job.dataset, part)
     size, objective = data.size(arrays), job.objective(part)
-    evaluate = train.make_evaluate(
+    evaluate = loop.make_evaluate(
         job.model, objective, data.take, size, config.batch_size
     )
     found = jax.jit(evaluate)(params, jax.device_put(arrays))

@@ -4,8 +4,9 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments import launch, tasks
+from experiments import tasks
 from experiments.tasks import Task
+from ffnlab import options
 from ffnlab.report import Table
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _training(config: "Config") -> str:
         for field in dataclasses.fields(config)
         if field.name not in _ALWAYS and getattr(config, field.name) == field.default
     ]
-    flags = launch.to_flags(config, leave_out=(*_LEFT_OUT, *alike)).splitlines()
+    flags = options.to_flags(config, leave_out=(*_LEFT_OUT, *alike)).splitlines()
     begun = f"- from {base(config)}, `--task={config.task}`, {config.optimizer}\n"
     return begun + "".join(f"- `{flag}`\n" for flag in flags)
 

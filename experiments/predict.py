@@ -31,8 +31,9 @@ from typing import TextIO
 
 from experiments import launch, sources
 from experiments.formats import Format, Item, Said, answers_text
-from experiments.launch import option
+from ffnlab import options
 from ffnlab.errors import InputError
+from ffnlab.options import option
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Config:
     )
 
     def __post_init__(self):
-        launch.check(self)
+        options.check(self)
         if not self.run:
             raise InputError("--run: needed; --help says what it is")
         if (

@@ -25,16 +25,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiments import language, launch
-from experiments.launch import names_in, option
-from experiments.training import Steps, claim_unfinished
+from experiments.training import claim_unfinished
+from ffnlab import options
 from ffnlab.errors import InputError, choose
 from ffnlab.models.transformer_config import dropouts
+from ffnlab.options import names_in, option
+from ffnlab.train.config import Steps
 
 if TYPE_CHECKING:
     from ffnlab.data.corpus import Tokenizes
     from ffnlab.models.transformer import TransformerConfig
-    from ffnlab.record import Record
     from ffnlab.report import Table
+    from ffnlab.train.record import Record
 
 # What a model from scratch is made of, where no flag says it.
 SCRATCH = {
@@ -109,7 +111,7 @@ class Config(Steps):
     optimizer: str = option(
         "muon",
         "sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw, lion or muon",
-        known=names_in("ffnlab.optimizers", "OPTIMIZERS"),
+        known=names_in("ffnlab.train.optimizers", "OPTIMIZERS"),
     )
     learning_rate: float = option(2e-2, "at its peak", above=0)
     warmup: int = option(
@@ -178,7 +180,7 @@ def run(config: Config) -> Result:
 
     out = claim_unfinished(config, "pretrain")
     job = _job(config)
-    flags = launch.to_flags(config, leave_out=("out", "resume"))
+    flags = options.to_flags(config, leave_out=("out", "resume"))
     with report.run_directory(out, flags, config.resume) as directory:
         report.same_data(directory, data.digest(job.dataset))
         print(f"writing to {directory}", flush=True)

@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ffnlab import data, losses, plots, results
+from ffnlab import data, plots, results
 from ffnlab.feedback import iteration
 from ffnlab.feedback.solvers import Anderson, GaussSeidel, Jacobi, Newton
 from ffnlab.models.sequence import SequenceConfig, SequenceModel
 from ffnlab.nn import pure
+from ffnlab.train import objectives
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -107,7 +108,7 @@ def against_coupling(
       marks: scores to draw a line at.
       seed: of the resampling.
     """
-    objective = losses.OBJECTIVES[dataset.task]
+    objective = objectives.OBJECTIVES[dataset.task]
     found = [results.middle(runs, name, objective, seed) for name in names.values()]
     unit, scale, _ = results.UNITS[objective.headline]
     figure = plots.against(

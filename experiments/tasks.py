@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ffnlab import data, finetuning
+from ffnlab import data
 from ffnlab.data.dataset import Arrays
 from ffnlab.data.examples import PARTS
 from ffnlab.data.packed_rows import Rows
@@ -21,6 +21,7 @@ from ffnlab.nn.precision import lowered
 from ffnlab.pretrained import checkpoint
 from ffnlab.pretrained.checkpoint import Checkpoint
 from ffnlab.report import Table
+from ffnlab.train import layerwise
 from ffnlab.types import Array, Batch, Model, Objective, Params
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def _read(
             f"--checkpoint: {folder}: --task={config.task} needs {kinds[causal]}; "
             f"this is a {found.family}"
         )
-    finetuning.frozen_patterns(config.freeze, found.config.layers)
+    layerwise.frozen_patterns(config.freeze, found.config.layers)
     most = found.config.length
     if config.most > most and found.config.positions == "learned":
         raise InputError(
@@ -236,7 +237,7 @@ def save(config: "Config", task: Task, params: Params, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     encoder, found = params["encoder"], task.found
     if task.used is not None:
-        encoder = finetuning.restored(encoder, found.params, task.used)
+        encoder = layerwise.restored(encoder, found.params, task.used)
     about, purpose = task.about(), PURPOSES.get(config.task)
     if found.family in _STEMS and purpose and config.head == "linear":
         about["architectures"] = [f"{_STEMS[found.family]}For{purpose}"]

@@ -1,6 +1,5 @@
 """What experiments that train share: their flags, and the training of populations."""
 
-import dataclasses
 import datetime
 import shutil
 from collections.abc import Callable, Sequence
@@ -8,101 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiments import launch
-from experiments.launch import names_in, option
 from ffnlab.errors import InputError
+from ffnlab.train.config import Steps, Training
 
 if TYPE_CHECKING:
-    import optax
-
     from ffnlab.data import Dataset
-    from ffnlab.record import Plan, Record
     from ffnlab.report import Progress
-    from ffnlab.types import Model, Objective
-
-
-@dataclasses.dataclass(frozen=True)
-class Steps:
-    """How a model is trained; each field is a flag."""
-
-    optimizer: str = option(
-        "adamw",
-        "sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw, lion or muon",
-        known=names_in("ffnlab.optimizers", "OPTIMIZERS"),
-    )
-    schedule: str = option(
-        "cosine",
-        "of the learning rate: constant, linear or cosine",
-        known=names_in("ffnlab.optimizers", "SCHEDULES"),
-    )
-    warmup: int = option(
-        20, "steps over which the learning rate rises; at most half the run", least=0
-    )
-    weight_decay: float | None = option(
-        None, "decoupled; the optimizer's own if not given", least=0
-    )
-    clip: float = option(1.0, "largest norm of the gradient; 0 is no limit", least=0)
-    steps: int = option(300, "steps of a run", least=1)
-    epochs: float | None = option(None, "length of a run, before --steps", above=0)
-    batch_size: int = option(128, "examples a step", least=1)
-    evaluations: int = option(
-        10, "how often a run is validated, at equal distances", least=1
-    )
-    seed: int = option(0, "of the split and of all else", least=0, below=2**31)
-    out: str | None = option(None, "directory to write; runs/… if not given")
-    resume: bool = option(False, "go on with the run in --out")
-
-    def __post_init__(self):
-        launch.check(self)
-        if self.resume and not self.out:
-            raise InputError("--resume: --out must name the run to go on with")
-
-    def plan(self, dataset: "Dataset", objective: "Objective") -> "Plan":
-        """Returns how long a model trains on a data set, and by what it is judged."""
-        from ffnlab import data
-        from ffnlab.record import Plan
-
-        steps = self.steps
-        if self.epochs is not None:
-            size = data.size(dataset.train)
-            steps = max(1, round(self.epochs * size / self.batch_size))
-        return Plan(
-            steps,
-            -(-steps // self.evaluations),
-            self.batch_size,
-            monitor=objective.headline,
-            higher_is_better=objective.higher_is_better,
-        )
-
-    def make_optimizer(
-        self, steps: int, flat: bool = True, learning_rate: float = 1e-3
-    ) -> "optax.GradientTransformation":
-        """Returns the optimizer of a run of so many steps; see `optimizers.make`."""
-        from ffnlab import optimizers
-
-        warmup = min(self.warmup, steps // 2)
-        return optimizers.make(
-            self.optimizer,
-            learning_rate,
-            share=optimizers.schedule(self.schedule, steps, warmup),
-            weight_decay=self.weight_decay,
-            clip=self.clip or None,
-            flat=flat,
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class Training(Steps):
-    """How populations are trained; each field is a flag."""
-
-    seeds: int = option(16, "runs per model and learning rate", least=1, below=100_000)
-    learning_rates: tuple[float, ...] = option(
-        (1e-3, 3e-3, 1e-2), "peaks; validation chooses one for each model", above=0
-    )
-
-    @property
-    def members(self) -> int:
-        """How many runs a population has."""
-        return self.seeds * len(self.learning_rates)
+    from ffnlab.train.record import Plan, Record
+    from ffnlab.types import Model
 
 
 def claim_unfinished(config: Steps, name: str) -> str:
@@ -139,19 +51,6 @@ def follow(
         progress.end()
 
     return watch
-
-
-def check_finite(record: "Record", learning_rate: float) -> None:
-    """Refuses a run whose loss was not finite.
-
-    Raises:
-      InputError: it was not, or that of one of several; the step is named.
-    """
-    if (record.diverged >= 0).any():
-        raise InputError(
-            f"--learning_rate: {learning_rate:g}: the loss was not finite at step "
-            f"{record.diverged.max()}; lower it"
-        )
 
 
 def claim(out: str | None, name: str, resume: bool | None = None) -> str:
@@ -217,7 +116,7 @@ def train_all(config: Training, jobs: Sequence[Job], directory: Path) -> list[di
     path = directory / "results.jsonl"
     runs = report.read_lines(path)
     finished = {(run.get("task", ""), run["block"]) for run in runs}
-    from ffnlab.losses import OBJECTIVES
+    from ffnlab.train.objectives import OBJECTIVES
 
     plans = [config.plan(job.dataset, OBJECTIVES[job.dataset.task]) for job in jobs]
     sizes = [plan.steps * config.members for plan in plans]
@@ -249,9 +148,10 @@ def _train(
     import jax
     import numpy as np
 
-    from ffnlab import checkpoint, losses, results, sweep, trees
+    from ffnlab import results, sweep, trees
+    from ffnlab.train import checkpoint, objectives
 
-    objective = losses.OBJECTIVES[job.dataset.task]
+    objective = objectives.OBJECTIVES[job.dataset.task]
     population = sweep.fit_population(
         job.model,
         objective,

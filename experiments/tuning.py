@@ -10,14 +10,15 @@ import jax
 import numpy as np
 
 from experiments.tasks import Task, computed
-from experiments.training import check_finite, follow
-from ffnlab import adversarial, checkpoint, finetuning, gradients, report, sweep, train
+from experiments.training import follow
+from ffnlab import report, sweep
 from ffnlab.data.dataset import Dataset
-from ffnlab.gradients import mean_loss
 from ffnlab.models import language_model
 from ffnlab.models.transformer import TransformerConfig
 from ffnlab.pretrained import checkpoint as pretrained
-from ffnlab.record import Plan, Record
+from ffnlab.train import adversarial, checkpoint, gradients, layerwise, loop
+from ffnlab.train.gradients import mean_loss
+from ffnlab.train.record import Plan, Record, check_finite
 from ffnlab.types import Gradient, Model, Params
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def begun(config: "Config", task: Task) -> Model:
     def init(key: jax.Array) -> Params:
         encoder = task.found.params
         if task.used is not None:
-            encoder = finetuning.trimmed(encoder, task.used)
+            encoder = layerwise.trimmed(encoder, task.used)
         params = task.model.init(key)
         if config.masked_loss:
             params["masked"] = _masked_head(config, task, key)
@@ -128,7 +129,7 @@ def gradient_of(config: "Config", task: Task, model: Model, rates: Any) -> Gradi
         loss = gradients.r_drop(model, task.objective, config.r_drop, task.classes)
     if config.masked_loss:
         hidden = computed(config, _hidden(task), keep="masked")
-        hidden = finetuning.frozen(hidden, rates)
+        hidden = layerwise.frozen(hidden, rates)
         loss = language_model.with_masked(loss, hidden, config.masked_loss)
     gradient = gradients.mean_gradient(loss)
     if config.adversarial == "fgm":
@@ -196,15 +197,15 @@ def setting(config: "Config", task: Task, plan: Plan) -> dict[str, Any]:
     key, model = jax.random.key(config.seed), begun(config, task)
     layers = task.found.config.layers
     shapes = jax.eval_shape(model.init, key)
-    rates = finetuning.rates_of(shapes, layers, config.layer_decay, config.freeze)
+    rates = layerwise.rates_of(shapes, layers, config.layer_decay, config.freeze)
     optimizer = config.make_optimizer(
         plan.steps, flat=False, learning_rate=config.learning_rate
     )
-    optimizer = finetuning.scaled(optimizer, rates)
+    optimizer = layerwise.scaled(optimizer, rates)
     if config.unfreeze:
         every = max(round(config.unfreeze * epoch_of(task, plan)), 1)
-        optimizer = finetuning.unfrozen(optimizer, shapes, layers, every)
-    model = finetuning.frozen(model, rates)
+        optimizer = layerwise.unfrozen(optimizer, shapes, layers, every)
+    model = layerwise.frozen(model, rates)
     return {
         "model": model,
         "objective": task.objective,
@@ -237,7 +238,7 @@ def _one(work: Work, seed: int) -> Run:
     """Trains one seed."""
     config, task, directory, plan, progress, predictors = work
     progress.begin(f"seed {seed}")
-    fitted = train.fit(
+    fitted = loop.fit(
         **setting(config, task, plan),
         seed=seed,
         checkpoints=checkpoint.Checkpoints(

@@ -10,7 +10,7 @@ import numpy as np
 from experiments import formats, tasks
 from experiments.formats import Item, Said
 from experiments.use import Tuned
-from ffnlab import finetuning, plots, reports
+from ffnlab import plots, reports
 from ffnlab.data.corpus import Tokenizes
 from ffnlab.data.examples import Columns, Examples, read_labelled
 from ffnlab.data.packed_rows import Rows
@@ -19,6 +19,7 @@ from ffnlab.models import decoding, language_model
 from ffnlab.models.transformer import TransformerConfig
 from ffnlab.pretrained.checkpoint import Checkpoint
 from ffnlab.report import Table
+from ffnlab.train import layerwise
 from ffnlab.types import Array, Batch, Model, Objective, Params
 
 if TYPE_CHECKING:
@@ -75,11 +76,11 @@ class Texts:
     @property
     def objective(self) -> Objective:
         """Cross-entropy over the tokens to be written."""
-        return finetuning.objective(self.config.label_smoothing)
+        return layerwise.objective(self.config.label_smoothing)
 
     def count(self, batch: Batch) -> Array:
         """Returns how many tokens are to be written in a batch."""
-        return finetuning.counted(batch["y"]).sum()
+        return layerwise.counted(batch["y"]).sum()
 
     def classes(self, outputs: Array, batch: Batch) -> Array:
         """Returns the logits of the classes for each entry of y."""

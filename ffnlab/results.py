@@ -12,9 +12,9 @@ import numpy as np
 
 from ffnlab import stats
 from ffnlab.errors import InputError
-from ffnlab.record import Plan
 from ffnlab.report import Table, jsonable
 from ffnlab.sweep import Population
+from ffnlab.train.record import Plan
 from ffnlab.types import Objective
 
 Line = dict[str, Any]

@@ -17,10 +17,9 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ffnlab import data
-from ffnlab.checkpoint import Checkpoints
 from ffnlab.data import Arrays, Dataset
-from ffnlab.record import Plan, Record
-from ffnlab.train import (
+from ffnlab.train.checkpoint import Checkpoints
+from ffnlab.train.loop import (
     Fit,
     Program,
     Step,
@@ -31,6 +30,7 @@ from ffnlab.train import (
     make_evaluate,
     make_step,
 )
+from ffnlab.train.record import Plan, Record
 from ffnlab.types import Array, Gradient, Key, Model, Objective, Params
 
 Batching = Literal["auto", "map", "vmap"]
@@ -140,7 +140,7 @@ def fit_population(
     Returns:
       The population, members ordered by learning rate, then by seed.
 
-    >>> from ffnlab import losses, optimizers
+    >>> from ffnlab.train import objectives, optimizers
     >>> from ffnlab.models import mlp
     >>> from ffnlab.nn.ffn import BlockConfig
     >>> wine = data.load("wine")
@@ -148,7 +148,8 @@ def fit_population(
     >>> model = mlp.tower(mlp.TowerConfig(wine.features, wine.classes, block))
     >>> plan = Plan(steps=20, every=20, batch=32)
     >>> population = fit_population(
-    ...     model, losses.OBJECTIVES["classes"], optimizers.make("adam"), wine, plan,
+    ...     model, objectives.OBJECTIVES["classes"], optimizers.make("adam"), wine,
+    ...     plan,
     ...     seeds=[0, 1], learning_rates=[0.001, 0.01])
     >>> population.fit.record.loss.shape, population.seeds.tolist()
     ((4, 20), [0, 1, 0, 1])

@@ -3,10 +3,10 @@ import dataclasses
 import pytest
 
 from experiments import launch
-from experiments.launch import option
-from ffnlab import data, report
+from ffnlab import data, options, report
 from ffnlab.errors import InputError
 from ffnlab.nn import ffn
+from ffnlab.options import option
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Config:
     loud: bool = option(False, "whether")
 
     def __post_init__(self):
-        launch.check(self)
+        options.check(self)
 
 
 def parse(*flags, **options):
@@ -33,10 +33,10 @@ def test_flags_become_a_config():
 
 def test_a_flag_file_gives_the_same_config(tmp_path):
     given = Config("beta", 4, (1.0, 0.002), None, True)
-    (tmp_path / "flags").write_text(launch.to_flags(given))
+    (tmp_path / "flags").write_text(options.to_flags(given))
     assert parse(f"--flagfile={tmp_path / 'flags'}") == given
     assert parse(f"--flagfile={tmp_path / 'flags'}", "--count=5").count == 5
-    assert "--count" not in launch.to_flags(given, leave_out=["count"])
+    assert "--count" not in options.to_flags(given, leave_out=["count"])
 
 
 @pytest.mark.parametrize("text", ["def ", " a", "a\nb", '"a"', '"', "a,b", "ü"])
@@ -45,7 +45,7 @@ def test_a_flag_file_keeps_any_text(text, tmp_path):
     class Prompt:
         prompt: str = option("", "a text")
 
-    (tmp_path / "flags").write_text(launch.to_flags(Prompt(text)), "utf-8")
+    (tmp_path / "flags").write_text(options.to_flags(Prompt(text)), "utf-8")
     given = ["program", f"--flagfile={tmp_path / 'flags'}"]
     assert launch.parse(Prompt, given).prompt == text
 
@@ -91,8 +91,8 @@ def test_help_shows_every_flag_with_its_default():
 
 
 def test_tables_are_read_without_importing():
-    assert launch.names_in("ffnlab.nn.ffn", "BLOCKS")() == list(ffn.BLOCKS)
-    source = launch.names_in("ffnlab.nn.ffn", "BLOCKS")
+    assert options.names_in("ffnlab.nn.ffn", "BLOCKS")() == list(ffn.BLOCKS)
+    source = options.names_in("ffnlab.nn.ffn", "BLOCKS")
     import sys
 
     kept = sys.modules.pop("ffnlab.nn.ffn")
@@ -101,7 +101,7 @@ def test_tables_are_read_without_importing():
         assert "ffnlab.nn.ffn" not in sys.modules
     finally:
         sys.modules["ffnlab.nn.ffn"] = kept
-    assert launch.names_in("ffnlab.data", "DATASETS")() == list(data.DATASETS)
+    assert options.names_in("ffnlab.data", "DATASETS")() == list(data.DATASETS)
 
 
 def test_input_errors_exit_with_2(monkeypatch, capsys):

@@ -83,10 +83,10 @@ def test_what_was_trained_goes_on(done, text, tmp_path):
 
 
 def test_an_interrupted_run_resumes_bit_for_bit(done, text, tmp_path, monkeypatch):
-    from ffnlab import train
+    from ffnlab.train import loop
 
     config = Config(text=(text,), out=str(tmp_path / "run"), **SMALL)
-    drive = train.drive
+    drive = loop.drive
 
     def interrupted(*args, watch, **options):
         def stop(record):
@@ -94,10 +94,10 @@ def test_an_interrupted_run_resumes_bit_for_bit(done, text, tmp_path, monkeypatc
 
         return drive(*args, watch=stop, **options)
 
-    monkeypatch.setattr(train, "drive", interrupted)
+    monkeypatch.setattr(loop, "drive", interrupted)
     with pytest.raises(KeyboardInterrupt):
         pretrain.run(config)
-    monkeypatch.setattr(train, "drive", drive)
+    monkeypatch.setattr(loop, "drive", drive)
     given = {**SMALL, "text": (text,), "out": str(tmp_path / "run"), "resume": True}
     again = pretrain.run(Config(**given))
     assert again.scores == done.scores

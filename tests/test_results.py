@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from ffnlab import losses, results
+from ffnlab import results
 from ffnlab.errors import InputError
+from ffnlab.train import objectives
 
 
 def runs(block, scores, rate=0.01, diverged=()):
@@ -29,7 +30,7 @@ def runs(block, scores, rate=0.01, diverged=()):
 
 
 GOOD = [0.90, 0.91, 0.92, 0.93, 0.94, 0.95, 0.96, 0.97]
-OBJECTIVE = losses.OBJECTIVES["classes"]
+OBJECTIVE = objectives.OBJECTIVES["classes"]
 
 
 def test_the_better_block_is_first_and_significant():

@@ -7,12 +7,13 @@ import numpy as np
 import optax
 import pytest
 
-from ffnlab import data, losses, train
-from ffnlab import optimizers as recipes
+from ffnlab import data
 from ffnlab.models import mlp
 from ffnlab.nn.ffn import BlockConfig
-from ffnlab.record import Plan
 from ffnlab.scratch import optimizers
+from ffnlab.train import loop, objectives
+from ffnlab.train import optimizers as recipes
+from ffnlab.train.record import Plan
 
 PARAMS = {
     "up": {"kernel": np.array([[1.0, -2.0], [0.5, 3.0]]), "bias": np.array([0.1, 0.2])},
@@ -135,9 +136,9 @@ def test_they_train_a_model_of_jax():
     digits = data.load("digits")
     model = mlp.tower(mlp.TowerConfig(64, 10, BlockConfig("mlp", 8, 16)))
     plan = Plan(steps=60, every=30, batch=64)
-    objective = losses.OBJECTIVES["classes"]
+    objective = objectives.OBJECTIVES["classes"]
     found, expected = (
-        train.fit(model, objective, optimizer, digits, plan)
+        loop.fit(model, objective, optimizer, digits, plan)
         for optimizer in (optimizers.adam(1e-2), optax.adam(1e-2))
     )
     chex.assert_trees_all_close(

@@ -4,13 +4,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ffnlab import data, losses, optimizers, results, sweep, train
-from ffnlab.checkpoint import Checkpoints
+from ffnlab import data, results, sweep
 from ffnlab.models import mlp
 from ffnlab.nn.ffn import BlockConfig
-from ffnlab.record import Plan
+from ffnlab.train import loop, objectives, optimizers
+from ffnlab.train.checkpoint import Checkpoints
+from ffnlab.train.record import Plan
 
-OBJECTIVE = losses.OBJECTIVES["classes"]
+OBJECTIVE = objectives.OBJECTIVES["classes"]
 PLAN = Plan(24, 8, 16, monitor="accuracy", higher_is_better=True)
 
 
@@ -39,7 +40,7 @@ def test_a_member_is_the_same_single_run(wine, batching):
     optimizer, found = population(wine, batching=batching)
     assert found.seeds.tolist() == [0, 1, 5, 0, 1, 5]
     for member in (1, 5):
-        alone = train.fit(
+        alone = loop.fit(
             tower(),
             OBJECTIVE,
             optimizer,
@@ -107,7 +108,7 @@ def test_resumed_population_is_the_same_bit_for_bit(wine, tmp_path):
 def test_evaluate_members_is_evaluate_of_each(wine):
     _, found = population(wine, seeds=[0, 1, 2], learning_rates=[1e-2])
     got = sweep.evaluate_members(tower(), OBJECTIVE, wine.test, found.fit.best)
-    one = train.make_evaluate(tower(), OBJECTIVE, data.take, data.size(wine.test))
+    one = loop.make_evaluate(tower(), OBJECTIVE, data.take, data.size(wine.test))
     for member in range(3):
         params = jax.tree.map(lambda a: a[member], found.fit.best)  # noqa: B023
         expected = one(params, jax.device_put(wine.test))

@@ -2,14 +2,16 @@ import numpy as np
 import pytest
 
 from experiments import launch
-from experiments.training import Job, Training, read_best
-from ffnlab import data, losses
+from experiments.training import Job, read_best
+from ffnlab import data, options
 from ffnlab.errors import InputError
+from ffnlab.train import objectives
+from ffnlab.train.config import Training
 
 
 def test_epochs_come_before_steps():
     wine = data.load("wine")
-    score = losses.OBJECTIVES["classes"]
+    score = objectives.OBJECTIVES["classes"]
     long = Training(epochs=3, steps=7, batch_size=20, evaluations=4)
     plan = long.plan(wine, score)
     assert (plan.steps, plan.every) == (16, 4)  # 106 examples
@@ -27,7 +29,7 @@ def test_help_has_what_is_its_own_first():
 
     @dataclasses.dataclass(frozen=True)
     class Config(Training):
-        mine: int = launch.option(1, "my own")
+        mine: int = options.option(1, "my own")
 
     text = launch.usage(Config, "What it does.")
     assert text.index("--mine=1") < text.index("--seeds=16")

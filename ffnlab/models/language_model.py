@@ -17,11 +17,11 @@ import jax.numpy as jnp
 
 from ffnlab.data.dataset import IGNORE
 from ffnlab.errors import InputError
-from ffnlab.gradients import mean_loss
-from ffnlab.losses import score_classes
 from ffnlab.models.masking import hide
 from ffnlab.models.transformer import Head, TransformerConfig, transformer_model
 from ffnlab.nn.pure import functional
+from ffnlab.train.gradients import mean_loss
+from ffnlab.train.objectives import score_classes
 from ffnlab.types import Array, Batch, Key, Loss, Model, Objective, Params, Scores
 
 _HIDING = 0x41DE  # sets the draw of what is hidden apart from those of dropout

@@ -19,11 +19,10 @@ from flax import nnx
 
 from ffnlab.data.dataset import Arrays
 from ffnlab.errors import InputError
-from ffnlab.losses import cross_entropy
-from ffnlab.metrics import accuracy
 from ffnlab.models.classifier import Predictor, of_two_parts, states
 from ffnlab.models.transformer import Transformer, TransformerConfig
 from ffnlab.nn.dropout import dropout
+from ffnlab.train.objectives import accuracy, cross_entropy
 from ffnlab.types import Array, Batch, Key, Model, Objective, Scores
 
 # A logit where no answer can be; finite, so that no sum is infinite, no gradient NaN.

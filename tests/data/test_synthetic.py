@@ -6,12 +6,12 @@ import json
 import pathlib
 from collections import defaultdict
 
+import ffnlab.train.objectives
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import ffnlab.losses
 from ffnlab.data import SEQUENCES, digest, load, posterior, size, synthetic, take, thin
 from ffnlab.data.dataset import IGNORE
 from ffnlab.errors import InputError
@@ -66,7 +66,7 @@ def test_draws_depend_on_the_seed_and_the_parts_are_their_own(name):
 
 
 def test_the_label_that_counts_nowhere_is_that_of_the_losses():
-    assert IGNORE == ffnlab.losses.IGNORE
+    assert IGNORE == ffnlab.train.objectives.IGNORE
 
 
 def test_the_names_are_a_literal_that_needs_no_import():

@@ -8,15 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ffnlab import (
-    DecoderConfig,
-    EncoderConfig,
-    Plan,
-    finetuning,
-    fit,
-    metrics,
-    optimizers,
-)
+from ffnlab import DecoderConfig, EncoderConfig, Plan, fit
 from ffnlab.data import take
 from ffnlab.data.corpus import ByteTokenizer, language_data
 from ffnlab.data.dataset import IGNORE
@@ -24,7 +16,8 @@ from ffnlab.data.seq2seq import Pairs, pack_pairs
 from ffnlab.errors import InputError
 from ffnlab.models import language_model
 from ffnlab.models.transformer import transformer_model
-from ffnlab.train import make_evaluate
+from ffnlab.train import layerwise, objectives, optimizers
+from ffnlab.train.loop import make_evaluate
 
 KEY = jax.random.key(0)
 SIZE = {"vocabulary": 257, "features": 16, "heads": 2, "hidden": 32, "layers": 1}
@@ -52,7 +45,7 @@ def test_causal_loss_is_that_of_the_next_token():
     chances = np.asarray(jax.nn.log_softmax(logits))
     rows, places = np.nonzero(batch["y"] != IGNORE)
     expected = -chances[rows, places, batch["y"][rows, places]].mean()
-    found = metrics.means(language_model.objective(1.5).score(outputs, batch))
+    found = objectives.means(language_model.objective(1.5).score(outputs, batch))
     assert float(found["loss"]) == pytest.approx(expected, rel=1e-5)
     assert float(found["bits"]) == pytest.approx(1.5 * expected / np.log(2), rel=1e-5)
 
@@ -68,7 +61,7 @@ def test_padding_is_not_heard():
     other = {**batch, "x": {**batch["x"], "tokens": np.array(batch["x"]["tokens"])}}
     other["x"]["tokens"][:, 20:] = 7
     one, two = (
-        metrics.means(score(model.apply(params, each["x"], None)[0], each))["loss"]
+        objectives.means(score(model.apply(params, each["x"], None)[0], each))["loss"]
         for each in (batch, other)
     )
     assert float(one) == pytest.approx(float(two), abs=1e-6)
@@ -80,7 +73,7 @@ def test_masked_loss_is_that_of_what_was_hidden(whole):
     batch, params = first(written(True).train), model.init(KEY)
     (logits, at, live), _ = model.apply(params, batch["x"], KEY)
     assert logits.shape == (*at.shape, 257) and live.any()
-    found = metrics.means(
+    found = objectives.means(
         language_model.objective(1.0).score((logits, at, live), batch)
     )
     labels = np.take_along_axis(batch["y"], np.asarray(at), axis=1)
@@ -141,7 +134,7 @@ def test_conditional_loss_is_that_of_targets_alone(positions):
     params, batch = model.init(KEY), take(rows, np.arange(len(rows["y"])))
     logits, _ = model.apply(params, batch["x"], None)
     assert logits.shape == (*rows["y"].shape, 257) and len(rows["y"]) == 2
-    found = metrics.means(finetuning.objective().score(logits, batch))
+    found = objectives.means(layerwise.objective().score(logits, batch))
     total = []
     for row, begin in zip(PAIRS.tokens, PAIRS.begins, strict=True):  # each text alone
         whole, _ = transformer_model(config).apply(
@@ -154,7 +147,7 @@ def test_conditional_loss_is_that_of_targets_alone(positions):
 
 def test_the_layers_of_a_conditional_model_have_their_rates():
     params = language_model.conditional(DECODER).init(KEY)
-    rates = finetuning.rates_of(params, 1, decay=0.5, freeze=["layers.0"])
+    rates = layerwise.rates_of(params, 1, decay=0.5, freeze=["layers.0"])
     assert set(params) == {"encoder"}
     assert rates["encoder"]["embed"]["tokens"]["embedding"] == 0.25
     assert set(jax.tree.leaves(rates["encoder"]["layer_0"])) == {0.0}

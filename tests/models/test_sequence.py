@@ -6,13 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ffnlab import data, losses, optimizers, sweep, train
+from ffnlab import data, sweep
 from ffnlab.data import SEQUENCES
 from ffnlab.errors import InputError
 from ffnlab.models import sequence
 from ffnlab.models.sequence import KINDS, SequenceConfig, sequence_model
 from ffnlab.nn import pure
-from ffnlab.record import Plan
+from ffnlab.train import loop, objectives, optimizers
+from ffnlab.train.record import Plan
 from ffnlab.types import Model
 
 TOKENS = jnp.asarray(np.random.default_rng(0).integers(0, 5, (3, 7)))
@@ -71,7 +72,7 @@ def test_a_population_of_feedback_networks_learns_and_reports():
     config = SequenceConfig(4, vocabulary=2, hidden=16, embedding=4)
     plan = Plan(60, 30, 32, monitor="accuracy", higher_is_better=True)
     found = sweep.fit_population(
-        sequence_model(config), losses.OBJECTIVES["classes"],
+        sequence_model(config), objectives.OBJECTIVES["classes"],
         optimizers.make("adam", flat=True), dataset, plan,
         seeds=[0, 1], learning_rates=[3e-2],
     )  # fmt: skip
@@ -94,8 +95,8 @@ def test_what_a_model_tells_is_averaged_over_examples():
         return jnp.zeros((*x["mask"].shape, 4)), {"report": told}
 
     model = Model(lambda key: {}, apply)
-    evaluate = train.make_evaluate(
-        model, losses.OBJECTIVES["classes"], data.take, 7, batch=3
+    evaluate = loop.make_evaluate(
+        model, objectives.OBJECTIVES["classes"], data.take, 7, batch=3
     )
     lengths = valid["x/mask"].sum(axis=1)
     wanted = (lengths * lengths).sum() / lengths.sum()  # each label counts once

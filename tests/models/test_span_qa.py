@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ffnlab import EncoderConfig, data, metrics, trees
+from ffnlab import EncoderConfig, data, trees
 from ffnlab.data.squad import Windows, pack_windows
 from ffnlab.errors import InputError
 from ffnlab.models.span_qa import (
@@ -19,6 +19,7 @@ from ffnlab.models.span_qa import (
     finder,
     objective,
 )
+from ffnlab.train import objectives
 
 KEY = jax.random.key(0)
 ENCODER = EncoderConfig(
@@ -170,7 +171,7 @@ def test_the_gradient_is_that_of_finite_differences(x64):
     @jax.value_and_grad
     def loss(params):
         logits = MODEL.apply(params, batch["x"])[0]
-        return metrics.means(objective().score(logits, batch))["loss"]
+        return objectives.means(objective().score(logits, batch))["loss"]
 
     _, grads = loss(params)
     chex.assert_tree_all_finite(grads)
@@ -206,7 +207,7 @@ def test_rows_with_nothing_in_them_do_no_harm():
 
     def loss(params):
         logits = MODEL.apply(params, batch["x"])[0]
-        return metrics.means(objective().score(logits, batch))["loss"]
+        return objectives.means(objective().score(logits, batch))["loss"]
 
     value, grads = jax.jit(jax.value_and_grad(loss))(MODEL.init(KEY))
     assert value == 0 and all((leaf == 0).all() for leaf in jax.tree.leaves(grads))

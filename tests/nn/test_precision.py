@@ -7,11 +7,11 @@ import optax
 import pytest
 from jax.extend.core import jaxprs_in_params
 
-from ffnlab import finetuning
-from ffnlab.gradients import mean_loss
 from ffnlab.models.classifier import LabelConfig, labeller
 from ffnlab.models.transformer import EncoderConfig
 from ffnlab.nn.precision import lowered
+from ffnlab.train import layerwise
+from ffnlab.train.gradients import mean_loss
 
 KEY = jax.random.key(0)
 
@@ -82,7 +82,7 @@ def test_outputs_agree_to_the_bits_of_bfloat16(head):
 
 def test_it_learns_with_parameters_in_float32():
     model, params, batch = made(0.1)
-    loss = mean_loss(lowered(model), finetuning.objective())
+    loss = mean_loss(lowered(model), layerwise.objective())
     optimizer = optax.adam(1e-2)
     state = optimizer.init(params)
 

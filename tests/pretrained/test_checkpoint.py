@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from ffnlab import losses, metrics, trees
+from ffnlab import trees
 from ffnlab.errors import InputError
 from ffnlab.models.transformer import DecoderConfig, EncoderConfig, transformer_model
 from ffnlab.pretrained import checkpoint
 from ffnlab.pretrained.conversion import FAMILIES, entries
+from ffnlab.train import objectives
 
 HERE = Path(__file__).parents[1] / "checkpoints"
 FAMILY = sorted(name for name, family in FAMILIES.items() if not family.own)
@@ -67,7 +68,7 @@ def test_loss_and_gradients(case):
     def loss(params):
         logits, _ = found.model.apply(params, *places, **types)
         batch = {"y": jnp.asarray(wanted["labels"])}
-        return metrics.means(losses.score_classes(logits, batch))["loss"]
+        return objectives.means(objectives.score_classes(logits, batch))["loss"]
 
     value, grads = jax.jit(jax.value_and_grad(loss))(found.params)
     assert relative(value, wanted["loss"]) < 1e-5

@@ -17,8 +17,7 @@ import optax
 from ffnlab import trees
 from ffnlab.data.dataset import IGNORE
 from ffnlab.errors import InputError
-from ffnlab.losses import cross_entropy
-from ffnlab.metrics import accuracy
+from ffnlab.train.objectives import accuracy, cross_entropy
 from ffnlab.types import Array, Batch, Key, Model, Objective, Params, Scores
 
 

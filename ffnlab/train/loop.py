@@ -17,13 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ffnlab import data, metrics
-from ffnlab.checkpoint import Checkpoints
+from ffnlab import data
 from ffnlab.data import Dataset
-from ffnlab.gradients import mean_gradient, mean_loss
-from ffnlab.optimizers import with_learning_rate
-from ffnlab.program import Program
-from ffnlab.record import Plan, Record, blank, note
+from ffnlab.train import objectives
+from ffnlab.train.checkpoint import Checkpoints
+from ffnlab.train.gradients import mean_gradient, mean_loss
+from ffnlab.train.optimizers import with_learning_rate
+from ffnlab.train.program import Program
+from ffnlab.train.record import Plan, Record, blank, note
 from ffnlab.types import (
     Array,
     Batch,
@@ -96,14 +97,14 @@ def make_step(
       objective: its score named `loss` is minimised, in the mean over what counts.
       optimizer: from `optimizers.make`.
       gradient: `gradient(params, batch, key) -> (loss, gradient)`, which the optimizer
-        is given; None is the gradient of that mean, see `ffnlab.gradients`.
+        is given; None is the gradient of that mean, see `ffnlab.train.gradients`.
 
-    >>> from ffnlab import losses, optimizers
+    >>> from ffnlab.train import objectives, optimizers
     >>> from ffnlab.models import mlp
     >>> from ffnlab.nn.ffn import BlockConfig
     >>> model = mlp.tower(mlp.TowerConfig(4, 3, BlockConfig("mlp", 8, 8)))
     >>> optimizer = optimizers.make("sgd", 0.1)
-    >>> step = make_step(model, losses.OBJECTIVES["classes"], optimizer)
+    >>> step = make_step(model, objectives.OBJECTIVES["classes"], optimizer)
     >>> state = init_state(model, optimizer, jax.random.key(0), 0, 0.1)
     >>> batch = {"x": jnp.ones((2, 4)), "y": jnp.array([0, 2])}
     >>> state, loss = step(state, batch)
@@ -177,11 +178,11 @@ def make_evaluate(
 
             told = {name: spread(each) for name, each in aux.get("report", {}).items()}
             weight = scores.weight * spread(row[1])
-            return metrics.totals(Scores({**scores.values, **told}, weight))
+            return objectives.totals(Scores({**scores.values, **told}, weight))
 
         each = (jnp.asarray(np.minimum(index, size - 1)), jnp.asarray(counts))
         sums, weight = jax.lax.map(score, each)
-        return metrics.average(jax.tree.map(jnp.sum, sums), weight.sum())
+        return objectives.average(jax.tree.map(jnp.sum, sums), weight.sum())
 
     return evaluate
 
@@ -328,14 +329,15 @@ def fit(
     Returns:
       The last state, the best parameters, the record and the times.
 
-    >>> from ffnlab import data, losses, optimizers
+    >>> from ffnlab import data
+    >>> from ffnlab.train import objectives, optimizers
     >>> from ffnlab.models import mlp
     >>> from ffnlab.nn.ffn import BlockConfig
     >>> wine = data.load("wine")
     >>> block = BlockConfig("swiglu", features=16, hidden=16)
     >>> model = mlp.tower(mlp.TowerConfig(wine.features, wine.classes, block))
-    >>> found = fit(model, losses.OBJECTIVES["classes"], optimizers.make("adam"), wine,
-    ...             Plan(steps=40, every=20, batch=32), learning_rate=1e-2)
+    >>> found = fit(model, objectives.OBJECTIVES["classes"], optimizers.make("adam"),
+    ...             wine, Plan(steps=40, every=20, batch=32), learning_rate=1e-2)
     >>> bool(found.record.scores["accuracy"][-1] > 0.8)
     True
     """

@@ -5,7 +5,7 @@
     found = fit(model, objective, optimizer, dataset, plan, gradient=gradient)
 
 A gradient is `gradient(params, batch, key) -> (loss, gradient)`. More losses are in
-`ffnlab.models.language_model`, more gradients in `ffnlab.adversarial`.
+`ffnlab.models.language_model`, more gradients in `ffnlab.train.adversarial`.
 """
 
 from collections.abc import Callable
@@ -14,9 +14,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ffnlab import metrics
 from ffnlab.data.dataset import IGNORE
 from ffnlab.errors import InputError
+from ffnlab.train import objectives
 from ffnlab.types import (
     Array,
     Batch,
@@ -40,7 +40,7 @@ def mean_loss(model: Model, objective: Objective) -> Loss:
 
     def loss(params: Params, batch: Batch, key: Key) -> Array:
         outputs, _ = model.apply(params, batch["x"], key)
-        return metrics.means(objective.score(outputs, batch))["loss"]
+        return objectives.means(objective.score(outputs, batch))["loss"]
 
     return loss
 
@@ -142,10 +142,10 @@ def r_drop(
     def loss(params: Params, batch: Batch, key: Key) -> Array:
         twice = jax.tree.map(lambda each: jnp.concatenate([each, each]), batch)
         logits, _ = model.apply(params, twice["x"], key)
-        both = metrics.means(objective.score(logits, twice))["loss"]
+        both = objectives.means(objective.score(logits, twice))["loss"]
         apart = divergence(*jnp.split(classes(logits, twice), 2))
         weight = (batch["y"] != IGNORE).astype(apart.dtype)
-        mean = metrics.means(Scores({"apart": apart}, weight))["apart"]
+        mean = objectives.means(Scores({"apart": apart}, weight))["apart"]
         return both + alpha * mean
 
     return loss

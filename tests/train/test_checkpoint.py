@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ffnlab.checkpoint import Checkpoints
 from ffnlab.errors import InputError
+from ffnlab.train.checkpoint import Checkpoints
 
 TREE = {"params": {"kernel": np.arange(6.0).reshape(2, 3)}, "step": np.array(7)}
 
@@ -56,7 +56,7 @@ def test_an_interrupted_write_leaves_the_one_before(tmp_path):
     """A process killed while it saves; what it had saved before is restored."""
     code = f"""
 import os, numpy as np
-from ffnlab.checkpoint import Checkpoints
+from ffnlab.train.checkpoint import Checkpoints
 checkpoints = Checkpoints({str(tmp_path)!r})
 checkpoints.save(1, {{"x": np.ones(3)}})
 rename = os.rename

@@ -2,11 +2,14 @@
 
 import dataclasses
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ffnlab.errors import InputError, choose
+
+if TYPE_CHECKING:
+    from ffnlab.train.record import Plan, Record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,3 +148,16 @@ def note(
         diverged=diverged,
     )
     return updated, better
+
+
+def check_finite(record: "Record", learning_rate: float) -> None:
+    """Refuses a run whose loss was not finite.
+
+    Raises:
+      InputError: it was not, or that of one of several; the step is named.
+    """
+    if (record.diverged >= 0).any():
+        raise InputError(
+            f"--learning_rate: {learning_rate:g}: the loss was not finite at step "
+            f"{record.diverged.max()}; lower it"
+        )

@@ -5,8 +5,8 @@ import numpy as np
 import optax
 import pytest
 
-from ffnlab import optimizers
 from ffnlab.errors import InputError
+from ffnlab.train import optimizers
 
 PARAMS = {
     "up": {

@@ -7,8 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from ffnlab import EncoderConfig, Plan, finetuning, fit, metrics, optimizers, trees
-from ffnlab.checkpoint import Checkpoints
+from ffnlab import EncoderConfig, Plan, fit, trees
 from ffnlab.data.dataset import Dataset
 from ffnlab.data.packed_rows import pack
 from ffnlab.data.tokenizer import Encoded
@@ -16,6 +15,8 @@ from ffnlab.errors import InputError
 from ffnlab.models.classifier import LabelConfig, LabelHead, Predictor, labeller
 from ffnlab.models.transformer import transformer_model
 from ffnlab.nn.pure import functional
+from ffnlab.train import layerwise, objectives, optimizers
+from ffnlab.train.checkpoint import Checkpoints
 from ffnlab.types import Model
 
 KEY = jax.random.key(0)
@@ -96,14 +97,14 @@ def test_the_feedback_head_hears_places_and_nothing_else(gradient):
 
 def test_rates_fall_by_layer_and_are_zero_where_frozen():
     params = jax.eval_shape(labeller(LabelConfig(ENCODER, 3)).init, KEY)
-    rates = trees.flatten(finetuning.rates_of(params, 2, 0.5, ["layers.0"]))
+    rates = trees.flatten(layerwise.rates_of(params, 2, 0.5, ["layers.0"]))
     assert rates["encoder/embed/tokens/embedding"] == 0.125
     assert rates["encoder/layer_1/ffn/up/kernel"] == 0.5
     assert rates["head/out/kernel"] == 1.0
     assert {r for n, r in rates.items() if n.startswith("encoder/layer_0/")} == {0.0}
     for wrong in ("layers.2", "layers.1-0", "layer", "layers.-1"):
         with pytest.raises(InputError, match="--freeze"):
-            finetuning.frozen_patterns([wrong], 2)
+            layerwise.frozen_patterns([wrong], 2)
 
 
 def test_what_is_frozen_stays_and_costs_no_gradient():
@@ -112,18 +113,16 @@ def test_what_is_frozen_stays_and_costs_no_gradient():
         model.init(KEY),
         pack(encoded(), [[0, 1, 2], [1], [2, 0], [1] * 4], 9),
     )
-    rates = finetuning.rates_of(params, 2, 1.0, ["embeddings", "layers.0-1"])
-    learner = finetuning.frozen(model, rates)
+    rates = layerwise.rates_of(params, 2, 1.0, ["embeddings", "layers.0-1"])
+    learner = layerwise.frozen(model, rates)
     x = {n.removeprefix("x/"): a for n, a in rows.arrays.items() if n != "y"}
-    score = finetuning.objective().score
+    score = layerwise.objective().score
 
     def loss(params):
         batch = {"y": jnp.asarray(rows.arrays["y"])}
-        return metrics.means(score(learner.apply(params, x)[0], batch))["loss"]
+        return objectives.means(score(learner.apply(params, x)[0], batch))["loss"]
 
-    optimizer = finetuning.scaled(
-        optimizers.make("adamw", 0.1, weight_decay=0.1), rates
-    )
+    optimizer = layerwise.scaled(optimizers.make("adamw", 0.1, weight_decay=0.1), rates)
     grads = jax.grad(loss)(params)
     updates, _ = optimizer.update(grads, optimizer.init(params), params)
     moved = {n: bool((u != 0).any()) for n, u in trees.flatten(updates).items()}
@@ -135,16 +134,16 @@ def test_what_is_frozen_stays_and_costs_no_gradient():
 def test_weights_and_smoothing():
     labels = jnp.array([[0, 1, -100]])
     logits = jnp.array([[[2.0, 0.0], [2.0, 0.0], [9.0, 9.0]]])
-    weights = finetuning.balanced([0, 0, 0, 1], 2)
-    found = metrics.means(
-        finetuning.objective(0.1, weights).score(logits, {"y": labels})
+    weights = layerwise.balanced([0, 0, 0, 1], 2)
+    found = objectives.means(
+        layerwise.objective(0.1, weights).score(logits, {"y": labels})
     )
     chances = np.log(np.exp([2.0, 0.0]) / np.exp([2.0, 0.0]).sum())
     losses = [-0.95 * chances[0] - 0.05 * chances[1], -0.95 * chances[1]
               - 0.05 * chances[0]]  # fmt: skip
     expected = np.average(losses, weights=weights)
     assert float(found["loss"]) == pytest.approx(expected, rel=1e-5)
-    assert finetuning.balanced([0, 0], 2) == [0.5, 0.0]
+    assert layerwise.balanced([0, 0], 2) == [0.5, 0.0]
 
 
 def test_other_configs_are_refused():
@@ -167,9 +166,9 @@ def turn_of(name):
 def test_parts_learn_from_their_turn_on(chained):
     """Before it nothing moves; from it on, updates are those of nobody waiting."""
     params = labeller(LabelConfig(ENCODER, 3)).init(KEY)
-    rates = finetuning.rates_of(params, 2, 0.5)
-    plain = finetuning.scaled(optimizers.make("adamw", 0.1, weight_decay=0.1), rates)
-    held = finetuning.unfrozen(plain, params, layers=2, every=2)
+    rates = layerwise.rates_of(params, 2, 0.5)
+    plain = layerwise.scaled(optimizers.make("adamw", 0.1, weight_decay=0.1), rates)
+    held = layerwise.unfrozen(plain, params, layers=2, every=2)
     if chained:
         held = optax.chain(optax.identity(), held)
     state, other = held.init(params), plain.init(params)
@@ -190,7 +189,7 @@ def test_parts_learn_from_their_turn_on(chained):
 
 def test_members_of_a_population_take_their_turns():
     params = {"encoder": {"layer_0": {"w": jnp.ones(2)}}, "head": {"w": jnp.ones(2)}}
-    held = finetuning.unfrozen(optimizers.make("sgd", 1.0), params, 1, every=1)
+    held = layerwise.unfrozen(optimizers.make("sgd", 1.0), params, 1, every=1)
 
     def run(rate):
         state = optimizers.with_learning_rate(held.init(params), rate)
@@ -213,14 +212,14 @@ def test_turns_are_resumed_bit_for_bit(tmp_path):
         return x @ params["encoder"]["layer_0"]["w"] @ params["head"]["w"], {}
 
     model = Model(lambda key: jax.tree.map(jnp.copy, began), apply)
-    optimizer = finetuning.unfrozen(optimizers.make("adam", 0.1), began, 1, every=3)
+    optimizer = layerwise.unfrozen(optimizers.make("adam", 0.1), began, 1, every=3)
 
     def run(stop, **options):
         def watch(record):
             if int(record.step) == stop:
                 raise KeyboardInterrupt
 
-        return fit(model, finetuning.objective(), optimizer, dataset, Plan(6, 2, 4),
+        return fit(model, layerwise.objective(), optimizer, dataset, Plan(6, 2, 4),
                    watch=watch, **options).state  # fmt: skip
 
     whole, checkpoints = run(None), Checkpoints(tmp_path)

@@ -5,14 +5,15 @@ import numpy as np
 import optax
 import pytest
 
-from ffnlab import data, gradients, losses, optimizers, train
-from ffnlab.checkpoint import Checkpoints
+from ffnlab import data
 from ffnlab.errors import InputError
 from ffnlab.models import mlp
 from ffnlab.nn.ffn import BlockConfig
-from ffnlab.record import Plan, blank, note
+from ffnlab.train import gradients, loop, objectives, optimizers
+from ffnlab.train.checkpoint import Checkpoints
+from ffnlab.train.record import Plan, blank, note
 
-OBJECTIVE = losses.OBJECTIVES["classes"]
+OBJECTIVE = objectives.OBJECTIVES["classes"]
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def tower(kind="swiglu", dropout=0.0):
 def test_fit_learns_real_data(wine):
     optimizer = optimizers.make("adamw", clip=1.0)
     plan = Plan(60, 20, 32, monitor="accuracy", higher_is_better=True)
-    found = train.fit(tower(), OBJECTIVE, optimizer, wine, plan, learning_rate=1e-2)
+    found = loop.fit(tower(), OBJECTIVE, optimizer, wine, plan, learning_rate=1e-2)
     assert found.record.scores["accuracy"][-1] > 0.9
     assert found.record.loss[-1] < 0.5 * found.record.loss[0]
     assert int(found.state.step) == 60
@@ -38,7 +39,7 @@ def test_fit_learns_real_data(wine):
 def test_step_is_what_is_written_out(wine):
     """Against the loss, its gradient and SGD, spelled out."""
     model, optimizer = tower(), optimizers.make("sgd")
-    state = train.init_state(model, optimizer, jax.random.key(0), 3, 0.1)
+    state = loop.init_state(model, optimizer, jax.random.key(0), 3, 0.1)
     batch = {
         "x": jnp.asarray(wine.train["x"][:9]),
         "y": jnp.asarray(wine.train["y"][:9]),
@@ -51,28 +52,28 @@ def test_step_is_what_is_written_out(wine):
 
     value, grads = jax.value_and_grad(loss)(state.params)
     expected = jax.tree.map(lambda p, g: p - 0.1 * g, state.params, grads)
-    after, got = train.make_step(model, OBJECTIVE, optimizer)(state, batch)
+    after, got = loop.make_step(model, OBJECTIVE, optimizer)(state, batch)
     assert float(got) == pytest.approx(float(value), rel=1e-6)
     chex.assert_trees_all_close(after.params, expected, rtol=1e-5, atol=1e-7)
 
 
 def test_scan_is_the_same_as_steps(wine):
     model, optimizer = tower(dropout=0.2), optimizers.make("adam")
-    step = train.make_step(model, OBJECTIVE, optimizer)
-    start = train.init_state(model, optimizer, jax.random.key(0), 0, 1e-2)
+    step = loop.make_step(model, OBJECTIVE, optimizer)
+    start = loop.init_state(model, optimizer, jax.random.key(0), 0, 1e-2)
     arrays = jax.device_put(wine.train)
     indices = data.indices([0], 0, 6, 16, data.size(wine.train))[:, 0]
     state = start
     for row in indices:
         state, _ = step(state, data.take(arrays, row))
-    scanned, _ = jax.jit(train.advance(step, data.take))(start, arrays, indices)
+    scanned, _ = jax.jit(loop.advance(step, data.take))(start, arrays, indices)
     chex.assert_trees_all_close(scanned.params, state.params, rtol=1e-5, atol=1e-6)
 
 
 def test_steps_draw_different_dropout(wine):
     model, optimizer = tower(dropout=0.5), optimizers.make("sgd")
-    step = train.make_step(model, OBJECTIVE, optimizer)
-    state = train.init_state(model, optimizer, jax.random.key(0), 0, 0.0)
+    step = loop.make_step(model, OBJECTIVE, optimizer)
+    state = loop.init_state(model, optimizer, jax.random.key(0), 0, 0.0)
     batch = data.take(jax.device_put(wine.train), jnp.arange(16))
     state, first = step(state, batch)
     _, second = step(state, batch)
@@ -84,7 +85,7 @@ def test_evaluation_counts_every_example_once(wine, size):
     model = tower()
     params = model.init(jax.random.key(0))
     part = {name: array[:size] for name, array in wine.valid.items()}
-    evaluate = train.make_evaluate(model, OBJECTIVE, data.take, size, batch=8)
+    evaluate = loop.make_evaluate(model, OBJECTIVE, data.take, size, batch=8)
     got = evaluate(params, jax.device_put(part))
     logits, _ = model.apply(params, jnp.asarray(part["x"]))
     scores = OBJECTIVE.score(logits, part)
@@ -107,7 +108,7 @@ def test_resumed_is_the_same_bit_for_bit(wine, tmp_path):
                 raise KeyboardInterrupt
 
         try:
-            found = train.fit(
+            found = loop.fit(
                 model,
                 OBJECTIVE,
                 optimizer,
@@ -132,7 +133,7 @@ def test_resumed_is_the_same_bit_for_bit(wine, tmp_path):
 
 def test_a_checkpoint_of_another_run_is_refused(wine, tmp_path):
     def fit(kind="swiglu", optimizer="sgd", steps=2, **options):
-        return train.fit(
+        return loop.fit(
             tower(kind),
             OBJECTIVE,
             optimizers.make(optimizer),
@@ -159,7 +160,7 @@ def test_a_checkpoint_of_another_run_is_refused(wine, tmp_path):
 def test_the_optimizers_own_rate_is_kept_unless_another_is_given(wine):
     model, plan = tower(), Plan(1, 1, 16)
     for given, expected in ((None, 0.5), (0.25, 0.25)):
-        found = train.fit(
+        found = loop.fit(
             model,
             OBJECTIVE,
             optimizers.make("sgd", 0.5),
@@ -176,20 +177,20 @@ def test_an_unknown_score_to_monitor_is_refused(wine):
     with pytest.raises(
         InputError, match="monitor: unknown 'acuracy'; nearest: accuracy"
     ):
-        train.fit(tower(), OBJECTIVE, optimizers.make("sgd"), wine, plan)
+        loop.fit(tower(), OBJECTIVE, optimizers.make("sgd"), wine, plan)
     with pytest.raises(InputError, match="say whether higher_is_better"):
         Plan(1, 1, 16, monitor="accuracy")
 
 
 def test_early_stopping_keeps_the_best(wine):
     plan = Plan(60, 5, 16, patience=2)
-    found = train.fit(
+    found = loop.fit(
         tower(), OBJECTIVE, optimizers.make("sgd"), wine, plan, learning_rate=0.3
     )
     scores, best = found.record.scores["loss"], int(found.record.best_step)
     assert found.record.best == np.nanmin(scores)
     assert int(found.record.step) == best + 10 < 60
-    evaluate = train.make_evaluate(tower(), OBJECTIVE, data.take, data.size(wine.valid))
+    evaluate = loop.make_evaluate(tower(), OBJECTIVE, data.take, data.size(wine.valid))
     again = evaluate(found.best, jax.device_put(wine.valid))["loss"]
     assert float(again) == pytest.approx(float(found.record.best), rel=1e-4)
 
@@ -197,9 +198,9 @@ def test_early_stopping_keeps_the_best(wine):
 def test_compiles_two_programs(wine):
     chex.clear_trace_counter()
     model, optimizer = tower(), optimizers.make("adam")
-    step = chex.assert_max_traces(train.make_step(model, OBJECTIVE, optimizer), n=1)
-    many = train.Program(train.advance(step, data.take), donate=(0,))
-    state = train.init_state(model, optimizer, jax.random.key(0), 0, 1e-3)
+    step = chex.assert_max_traces(loop.make_step(model, OBJECTIVE, optimizer), n=1)
+    many = loop.Program(loop.advance(step, data.take), donate=(0,))
+    state = loop.init_state(model, optimizer, jax.random.key(0), 0, 1e-3)
     arrays = jax.device_put(wine.train)
     for start in (0, 5, 10):
         rows = data.indices([0], start, start + 5, 8, data.size(wine.train))[:, 0]
@@ -245,7 +246,7 @@ def test_bad_plans(change):
 def test_a_gradient_of_ones_own_is_what_the_optimizer_gets(wine):
     """That of the mean is the very program of None; another one is another run."""
     model, optimizer = tower(dropout=0.2), optimizers.make("sgd")
-    state = train.init_state(model, optimizer, jax.random.key(0), 0, 0.1)
+    state = loop.init_state(model, optimizer, jax.random.key(0), 0, 0.1)
     batch = data.take(jax.device_put(wine.train), jnp.arange(16))
     mean = gradients.mean_gradient(gradients.mean_loss(model, OBJECTIVE))
 
@@ -253,11 +254,11 @@ def test_a_gradient_of_ones_own_is_what_the_optimizer_gets(wine):
         value, grads = mean(params, batch, key)
         return value, jax.tree.map(lambda each: each / 2, grads)
 
-    steps = [train.make_step(model, OBJECTIVE, optimizer, g) for g in (None, mean)]
-    prints = [train.Program(step).fingerprint(state, batch) for step in steps]
+    steps = [loop.make_step(model, OBJECTIVE, optimizer, g) for g in (None, mean)]
+    prints = [loop.Program(step).fingerprint(state, batch) for step in steps]
     assert prints[0] == prints[1]
     whole, value = steps[0](state, batch)
-    half, same = train.make_step(model, OBJECTIVE, optimizer, halved)(state, batch)
+    half, same = loop.make_step(model, OBJECTIVE, optimizer, halved)(state, batch)
     assert float(value) == float(same)
     moved = jax.tree.map(jnp.subtract, whole.params, state.params)
     less = jax.tree.map(jnp.subtract, half.params, state.params)
@@ -271,7 +272,7 @@ def test_fit_trains_by_the_gradient_that_it_is_given(wine):
         return jnp.float32(7.0), jax.tree.map(jnp.zeros_like, params)
 
     plan, optimizer = Plan(2, 1, 16), optimizers.make("sgd", 0.5)
-    found = train.fit(tower(), OBJECTIVE, optimizer, wine, plan, gradient=none)
+    found = loop.fit(tower(), OBJECTIVE, optimizer, wine, plan, gradient=none)
     assert found.record.loss.tolist() == [7.0, 7.0]
-    began = train.init_state(tower(), optimizer, jax.random.key(0), 0)
+    began = loop.init_state(tower(), optimizer, jax.random.key(0), 0)
     chex.assert_trees_all_equal(found.state.params, began.params)

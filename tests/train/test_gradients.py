@@ -8,8 +8,6 @@ import pytest
 from jax.test_util import check_grads
 from scipy import special
 
-from ffnlab import finetuning, gradients, losses
-from ffnlab.adversarial import fgm
 from ffnlab.data.dataset import IGNORE
 from ffnlab.errors import InputError
 from ffnlab.models import mlp
@@ -17,10 +15,12 @@ from ffnlab.models.classifier import LabelConfig, labeller
 from ffnlab.models.language_model import beside, masked_head, with_masked
 from ffnlab.models.transformer import EncoderConfig
 from ffnlab.nn.ffn import BlockConfig
+from ffnlab.train import gradients, layerwise, objectives
+from ffnlab.train.adversarial import fgm
 from ffnlab.types import Model
 
 KEY = jax.random.key(0)
-OBJECTIVE = losses.OBJECTIVES["classes"]
+OBJECTIVE = objectives.OBJECTIVES["classes"]
 
 
 def tower(dropout=0.0):
@@ -38,7 +38,7 @@ def made(model, rows=12):
 
 
 def places(batch):
-    return finetuning.counted(batch["y"]).sum()
+    return layerwise.counted(batch["y"]).sum()
 
 
 @pytest.mark.parametrize("weights", [None, [0.5, 1.0, 3.0]])
@@ -46,11 +46,11 @@ def places(batch):
 def test_parts_of_a_batch_are_the_whole(parts, weights, x64):
     model = tower()
     params, batch = made(model)
-    loss = gradients.mean_loss(model, finetuning.objective(0.1, weights))
+    loss = gradients.mean_loss(model, layerwise.objective(0.1, weights))
     whole = gradients.mean_gradient(loss)
 
     def count(batch):
-        return finetuning.counted(batch["y"], weights).sum()
+        return layerwise.counted(batch["y"], weights).sum()
 
     cut = jax.jit(gradients.accumulated(whole, parts, count))
     expected = whole(params, batch, KEY)
@@ -189,7 +189,7 @@ def test_all_of_it_at_once():
         "at": jnp.tile(jnp.array([0, -1, 3]), (4, 1)),
     }
     batch = {"x": x, "y": jnp.tile(jnp.array([1, IGNORE, 2]), (4, 1))}
-    loss = gradients.r_drop(model, finetuning.objective(), 1.0)
+    loss = gradients.r_drop(model, layerwise.objective(), 1.0)
     loss = with_masked(loss, beside(encoder, mask=2, special=(0, 1)), 0.5)
     gradient = gradients.accumulated(fgm(loss, 8, 1.0), 2, places)
     value, grads = jax.jit(chex.assert_max_traces(gradient, n=1))(params, batch, KEY)

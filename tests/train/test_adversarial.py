@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from ffnlab import adversarial
-from ffnlab.adversarial import fgm, freelb
-from ffnlab.gradients import mean_loss
-from ffnlab.losses import OBJECTIVES
 from ffnlab.models.classifier import LabelConfig, labeller
 from ffnlab.models.transformer import EncoderConfig
 from ffnlab.nn.dropout import dropout
+from ffnlab.train import adversarial
+from ffnlab.train.adversarial import fgm, freelb
+from ffnlab.train.gradients import mean_loss
+from ffnlab.train.objectives import OBJECTIVES
 
 KEY = jax.random.key(0)
 PACKS = np.array([[5, 5, 7, 7, 7, -1], [2, 2, 2, 2, 9, 9]])
