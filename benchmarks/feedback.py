@@ -35,7 +35,7 @@ from ffnlab.models import recurrent, sequence
 from ffnlab.nn import activations
 from ffnlab.nn.pure import bind
 from ffnlab.options import option
-from ffnlab.report import Table
+from ffnlab.report.table import Table
 from ffnlab.train import loop, objectives, optimizers
 from ffnlab.train.record import Plan
 

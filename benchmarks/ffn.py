@@ -32,7 +32,7 @@ from ffnlab import trees
 from ffnlab.nn import pure
 from ffnlab.nn.dropout import keep_mask
 from ffnlab.nn.ffn import BlockConfig, FeedForward
-from ffnlab.report import Table
+from ffnlab.report.table import Table
 from ffnlab.types import Array, Model, Params
 
 WIDTH, HIDDEN = 384, 1536

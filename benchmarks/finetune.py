@@ -132,7 +132,7 @@ def _scores(config: Config, task: Any, recipes: Any) -> Any:
     """Trains both in full, and prints their scores on the test part."""
     import tempfile
 
-    from ffnlab.report import Table
+    from ffnlab.report.table import Table
 
     if "test" not in task.examples:
         raise InputError("--test: needed with --scores")

@@ -127,9 +127,9 @@ def cores() -> int:
 
 def describe() -> None:
     """Prints what the times depend on: versions, cores, and how busy those are."""
-    from ffnlab import report
+    from ffnlab.report import run_directory
 
-    facts = report.versions()
+    facts = run_directory.versions()
     known = {name: facts[name] for name in ("python", "jax", "flax", "optax")}
     with contextlib.suppress(metadata.PackageNotFoundError):
         known["torch"] = metadata.version("torch")
@@ -184,11 +184,11 @@ def settle(entries: Sequence[Entry]) -> list[Entry]:
 
 def take_times(title: str, entries: Sequence[Entry], config: Config) -> np.ndarray:
     """Returns the time of each entry in each round, per unit of work, `[rounds, N]`."""
-    from ffnlab import report
+    from ffnlab.report.progress import Progress
 
     order, draw = list(range(len(entries))), random.Random(config.seed)
     times = np.empty((config.rounds, len(entries)))
-    with report.Progress(config.rounds, "rounds") as progress:
+    with Progress(config.rounds, "rounds") as progress:
         progress.begin(title)
         for row in range(config.rounds):
             draw.shuffle(order)
@@ -222,7 +222,7 @@ def contest(title: str, unit: str, entries: Sequence[Entry], config: Config) -> 
 
 def tabulate(unit: str, entries: Sequence[Entry], times: np.ndarray) -> Any:
     """Returns the table of some entries' times `[rounds, N]`, ours first."""
-    from ffnlab.report import Table
+    from ffnlab.report.table import Table
 
     scale = {"s": 1.0, "ms": 1e3, "µs": 1e6}[unit]
     rows = []

@@ -11,7 +11,7 @@ import numpy as np
 from experiments import tasks
 from experiments.formats import Format, Item, Said, answers_text
 from experiments.use import Tuned, above, padded
-from ffnlab import plots, report, reports
+from ffnlab import io, reports
 from ffnlab.data.packed_rows import Rows
 from ffnlab.data.squad import (
     Questions,
@@ -31,7 +31,8 @@ from ffnlab.models.span_qa import (
     objective,
 )
 from ffnlab.pretrained.checkpoint import Checkpoint
-from ffnlab.report import Table
+from ffnlab.report import plots
+from ffnlab.report.table import Table
 from ffnlab.train import layerwise
 from ffnlab.types import Array, Batch, Model, Objective, Params
 
@@ -140,10 +141,10 @@ class Answers:
             items = map(Item, asked.questions, asked.contexts, asked.rows)
             said = (Said(texts[name], chances[name]) for name in asked.ids)
             lines = map(Format("jsonl").line, items, said)
-            report.write(directory / f"predictions-{part}.jsonl", "".join(lines))
+            io.write(directory / f"predictions-{part}.jsonl", "".join(lines))
             return
         text = answers_text(texts)
-        report.write(directory / f"predictions-{part}.json", text)
+        io.write(directory / f"predictions-{part}.json", text)
 
     def about(self) -> dict[str, Any]:
         """Returns what config.json says of the head, and how it is used."""

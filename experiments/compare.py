@@ -17,16 +17,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiments import launch
-from experiments.training import Job, claim, train_all
+from experiments.training import Job, train_all
 from ffnlab import options
+from ffnlab.devices import use_all_cores
 from ffnlab.errors import InputError, choose
 from ffnlab.options import names_in, option
+from ffnlab.report.run_directory import choose_directory
 from ffnlab.train.config import Training
 
 if TYPE_CHECKING:
     from ffnlab.data import Dataset
     from ffnlab.nn.budget import Match
-    from ffnlab.report import Table
+    from ffnlab.report.table import Table
     from ffnlab.stats import Comparison
 
 _BLOCKS = names_in("ffnlab.nn.ffn", "BLOCKS")
@@ -166,9 +168,9 @@ def run(config: Config) -> Result:
     Raises:
       InputError: a file or directory cannot be used, or flags contradict each other.
     """
-    from ffnlab import report
+    from ffnlab.report import run_directory
 
-    out = claim(config.out, f"compare-{config.source}", config.resume)
+    out = choose_directory(config.out, f"compare-{config.source}", config.resume)
     dataset = _dataset(config)
 
     from experiments.publish import Section, publish
@@ -177,8 +179,8 @@ def run(config: Config) -> Result:
 
     sizes = _matched(config)
     flags = options.to_flags(config, leave_out=("out", "resume"))
-    with report.run_directory(out, flags, config.resume) as directory:
-        report.same_data(directory, data.digest(dataset))
+    with run_directory.open_run(out, flags, config.resume) as directory:
+        run_directory.same_data(directory, data.digest(dataset))
         print(f"writing to {directory}", flush=True)
         jobs = [_job(config, dataset, found) for found in sizes.values()]
         runs = train_all(config, jobs, directory)
@@ -265,4 +267,5 @@ test, corrected by Holm; P(better) is the chance that a run beats a baseline's."
 
 
 if __name__ == "__main__":
+    use_all_cores()
     launch.main(Config, run, __doc__, presets={"quick": QUICK})

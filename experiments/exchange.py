@@ -19,17 +19,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiments import launch
-from experiments.training import claim
 from ffnlab import options
+from ffnlab.devices import use_all_cores
 from ffnlab.errors import InputError, choose
 from ffnlab.options import names_in, option
+from ffnlab.report.run_directory import choose_directory
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ffnlab.data.corpus import Tokenizes
     from ffnlab.models.transformer import TransformerConfig
-    from ffnlab.report import Table
+    from ffnlab.report.table import Table
 
 _BLOCKS = names_in("ffnlab.nn.ffn", "BLOCKS")
 
@@ -84,27 +85,28 @@ def run(config: Config) -> Result:
     Raises:
       InputError: a file cannot be used, or the model's blocks cannot be exchanged.
     """
-    from ffnlab import report
+    from ffnlab import io
     from ffnlab.data.tokenizer import checkpoint_tokenizer
     from ffnlab.pretrained import checkpoint as pretrained
+    from ffnlab.report import run_directory
 
-    out = claim(config.out, "exchange")
+    out = choose_directory(config.out, "exchange")
     lines = _lines(config)
     found = pretrained.load(config.checkpoint, pooler=False)
     tokenizer = checkpoint_tokenizer(config.checkpoint, found.config.vocabulary)
     tokens = _tokens(config, tokenizer, lines)
     flags = options.to_flags(config, leave_out=("out",))
-    with report.run_directory(out, flags, resume=None) as directory:
+    with run_directory.open_run(out, flags, resume=None) as directory:
         print(f"writing to {directory}", flush=True)
         runs = [
             _exchanged(config, found.config, found.params, tokenizer, tokens, block)
             for block in config.blocks
         ]
-        report.write_lines(directory / "results.jsonl", runs)
+        io.write_lines(directory / "results.jsonl", runs)
         table = _table(runs)
         print()
         table.show("what the new blocks are off by, as shares of the variance")
-        report.write(directory / "report.md", _report(config, table))
+        io.write(directory / "report.md", _report(config, table))
         print(f"\nwritten to {directory}: report.md, results.jsonl")
     return Result(directory, runs, table)
 
@@ -241,7 +243,7 @@ def _gap(
 
 
 def _table(runs: list[dict[str, Any]]) -> "Table":
-    from ffnlab.report import Table
+    from ffnlab.report.table import Table
 
     def span(values: list[float]) -> str:
         return f"{min(values):.3f} to {max(values):.3f}"
@@ -284,4 +286,5 @@ token, for a masked one of the 15 % that are hidden.
 
 
 if __name__ == "__main__":
+    use_all_cores()
     launch.main(Config, run, __doc__)

@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiments import launch
-from experiments.training import Job, claim, read_best, train_all
+from experiments.training import Job, read_best, train_all
 from ffnlab import options
+from ffnlab.devices import use_all_cores
 from ffnlab.errors import InputError, choose
 from ffnlab.options import names_in, option
+from ffnlab.report.run_directory import choose_directory
 from ffnlab.train.config import Training
 
 if TYPE_CHECKING:
@@ -169,9 +171,9 @@ def run(config: Config) -> Result:
     Raises:
       InputError: a file or directory cannot be used, or flags contradict each other.
     """
-    from ffnlab import report
+    from ffnlab.report import run_directory
 
-    out = claim(config.out, "feedback", config.resume)
+    out = choose_directory(config.out, "feedback", config.resume)
     datasets = _datasets(config)
 
     from experiments.publish import publish
@@ -183,9 +185,9 @@ def run(config: Config) -> Result:
         for task, dataset in datasets.items()
         for job in _jobs(config, task, dataset)
     ]
-    with report.run_directory(out, flags, config.resume) as directory:
+    with run_directory.open_run(out, flags, config.resume) as directory:
         digests = "".join(map(data.digest, datasets.values()))
-        report.same_data(directory, hashlib.sha256(digests.encode()).hexdigest())
+        run_directory.same_data(directory, hashlib.sha256(digests.encode()).hexdigest())
         print(f"writing to {directory}", flush=True)
         runs = train_all(config, jobs, directory)
         sections = [_section(config, *each, runs) for each in datasets.items()]
@@ -380,4 +382,5 @@ over the validation part."""
 
 
 if __name__ == "__main__":
+    use_all_cores()
     launch.main(Config, run, __doc__, presets={"quick": QUICK})

@@ -31,15 +31,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiments import launch
-from experiments.training import claim_unfinished
 from ffnlab import options
+from ffnlab.devices import use_all_cores
 from ffnlab.errors import InputError, choose
 from ffnlab.options import names_in, option
+from ffnlab.report.run_directory import choose_unfinished
 from ffnlab.train.config import Steps
 
 if TYPE_CHECKING:
     from experiments.tasks import Task
-    from ffnlab.report import Table
+    from ffnlab.report.table import Table
 
 _BLOCKS = names_in("ffnlab.nn.ffn", "BLOCKS")
 
@@ -310,13 +311,13 @@ def run(config: Config) -> Result:
     import shutil
 
     from experiments import tasks, tuning, tuning_report
-    from ffnlab import report
+    from ffnlab.report import run_directory
 
-    out = claim_unfinished(config, "finetune")
+    out = choose_unfinished(config, "finetune")
     task = prepare(config)
     flags = options.to_flags(config, leave_out=("out", "resume"))
-    with report.run_directory(out, flags, config.resume) as directory:
-        report.same_data(directory, tasks.digest(task))
+    with run_directory.open_run(out, flags, config.resume) as directory:
+        run_directory.same_data(directory, tasks.digest(task))
         print(f"writing to {directory}\n{task.told}", flush=True)
         runs = tuning.trained(config, task, directory)
         table = tuning_report.publish(config, task, directory, runs)
@@ -337,4 +338,5 @@ def prepare(config: Config) -> "Task":
 
 
 if __name__ == "__main__":
+    use_all_cores()
     launch.main(Config, run, __doc__, aliases=ALIASES)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ffnlab import report
+from ffnlab import io
 from ffnlab.data import tags
 from ffnlab.data.conll import is_token
 from ffnlab.data.examples import KEYS, Examples
@@ -71,7 +71,7 @@ class Format(NamedTuple):
         if not self.header:
             return ""
         added = added_names(self.header)[: 1 + chance]
-        return report.as_row([*self.header, *added], self.kind)
+        return io.as_row([*self.header, *added], self.kind)
 
     def line(self, item: Item, said: Said) -> str:
         r"""Returns what is written of an item.
@@ -95,7 +95,7 @@ class Format(NamedTuple):
             row = {**item.row, **dict(zip(names, added, strict=True))}
             return json.dumps(row, ensure_ascii=False) + "\n"
         if item.row is not None:
-            return report.as_row([*item.row, *added], self.kind)
+            return io.as_row([*item.row, *added], self.kind)
         if said.chance is None:
             return said.text.replace("\n", " ") + "\n"
         text = f"{item.text}\t{item.pair}" if item.pair else item.text
@@ -172,7 +172,7 @@ def write(
         form = Format(kind, found.header, scheme)
         lines = [form.line(*each) for each in zip(items, said, strict=True)]
         text = form.head(said[0].chance is not None) + "".join(lines)
-    report.write(directory / f"predictions-{part}.{kind}", text)
+    io.write(directory / f"predictions-{part}.{kind}", text)
 
 
 def _lists(key: str, rows: Iterable[tuple[list, Said]]) -> str:

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiments import launch
-from experiments.training import claim
 from ffnlab import options
+from ffnlab.devices import use_all_cores
 from ffnlab.options import names_in, option
+from ffnlab.report.run_directory import choose_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ffnlab.data import Dataset
-    from ffnlab.report import Table
+    from ffnlab.report.table import Table
 
 LIMIT = 1e-9
 QUICK = {"optimizers": ("sgd", "adam"), "seeds": 1, "steps": 40, "hidden": (16,)}
@@ -112,19 +113,21 @@ def run(config: Config) -> Result:
     Raises:
       InputError: a directory cannot be used.
     """
-    from ffnlab import data, report
+    from ffnlab import data
+    from ffnlab.report import run_directory
+    from ffnlab.report.progress import Progress
 
-    out = claim(config.out, "from_scratch")
+    out = choose_directory(config.out, "from_scratch")
     dataset = data.load(config.data, config.seed)
 
     import jax
 
     flags = options.to_flags(config, leave_out=("out",))
-    with report.run_directory(out, flags, resume=None) as directory:
+    with run_directory.open_run(out, flags, resume=None) as directory:
         print(f"writing to {directory}", flush=True)
         runs = []
         total = config.steps * config.seeds * len(config.optimizers)
-        with jax.enable_x64(True), report.Progress(total, "steps") as progress:
+        with jax.enable_x64(True), Progress(total, "steps") as progress:
             for optimizer in config.optimizers:
                 sides = _engine(config, dataset, optimizer), _jax(config, optimizer)
                 progress.begin(optimizer)
@@ -284,7 +287,8 @@ def _accuracy(config: Config, part: dict, params: dict) -> float:
 
 
 def _published(config: Config, directory: Path, runs: list[dict[str, Any]]) -> Result:
-    from ffnlab import plots, report
+    from ffnlab import io
+    from ffnlab.report import plots
 
     epochs, optimizers = _by_epoch(runs), _by_optimizer(config, runs)
     names = ("loss_difference", "parameter_difference")
@@ -306,7 +310,7 @@ def _published(config: Config, directory: Path, runs: list[dict[str, Any]]) -> R
         LIMIT,
     )
     plots.save(figure, directory / "curves.png")
-    report.write_lines(directory / "results.jsonl", runs)
+    io.write_lines(directory / "results.jsonl", runs)
     text = f"""# Does the engine from scratch compute what JAX and optax do?
 
 {verdict}
@@ -320,13 +324,13 @@ engine and of one compiled call of JAX, gathering the batch included.
 
 ![losses and differences](curves.png)
 """
-    report.write(directory / "report.md", text)
+    io.write(directory / "report.md", text)
     print(f"written to {directory}: report.md, curves.png, results.jsonl")
     return Result(directory, runs, epochs, optimizers, largest)
 
 
 def _by_epoch(runs: list[dict[str, Any]]) -> "Table":
-    from ffnlab.report import Table
+    from ffnlab.report.table import Table
 
     rows = []
     for epoch in sorted({line["epoch"] for line in runs}):
@@ -344,7 +348,7 @@ def _by_epoch(runs: list[dict[str, Any]]) -> "Table":
 def _by_optimizer(config: Config, runs: list[dict[str, Any]]) -> "Table":
     import numpy as np
 
-    from ffnlab.report import Table
+    from ffnlab.report.table import Table
 
     rows = []
     for name in config.optimizers:
@@ -395,4 +399,5 @@ def _gaps(runs: list[dict[str, Any]], name: str) -> "np.ndarray":
 
 
 if __name__ == "__main__":
+    use_all_cores()
     launch.main(Config, run, __doc__, presets={"quick": QUICK})

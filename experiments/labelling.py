@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments import formats, tasks
 from experiments.formats import Said
-from ffnlab import plots, reports
+from ffnlab import reports
 from ffnlab.data.augment import augmented
 from ffnlab.data.examples import (
     Columns,
@@ -26,7 +26,8 @@ from ffnlab.data.tokenizer import Encoded, Tokenizer
 from ffnlab.models.classifier import LabelConfig, Predictor, labeller
 from ffnlab.pretrained.checkpoint import Checkpoint
 from ffnlab.pretrained.safetensors_io import config_file
-from ffnlab.report import Table
+from ffnlab.report import plots
+from ffnlab.report.table import Table
 from ffnlab.train import layerwise
 from ffnlab.types import Array, Batch, Model, Objective, Params
 

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from experiments.training import follow
+from ffnlab.report.progress import follow
 from ffnlab.train.record import check_finite
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ffnlab.data.corpus import Tokenizes
     from ffnlab.models.transformer import TransformerConfig
     from ffnlab.pretrained.checkpoint import Checkpoint
-    from ffnlab.report import Table
+    from ffnlab.report.table import Table
     from ffnlab.train.record import Record
     from ffnlab.types import Model, Objective, Params
 
@@ -48,7 +48,7 @@ def trained(
     """Returns the best parameters by the validation part, and the record."""
     import jax
 
-    from ffnlab import report
+    from ffnlab.report.progress import Progress
     from ffnlab.train import checkpoint, loop
     from ffnlab.types import Model
 
@@ -61,7 +61,7 @@ def trained(
         return model.init(key), None
     objective = job.objective("valid")
     plan = config.plan(job.dataset, objective)
-    with report.Progress(plan.steps, "steps") as progress:
+    with Progress(plan.steps, "steps") as progress:
         progress.begin(job.dataset.name)
         fitted = loop.fit(
             model,
@@ -151,7 +151,7 @@ def publish(
     samples: list[str],
 ) -> "Table":
     """Prints what was found, and writes report.md, the picture and the samples."""
-    from ffnlab import report
+    from ffnlab import io
 
     table, lines = _table(job, scores), []
     xz = job.dataset.about.get("xz_bits_per_byte")
@@ -163,14 +163,12 @@ def publish(
         every = config.plan(job.dataset, job.objective("valid")).every
         lines = _drawn(record, every, xz, directory)
     lines += [{"part": part, **found} for part, found in scores.items()]
-    report.write_lines(directory / "results.jsonl", lines)
+    io.write_lines(directory / "results.jsonl", lines)
     for number, sample in enumerate(samples, 1):
         print(f"--- sample {number} " + "-" * 60 + f"\n{sample}")
     if samples:
-        report.write(directory / "samples.txt", "\n\n".join(samples) + "\n")
-    report.write(
-        directory / "report.md", _report(job, table, mark, bool(record), samples)
-    )
+        io.write(directory / "samples.txt", "\n\n".join(samples) + "\n")
+    io.write(directory / "report.md", _report(job, table, mark, bool(record), samples))
     print(f"written to {directory}: {', '.join(sorted(_visible(directory)))}")
     return table
 
@@ -182,7 +180,7 @@ def _visible(directory: Path) -> list[str]:
 
 def _table(job: Job, scores: dict[str, dict[str, float]]) -> "Table":
     from ffnlab import data
-    from ffnlab.report import Table
+    from ffnlab.report.table import Table
 
     rows = [
         [
@@ -212,7 +210,7 @@ def _drawn(
     """Draws the curve; returns a line for each evaluation."""
     import numpy as np
 
-    from ffnlab import plots
+    from ffnlab.report import plots
 
     ends = [min(s + every, len(record.loss)) for s in range(0, len(record.loss), every)]
     scores = record.scores

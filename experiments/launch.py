@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import inspect
 import json
-import os
 import re
 import sys
 import textwrap
@@ -149,16 +148,6 @@ def usage(
         lines += [f"  --{switch}", *textwrap.wrap(short, 78, **_INDENT)]
     lines += ["  --flagfile=", "      read flags from this file too"]
     return "\n".join(lines)
-
-
-def use_all_cores() -> None:
-    """Gives JAX one CPU device per core; of no effect once JAX is imported.
-
-    A population is sharded over devices, and a step of a small model is too short to
-    be worth splitting in any other way. Accelerators are not affected.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(cores or os.cpu_count() or 1))
 
 
 def main(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from experiments import tasks
 from experiments.tasks import Task
 from ffnlab import options
-from ffnlab.report import Table
+from ffnlab.report.table import Table
 
 if TYPE_CHECKING:
     from experiments.finetune import Config

@@ -25,17 +25,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from experiments import language, launch
-from experiments.training import claim_unfinished
 from ffnlab import options
+from ffnlab.devices import use_all_cores
 from ffnlab.errors import InputError, choose
 from ffnlab.models.transformer_config import dropouts
 from ffnlab.options import names_in, option
+from ffnlab.report.run_directory import choose_unfinished
 from ffnlab.train.config import Steps
 
 if TYPE_CHECKING:
     from ffnlab.data.corpus import Tokenizes
     from ffnlab.models.transformer import TransformerConfig
-    from ffnlab.report import Table
+    from ffnlab.report.table import Table
     from ffnlab.train.record import Record
 
 # What a model from scratch is made of, where no flag says it.
@@ -176,13 +177,14 @@ def run(config: Config) -> Result:
     Raises:
       InputError: a file or directory cannot be used, or flags do not fit together.
     """
-    from ffnlab import data, report
+    from ffnlab import data
+    from ffnlab.report import run_directory
 
-    out = claim_unfinished(config, "pretrain")
+    out = choose_unfinished(config, "pretrain")
     job = _job(config)
     flags = options.to_flags(config, leave_out=("out", "resume"))
-    with report.run_directory(out, flags, config.resume) as directory:
-        report.same_data(directory, data.digest(job.dataset))
+    with run_directory.open_run(out, flags, config.resume) as directory:
+        run_directory.same_data(directory, data.digest(job.dataset))
         print(f"writing to {directory}", flush=True)
         params, record = language.trained(config, job, directory)
         scores = {part: language.scored(config, job, part, params) for part in _APART}
@@ -294,4 +296,5 @@ def _xz(documents: list[bytes]) -> float:
 
 
 if __name__ == "__main__":
+    use_all_cores()
     launch.main(Config, run, __doc__, presets={"quick": QUICK})

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ffnlab import plots, report, results
+from ffnlab import io, results
+from ffnlab.report import plots
 from ffnlab.results import Line, Ranking
 
 if TYPE_CHECKING:
@@ -54,9 +55,7 @@ def publish(
         _draw(directory, section)
     for name, (_, figure) in (pictures or {}).items():
         plots.save(figure, directory / name)
-    report.write(
-        directory / "report.md", _markdown(title, sections, note, pictures or {})
-    )
+    io.write(directory / "report.md", _markdown(title, sections, note, pictures or {}))
     drawn = [s.picture(kind) for kind in ("ranking", "curves") for s in sections]
     written = ["report.md", *drawn, *(pictures or {}), "results.jsonl"]
     print(f"\nwritten to {directory}: {', '.join(written)}")

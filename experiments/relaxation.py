@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ffnlab import data, plots, results
+from ffnlab import data, results
 from ffnlab.feedback import iteration
 from ffnlab.feedback.solvers import Anderson, GaussSeidel, Jacobi, Newton
 from ffnlab.models.sequence import SequenceConfig, SequenceModel
 from ffnlab.nn import pure
+from ffnlab.report import plots
 from ffnlab.train import objectives
 
 if TYPE_CHECKING:

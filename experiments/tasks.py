@@ -20,7 +20,7 @@ from ffnlab.models.transformer_config import dropouts
 from ffnlab.nn.precision import lowered
 from ffnlab.pretrained import checkpoint
 from ffnlab.pretrained.checkpoint import Checkpoint
-from ffnlab.report import Table
+from ffnlab.report.table import Table
 from ffnlab.train import layerwise
 from ffnlab.types import Array, Batch, Model, Objective, Params
 

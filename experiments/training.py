@@ -1,76 +1,18 @@
 """What experiments that train share: their flags, and the training of populations."""
 
-import datetime
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from experiments import launch
 from ffnlab.errors import InputError
-from ffnlab.train.config import Steps, Training
+from ffnlab.train.config import Training
 
 if TYPE_CHECKING:
     from ffnlab.data import Dataset
-    from ffnlab.report import Progress
-    from ffnlab.train.record import Plan, Record
+    from ffnlab.report.progress import Progress
+    from ffnlab.train.record import Plan
     from ffnlab.types import Model
-
-
-def claim_unfinished(config: Steps, name: str) -> str:
-    """Returns the directory of a run, as `claim`, unless the run to resume is over.
-
-    Raises:
-      InputError: as `claim`, or there is a report.md already.
-    """
-    out = claim(config.out, name, config.resume)
-    if config.resume and Path(out, "report.md").exists():
-        raise InputError(f"--resume: {out} is finished; its report.md says what came")
-    return out
-
-
-def follow(
-    progress: "Progress", plan: "Plan", score: str, text: str
-) -> "Callable[[Record], None]":
-    """Returns what tells a Progress of a run as it is validated, for `train.fit`.
-
-    Args:
-      progress: of the steps.
-      plan: of the run.
-      score: the one to show.
-      text: how, for instance `valid {:.3f} bits`.
-    """
-    last = 0
-
-    def watch(record: "Record") -> None:
-        nonlocal last
-        progress.reach(int(record.step) - last)
-        last = int(record.step)
-        value = record.scores[score][..., (last - 1) // plan.every].mean()
-        progress.begin(text.format(value))
-        progress.end()
-
-    return watch
-
-
-def claim(out: str | None, name: str, resume: bool | None = None) -> str:
-    """Returns the directory of a run, which is free to use; takes all cores for it.
-
-    Args:
-      out: where it was asked for.
-      name: what to call it if it was not.
-      resume: whether it holds a run to go on with; None if that cannot be.
-
-    Raises:
-      InputError: `--out` is a file, holds another run, or holds none to resume.
-    """
-    from ffnlab import report
-
-    launch.use_all_cores()
-    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    out = out or f"runs/{name}-{stamp}"
-    report.check_directory(out, resume)
-    return out
 
 
 class Job(NamedTuple):
@@ -111,17 +53,18 @@ def train_all(config: Training, jobs: Sequence[Job], directory: Path) -> list[di
     Returns:
       A line for every run, as `results.lines` makes them.
     """
-    from ffnlab import report
+    from ffnlab import io
+    from ffnlab.report.progress import Progress
 
     path = directory / "results.jsonl"
-    runs = report.read_lines(path)
+    runs = io.read_lines(path)
     finished = {(run.get("task", ""), run["block"]) for run in runs}
     from ffnlab.train.objectives import OBJECTIVES
 
     plans = [config.plan(job.dataset, OBJECTIVES[job.dataset.task]) for job in jobs]
     sizes = [plan.steps * config.members for plan in plans]
     done = sum(s for s, job in zip(sizes, jobs, strict=True) if job.key in finished)
-    with report.Progress(sum(sizes), "steps", done) as progress:
+    with Progress(sum(sizes), "steps", done) as progress:
         for job, plan in zip(jobs, plans, strict=True):
             if job.key in finished:
                 continue
@@ -129,7 +72,7 @@ def train_all(config: Training, jobs: Sequence[Job], directory: Path) -> list[di
             folder = directory / "checkpoints" / job.slug
             best = directory / "best" / f"{job.slug}.npz"
             runs += _train(config, job, plan, folder, best, progress)
-            report.write_lines(path, runs)
+            io.write_lines(path, runs)
             shutil.rmtree(folder, ignore_errors=True)
             progress.end()
     shutil.rmtree(directory / "checkpoints", ignore_errors=True)

@@ -10,12 +10,12 @@ import jax
 import numpy as np
 
 from experiments.tasks import Task, computed
-from experiments.training import follow
-from ffnlab import report, sweep
+from ffnlab import sweep
 from ffnlab.data.dataset import Dataset
 from ffnlab.models import language_model
 from ffnlab.models.transformer import TransformerConfig
 from ffnlab.pretrained import checkpoint as pretrained
+from ffnlab.report.progress import Progress, follow
 from ffnlab.train import adversarial, checkpoint, gradients, layerwise, loop
 from ffnlab.train.gradients import mean_loss
 from ffnlab.train.record import Plan, Record, check_finite
@@ -172,7 +172,7 @@ def trained(config: "Config", task: Task, directory: Path) -> list[Run]:
     units = 1 if together else config.seeds
     parts = [part for part in ("dev", "test") if part in task.rows]
     predictors = {part: task.predictor(part, plan.batch) for part in parts}
-    with report.Progress(plan.steps * units, "steps") as progress:
+    with Progress(plan.steps * units, "steps") as progress:
         work = Work(config, task, directory, plan, progress, predictors)
         if together:
             return _together(work)
@@ -230,7 +230,7 @@ class Work(NamedTuple):
     task: Task
     directory: Path
     plan: Plan
-    progress: report.Progress
+    progress: Progress
     predictors: Predictors
 
 

@@ -8,8 +8,8 @@ import numpy as np
 from experiments import model_card, tasks
 from experiments.tasks import Task
 from experiments.tuning import Run
-from ffnlab import report, stats
-from ffnlab.report import Table
+from ffnlab import io, stats
+from ffnlab.report.table import Table
 
 if TYPE_CHECKING:
     from experiments.finetune import Config
@@ -28,16 +28,14 @@ def publish(config: "Config", task: Task, directory: Path, runs: list[Run]) -> T
     for title, each in tables.items():
         print()
         each.show(f"seed {best.seed}, {part} part, {title}")
-    report.write_lines(directory / "results.jsonl", [_line(run) for run in runs])
+    io.write_lines(directory / "results.jsonl", [_line(run) for run in runs])
     for name, predicted in best.predicted.items():
         task.write(name, predicted, directory)
     pictures = task.draw(best.scores[part], directory)
-    report.write(
-        directory / "report.md", _report(config, task, table, tables, pictures)
-    )
+    io.write(directory / "report.md", _report(config, task, table, tables, pictures))
     card = model_card.text(config, task, table)
     for folder in (directory, directory / "best"):
-        report.write(folder / "README.md", card)
+        io.write(folder / "README.md", card)
     hidden = ("lock", "data.sha256", "checkpoints")
     names = sorted(p.name for p in directory.iterdir() if p.name not in hidden)
     print(f"\nwritten to {directory}: {', '.join(names)}")

@@ -10,7 +10,7 @@ import numpy as np
 from experiments import formats, tasks
 from experiments.formats import Item, Said
 from experiments.use import Tuned
-from ffnlab import plots, reports
+from ffnlab import reports
 from ffnlab.data.corpus import Tokenizes
 from ffnlab.data.examples import Columns, Examples, read_labelled
 from ffnlab.data.packed_rows import Rows
@@ -18,7 +18,8 @@ from ffnlab.data.seq2seq import Pairs, encode_pairs, left_padded, pack_pairs
 from ffnlab.models import decoding, language_model
 from ffnlab.models.transformer import TransformerConfig
 from ffnlab.pretrained.checkpoint import Checkpoint
-from ffnlab.report import Table
+from ffnlab.report import plots
+from ffnlab.report.table import Table
 from ffnlab.train import layerwise
 from ffnlab.types import Array, Batch, Model, Objective, Params
 

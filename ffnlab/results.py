@@ -12,7 +12,8 @@ import numpy as np
 
 from ffnlab import stats
 from ffnlab.errors import InputError
-from ffnlab.report import Table, jsonable
+from ffnlab.io import jsonable
+from ffnlab.report.table import Table
 from ffnlab.sweep import Population
 from ffnlab.train.record import Plan
 from ffnlab.types import Objective

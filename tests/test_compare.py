@@ -7,10 +7,11 @@ import pytest
 
 from experiments import compare, launch, training
 from experiments.compare import Config
-from ffnlab import data, plots, report
+from ffnlab import data, io
 from ffnlab.data import Dataset
 from ffnlab.errors import InputError
 from ffnlab.nn import ffn
+from ffnlab.report import plots
 from tests.conftest import check_refused, command
 
 SMALL = {
@@ -54,9 +55,9 @@ def test_everything_is_written(done):
 
 
 def test_a_line_for_every_run(done):
-    runs = report.read_lines(done.out / "results.jsonl")
+    runs = io.read_lines(done.out / "results.jsonl")
     assert len(runs) == 3 * 3 * 2
-    assert without_times(runs) == without_times(report.jsonable(done.runs))
+    assert without_times(runs) == without_times(io.jsonable(done.runs))
     for run in runs:
         assert len(run["curve"]["accuracy"]) == len(run["curve"]["step"]) == 2
         assert (run["test"] is not None) == run["chosen"]

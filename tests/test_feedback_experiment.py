@@ -8,7 +8,7 @@ import pytest
 from experiments import entities, feedback, launch
 from experiments.feedback import Config
 from experiments.training import Job
-from ffnlab import report
+from ffnlab import io
 from ffnlab.errors import InputError
 from tests.conftest import check_refused
 
@@ -50,7 +50,7 @@ def test_everything_is_written(done):
 
 
 def test_every_model_has_its_lines_and_reports(done):
-    runs = report.read_lines(done.out / "results.jsonl")
+    runs = io.read_lines(done.out / "results.jsonl")
     assert len(runs) == 2 * 4 * 2 + 2  # tasks × models × seeds, and one more γ
     blocks = {run["block"] for run in runs}
     assert blocks == {*SMALL["models"], "certified 0.5"}

@@ -11,7 +11,7 @@ import pytest
 
 from experiments import finetune, labelling, launch, predict, sources, use
 from experiments.finetune import ALIASES, Config
-from ffnlab import report, reports
+from ffnlab import io, reports
 from ffnlab.data import read_conll
 from ffnlab.data.examples import KEYS, Examples
 from ffnlab.errors import InputError
@@ -31,7 +31,7 @@ def test_everything_is_written(tagged, sorted_texts):
     }  # fmt: skip
     text = (tagged.out / "report.md").read_text()
     assert tagged.table.markdown() in text and "| CITY |" in text
-    assert len(report.read_lines(tagged.out / "results.jsonl")) == 1
+    assert len(io.read_lines(tagged.out / "results.jsonl")) == 1
 
 
 def test_they_learn(tagged, sorted_texts):
@@ -217,8 +217,8 @@ def test_pairs_and_json_lines(bert, files, tmp_path):
     assert "accuracy" in found.scores["dev"][0]
     out = tmp_path / "p.jsonl"
     predict.run(predict.Config(str(found.out), str(files / "test.jsonl"), str(out)))
-    wanted = report.read_lines(found.out / "predictions-test.jsonl")
-    for one, two in zip(report.read_lines(out), wanted, strict=True):
+    wanted = io.read_lines(found.out / "predictions-test.jsonl")
+    for one, two in zip(io.read_lines(out), wanted, strict=True):
         assert one.pop("probability") == pytest.approx(two.pop("probability"), abs=1e-3)
         assert one == two and set(one) == {"one", "two", "label", "predicted"}
 
@@ -251,7 +251,7 @@ def test_the_flag_file_and_aliases_repeat_the_run(sorted_texts, tmp_path):
 
 def test_steps_and_evaluations_may_be_given(bert, files, tmp_path):
     given = config(bert, files, "tag", tmp_path / "o", ".conll", steps=5, evaluations=2)
-    line = report.read_lines(finetune.run(given).out / "results.jsonl")[0]
+    line = io.read_lines(finetune.run(given).out / "results.jsonl")[0]
     assert len(line["dev_curve"]) == 2 and line["best_step"] in (3, 5)
 
 

@@ -2,7 +2,7 @@ import pytest
 
 from experiments.from_scratch import LIMIT, QUICK, Config, run
 from ffnlab.errors import InputError
-from ffnlab.report import read_lines
+from ffnlab.io import read_lines
 from tests.conftest import check_refused, command
 
 

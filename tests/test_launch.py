@@ -3,10 +3,11 @@ import dataclasses
 import pytest
 
 from experiments import launch
-from ffnlab import data, options, report
+from ffnlab import data, options
 from ffnlab.errors import InputError
 from ffnlab.nn import ffn
 from ffnlab.options import option
+from ffnlab.report import run_directory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +119,7 @@ def test_input_errors_exit_with_2(monkeypatch, capsys):
 @pytest.mark.parametrize("resume", [False, None])
 def test_interrupts_say_how_to_go_on(monkeypatch, capsys, tmp_path, resume):
     def run(config):
-        with report.run_directory(tmp_path / "o", "", resume):
+        with run_directory.open_run(tmp_path / "o", "", resume):
             raise KeyboardInterrupt
 
     monkeypatch.setattr("sys.argv", ["program"])

@@ -10,7 +10,7 @@ import pytest
 
 from experiments import launch, pretrain
 from experiments.pretrain import Config
-from ffnlab import report
+from ffnlab import io
 from ffnlab.errors import InputError
 from ffnlab.pretrained import checkpoint
 from tests.conftest import check_refused, command
@@ -52,7 +52,7 @@ def test_everything_is_written(done):
     text = (done.out / "report.md").read_text()
     assert done.table.markdown() in text and done.samples[0] in text
     assert "xz packs the test part" in text and "swiglu" in text
-    lines = report.read_lines(done.out / "results.jsonl")
+    lines = io.read_lines(done.out / "results.jsonl")
     assert [line.get("step") for line in lines] == [3, 6, None, None]
     assert lines[-1]["bits"] == done.scores["test"]["bits"]
     assert done.samples[0].startswith("def ")

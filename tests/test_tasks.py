@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from experiments import finetune, launch, predict, use
-from ffnlab import DecoderConfig, EncoderConfig, report
+from ffnlab import DecoderConfig, EncoderConfig, io
 from ffnlab.errors import InputError
 from ffnlab.models import transformer
 from ffnlab.pretrained import checkpoint, tiny
@@ -249,8 +249,8 @@ def test_our_own_family_answers_and_bytes_have_no_words(bert, asked, files, tmp_
     found = finetune.run(config(made, asked, "qa", tmp_path / "o", ".json", **more))
     out = tmp_path / "p.jsonl"
     predict.run(predict.Config(str(found.out), str(test), str(out)))
-    lines = report.read_lines(found.out / "predictions-test.jsonl")
-    for one, two, record in zip(report.read_lines(out), lines, records, strict=True):
+    lines = io.read_lines(found.out / "predictions-test.jsonl")
+    for one, two, record in zip(io.read_lines(out), lines, records, strict=True):
         assert one.pop("probability") == pytest.approx(two.pop("probability"), abs=1e-3)
         assert one == two == {**record, "predicted": two["predicted"]}
     shape = EncoderConfig(vocabulary=257, features=12, layers=1, heads=2, length=16)

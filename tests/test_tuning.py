@@ -6,7 +6,7 @@ import pytest
 import scipy.special
 
 from experiments import finetune, predict, tuning
-from ffnlab import data, report
+from ffnlab import data, io
 from ffnlab.pretrained import checkpoint
 from tests.tuned import config
 
@@ -42,7 +42,7 @@ def test_seeds_together_are_seeds_in_turn(bert, files, tmp_path, monkeypatch):
                        epochs=4.0)  # fmt: skip
         runs = finetune.run(given)
         assert len(runs.scores["test"]) == 2 and "[" in runs.table.rows[0][2]
-        found.append(report.read_lines(runs.out / "results.jsonl"))
+        found.append(io.read_lines(runs.out / "results.jsonl"))
     for one, other in zip(*found, strict=True):
         assert one["seed"] == other["seed"] and one["best_step"] == other["best_step"]
         np.testing.assert_allclose(one["dev_curve"], other["dev_curve"], atol=0.02)

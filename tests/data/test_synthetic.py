@@ -6,12 +6,12 @@ import json
 import pathlib
 from collections import defaultdict
 
-import ffnlab.train.objectives
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import ffnlab.train.objectives
 from ffnlab.data import SEQUENCES, digest, load, posterior, size, synthetic, take, thin
 from ffnlab.data.dataset import IGNORE
 from ffnlab.errors import InputError
