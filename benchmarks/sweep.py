@@ -2,7 +2,7 @@
 
 32 runs (or a few more, to divide by the cores) of a digits classifier, 64 → 128 → 10
 with relu, batches of 256, Adam; each run has its own parameters and its own order of
-the data. Ours is what `ffnlab.sweep.fit_population` runs: 100 steps a call, members
+the data. Ours is what `fit_population` runs: 100 steps a call, members
 spread over one CPU device a core. The peers are `torch.compile` of a vmapped functional
 step and a loop over modules with `torch.optim.Adam`, each with one thread, with a
 thread a core, and with a process a core. All start from equal parameters, meet equal
@@ -25,8 +25,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from benchmarks import protocol
 from benchmarks.protocol import Config, Entry, Work
 from experiments import launch
-from ffnlab import data, sweep, trees
+from ffnlab import data, trees
 from ffnlab.nn import pure
+from ffnlab.sweep import population
 from ffnlab.train import loop, objectives, optimizers
 
 MEMBERS = -(-32 // protocol.cores()) * protocol.cores()  # as many on each device
@@ -62,7 +63,7 @@ class Ours:
       steps: how many a call.
     """
 
-    def __init__(self, batching: sweep.Batching, steps: int = CHUNK):
+    def __init__(self, batching: population.Batching, steps: int = CHUNK):
         self._steps = steps
         self.arrays = place(data.load("digits").train)
         self.indices = self._draw()
@@ -74,7 +75,9 @@ class Ours:
         many = loop.advance(step, data.take)
 
         def chunk(state: Any, arrays: Any, indices: jax.Array) -> Any:
-            one = sweep.spread(lambda own, all_: many(own[0], all_, own[1]), batching)
+            one = population.spread(
+                lambda own, all_: many(own[0], all_, own[1]), batching
+            )
             return one((state, indices), arrays)
 
         self._program = loop.Program(chunk, donate=(0,))
@@ -126,7 +129,7 @@ def products() -> Work:
     def many(kernels: tuple, x: jax.Array) -> tuple:
         return jax.lax.fori_loop(0, CHUNK, lambda _, k: multiply(k, x), kernels)
 
-    several = jax.jit(sweep.spread(many, "map"))
+    several = jax.jit(population.spread(many, "map"))
     shapes = (MEMBERS, 64, 128), (MEMBERS, 128, 10)
     kernels = place(tuple(map(jnp.zeros, shapes)), "members")
     x = place(jnp.zeros((BATCH, 64)))

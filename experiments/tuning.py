@@ -10,12 +10,12 @@ import jax
 import numpy as np
 
 from experiments.tasks import Task, computed
-from ffnlab import sweep
 from ffnlab.data.dataset import Dataset
 from ffnlab.models import language_model
 from ffnlab.models.transformer import TransformerConfig
 from ffnlab.pretrained import checkpoint as pretrained
 from ffnlab.report.progress import Progress, follow
+from ffnlab.sweep import population
 from ffnlab.train import adversarial, checkpoint, gradients, layerwise, loop
 from ffnlab.train.gradients import mean_loss
 from ffnlab.train.record import Plan, Record, check_finite
@@ -255,7 +255,7 @@ def _together(work: Work) -> list[Run]:
     """Trains all seeds as one population."""
     config, task, directory, plan, progress, predictors = work
     progress.begin(f"{config.seeds} seeds")
-    _, _, fitted = sweep.fit_population(
+    _, _, fitted = population.fit_population(
         **setting(config, task, plan),
         seeds=range(config.seeds),
         learning_rates=[config.learning_rate],

@@ -31,7 +31,7 @@ _PUBLIC = {
     "TowerConfig": "ffnlab.models.mlp",
     "Transformer": "ffnlab.models.transformer",
     "fit": "ffnlab.train.loop",
-    "fit_population": "ffnlab.sweep",
+    "fit_population": "ffnlab.sweep.population",
     "functional": "ffnlab.models.mlp",
     "make_step": "ffnlab.train.loop",
     "match": "ffnlab.nn.budget",

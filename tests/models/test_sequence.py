@@ -6,12 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ffnlab import data, sweep
+from ffnlab import data
 from ffnlab.data import SEQUENCES
 from ffnlab.errors import InputError
 from ffnlab.models import sequence
 from ffnlab.models.sequence import KINDS, SequenceConfig, sequence_model
 from ffnlab.nn import pure
+from ffnlab.sweep import population
 from ffnlab.train import loop, objectives, optimizers
 from ffnlab.train.record import Plan
 from ffnlab.types import Model
@@ -71,7 +72,7 @@ def test_a_population_of_feedback_networks_learns_and_reports():
     dataset = SEQUENCES["two_sided_copy"](length=8, distance=1, sizes=(256, 64, 64))
     config = SequenceConfig(4, vocabulary=2, hidden=16, embedding=4)
     plan = Plan(60, 30, 32, monitor="accuracy", higher_is_better=True)
-    found = sweep.fit_population(
+    found = population.fit_population(
         sequence_model(config), objectives.OBJECTIVES["classes"],
         optimizers.make("adam", flat=True), dataset, plan,
         seeds=[0, 1], learning_rates=[3e-2],

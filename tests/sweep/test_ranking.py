@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from ffnlab import results
 from ffnlab.errors import InputError
+from ffnlab.sweep import ranking
 from ffnlab.train import objectives
 
 
@@ -35,7 +35,7 @@ OBJECTIVE = objectives.OBJECTIVES["classes"]
 
 def test_the_better_block_is_first_and_significant():
     worse = [score - 0.05 for score in GOOD]
-    found = results.rank(runs("mlp", worse) + runs("glu", GOOD), "mlp", OBJECTIVE)
+    found = ranking.rank(runs("mlp", worse) + runs("glu", GOOD), "mlp", OBJECTIVE)
     assert [row[1] for row in found.table.rows] == ["glu", "mlp"]
     assert found.table.rows[0][8].startswith("93.50 [")
     assert found.table.rows[0][9].startswith("+5.00 [")
@@ -45,14 +45,14 @@ def test_the_better_block_is_first_and_significant():
 
 def test_pairs_are_of_equal_seeds_whatever_the_order():
     rows = runs("glu", GOOD) + runs("mlp", GOOD)[::-1]
-    found = results.rank(rows, "mlp", OBJECTIVE)
+    found = ranking.rank(rows, "mlp", OBJECTIVE)
     assert found.comparisons[0].p_corrected in (None, 1.0)
     assert all(c.difference in (None, 0.0) for c in found.comparisons)
 
 
 def test_diverged_runs_are_reported_and_sink_only_their_block():
     bad = runs("reglu", GOOD, diverged=range(6))
-    found = results.rank(bad + runs("mlp", GOOD) + runs("glu", GOOD), "mlp", OBJECTIVE)
+    found = ranking.rank(bad + runs("mlp", GOOD) + runs("glu", GOOD), "mlp", OBJECTIVE)
     last = found.table.rows[-1]
     assert last[1] == "reglu" and last[8] == "diverged"
     assert last[-1] == "6/8 at step 5"
@@ -71,31 +71,31 @@ def test_a_rate_at_the_edge_is_remarked():
         for run in runs("mlp", GOOD)
     ]
     rows = runs("mlp", GOOD) + others + runs("glu", GOOD)
-    (remark,) = results.rank(rows, "mlp", OBJECTIVE).remarks
+    (remark,) = ranking.rank(rows, "mlp", OBJECTIVE).remarks
     assert remark.startswith("the smallest learning rate, 0.01, was best for mlp, glu")
 
 
 def test_unknown_baseline():
     with pytest.raises(InputError, match="nearest: mlp"):
-        results.rank(runs("mlp", GOOD), "mpl", OBJECTIVE)
+        ranking.rank(runs("mlp", GOOD), "mpl", OBJECTIVE)
 
 
 def test_curves_are_of_the_chosen():
     other = [dict(run, chosen=False) for run in runs("mlp", [0.1])]
-    found = results.curves(other + runs("mlp", GOOD), "accuracy")
+    found = ranking.curves(other + runs("mlp", GOOD), "accuracy")
     np.testing.assert_array_equal(found["mlp"], np.array(GOOD)[:, None])
 
 
 def test_seeds_must_be_the_same():
     other = [dict(run, seed=run["seed"] + 100) for run in runs("mlp", GOOD)]
     with pytest.raises(InputError, match="mlp has seeds"):
-        results.rank(runs("glu", GOOD) + other, "mlp", OBJECTIVE)
+        ranking.rank(runs("glu", GOOD) + other, "mlp", OBJECTIVE)
 
 
 def test_a_score_that_json_lost_is_the_worst():
     odd = runs("glu", GOOD)
     odd[0]["test"] = {"accuracy": None}
-    found = results.rank(odd + runs("mlp", GOOD), "mlp", OBJECTIVE)
+    found = ranking.rank(odd + runs("mlp", GOOD), "mlp", OBJECTIVE)
     assert next(row for row in found.comparisons if row.name == "glu").diverged == 1
 
 
@@ -110,11 +110,11 @@ def test_a_close_call_between_learning_rates_is_told():
     clear = [score - 0.05 for score in GOOD]
     told = "hardly told the learning rates apart"
     near = with_rates("glu", GOOD, shaken) + with_rates("mlp", GOOD, clear)
-    found = results.rank(near, "mlp", OBJECTIVE)
+    found = ranking.rank(near, "mlp", OBJECTIVE)
     remark = next(each for each in found.remarks if told in each)
     share = int(remark.rpartition("glu (")[2].removesuffix("%)"))
     assert 20 < share < 80 and "mlp" not in remark
     far = with_rates("glu", GOOD, clear) + with_rates("mlp", GOOD, clear)
-    assert not any(told in r for r in results.rank(far, "mlp", OBJECTIVE).remarks)
+    assert not any(told in r for r in ranking.rank(far, "mlp", OBJECTIVE).remarks)
     worse = with_rates("glu", GOOD, [-np.inf] * 8) + with_rates("mlp", GOOD, clear)
-    assert not any(told in r for r in results.rank(worse, "mlp", OBJECTIVE).remarks)
+    assert not any(told in r for r in ranking.rank(worse, "mlp", OBJECTIVE).remarks)

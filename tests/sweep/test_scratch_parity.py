@@ -1,21 +1,21 @@
 import pytest
 
-from experiments.from_scratch import LIMIT, QUICK, Config, run
 from ffnlab.errors import InputError
 from ffnlab.io import read_lines
+from ffnlab.sweep.scratch_parity import LIMIT, QUICK, ScratchParityConfig, check_parity
 from tests.conftest import check_refused, command
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_engine_and_jax_agree_for_every_optimizer(activation, tmp_path):
-    config = Config(
+    config = ScratchParityConfig(
         activation=activation,
         hidden=(12, 8),
         seeds=2,
         steps=40,
         out=str(tmp_path / "o"),
     )
-    found = run(config)
+    found = check_parity(config)
     assert found.largest < LIMIT / 1000
     assert {line["optimizer"] for line in found.runs} == set(config.optimizers)
     for line in found.runs:
@@ -26,8 +26,10 @@ def test_engine_and_jax_agree_for_every_optimizer(activation, tmp_path):
 
 
 def test_a_linear_model_learns_wine(tmp_path):
-    found = run(
-        Config("wine", ("adam",), (), seeds=1, batch_size=200, out=str(tmp_path / "o"))
+    found = check_parity(
+        ScratchParityConfig(
+            "wine", ("adam",), (), seeds=1, batch_size=200, out=str(tmp_path / "o")
+        )
     )
     assert found.largest < LIMIT and found.runs[-1]["test_accuracy"][0] > 0.9
     assert found.runs[-1]["epoch"] == 200
@@ -63,4 +65,4 @@ def test_wrong_flags_are_refused_before_jax(flag, message, tmp_path):
 
 def test_quick_is_a_config():
     with pytest.raises(InputError, match="--seeds"):
-        Config(**{**QUICK, "seeds": 0})
+        ScratchParityConfig(**{**QUICK, "seeds": 0})

@@ -4,9 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ffnlab import data, results, sweep
+from ffnlab import data
 from ffnlab.models import mlp
 from ffnlab.nn.ffn import BlockConfig
+from ffnlab.sweep.population import evaluate_members, fit_population
+from ffnlab.sweep import ranking
 from ffnlab.train import loop, objectives, optimizers
 from ffnlab.train.checkpoint import Checkpoints
 from ffnlab.train.record import Plan
@@ -30,9 +32,7 @@ def population(wine, **options):
         "adamw", share=optimizers.schedule("cosine", 24, 4), clip=1.0, flat=True
     )
     given = {"seeds": [0, 1, 5], "learning_rates": [1e-3, 1e-2], **options}
-    return optimizer, sweep.fit_population(
-        tower(), OBJECTIVE, optimizer, wine, PLAN, **given
-    )
+    return optimizer, fit_population(tower(), OBJECTIVE, optimizer, wine, PLAN, **given)
 
 
 @pytest.mark.parametrize("batching", ["map", "vmap"])
@@ -73,7 +73,7 @@ def test_members_that_fill_a_device_are_dropped(wine):
 def test_a_diverging_member_does_not_sink_the_others(wine):
     optimizer = optimizers.make("sgd")
     both, calm = (
-        sweep.fit_population(
+        fit_population(
             tower(0.0), OBJECTIVE, optimizer, wine, PLAN, seeds=[0, 1], learning_rates=r
         )
         for r in ([1e-2, 1e20], [1e-2])
@@ -81,7 +81,7 @@ def test_a_diverging_member_does_not_sink_the_others(wine):
     assert (both.fit.record.diverged[:2] == -1).all()
     assert (both.fit.record.diverged[2:] > 0).all()
     np.testing.assert_array_equal(both.fit.record.loss[:2], calm.fit.record.loss)
-    chosen = results.choose_members(both, PLAN)
+    chosen = ranking.choose_members(both, PLAN)
     assert chosen.tolist() == [0, 1]
 
 
@@ -107,7 +107,7 @@ def test_resumed_population_is_the_same_bit_for_bit(wine, tmp_path):
 
 def test_evaluate_members_is_evaluate_of_each(wine):
     _, found = population(wine, seeds=[0, 1, 2], learning_rates=[1e-2])
-    got = sweep.evaluate_members(tower(), OBJECTIVE, wine.test, found.fit.best)
+    got = evaluate_members(tower(), OBJECTIVE, wine.test, found.fit.best)
     one = loop.make_evaluate(tower(), OBJECTIVE, data.take, data.size(wine.test))
     for member in range(3):
         params = jax.tree.map(lambda a: a[member], found.fit.best)  # noqa: B023
@@ -118,7 +118,7 @@ def test_evaluate_members_is_evaluate_of_each(wine):
 
 def test_runs_of_a_seed_start_alike_whatever_the_rate(wine):
     plan = Plan(1, 1, 16)
-    found = sweep.fit_population(
+    found = fit_population(
         tower(0.0),
         OBJECTIVE,
         optimizers.make("sgd"),

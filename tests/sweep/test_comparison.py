@@ -5,13 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from experiments import compare, launch, training
-from experiments.compare import Config
+from experiments import launch
 from ffnlab import data, io
 from ffnlab.data import Dataset
 from ffnlab.errors import InputError
 from ffnlab.nn import ffn
 from ffnlab.report import plots
+from ffnlab.sweep import comparison, jobs
+from ffnlab.sweep.comparison import CompareConfig
 from tests.conftest import check_refused, command
 
 SMALL = {
@@ -33,7 +34,7 @@ SMALL = {
 def done(tmp_path_factory):
     """A small comparison, run once."""
     out = tmp_path_factory.mktemp("runs") / "small"
-    return compare.run(Config(**SMALL, out=str(out)))
+    return comparison.compare(CompareConfig(**SMALL, out=str(out)))
 
 
 def without_times(runs):
@@ -85,17 +86,17 @@ def test_blocks_are_matched_and_paired(done):
 
 def test_the_flag_file_repeats_the_run_to_the_same_numbers(done, tmp_path):
     given = launch.parse(
-        Config,
+        CompareConfig,
         ["compare", f"--flagfile={done.out}/flags", f"--out={tmp_path / 'again'}"],
     )
-    again = compare.run(given)
+    again = comparison.compare(given)
     assert without_times(again.runs) == without_times(done.runs)
     assert again.verdict == done.verdict
 
 
 def test_resume_runs_only_what_is_missing(done, tmp_path, monkeypatch):
     out = tmp_path / "run"
-    whole = training._train
+    whole = jobs._train
     trained = []
 
     def interrupted(config, job, *rest):
@@ -104,19 +105,21 @@ def test_resume_runs_only_what_is_missing(done, tmp_path, monkeypatch):
         trained.append(job.name)
         return whole(config, job, *rest)
 
-    monkeypatch.setattr(training, "_train", interrupted)
+    monkeypatch.setattr(jobs, "_train", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        compare.run(Config(**SMALL, out=str(out)))
-    monkeypatch.setattr(training, "_train", whole)
-    resumed = compare.run(Config(**SMALL, out=str(out), resume=True))
+        comparison.compare(CompareConfig(**SMALL, out=str(out)))
+    monkeypatch.setattr(jobs, "_train", whole)
+    resumed = comparison.compare(CompareConfig(**SMALL, out=str(out), resume=True))
     assert without_times(resumed.runs) == without_times(done.runs)
     with pytest.raises(InputError, match="this run has --seeds=4"):
-        compare.run(Config(**{**SMALL, "seeds": 4}, out=str(out), resume=True))
+        comparison.compare(
+            CompareConfig(**{**SMALL, "seeds": 4}, out=str(out), resume=True)
+        )
     with pytest.raises(InputError, match="already holds a run"):
-        compare.run(Config(**SMALL, out=str(out)))
+        comparison.compare(CompareConfig(**SMALL, out=str(out)))
     (out / "data.sha256").write_text("of a file that was edited since\n")
     with pytest.raises(InputError, match="the data has changed"):
-        compare.run(Config(**SMALL, out=str(out), resume=True))
+        comparison.compare(CompareConfig(**SMALL, out=str(out), resume=True))
 
 
 def test_a_csv_from_the_command_line(tmp_path):
@@ -151,10 +154,12 @@ def test_values_and_divergence(tmp_path):
         "optimizer": "sgd",
         "clip": 0.0,
     }
-    found = compare.run(Config(**given, seed=3, out=str(tmp_path / "good")))
+    found = comparison.compare(
+        CompareConfig(**given, seed=3, out=str(tmp_path / "good"))
+    )
     assert found.table.columns[8] == "test squared error"
     given["learning_rates"] = (1e25,)
-    found = compare.run(Config(**given, out=str(tmp_path / "bad")))
+    found = comparison.compare(CompareConfig(**given, out=str(tmp_path / "bad")))
     assert all(row[8] == "diverged" for row in found.table.rows)
     text = (tmp_path / "bad" / "report.md").read_text()
     assert "diverged at step" in text
@@ -170,7 +175,7 @@ def test_a_new_data_set_is_one_function_and_one_row(tmp_path, monkeypatch):
     monkeypatch.setitem(data.DATASETS, "parity", parity)
     monkeypatch.setitem(ffn.BLOCKS, "sine", ffn.Block(ffn.mlp, ("up",), "tanh"))
     given = {**SMALL, "data": "parity", "blocks": ("mlp", "sine")}
-    found = compare.run(Config(**given, out=str(tmp_path / "run")))
+    found = comparison.compare(CompareConfig(**given, out=str(tmp_path / "run")))
     assert {"mlp:relu", "mlp:swish", "sine"} == {row.name for row in found.comparisons}
 
 
@@ -220,7 +225,7 @@ def test_help_is_readable():
     got = command("compare", "--help")
     assert got.returncode == 0
     assert got.stdout.startswith("Which feed-forward block should I use")
-    for field in compare.Config.__dataclass_fields__:
+    for field in comparison.CompareConfig.__dataclass_fields__:
         assert f"--{field}=" in got.stdout
     assert max(map(len, got.stdout.splitlines())) <= 100
 

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ffnlab import io, results
+from ffnlab import io
 from ffnlab.report import plots
-from ffnlab.results import Line, Ranking
+from ffnlab.sweep import ranking
+from ffnlab.sweep.ranking import Line, Ranking
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -88,7 +89,7 @@ def _draw(directory: Path, section: Section) -> None:
     plots.save(
         plots.curves(
             section.runs[0]["curve"]["step"],
-            results.curves(section.runs, found.score),
+            ranking.curves(section.runs, found.score),
             found.baseline,
             found.unit.replace("test", "validation"),
             found.scale,

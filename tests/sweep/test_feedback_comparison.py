@@ -5,11 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from experiments import entities, feedback, launch
-from experiments.feedback import Config
-from experiments.training import Job
+from experiments import launch
 from ffnlab import io
 from ffnlab.errors import InputError
+from ffnlab.sweep import feedback_comparison, tagger_scores
+from ffnlab.sweep.feedback_comparison import FeedbackCompareConfig
+from ffnlab.sweep.jobs import Job
 from tests.conftest import check_refused
 
 SMALL = {
@@ -29,7 +30,9 @@ SMALL = {
 def done(tmp_path_factory):
     """A small experiment, run once."""
     out = tmp_path_factory.mktemp("runs") / "small"
-    return feedback.run(Config(**SMALL, out=str(out)))
+    return feedback_comparison.compare_feedback(
+        FeedbackCompareConfig(**SMALL, out=str(out))
+    )
 
 
 def test_everything_is_written(done):
@@ -67,7 +70,7 @@ def test_every_model_has_its_lines_and_reports(done):
 
 def test_the_flag_file_repeats_the_run_to_the_same_numbers(done, tmp_path):
     given = launch.parse(
-        Config,
+        FeedbackCompareConfig,
         [
             "feedback",
             f"--flagfile={done.out}/flags",
@@ -76,7 +79,7 @@ def test_the_flag_file_repeats_the_run_to_the_same_numbers(done, tmp_path):
             "--couplings=",
         ],
     )
-    again = feedback.run(given)
+    again = feedback_comparison.compare_feedback(given)
     found = {(run["task"], run["block"], run["seed"]): run for run in done.runs}
     assert len(again.runs) == 2 * 2 * 2
     for run in again.runs:
@@ -94,8 +97,8 @@ def test_conll_files_are_tagged(tmp_path):
         (tmp_path / f"{part}.conll").write_text("\n".join(lines))
     files = {part: str(tmp_path / f"{part}.conll") for part in ("train", "dev", "test")}
     given = {**SMALL, **files, "models": ("feedback", "elman"), "couplings": ()}
-    found = feedback.run(
-        Config(**given, layers=2, top_down=True, out=str(tmp_path / "o"))
+    found = feedback_comparison.compare_feedback(
+        FeedbackCompareConfig(**given, layers=2, top_down=True, out=str(tmp_path / "o"))
     )
     (ranking,) = found.rankings.values()
     (told,) = (each for each in ranking.remarks if each.startswith("span F1"))
@@ -133,17 +136,22 @@ def test_span_f1_is_of_the_predictions(monkeypatch):
     dataset = SimpleNamespace(about={"tags": ["O", "B-X", "I-X"]})
     job = Job("elman", None, dataset, {})
     labels, guesses = np.array([1, 2, 0, 1, -100]), np.array([1, 2, 0, 0, 1])
-    monkeypatch.setattr(entities, "_predicted", lambda *_: [(labels, guesses)])
-    assert entities.span_f1(job, {}) == pytest.approx(2 / 3)  # one of two, none wrong
+    monkeypatch.setattr(tagger_scores, "_predicted", lambda *_: [(labels, guesses)])
+    assert tagger_scores.span_f1(job, {}) == pytest.approx(
+        2 / 3
+    )  # one of two, none wrong
     labels[[0, 3]] = 2  # no B- in the truth
-    assert entities.span_f1(job, {}) == pytest.approx(2 / 3)
+    assert tagger_scores.span_f1(job, {}) == pytest.approx(2 / 3)
 
 
 def test_every_solver_can_be_asked_for():
-    for name in feedback._SOLVERS:
-        config = Config(solver=name, iterations=7, damping=0.25)
-        made = [feedback._solver(config, certified) for certified in (True, False)]
+    for name in feedback_comparison._SOLVERS:
+        config = FeedbackCompareConfig(solver=name, iterations=7, damping=0.25)
+        made = [
+            feedback_comparison._solver(config, certified)
+            for certified in (True, False)
+        ]
         assert all((each.limit, each.damping) == (7, 0.25) for each in made)
         assert (made[0] == made[1]) == (name != "auto")
     with pytest.raises(InputError, match="unknown 'newtn'"):
-        Config(solver="newtn")
+        FeedbackCompareConfig(solver="newtn")

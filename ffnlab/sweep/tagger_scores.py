@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.training import Job, read_best
 from ffnlab import data, stats
 from ffnlab.data import tags
 from ffnlab.data.dataset import IGNORE
+from ffnlab.sweep.jobs import Job, read_best
 
 
 def remark(jobs: Sequence[Job], seeds: int, directory: Path) -> str:

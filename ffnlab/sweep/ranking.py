@@ -14,7 +14,7 @@ from ffnlab import stats
 from ffnlab.errors import InputError
 from ffnlab.io import jsonable
 from ffnlab.report.table import Table
-from ffnlab.sweep import Population
+from ffnlab.sweep.population import Population
 from ffnlab.train.record import Plan
 from ffnlab.types import Objective
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from experiments import launch
-from experiments.training import Job, read_best
 from ffnlab import data, options
 from ffnlab.errors import InputError
+from ffnlab.sweep.jobs import Job, read_best
 from ffnlab.train import objectives
 from ffnlab.train.config import Training
 

@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ffnlab import data, results
+from ffnlab import data
 from ffnlab.feedback import iteration
 from ffnlab.feedback.solvers import Anderson, GaussSeidel, Jacobi, Newton
 from ffnlab.models.sequence import SequenceConfig, SequenceModel
 from ffnlab.nn import pure
 from ffnlab.report import plots
+from ffnlab.sweep import ranking
 from ffnlab.train import objectives
 
 if TYPE_CHECKING:
@@ -110,8 +111,8 @@ def against_coupling(
       seed: of the resampling.
     """
     objective = objectives.OBJECTIVES[dataset.task]
-    found = [results.middle(runs, name, objective, seed) for name in names.values()]
-    unit, scale, _ = results.UNITS[objective.headline]
+    found = [ranking.middle(runs, name, objective, seed) for name in names.values()]
+    unit, scale, _ = ranking.UNITS[objective.headline]
     figure = plots.against(
         list(names),
         [scale * middle for middle, _ in found],

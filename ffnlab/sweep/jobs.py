@@ -91,11 +91,13 @@ def _train(
     import jax
     import numpy as np
 
-    from ffnlab import results, sweep, trees
+    from ffnlab import trees
+    from ffnlab.sweep.population import evaluate_members, fit_population
+    from ffnlab.sweep import ranking
     from ffnlab.train import checkpoint, objectives
 
     objective = objectives.OBJECTIVES[job.dataset.task]
-    population = sweep.fit_population(
+    population = fit_population(
         job.model,
         objective,
         config.make_optimizer(plan.steps),
@@ -108,14 +110,14 @@ def _train(
         watch=lambda record: progress.reach(int(record.step) * config.members),
     )
     # The only look at the test part: once, at the rate that validation chose.
-    chosen = results.choose_members(population, plan)
+    chosen = ranking.choose_members(population, plan)
     params = jax.tree.map(
         lambda array: jax.device_get(array)[chosen], population.fit.best
     )
-    scores = sweep.evaluate_members(job.model, objective, job.dataset.test, params)
+    scores = evaluate_members(job.model, objective, job.dataset.test, params)
     best.parent.mkdir(exist_ok=True)
     np.savez(best, **trees.flatten(params))
-    return results.lines(job.facts, population, plan, chosen, scores)
+    return ranking.lines(job.facts, population, plan, chosen, scores)
 
 
 def read_best(directory: Path, job: Job, member: int = 0) -> dict[str, Any]:
