@@ -19,9 +19,10 @@ import numpy as np
 
 from benchmarks import protocol
 from benchmarks.protocol import Entry, Work
-from experiments import finetune, launch
-from ffnlab import options
+from experiments import launch
+from ffnlab import finetune, options
 from ffnlab.errors import InputError
+from ffnlab.finetune import runner
 from ffnlab.options import option
 from ffnlab.train.record import Plan
 
@@ -59,7 +60,7 @@ def run(config: Config) -> Any:
     """Prints the times, or the scores, and returns the table."""
     protocol.use_cpu()
     protocol.describe()
-    task = finetune.prepare(config.asked())
+    task = runner.prepare(config.asked())
     if not protocol.has_torch():
         recipes = None
     else:
@@ -97,22 +98,23 @@ def _times(config: Config, task: Any, recipes: Any) -> Any:
 
 def _ours(config: Config, task: Any, part: Any) -> Work:
     """Returns an epoch as `train.fit` runs it."""
-    from experiments import labelling, tasks, tuning
     from ffnlab import data
     from ffnlab.data.examples import label_ids
     from ffnlab.data.packed_rows import pack
+    from ffnlab.finetune import classification, trainer
+    from ffnlab.finetune.task import rows_of
     from ffnlab.train import loop
 
     asked = config.asked()
     labels = label_ids(config.train, part, task.names)
-    encoded = labelling.encode(config.task, task.tokenizer, part, asked.most)
-    how = tasks.rows_of(asked, task.found, "train", encoded.tokens, len(part.texts))
+    encoded = classification.encode(config.task, task.tokenizer, part, asked.most)
+    how = rows_of(asked, task.found, "train", encoded.tokens, len(part.texts))
     rows = pack(encoded, labels, **how)
     tokens = np.searchsorted(task.used, rows.arrays["x/tokens"])
     rows.arrays["x/tokens"] = tokens.astype(np.int32)
     count = max(round(config.batch_size * len(rows.owner) / len(part.texts)), 1)
     steps = len(rows.owner) // count
-    given = tuning.setting(asked, task, Plan(10_000, 10_000, count))
+    given = trainer.setting(asked, task, Plan(10_000, 10_000, count))
     model, optimizer = given["model"], given["optimizer"]
     step = loop.make_step(model, task.objective, optimizer, given["gradient"])
     many = loop.Program(loop.advance(step, data.take), donate=(0,))
@@ -139,7 +141,7 @@ def _scores(config: Config, task: Any, recipes: Any) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         out = f"{folder}/run"
         asked = config.asked(seeds=config.seeds, out=out)
-        ours = [each["headline"] for each in finetune.run(asked).scores["test"]]
+        ours = [each["headline"] for each in runner.run(asked).scores["test"]]
     found = {"ffnlab": ours}
     if recipes:
         recipe, theirs = _recipe(config, task, recipes, None), []

@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks import protocol
 from benchmarks.protocol import Entry, Work
 from experiments import launch
-from ffnlab import data
+from ffnlab import data, pretrained
 from ffnlab.data.packing import (
     Layout,
     best_widths,
@@ -33,7 +33,6 @@ from ffnlab.data.packing import (
 from ffnlab.data.tokenizer import read_tokenizer
 from ffnlab.models.transformer import EncoderConfig, transformer_model
 from ffnlab.options import option
-from ffnlab.pretrained import checkpoint as pretrained
 
 
 @dataclasses.dataclass(frozen=True)

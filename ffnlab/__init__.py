@@ -8,45 +8,35 @@ nothing and a launcher can refuse a wrong flag before JAX is imported.
 33172
 """
 
-import importlib
-from typing import Any
-
 from ffnlab.errors import InputError
+from ffnlab.lazy import attach
 from ffnlab.version import VERSION as __version__
 
-_PUBLIC = {
-    "BlockConfig": "ffnlab.nn.ffn",
-    "Dataset": "ffnlab.data",
-    "DecoderConfig": "ffnlab.models.transformer_config",
-    "EncoderConfig": "ffnlab.models.transformer_config",
-    "FeedForward": "ffnlab.nn.ffn",
-    "FeedbackConfig": "ffnlab.feedback.layers",
-    "FeedbackLayer": "ffnlab.feedback.layers",
-    "FeedbackNetwork": "ffnlab.feedback.layers",
-    "Model": "ffnlab.types",
-    "Objective": "ffnlab.types",
-    "Plan": "ffnlab.train.record",
-    "SequenceConfig": "ffnlab.models.sequence",
-    "Tower": "ffnlab.models.mlp",
-    "TowerConfig": "ffnlab.models.mlp",
-    "Transformer": "ffnlab.models.transformer",
-    "fit": "ffnlab.train.loop",
-    "fit_population": "ffnlab.sweep.population",
-    "functional": "ffnlab.models.mlp",
-    "make_step": "ffnlab.train.loop",
-    "match": "ffnlab.nn.budget",
-    "sequence_model": "ffnlab.models.sequence",
-    "solve": "ffnlab.feedback.fixed_point",
+_NAMES = {
+    "BlockConfig": "nn.ffn",
+    "Dataset": "data.dataset",
+    "DecoderConfig": "models.transformer_config",
+    "EncoderConfig": "models.transformer_config",
+    "FeedForward": "nn.ffn",
+    "FeedbackConfig": "feedback.layers",
+    "FeedbackLayer": "feedback.layers",
+    "FeedbackNetwork": "feedback.layers",
+    "Model": "types",
+    "Objective": "types",
+    "Plan": "train.record",
+    "SequenceConfig": "models.sequence",
+    "Tower": "models.mlp",
+    "TowerConfig": "models.mlp",
+    "Transformer": "models.transformer",
+    "fit": "train.loop",
+    "fit_population": "sweep.population",
+    "functional": "nn.pure",
+    "make_step": "train.loop",
+    "match": "nn.budget",
+    "sequence_model": "models.sequence",
+    "solve": "feedback.fixed_point",
+    "use_all_cores": "devices",
 }
 
-__all__ = ["InputError", "__version__", *_PUBLIC]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        return getattr(importlib.import_module(_PUBLIC[name]), name)
-    raise AttributeError(f"module 'ffnlab' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__, _public = attach(__name__, _NAMES)
+__all__ = ["InputError", "__version__", *_public]

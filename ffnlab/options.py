@@ -51,7 +51,7 @@ def names_in(module: str, table: str, **having: Any) -> Callable[[], list[str]]:
       table: the name of a dict literal in it, for instance `BLOCKS`.
       **having: only the rows with these fields, as they are written: `fixed=False`.
 
-    >>> names_in("ffnlab.data", "DATASETS")()
+    >>> names_in("ffnlab.data.builtin", "DATASETS")()
     ['digits', 'bytes', 'breast_cancer', 'wine']
     >>> names_in("ffnlab.nn.ffn", "BLOCKS", fixed=False)()
     ['mlp', 'glu']

@@ -102,7 +102,7 @@ def test_tables_are_read_without_importing():
         assert "ffnlab.nn.ffn" not in sys.modules
     finally:
         sys.modules["ffnlab.nn.ffn"] = kept
-    assert options.names_in("ffnlab.data", "DATASETS")() == list(data.DATASETS)
+    assert options.names_in("ffnlab.data.builtin", "DATASETS")() == list(data.DATASETS)
 
 
 def test_input_errors_exit_with_2(monkeypatch, capsys):

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.finetune import Config, run
+from ffnlab.finetune.config import Config
+from ffnlab.finetune.runner import run
 
 BERT = Path(__file__).parent / "checkpoints" / "bert"
 WORDS = [f"w{n}" for n in range(26)]

@@ -4,7 +4,7 @@
     len(more.texts)    # the examples, then up to 4 altered copies of each
 
 For spans of words all of them keep the spans whole. What a language model puts in the
-place of words is in `ffnlab.substitute`.
+place of words is in `ffnlab.finetune.mlm_augment`.
 """
 
 import functools

@@ -120,3 +120,26 @@ def _places(
         for number, row in enumerate(rows):
             into[number, : len(row)] = row
     return found
+
+
+def above(length: int, most: int) -> int:
+    """Returns the next power of two, at least 16 and at most `most`.
+
+    >>> above(40, 128), above(3, 128), above(100, 112)
+    (64, 16, 112)
+    """
+    return min(max(1 << (length - 1).bit_length(), 16), most)
+
+
+def padded(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the inputs of a model, rows and places up to powers of two."""
+    rows, places = arrays["x/at"].shape
+    rows, places = (1 << max(n - 1, 0).bit_length() for n in (rows, places))
+    found = {}
+    for name, array in arrays.items():
+        if name.startswith("x/"):
+            wide = places if name == "x/at" else array.shape[1]
+            grown = [(0, rows - len(array)), (0, wide - array.shape[1])]
+            empty = -1 if name in ("x/at", "x/packs") else 0
+            found[name[2:]] = np.pad(array, grown, constant_values=empty)
+    return found

@@ -1,0 +1,11 @@
+"""Checkpoint directories of BERT, RoBERTa, DistilBERT and GPT-2, read and written."""
+
+from ffnlab.lazy import attach
+
+_NAMES = {
+    "Checkpoint": "checkpoint",
+    "load": "checkpoint",
+    "save": "checkpoint",
+}
+
+__getattr__, __dir__, __all__ = attach(__name__, _NAMES)

@@ -1,0 +1,17 @@
+"""Many runs in one compiled program, and the comparisons made with them."""
+
+from ffnlab.lazy import attach
+
+_NAMES = {
+    "CompareConfig": "comparison",
+    "FeedbackCompareConfig": "feedback_comparison",
+    "ScratchParityConfig": "scratch_parity",
+    "check_parity": "scratch_parity",
+    "compare": "comparison",
+    "compare_feedback": "feedback_comparison",
+    "evaluate_members": "population",
+    "fit_population": "population",
+    "rank": "ranking",
+}
+
+__getattr__, __dir__, __all__ = attach(__name__, _NAMES)

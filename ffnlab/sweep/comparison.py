@@ -38,7 +38,7 @@ class CompareConfig(Training):
     data: str | None = option(
         None,
         "digits (the default), breast_cancer, wine, or bytes (Python's own library)",
-        known=names_in("ffnlab.data", "DATASETS"),
+        known=names_in("ffnlab.data.builtin", "DATASETS"),
     )
     csv: str | None = option(None, "a CSV or TSV file instead, with a header line")
     target: str | None = option(None, "the column of --csv to predict")

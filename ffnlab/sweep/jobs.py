@@ -92,8 +92,8 @@ def _train(
     import numpy as np
 
     from ffnlab import trees
-    from ffnlab.sweep.population import evaluate_members, fit_population
     from ffnlab.sweep import ranking
+    from ffnlab.sweep.population import evaluate_members, fit_population
     from ffnlab.train import checkpoint, objectives
 
     objective = objectives.OBJECTIVES[job.dataset.task]

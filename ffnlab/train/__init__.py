@@ -1,0 +1,17 @@
+"""Training: the step, the loop, objectives, optimizers and checkpoints."""
+
+from ffnlab.lazy import attach
+
+_NAMES = {
+    "Checkpoints": "checkpoint",
+    "Fit": "loop",
+    "OBJECTIVES": "objectives",
+    "Plan": "record",
+    "Record": "record",
+    "fit": "loop",
+    "make_optimizer": "optimizers:make",
+    "make_step": "loop",
+    "schedule": "optimizers",
+}
+
+__getattr__, __dir__, __all__ = attach(__name__, _NAMES)

@@ -7,11 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.exchange import Config, run
 from ffnlab.data.packing import packed, padded
 from ffnlab.errors import InputError
 from ffnlab.models import block_swap
 from ffnlab.models.transformer import EncoderConfig, transformer_model
+from ffnlab.pretrain.swap_experiment import SwapConfig, swap_blocks
 from tests.conftest import check_refused
 
 CONFIG = EncoderConfig(vocabulary=31, features=8, layers=2, heads=2, hidden=12)
@@ -126,10 +126,10 @@ def checkpoint(tmp_path):
 def test_the_experiment(checkpoint, tmp_path, capsys):
     text = tmp_path / "lines.txt"
     blocks = ("swiglu", "mlp:gelu")
-    config = Config(
+    config = SwapConfig(
         str(checkpoint), str(text), blocks, length=14, steps=50, out=str(tmp_path / "o")
     )
-    found = run(config)
+    found = swap_blocks(config)
     swiglu, same = found.runs
     assert same["states"] < 1e-4 < swiglu["states"] < 0.1
     assert same["cosine"] > 0.99 and len(swiglu["trained"]) == 2
@@ -145,7 +145,7 @@ def test_the_experiment(checkpoint, tmp_path, capsys):
     short = tmp_path / "short.txt"
     short.write_text("one\n")
     with pytest.raises(InputError, match="short.txt: 1 lines of text"):
-        run(Config(str(checkpoint), str(short), out=str(tmp_path / "p")))
+        swap_blocks(SwapConfig(str(checkpoint), str(short), out=str(tmp_path / "p")))
     assert not (tmp_path / "p").exists()
 
 

@@ -7,8 +7,8 @@ import pytest
 from ffnlab import data
 from ffnlab.models import mlp
 from ffnlab.nn.ffn import BlockConfig
-from ffnlab.sweep.population import evaluate_members, fit_population
 from ffnlab.sweep import ranking
+from ffnlab.sweep.population import evaluate_members, fit_population
 from ffnlab.train import loop, objectives, optimizers
 from ffnlab.train.checkpoint import Checkpoints
 from ffnlab.train.record import Plan

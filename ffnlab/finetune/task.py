@@ -25,7 +25,7 @@ from ffnlab.train import layerwise
 from ffnlab.types import Array, Batch, Model, Objective, Params
 
 if TYPE_CHECKING:
-    from experiments.finetune import Config
+    from ffnlab.finetune.config import Config
 
 
 class Task(Protocol):

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import scipy.special
 
-from experiments import finetune, predict, tuning
-from ffnlab import data, io
+from ffnlab import data, finetune, io
+from ffnlab.finetune import predict_files, runner, trainer
 from ffnlab.pretrained import checkpoint
 from tests.tuned import config
 
@@ -24,8 +24,8 @@ def test_a_step_has_the_texts_asked_for_of_all_labels(tmp_path, batch):
         dev=str(tmp_path / "dev.tsv"),
         batch_size=batch,
     )
-    task = finetune.prepare(given)
-    plan, y = tuning.plan_of(given, task), task.rows["train"].arrays["y"]
+    task = runner.prepare(given)
+    plan, y = trainer.plan_of(given, task), task.rows["train"].arrays["y"]
     texts = plan.batch * (y >= 0).sum() / len(y)
     assert abs(texts - batch) < 0.1 * batch
     assert abs(plan.steps - 3 * 320 / batch) < 0.1 * plan.steps
@@ -37,10 +37,10 @@ def test_a_step_has_the_texts_asked_for_of_all_labels(tmp_path, batch):
 def test_seeds_together_are_seeds_in_turn(bert, files, tmp_path, monkeypatch):
     found = []
     for fits in (True, False):
-        monkeypatch.setattr(tuning, "_fits", lambda *_: fits)  # noqa: B023
+        monkeypatch.setattr(trainer, "_fits", lambda *_: fits)  # noqa: B023
         given = config(bert, files, "tag", tmp_path / str(fits), ".conll", seeds=2,
                        epochs=4.0)  # fmt: skip
-        runs = finetune.run(given)
+        runs = runner.run(given)
         assert len(runs.scores["test"]) == 2 and "[" in runs.table.rows[0][2]
         found.append(io.read_lines(runs.out / "results.jsonl"))
     for one, other in zip(*found, strict=True):
@@ -52,9 +52,9 @@ def test_seeds_together_are_seeds_in_turn(bert, files, tmp_path, monkeypatch):
 def descent(bert, files, **more):
     """What the first step of the first batch descends along, in one array."""
     given = config(bert, files, "tag", None, ".conll", **more)
-    task = finetune.prepare(given)
-    plan = tuning.plan_of(given, task)
-    parts = tuning.setting(given, task, plan)
+    task = runner.prepare(given)
+    plan = trainer.plan_of(given, task)
+    parts = trainer.setting(given, task, plan)
     params = parts["model"].init(jax.random.key(0))
     batch = data.take(jax.device_put(task.rows["train"].arrays), np.arange(plan.batch))
     _, found = jax.jit(parts["gradient"])(params, batch, jax.random.key(1))
@@ -89,9 +89,9 @@ def test_r_drop_of_answers_compares_the_tokens_of_each_window(bert, asked):
     """By hand, window by window, from two passes that share a batch."""
     more = {"length": 16, "stride": 4, "r_drop": 0.5}
     given = config(bert, asked, "qa", None, ".json", **more)
-    task = finetune.prepare(given)
-    plan = tuning.plan_of(given, task)
-    setting, key = tuning.setting(given, task, plan), jax.random.key(1)
+    task = runner.prepare(given)
+    plan = trainer.plan_of(given, task)
+    setting, key = trainer.setting(given, task, plan), jax.random.key(1)
     model, rows = setting["model"], task.rows["train"].arrays
     params = model.init(jax.random.key(0))
     params["head"] = jax.tree.map(lambda each: 20 * each, params["head"])
@@ -126,7 +126,7 @@ def test_both_gradients_of_the_feedback_head_agree(bert, files):
 def test_layers_wait_for_their_turn(bert, files, tmp_path):
     before = checkpoint.load(bert, head=False, pooler=False).params
     given = {"steps": 3, "evaluations": 1, "unfreeze": 0.3}  # an epoch has 6.5 steps
-    found = finetune.run(config(bert, files, "tag", tmp_path / "o", ".conll", **given))
+    found = runner.run(config(bert, files, "tag", tmp_path / "o", ".conll", **given))
     after = checkpoint.load(found.out / "best", head=False, pooler=False).params
     moved = [
         not np.array_equal(before[part][where]["scale"], after[part][where]["scale"])
@@ -139,8 +139,10 @@ def test_layers_wait_for_their_turn(bert, files, tmp_path):
 def test_bfloat16_predicts_what_evaluation_gave(bert, files, tmp_path):
     given = config(bert, files, "tag", tmp_path / "o", ".conll", dtype="bfloat16",
                    epochs=5.0)  # fmt: skip
-    found, out = finetune.run(given), tmp_path / "p.conll"
-    predict.run(predict.Config(str(found.out), str(files / "test.conll"), str(out)))
+    found, out = runner.run(given), tmp_path / "p.conll"
+    predict_files.run(
+        predict_files.Config(str(found.out), str(files / "test.conll"), str(out))
+    )
     assert out.read_text() == (found.out / "predictions-test.conll").read_text()
 
 
@@ -149,7 +151,7 @@ def test_further_files_and_copies_are_learned_from(bert, files):
     sizes = {}
     for names in (("delete",), ("mlm_substitute",), ("swap", "mention_replace")):
         more = {**extra, "augment": names, "augment_copies": 2, "augment_rate": 0.3}
-        task = finetune.prepare(config(bert, files, "tag", None, ".conll", **more))
+        task = runner.prepare(config(bert, files, "tag", None, ".conll", **more))
         assert task.sizes["dev"] == 16 and task.sizes["test"] == 16
         assert task.examples["train"].texts[48:64] == task.examples["dev"].texts
         sizes[names] = task.sizes["train"] - 64

@@ -8,11 +8,8 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from experiments import tasks
-from experiments.formats import Format, Item, Said, answers_text
-from experiments.use import Tuned, above, padded
-from ffnlab import io, reports
-from ffnlab.data.packed_rows import Rows
+from ffnlab import io
+from ffnlab.data.packed_rows import Rows, above, padded
 from ffnlab.data.squad import (
     Questions,
     Windows,
@@ -22,6 +19,9 @@ from ffnlab.data.squad import (
     windows,
 )
 from ffnlab.data.tokenizer import Tokenizer
+from ffnlab.finetune import metrics, task
+from ffnlab.finetune.finetuned_model import FinetunedModel
+from ffnlab.finetune.outputs import Format, Item, Said, answers_text
 from ffnlab.models.span_qa import (
     AnswerConfig,
     answerer,
@@ -37,7 +37,7 @@ from ffnlab.train import layerwise
 from ffnlab.types import Array, Batch, Model, Objective, Params
 
 if TYPE_CHECKING:
-    from experiments.finetune import Config
+    from ffnlab.finetune.config import Config
 
 _WORDS = ("who", "what", "when", "where", "which", "why", "how")
 
@@ -79,7 +79,7 @@ class Answers:
         """The answerer."""
         shape = dataclasses.replace(self.found.config, vocabulary=len(self.used))
         config = AnswerConfig(shape, self.found.config.dropout)
-        return tasks.computed(self.config, answerer(config))
+        return task.computed(self.config, answerer(config))
 
     @property
     def objective(self) -> Objective:
@@ -109,12 +109,12 @@ class Answers:
     def score(self, part: str, predicted: tuple) -> dict[str, Any]:
         """Returns the report of answers, also by question word, and `headline`."""
         asked = self.questions[part]
-        found = reports.answers(predicted[0], asked)
+        found = metrics.answers(predicted[0], asked)
         kinds = [_kind(question) for question in asked.questions]
         words = {}
         for kind in sorted(set(kinds)):
             some = asked.subset([i for i, each in enumerate(kinds) if each == kind])
-            each = reports.answers(predicted[0], some)
+            each = metrics.answers(predicted[0], some)
             words[kind] = {"exact": each["exact"], "f1": each["f1"],
                            "support": len(some.ids)}  # fmt: skip
         return {"headline": found["f1"], **found, "words": words}
@@ -188,20 +188,20 @@ def prepare(config: "Config") -> Answers:
         return read_questions(getattr(config, part) or config.train)
 
     # The questions of one context stay together: what answers one may answer another.
-    questions = tasks.parts_of(config, read, lambda found: found.contexts)
+    questions = task.parts_of(config, read, lambda found: found.contexts)
     for path in config.extra:
         questions["train"] = questions["train"].joined(read_questions(path))
     texts = [*questions["train"].contexts, *questions["train"].questions]
-    found, tokenizer = tasks.read_checkpoint(config, texts, head=False, pooler=False)
+    found, tokenizer = task.read_checkpoint(config, texts, head=False, pooler=False)
     pieces, rows, told = {}, {}, []
     for part, asked in questions.items():
         pieces[part] = windows(tokenizer, asked, config.most, config.overlap)
         tokens = pieces[part].tokens
-        how = tasks.rows_of(config, found, part, tokens, len(asked.ids))
+        how = task.rows_of(config, found, part, tokens, len(asked.ids))
         rows[part] = pack_windows(pieces[part], **how)
         told.append(_told(part, asked, pieces[part], rows[part]))
     arrays = [each.arrays for each in rows.values()]
-    used = tasks.renumbered(arrays, tasks.hidden_by(config, tokenizer))
+    used = task.renumbered(arrays, task.hidden_by(config, tokenizer))
     return Answers(config, questions, pieces, rows, used, found, tokenizer,
                    "\n".join(told))  # fmt: skip
 
@@ -215,7 +215,7 @@ def _told(part: str, asked: Questions, pieces: Windows, rows: Rows) -> str:
     )
 
 
-def answers_to(tuned: Tuned) -> Callable[[Sequence[Item]], list[Said]]:
+def answers_to(tuned: FinetunedModel) -> Callable[[Sequence[Item]], list[Said]]:
     """Returns what answers questions, each with its context."""
     about = tuned.about
     find = jax.jit(

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.tasks import Task, computed
+from ffnlab import pretrained
 from ffnlab.data.dataset import Dataset
+from ffnlab.finetune.task import Task, computed
 from ffnlab.models import language_model
 from ffnlab.models.transformer import TransformerConfig
-from ffnlab.pretrained import checkpoint as pretrained
 from ffnlab.report.progress import Progress, follow
 from ffnlab.sweep import population
 from ffnlab.train import adversarial, checkpoint, gradients, layerwise, loop
@@ -22,7 +22,7 @@ from ffnlab.train.record import Plan, Record, check_finite
 from ffnlab.types import Gradient, Model, Params
 
 if TYPE_CHECKING:
-    from experiments.finetune import Config
+    from ffnlab.finetune.config import Config
 
 
 class Run(NamedTuple):

@@ -8,10 +8,10 @@ from ffnlab.report.progress import follow
 from ffnlab.train.record import check_finite
 
 if TYPE_CHECKING:
-    from experiments.pretrain import Config
     from ffnlab.data import Dataset
     from ffnlab.data.corpus import Tokenizes
     from ffnlab.models.transformer import TransformerConfig
+    from ffnlab.pretrain.config import Config
     from ffnlab.pretrained.checkpoint import Checkpoint
     from ffnlab.report.table import Table
     from ffnlab.train.record import Record

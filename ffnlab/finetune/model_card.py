@@ -4,13 +4,12 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments import tasks
-from experiments.tasks import Task
 from ffnlab import options
+from ffnlab.finetune.task import PURPOSES, Task, loads_in_transformers
 from ffnlab.report.table import Table
 
 if TYPE_CHECKING:
-    from experiments.finetune import Config
+    from ffnlab.finetune.config import Config
 
 # What the tasks are called where models are looked for.
 PIPELINES = {
@@ -42,7 +41,7 @@ def base(config: "Config") -> str:
 
 def text(config: "Config", task: Task, table: Table) -> str:
     """Returns the card, in Markdown with a head for machines."""
-    loads = tasks.loads_in_transformers(config, task)
+    loads = loads_in_transformers(config, task)
     head = {"pipeline_tag": PIPELINES[config.task]}
     head |= {"library_name": "transformers"} if loads else {}
     lines = "".join(f"{name}: {value}\n" for name, value in head.items())
@@ -95,7 +94,7 @@ def _training(config: "Config") -> str:
 
 def _loading(config: "Config") -> str:
     purpose = {"generate": "CausalLM"}.get(config.task)
-    name = f"AutoModelFor{purpose or tasks.PURPOSES[config.task]}"
+    name = f"AutoModelFor{purpose or PURPOSES[config.task]}"
     return f"""
     from transformers import AutoTokenizer, {name}
     model = {name}.from_pretrained(DIR)

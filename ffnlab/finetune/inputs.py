@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.formats import Item
 from ffnlab.data.conll import BETWEEN, cell_of, is_token
 from ffnlab.data.files import (
     decoded,
@@ -22,6 +21,7 @@ from ffnlab.data.files import (
     stop_at,
 )
 from ffnlab.errors import InputError
+from ffnlab.finetune.outputs import Item
 
 KINDS = ("text", "conll", "jsonl", "csv", "tsv", "json")
 

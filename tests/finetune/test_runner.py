@@ -9,12 +9,22 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from experiments import finetune, labelling, launch, predict, sources, use
-from experiments.finetune import ALIASES, Config
-from ffnlab import io, reports
+from experiments import launch
+from experiments.finetune import ALIASES
+from ffnlab import io
 from ffnlab.data import read_conll
 from ffnlab.data.examples import KEYS, Examples
 from ffnlab.errors import InputError
+from ffnlab.finetune import (
+    classification,
+    finetuned_model,
+    inputs,
+    metrics,
+    predict_files,
+    predictor,
+    runner,
+)
+from ffnlab.finetune.config import Config
 from ffnlab.pretrained import checkpoint
 from tests.conftest import check_refused, command
 from tests.tuned import config
@@ -52,7 +62,7 @@ def test_predictions_are_in_the_format_of_the_file(tagged, sorted_texts, files):
         read_conll(path).tags
         for path in (files / "test.conll", tagged.out / "predictions-test.conll")
     )
-    assert tagged.scores["test"][0]["f1"] == reports.spans(guess, gold)["f1"]
+    assert tagged.scores["test"][0]["f1"] == metrics.spans(guess, gold)["f1"]
 
 
 def test_columns_between_and_documents_come_back(bert, files, tmp_path):
@@ -64,15 +74,15 @@ def test_columns_between_and_documents_come_back(bert, files, tmp_path):
         text = "-DOCSTART- -X- _ O\n\n" + "\n".join(wide) + "\n\n"
         (folder / f"{part}.conll").write_text(text)
     given = config(bert, folder, "tag", tmp_path / "o", ".conll", epochs=1.0)
-    found = finetune.run(given).out / "predictions-test.conll"
+    found = runner.run(given).out / "predictions-test.conll"
     kept = [
         line.rpartition(" ")[0] if line.startswith("w") else line
         for line in found.read_text().split("\n")
     ]
     assert "\n".join(kept) == (folder / "test.conll").read_text()
     out = tmp_path / "p.conll"
-    predict.run(
-        predict.Config(str(tmp_path / "o"), str(folder / "test.conll"), str(out))
+    predict_files.run(
+        predict_files.Config(str(tmp_path / "o"), str(folder / "test.conll"), str(out))
     )
     assert out.read_text() == found.read_text()
 
@@ -85,7 +95,7 @@ def test_predictions_of_lists_are_lists(bert, files, tmp_path):
     path = tmp_path / "all.json"
     path.write_text(json.dumps(parts))
     given = {part: str(path) for part in KEYS}
-    found = finetune.run(
+    found = runner.run(
         config(bert, files, "classify", tmp_path / "o", "", **given, epochs=1.0)
     )
     held = json.loads((found.out / "predictions-dev.json").read_text())
@@ -102,7 +112,7 @@ def test_predictions_in_io_are_i_alone_where_the_training_is(tmp_path):
     for scheme, third in (("io", "I-A"), ("iob1", "B-A")):
         examples = {"train": part._replace(scheme=scheme), "dev": part}
         task = SimpleNamespace(config=given, names=names, examples=examples)
-        labelling.Labels.write(task, "dev", (labels, labels), tmp_path)
+        classification.Labels.write(task, "dev", (labels, labels), tmp_path)
         text = (tmp_path / "predictions-dev.conll").read_text()
         assert text == f"a\tI-A\nb\tI-A\nc\t{third}\nd\tO\n\n"
 
@@ -136,13 +146,17 @@ def test_embeddings_of_tokens_that_no_text_holds_stay(tagged, bert):
 
 def test_prediction_is_what_evaluation_gave(tagged, sorted_texts, files, tmp_path):
     out = tmp_path / "p.conll"
-    predict.run(predict.Config(str(tagged.out), str(files / "test.conll"), str(out)))
+    predict_files.run(
+        predict_files.Config(str(tagged.out), str(files / "test.conll"), str(out))
+    )
     assert out.read_text() == (tagged.out / "predictions-test.conll").read_text()
     lines = (sorted_texts.out / "predictions-test.tsv").read_text().splitlines()
     (tmp_path / "in.txt").write_text("".join(x.split("\t")[1] + "\n" for x in lines))
     out = tmp_path / "p.tsv"
-    given = predict.Config(str(sorted_texts.out), str(tmp_path / "in.txt"), str(out))
-    assert predict.run(given) == 16
+    given = predict_files.Config(
+        str(sorted_texts.out), str(tmp_path / "in.txt"), str(out)
+    )
+    assert predict_files.run(given) == 16
     for line, wanted in zip(out.read_text().splitlines(), lines, strict=True):
         label, chance, text = line.split("\t")
         assert [text, label] == wanted.split("\t")[1:3]
@@ -158,7 +172,7 @@ def test_prediction_reads_line_by_line(tagged, monkeypatch, capsys):
             yield line
 
     monkeypatch.setattr(sys, "stdin", lines())
-    assert predict.run(predict.Config(str(tagged.out))) == 2
+    assert predict_files.run(predict_files.Config(str(tagged.out))) == 2
     assert seen[1].startswith("w1\tB-CITY\nw2\t")  # before the next line was read
 
 
@@ -183,7 +197,9 @@ print(json.dumps([[labels[row.argmax()] for row in chances], chances.max(1).toli
 
 def test_an_exported_model_runs_without_ours(tagged, tmp_path, capsys):
     path = tmp_path / "model.jax"
-    assert predict.run(predict.Config(str(tagged.out), export=str(path))) == 0
+    assert (
+        predict_files.run(predict_files.Config(str(tagged.out), export=str(path))) == 0
+    )
     assert capsys.readouterr().out.count("model.jax") == 3
     told = json.loads((tmp_path / "model.jax.labels.json").read_text())
     assert list(told["inputs"]) == ["tokens", "mask", "types", "at"]
@@ -196,27 +212,29 @@ def test_an_exported_model_runs_without_ours(tagged, tmp_path, capsys):
         timeout=300,
     )
     assert got.returncode == 0, got.stderr
-    item = sources.Item(words.split())
-    (said,) = use.Labeller(use.read(tagged.out))([item])
+    item = inputs.Item(words.split())
+    (said,) = predictor.Labeller(finetuned_model.read(tagged.out))([item])
     labels, chances = json.loads(got.stdout)
     assert labels == said.text
     np.testing.assert_allclose(chances, said.chance, rtol=1e-5)
     with pytest.raises(InputError, match="exists already"):
-        predict.run(predict.Config(str(tagged.out), export=str(path)))
+        predict_files.run(predict_files.Config(str(tagged.out), export=str(path)))
     with pytest.raises(InputError, match="--export: .*File name too long"):
         long = tmp_path / ("m" * 245)  # beside which no .labels.json can be
-        predict.run(predict.Config(str(tagged.out), export=str(long)))
+        predict_files.run(predict_files.Config(str(tagged.out), export=str(long)))
     assert not list(tmp_path.glob("mm*"))
 
 
 def test_pairs_and_json_lines(bert, files, tmp_path):
     columns = {"text_column": "one", "pair_column": "two", "epochs": 2.0}
-    found = finetune.run(
+    found = runner.run(
         config(bert, files, "pairs", tmp_path / "o", ".jsonl", **columns, length=16)
     )
     assert "accuracy" in found.scores["dev"][0]
     out = tmp_path / "p.jsonl"
-    predict.run(predict.Config(str(found.out), str(files / "test.jsonl"), str(out)))
+    predict_files.run(
+        predict_files.Config(str(found.out), str(files / "test.jsonl"), str(out))
+    )
     wanted = io.read_lines(found.out / "predictions-test.jsonl")
     for one, two in zip(io.read_lines(out), wanted, strict=True):
         assert one.pop("probability") == pytest.approx(two.pop("probability"), abs=1e-3)
@@ -230,7 +248,7 @@ def test_other_heads_and_options(bert, files, tmp_path, head):
     more |= {"class_weights": "balanced", "split": (0.6, 0.2, 0.2)}
     given = config(bert, files, "tag", tmp_path / "o", ".conll", dev=None, test=None,
                    **more)  # fmt: skip
-    found = finetune.run(given)
+    found = runner.run(given)
     before = checkpoint.load(bert, head=False, pooler=False).params
     after = checkpoint.load(found.out / "best", head=False, pooler=False).params
     for part, same in (("embed", True), ("layer_0", True), ("layer_1", False)):
@@ -238,7 +256,9 @@ def test_other_heads_and_options(bert, files, tmp_path, head):
             "scale"]) for p in (before, after))  # fmt: skip
         assert (one == two).all() == same
     out = tmp_path / "p.conll"
-    predict.run(predict.Config(str(found.out), str(files / "test.conll"), str(out)))
+    predict_files.run(
+        predict_files.Config(str(found.out), str(files / "test.conll"), str(out))
+    )
     assert out.read_text().count("\n\n") == 16
 
 
@@ -246,12 +266,12 @@ def test_the_flag_file_and_aliases_repeat_the_run(sorted_texts, tmp_path):
     argv = ["finetune", f"--flagfile={sorted_texts.out}/flags"]
     argv += [f"--output_dir={tmp_path / 'again'}"]
     given = launch.parse(Config, argv, aliases=ALIASES)
-    assert finetune.run(given).scores == sorted_texts.scores
+    assert runner.run(given).scores == sorted_texts.scores
 
 
 def test_steps_and_evaluations_may_be_given(bert, files, tmp_path):
     given = config(bert, files, "tag", tmp_path / "o", ".conll", steps=5, evaluations=2)
-    line = io.read_lines(finetune.run(given).out / "results.jsonl")[0]
+    line = io.read_lines(runner.run(given).out / "results.jsonl")[0]
     assert len(line["dev_curve"]) == 2 and line["best_step"] in (3, 5)
 
 
@@ -300,23 +320,23 @@ def test_what_does_not_fit_is_said(bert, files, tmp_path):
         return config(bert, files, "tag", tmp_path / "o", ".conll", **more)
 
     with pytest.raises(InputError, match="64 is more than the 16 positions"):
-        finetune.run(given(length=64))
+        runner.run(given(length=64))
     with pytest.raises(InputError, match="--freeze: layers.7"):
-        finetune.run(given(freeze=("layers.7",)))
+        runner.run(given(freeze=("layers.7",)))
     odd = tmp_path / "odd.conll"
     odd.write_text("w1\tB-RIVER\nw2\tO\n")
     with pytest.raises(
         InputError, match=r"odd.conll: labels .* 'B-RIVER' \(1, first in line 1\)"
     ):
-        finetune.run(given(dev=str(odd)))
+        runner.run(given(dev=str(odd)))
     assert not (tmp_path / "o").exists()
-    task = finetune.prepare(given(test=str(odd), unseen_labels="ignore"))
+    task = runner.prepare(given(test=str(odd), unseen_labels="ignore"))
     all_right = np.array([1, 0]), np.ones(2)  # B-CITY and O: no label is B-RIVER
     scores = task.score("test", all_right)
     assert scores["recall"] == 0.0 and scores["types"]["RIVER"]["support"] == 1
     with pytest.raises(InputError, match="the loss was not finite"):
         fast = given(learning_rate=1e30, optimizer="sgd", clip=0.0)
-        finetune.run(dataclasses.replace(fast, out=str(tmp_path / "p")))
+        runner.run(dataclasses.replace(fast, out=str(tmp_path / "p")))
 
 
 def test_predict_says_what_is_wrong(sorted_texts, tagged, bert, tmp_path):
@@ -327,13 +347,15 @@ def test_predict_says_what_is_wrong(sorted_texts, tagged, bert, tmp_path):
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"text": "a"}\n')
     with pytest.raises(InputError, match="bad.jsonl:1: no '2'; there is text"):
-        predict.run(predict.Config(str(sorted_texts.out), str(bad)))
+        predict_files.run(predict_files.Config(str(sorted_texts.out), str(bad)))
     (tmp_path / "bad.txt").write_bytes(b"a\n\xff\n")
     with pytest.raises(InputError, match="bad.txt:"):
-        predict.run(predict.Config(str(sorted_texts.out), str(tmp_path / "bad.txt")))
+        predict_files.run(
+            predict_files.Config(str(sorted_texts.out), str(tmp_path / "bad.txt"))
+        )
     with pytest.raises(InputError, match="--run: needed"):
-        predict.Config()
+        predict_files.Config()
     with pytest.raises(InputError, match="--run: .*/absent: not a run of"):
-        predict.run(predict.Config(str(tmp_path / "absent")))
+        predict_files.run(predict_files.Config(str(tmp_path / "absent")))
     with pytest.raises(InputError, match="--output: a.txt is the input"):
-        predict.Config(str(tagged.out), "a.txt", "a.txt")
+        predict_files.Config(str(tagged.out), "a.txt", "a.txt")

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments import formats, tasks
-from experiments.formats import Item, Said
-from experiments.use import Tuned
-from ffnlab import reports
 from ffnlab.data.corpus import Tokenizes
 from ffnlab.data.examples import Columns, Examples, read_labelled
 from ffnlab.data.packed_rows import Rows
 from ffnlab.data.seq2seq import Pairs, encode_pairs, left_padded, pack_pairs
+from ffnlab.finetune import metrics, outputs, task
+from ffnlab.finetune.finetuned_model import FinetunedModel
+from ffnlab.finetune.outputs import Item, Said
 from ffnlab.models import decoding, language_model
 from ffnlab.models.transformer import TransformerConfig
 from ffnlab.pretrained.checkpoint import Checkpoint
@@ -24,7 +23,7 @@ from ffnlab.train import layerwise
 from ffnlab.types import Array, Batch, Model, Objective, Params
 
 if TYPE_CHECKING:
-    from experiments.finetune import Config
+    from ffnlab.finetune.config import Config
 
 _SHOWN = 5  # texts in the report
 
@@ -70,9 +69,7 @@ class Texts:
     @property
     def model(self) -> Model:
         """The decoder."""
-        return tasks.computed(
-            self.config, language_model.conditional(self.found.config)
-        )
+        return task.computed(self.config, language_model.conditional(self.found.config))
 
     @property
     def objective(self) -> Objective:
@@ -95,7 +92,7 @@ class Texts:
     def score(self, part: str, predicted: list[str]) -> dict[str, Any]:
         """Returns the report of texts, a few of them, and `headline`."""
         found = self.examples[part]
-        scores = reports.texts(predicted, found.labels)
+        scores = metrics.texts(predicted, found.labels)
         some = zip(found.texts, found.labels, predicted, strict=True)
         shown = [list(each) for each, _ in zip(some, range(_SHOWN), strict=False)]
         return {"headline": scores["bleu"], **scores, "shown": shown}
@@ -116,7 +113,7 @@ class Texts:
         """Writes texts in the format that the part was read in."""
         path = getattr(self.config, part) or self.config.train
         said = list(map(Said, predicted))
-        formats.write(directory, path, part, self.examples[part], said)
+        outputs.write(directory, path, part, self.examples[part], said)
 
     def about(self) -> dict[str, Any]:
         """Returns what config.json says of its use."""
@@ -135,18 +132,18 @@ class Texts:
 
 def prepare(config: "Config") -> Texts:
     """Reads all files and packs them; everything that can be wrong is found here."""
-    reports.texts(["a"], ["a"])  # what it needs is missed now, not after training
+    metrics.texts(["a"], ["a"])  # what it needs is missed now, not after training
     columns = Columns(config.text_column, config.pair_column, config.label_column)
 
     def read(part: str) -> Examples:
         path = getattr(config, part) or config.train
         return read_labelled(path, "classify", columns, part)
 
-    examples = tasks.parts_of(config, read)
+    examples = task.parts_of(config, read)
     more = [read_labelled(path, "classify", columns) for path in config.extra]
     examples["train"] = examples["train"].joined(*more)
     texts = [*examples["train"].texts, *examples["train"].labels]
-    found, tokenizer = tasks.read_checkpoint(config, texts, causal=True, head=True)
+    found, tokenizer = task.read_checkpoint(config, texts, causal=True, head=True)
     pairs, rows, told = {}, {}, []
     for part, each in examples.items():
         pairs[part] = encode_pairs(
@@ -157,7 +154,7 @@ def prepare(config: "Config") -> Texts:
             config.most,
             config.target_length,
         )
-        how = tasks.rows_of(config, found, part, pairs[part].tokens, len(each.texts))
+        how = task.rows_of(config, found, part, pairs[part].tokens, len(each.texts))
         rows[part] = pack_pairs(pairs[part], **how)
         full, lost = rows[part].arrays["x/mask"].mean(), pairs[part].lost
         told.append(
@@ -214,7 +211,7 @@ def writer(
 
 
 def written_for(
-    tuned: Tuned, cut: Callable[[int], Any], beam: int | None
+    tuned: FinetunedModel, cut: Callable[[int], Any], beam: int | None
 ) -> Callable[[Sequence[Item]], list[Said]]:
     """Returns what writes a text for each of some items."""
     about, shape = tuned.about, tuned.found.config

@@ -5,20 +5,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments import model_card, tasks
-from experiments.tasks import Task
-from experiments.tuning import Run
 from ffnlab import io, stats
+from ffnlab.finetune import model_card
+from ffnlab.finetune.task import Task, save
+from ffnlab.finetune.trainer import Run
 from ffnlab.report.table import Table
 
 if TYPE_CHECKING:
-    from experiments.finetune import Config
+    from ffnlab.finetune.config import Config
 
 
 def publish(config: "Config", task: Task, directory: Path, runs: list[Run]) -> Table:
     """Prints and writes what the runs found, and the best of them by the dev part."""
     best = max(runs, key=lambda run: run.scores["dev"]["headline"])
-    tasks.save(config, task, best.params, directory / "best")
+    save(config, task, best.params, directory / "best")
     part = "test" if "test" in best.scores else "dev"
     table, tables = _table(task, runs), task.details(best.scores[part])
     print()

@@ -14,11 +14,11 @@ import pytest
 from ffnlab.data.examples import Examples
 from ffnlab.data.tokenizer import read_tokenizer
 from ffnlab.errors import InputError
+from ffnlab.finetune.mlm_augment import substituted
 from ffnlab.models.transformer import Transformer
 from ffnlab.pretrained import checkpoint
-from ffnlab.substitute import substituted
 
-BERT = Path(__file__).parent / "checkpoints" / "bert"
+BERT = Path(__file__).parents[1] / "checkpoints" / "bert"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = [f"w{n}" for n in range(20)]
 PIECES = ["##x", "##y", "##z", "un", "café"]  # the last is no token that text becomes

@@ -10,9 +10,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import finetune, launch, predict, use
-from ffnlab import DecoderConfig, EncoderConfig, io
+from experiments import launch
+from ffnlab import DecoderConfig, EncoderConfig, finetune, io
 from ffnlab.errors import InputError
+from ffnlab.finetune import finetuned_model, predict_files, runner
 from ffnlab.models import transformer
 from ffnlab.pretrained import checkpoint, tiny
 from tests.conftest import check_refused
@@ -27,7 +28,7 @@ def answering(bert, asked, tmp_path_factory):
     """What answers questions on contexts of several windows."""
     out = tmp_path_factory.mktemp("runs") / "qa"
     more = {"length": 16, "stride": 4, "longest": 2, "epochs": 30.0}
-    return finetune.run(config(bert, asked, "qa", out, ".json", **more))
+    return runner.run(config(bert, asked, "qa", out, ".json", **more))
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def writing(numbers, tmp_path_factory):
     """What writes digits, from scratch."""
     out = tmp_path_factory.mktemp("runs") / "generate"
     more = {"epochs": 40.0, "learning_rate": 3e-3, "evaluations": 2, "batch_size": 32}
-    return finetune.run(
+    return runner.run(
         config("tiny", numbers, "generate", out, ".tsv", **READABLE, **more)
     )
 
@@ -53,15 +54,17 @@ def test_answers_are_found(answering, asked):
 
 def test_new_questions_have_the_same_answers(answering, asked, tmp_path):
     out = tmp_path / "p.json"
-    given = predict.Config(str(answering.out), str(asked / "test.json"), str(out))
-    assert predict.run(given) == 32
+    given = predict_files.Config(str(answering.out), str(asked / "test.json"), str(out))
+    assert predict_files.run(given) == 32
     wanted = json.loads((answering.out / "predictions-test.json").read_text())
     assert out.read_text() == (answering.out / "predictions-test.json").read_text()
     context = json.loads((asked / "test.json").read_text())
     context = context["data"][0]["paragraphs"][1]["context"]
     (tmp_path / "in.txt").write_text(f"w25 w24?\t{context}\n")
     out = tmp_path / "p.txt"
-    predict.run(predict.Config(str(answering.out), str(tmp_path / "in.txt"), str(out)))
+    predict_files.run(
+        predict_files.Config(str(answering.out), str(tmp_path / "in.txt"), str(out))
+    )
     answer, chance, *rest = out.read_text().rstrip("\n").split("\t")
     assert answer == wanted["test1"] and 0 < float(chance) <= 1
     assert rest == ["w25 w24?", context]
@@ -85,10 +88,10 @@ def test_new_texts_are_written_the_same_way(writing, numbers, tmp_path, beam):
     rows = (numbers / "test.tsv").read_text().splitlines()[1:9]
     (tmp_path / "in.txt").write_text("".join(r.split("\t")[0] + "\n" for r in rows))
     out = tmp_path / "out.txt"
-    given = predict.Config(
+    given = predict_files.Config(
         str(writing.out), str(tmp_path / "in.txt"), str(out), beam=beam
     )
-    assert predict.run(given) == 8
+    assert predict_files.run(given) == 8
     lines = (writing.out / "predictions-test.tsv").read_text().splitlines()[1:9]
     wanted = [line.split("\t")[2] for line in lines]
     same = sum(
@@ -117,7 +120,7 @@ print(tokenizer.decode(ids[:-1]))
 
 def test_an_exported_decoder_writes_without_ours(writing, tmp_path):
     path = tmp_path / "model.jax"
-    predict.run(predict.Config(str(writing.out), export=str(path)))
+    predict_files.run(predict_files.Config(str(writing.out), export=str(path)))
     line = (writing.out / "predictions-test.tsv").read_text().splitlines()[1]
     source, _, wanted = line.split("\t")
     got = subprocess.run(
@@ -132,11 +135,11 @@ def test_an_exported_answerer_gives_logits(answering, tmp_path):
     from jax import export
 
     path = tmp_path / "model.jax"
-    predict.run(predict.Config(str(answering.out), export=str(path)))
+    predict_files.run(predict_files.Config(str(answering.out), export=str(path)))
     model = export.deserialize(path.read_bytes())
     tokens = np.array([[2, 8, 9, 3, 5, 11, 12, 3]], np.int32)
     types = (np.arange(8) > 3).astype(np.int32)[None]
-    tuned, there = use.read(answering.out), tokens > 0
+    tuned, there = finetuned_model.read(answering.out), tokens > 0
     x = {"tokens": tokens, "mask": there, "types": types, "packs": 0 * tokens,
          "inside": there}  # fmt: skip
     np.testing.assert_allclose(
@@ -152,11 +155,13 @@ def test_a_small_model_from_scratch(files, tmp_path, task):
     kind = {"classify": ".tsv", "tag": ".conll"}[task]
     columns = {"text_column": "2", "label_column": "1"} if task == "classify" else {}
     more = {"epochs": 15.0, "learning_rate": 3e-3, **columns}
-    found = finetune.run(config("tiny", files, task, tmp_path / "o", kind, **more))
+    found = runner.run(config("tiny", files, task, tmp_path / "o", kind, **more))
     assert found.scores["test"][0]["headline"] > 0.7
     out = tmp_path / "p"
     (tmp_path / "in.txt").write_text("w1 w2 w3\n")
-    predict.run(predict.Config(str(found.out), str(tmp_path / "in.txt"), str(out)))
+    predict_files.run(
+        predict_files.Config(str(found.out), str(tmp_path / "in.txt"), str(out))
+    )
     assert out.read_text().count("\n") == (4 if task == "tag" else 1)
     assert "from scratch" in (found.out / "README.md").read_text()
 
@@ -190,11 +195,11 @@ def test_heads_are_where_transformers_has_them(
     from safetensors import safe_open
 
     source = tmp_path / family
-    shutil.copytree(Path(__file__).parent / "checkpoints" / family, source)
+    shutil.copytree(Path(__file__).parents[1] / "checkpoints" / family, source)
     shutil.copyfile(Path(bert) / "vocab.txt", source / "vocab.txt")
     columns = {"text_column": "2", "label_column": "1", "length": 12, "epochs": 2.0}
     given = config(str(source), files, "classify", tmp_path / "o", ".tsv", **columns)
-    found = finetune.run(given)
+    found = runner.run(given)
     with safe_open(found.out / "best" / "model.safetensors", "np") as file:
         held = set(file.keys())
     settings = json.loads((found.out / "best" / "config.json").read_text())
@@ -203,7 +208,7 @@ def test_heads_are_where_transformers_has_them(
     out, lines = tmp_path / "p", tmp_path / "in.txt"
     wanted = (found.out / "predictions-test.tsv").read_text().splitlines()
     lines.write_text("".join(line.split("\t")[1] + "\n" for line in wanted))
-    predict.run(predict.Config(str(found.out), str(lines), str(out)))
+    predict_files.run(predict_files.Config(str(found.out), str(lines), str(out)))
     labels = [line.split("\t")[0] for line in out.read_text().splitlines()]
     assert labels == [line.split("\t")[2] for line in wanted]
 
@@ -219,14 +224,18 @@ def test_a_decoder_of_bytes_writes_too(numbers, tmp_path):
     config_of = DecoderConfig(vocabulary=257, features=16, layers=1, heads=2, length=64)
     made = saved(config_of, tmp_path / "bytes")
     more = {**READABLE, "length": 64, "target_length": 12, "steps": 2}
-    found = finetune.run(
+    found = runner.run(
         config(made, numbers, "generate", tmp_path / "o", ".tsv", **more)
     )
     (tmp_path / "in.txt").write_text("one two\n")
     out = tmp_path / "out.txt"
-    predict.run(predict.Config(str(found.out), str(tmp_path / "in.txt"), str(out)))
+    predict_files.run(
+        predict_files.Config(str(found.out), str(tmp_path / "in.txt"), str(out))
+    )
     assert out.read_text().count("\n") == 1
-    files = predict.run(predict.Config(str(found.out), export=str(tmp_path / "m.jax")))
+    files = predict_files.run(
+        predict_files.Config(str(found.out), export=str(tmp_path / "m.jax"))
+    )
     assert files == 0 and not (tmp_path / "m.jax.tokenizer.json").exists()
 
 
@@ -246,9 +255,9 @@ def test_our_own_family_answers_and_bytes_have_no_words(bert, asked, files, tmp_
         records.append({"mine": 7, "context": each["context"], **question})
     test.write_text("".join(json.dumps(record) + "\n" for record in records))
     more = {"length": 16, "steps": 2, "test": str(test)}
-    found = finetune.run(config(made, asked, "qa", tmp_path / "o", ".json", **more))
+    found = runner.run(config(made, asked, "qa", tmp_path / "o", ".json", **more))
     out = tmp_path / "p.jsonl"
-    predict.run(predict.Config(str(found.out), str(test), str(out)))
+    predict_files.run(predict_files.Config(str(found.out), str(test), str(out)))
     lines = io.read_lines(found.out / "predictions-test.jsonl")
     for one, two, record in zip(io.read_lines(out), lines, records, strict=True):
         assert one.pop("probability") == pytest.approx(two.pop("probability"), abs=1e-3)
@@ -256,7 +265,7 @@ def test_our_own_family_answers_and_bytes_have_no_words(bert, asked, files, tmp_
     shape = EncoderConfig(vocabulary=257, features=12, layers=1, heads=2, length=16)
     made = saved(shape, tmp_path / "bytes")
     with pytest.raises(InputError, match=r"vocab.txt: no such file"):
-        finetune.prepare(config(made, files, "tag", None, ".conll"))
+        runner.prepare(config(made, files, "tag", None, ".conll"))
 
 
 def test_the_card_says_what_was_done(answering, writing):
@@ -275,7 +284,7 @@ def test_a_split_keeps_the_questions_of_a_context_together(bert, asked, tmp_path
     (tmp_path / "all.json").write_text(json.dumps(held))
     given = config(bert, tmp_path, "qa", None, ".json", split=(0.6, 0.2, 0.2),
                    train=str(tmp_path / "all.json"), dev=None, test=None)  # fmt: skip
-    parts = finetune.prepare(given).questions
+    parts = runner.prepare(given).questions
     held = [set(part.contexts) for part in parts.values()]
     assert not held[0] & held[1] and not held[0] & held[2] and not held[1] & held[2]
     assert [len(part.ids) for part in parts.values()] == [116, 38, 38]
@@ -306,28 +315,28 @@ def test_what_says_nothing_to_a_task_is_refused(flags, message, tmp_path):
 
 def test_what_does_not_fit_is_said(bert, files, numbers, tmp_path):
     with pytest.raises(InputError, match="needs a decoder such as GPT-2; .* a bert"):
-        finetune.prepare(config(bert, numbers, "generate", None, ".tsv", **READABLE))
+        runner.prepare(config(bert, numbers, "generate", None, ".tsv", **READABLE))
     with pytest.raises(InputError, match="--template"):
         odd = {**READABLE, "template": "no text"}
-        finetune.prepare(config("tiny", numbers, "generate", None, ".tsv", **odd))
+        runner.prepare(config("tiny", numbers, "generate", None, ".tsv", **odd))
     columns = {"text_column": "2", "label_column": "1"}
     with pytest.raises(InputError, match="mention_replace needs --task=tag"):
-        finetune.prepare(config(bert, files, "classify", None, ".tsv", **columns,
+        runner.prepare(config(bert, files, "classify", None, ".tsv", **columns,
                                 augment=("mention_replace",)))  # fmt: skip
     with pytest.raises(InputError, match="train.conll: expected .json of SQuAD"):
-        finetune.prepare(config(bert, files, "qa", None, ".conll"))
+        runner.prepare(config(bert, files, "qa", None, ".conll"))
 
 
 def test_nothing_is_half_written(answering, tmp_path):
     path, out = tmp_path / "in.txt", tmp_path / "out.txt"
     path.write_text("w25?\tw1 w2\nno tab\n")
     with pytest.raises(InputError, match="in.txt:2: expected question, context"):
-        predict.run(
-            predict.Config(str(answering.out), str(path), str(out), batch_size=1)
+        predict_files.run(
+            predict_files.Config(str(answering.out), str(path), str(out), batch_size=1)
         )
     assert not list(tmp_path.glob("out*"))
     with pytest.raises(InputError, match="--beam: for generate, not qa"):
-        predict.run(predict.Config(str(answering.out), str(path), beam=2))
+        predict_files.run(predict_files.Config(str(answering.out), str(path), beam=2))
 
 
 def test_two_entities_in_one_text(bert, tmp_path):
@@ -342,17 +351,17 @@ def test_two_entities_in_one_text(bert, tmp_path):
         split=(0.6, 0.2, 0.2), text_column="2", label_column="1", marks=("a", "b"),
         length=14, out=str(tmp_path / "o"),
     )  # fmt: skip
-    found = finetune.run(whole)
+    found = runner.run(whole)
     lines = (found.out / "predictions-test.tsv").read_text().splitlines()
     assert len(lines) == 19 and all("<a>w" in line for line in lines)
     (tmp_path / "in.txt").write_text("<a>w1</a> and <b>w2</b>\nw1 and w2\n")
-    given = predict.Config(str(found.out), str(tmp_path / "in.txt"))
+    given = predict_files.Config(str(found.out), str(tmp_path / "in.txt"))
     with pytest.raises(InputError, match="in.txt:2: expected one <a>…</a>"):
-        predict.run(given)
+        predict_files.run(given)
     (tmp_path / "bad.tsv").write_text("same\tw1 w2\n" + rows[0])
     bad = dataclasses.replace(whole, train=str(tmp_path / "bad.tsv"))
     with pytest.raises(InputError, match="bad.tsv:1: expected one <a>…</a> in it"):
-        finetune.prepare(bad)
+        runner.prepare(bad)
 
 
 def test_the_flag_file_repeats_a_writing(writing):

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import launch, pretrain
-from experiments.pretrain import Config
+from experiments import launch
 from ffnlab import io
 from ffnlab.errors import InputError
+from ffnlab.pretrain import runner
+from ffnlab.pretrain.config import Config
 from ffnlab.pretrained import checkpoint
 from tests.conftest import check_refused, command
 
@@ -27,7 +28,7 @@ SMALL = {
     "samples": 1,
     "sample_length": 9,
 }
-BERT = Path(__file__).parent / "checkpoints" / "bert"
+BERT = Path(__file__).parents[1] / "checkpoints" / "bert"
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def text(tmp_path_factory):
 def done(tmp_path_factory, text):
     """A small causal model, trained once."""
     out = tmp_path_factory.mktemp("runs") / "small"
-    return pretrain.run(Config(text=(text,), out=str(out), **SMALL))
+    return runner.run(Config(text=(text,), out=str(out), **SMALL))
 
 
 def test_everything_is_written(done):
@@ -66,7 +67,7 @@ def test_bits_per_byte_are_of_the_loss(done):
 
 def test_the_flag_file_repeats_the_run_to_the_same_numbers(done, tmp_path):
     given = [f"--flagfile={done.out}/flags", f"--out={tmp_path / 'again'}"]
-    again = pretrain.run(launch.parse(Config, ["pretrain", *given]))
+    again = runner.run(launch.parse(Config, ["pretrain", *given]))
     assert again.scores == done.scores and again.samples == done.samples
 
 
@@ -74,11 +75,11 @@ def test_what_was_trained_goes_on(done, text, tmp_path):
     """Read back, it scores as it did; and it trains on."""
     given = {**SMALL, "features": None, "layers": None, "heads": None}
     given |= {"text": (text,), "checkpoint": str(done.out / "best")}
-    same = pretrain.run(Config(**given | {"steps": 0}, out=str(tmp_path / "a")))
+    same = runner.run(Config(**given | {"steps": 0}, out=str(tmp_path / "a")))
     assert same.record is None and not (same.out / "curve.png").exists()
     for part, found in same.scores.items():
         assert found == pytest.approx(done.scores[part], rel=1e-6)
-    more = pretrain.run(Config(**given, out=str(tmp_path / "b"), beam=2))
+    more = runner.run(Config(**given, out=str(tmp_path / "b"), beam=2))
     assert more.scores["valid"]["bits"] < done.scores["valid"]["bits"]
 
 
@@ -96,13 +97,13 @@ def test_an_interrupted_run_resumes_bit_for_bit(done, text, tmp_path, monkeypatc
 
     monkeypatch.setattr(loop, "drive", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        pretrain.run(config)
+        runner.run(config)
     monkeypatch.setattr(loop, "drive", drive)
     given = {**SMALL, "text": (text,), "out": str(tmp_path / "run"), "resume": True}
-    again = pretrain.run(Config(**given))
+    again = runner.run(Config(**given))
     assert again.scores == done.scores
     with pytest.raises(InputError, match="is finished"):
-        pretrain.run(Config(**given))
+        runner.run(Config(**given))
 
 
 @pytest.fixture
@@ -119,15 +120,13 @@ def bert(tmp_path):
 def test_masked_from_scratch_and_on_from_a_checkpoint(bert, text, tmp_path):
     given = {**SMALL, "text": (text,), "objective": "masked"}
     scratch = {"tokenizer": str(bert), "whole_words": True}
-    found = pretrain.run(Config(**given, **scratch, out=str(tmp_path / "one")))
+    found = runner.run(Config(**given, **scratch, out=str(tmp_path / "one")))
     assert not found.samples and "xz" not in (found.out / "report.md").read_text()
     back = checkpoint.load(found.out / "best")
     assert back.family == "ffnlab" and back.config.vocabulary == 31
     assert (found.out / "best" / "tokenizer.json").exists()
     given |= {"features": None, "layers": None, "heads": None, "length": 12}
-    found = pretrain.run(
-        Config(**given, checkpoint=str(bert), out=str(tmp_path / "two"))
-    )
+    found = runner.run(Config(**given, checkpoint=str(bert), out=str(tmp_path / "two")))
     settings = json.loads((found.out / "best" / "config.json").read_text())
     assert settings["architectures"] == ["BertForMaskedLM"]
     assert (found.out / "best" / "vocab.txt").exists()
@@ -138,7 +137,7 @@ def test_a_plain_decoder_is_a_gpt2(text, tmp_path):
         **SMALL, text=(text,), block="mlp:gelu_tanh", positions="learned",
         out=str(tmp_path / "o"),
     )  # fmt: skip
-    assert checkpoint.load(pretrain.run(config).out / "best").family == "gpt2"
+    assert checkpoint.load(runner.run(config).out / "best").family == "gpt2"
 
 
 @pytest.mark.parametrize(
@@ -169,13 +168,13 @@ def test_what_does_not_fit_is_said(done, bert, text, tmp_path):
     given = {"text": (text,), "out": str(tmp_path / "o")}
     best = str(done.out / "best")
     with pytest.raises(InputError, match="this checkpoint is of a causal language"):
-        pretrain.run(Config(**given, checkpoint=best, objective="masked"))
+        runner.run(Config(**given, checkpoint=best, objective="masked"))
     with pytest.raises(InputError, match="256 is more than the 16 positions"):
-        pretrain.run(Config(**given, checkpoint=str(bert), objective="masked"))
+        runner.run(Config(**given, checkpoint=str(bert), objective="masked"))
     with pytest.raises(InputError, match="--prompt: 30 tokens leave none"):
-        pretrain.run(Config(**given, **SMALL, prompt="x" * 30))
+        runner.run(Config(**given, **SMALL, prompt="x" * 30))
     with pytest.raises(InputError, match="the loss was not finite at step"):
-        pretrain.run(Config(**given, **SMALL, learning_rate=1e30, optimizer="sgd"))
+        runner.run(Config(**given, **SMALL, learning_rate=1e30, optimizer="sgd"))
 
 
 def test_what_is_needed_at_the_end_is_asked_for_at_the_start(
@@ -183,5 +182,5 @@ def test_what_is_needed_at_the_end_is_asked_for_at_the_start(
 ):
     monkeypatch.setitem(sys.modules, "safetensors", None)
     with pytest.raises(InputError, match=r"the trained model, needs safetensors: pip"):
-        pretrain.run(Config(text=(text,), out=str(tmp_path / "o"), **SMALL))
+        runner.run(Config(text=(text,), out=str(tmp_path / "o"), **SMALL))
     assert not (tmp_path / "o").exists()

@@ -19,10 +19,12 @@ from ffnlab.data.tokenizer import Tokenizer
 from ffnlab.errors import InputError
 
 if TYPE_CHECKING:
-    from experiments.use import Tuned
+    from ffnlab.finetune.finetuned_model import FinetunedModel
+
+    pass
 
 
-def write(tuned: "Tuned", path: str) -> list[Path]:
+def write(tuned: "FinetunedModel", path: str) -> list[Path]:
     """Writes a model, its tokenizer and its labels; returns the files.
 
     The model takes tokens int32 `[B, T]`, mask bool `[B, T]`, and, unless it writes
@@ -73,7 +75,7 @@ def _signature(task: str) -> tuple[dict[str, str], str]:
     return inputs, "probabilities [B, K, labels]"
 
 
-def _program(tuned: "Tuned") -> bytes:
+def _program(tuned: "FinetunedModel") -> bytes:
     """Returns the model, its parameters included, for any B, T and K."""
     import jax
     import jax.numpy as jnp
@@ -105,7 +107,7 @@ def _program(tuned: "Tuned") -> bytes:
     return bytes(exporter(*shapes.values()).serialize())
 
 
-def _applied(tuned: "Tuned", x: dict[str, Any]) -> Any:
+def _applied(tuned: "FinetunedModel", x: dict[str, Any]) -> Any:
     """Returns what the model gives, one text a row."""
     import jax
     import jax.numpy as jnp

@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments import formats, tasks
-from experiments.formats import Said
-from ffnlab import reports
 from ffnlab.data.augment import augmented
 from ffnlab.data.examples import (
     Columns,
@@ -23,6 +20,8 @@ from ffnlab.data.examples import (
 from ffnlab.data.files import read_json, stop_at
 from ffnlab.data.packed_rows import Rows, pack
 from ffnlab.data.tokenizer import Encoded, Tokenizer
+from ffnlab.finetune import metrics, outputs, task
+from ffnlab.finetune.outputs import Said
 from ffnlab.models.classifier import LabelConfig, Predictor, labeller
 from ffnlab.pretrained.checkpoint import Checkpoint
 from ffnlab.pretrained.safetensors_io import config_file
@@ -32,7 +31,7 @@ from ffnlab.train import layerwise
 from ffnlab.types import Array, Batch, Model, Objective, Params
 
 if TYPE_CHECKING:
-    from experiments.finetune import Config
+    from ffnlab.finetune.config import Config
 
 _SPANS = {
     "precision": "precision",
@@ -105,7 +104,7 @@ class Labels:
     @property
     def model(self) -> Model:
         """The labeller."""
-        return tasks.computed(self.config, labeller(self.shape))
+        return task.computed(self.config, labeller(self.shape))
 
     @property
     def objective(self) -> Objective:
@@ -142,14 +141,14 @@ class Labels:
     def score(self, part: str, predicted: tuple) -> dict[str, Any]:
         """Returns the report of predictions, `headline` among them."""
         if self.config.task != "tag":
-            found = reports.classes(predicted[0], self.labels[part], self.names)
+            found = metrics.classes(predicted[0], self.labels[part], self.names)
             return {"headline": found["accuracy"], **found}
         gold = self.examples[part].labels
         guess = in_sentences([self.names[k] for k in predicted[0]], gold)
-        words = reports.words(guess, gold, self.names)
+        words = metrics.words(guess, gold, self.names)
         if not self.spans:
             return {"headline": words["accuracy"], **words}
-        found = reports.spans(guess, gold)
+        found = metrics.spans(guess, gold)
         return {"headline": found["f1"], **found, "words": words}
 
     def details(self, scores: dict[str, Any]) -> dict[str, Table]:
@@ -181,7 +180,7 @@ class Labels:
         alike = found.scheme != "io" or self.examples["train"].scheme == "io"
         scheme = found.scheme if alike else "iob1"
         said = list(map(Said, given, chances))
-        formats.write(directory, _path(self.config, part), part, found, said, scheme)
+        outputs.write(directory, _path(self.config, part), part, found, said, scheme)
 
     def about(self) -> dict[str, Any]:
         """Returns what config.json says of the head, and how it is used."""
@@ -222,7 +221,7 @@ def prepare(config: "Config") -> Labels:
     """Reads all files and packs them; everything that can be wrong is found here."""
     examples = _examples(config)
     names = label_names(examples["train"], config.task, config.train)
-    found, tokenizer = tasks.read_checkpoint(
+    found, tokenizer = task.read_checkpoint(
         config, _texts(examples["train"]), head=False, pooler=_pooled(config)
     )
     examples["train"] = _with_copies(config, examples["train"], tokenizer)
@@ -231,11 +230,11 @@ def prepare(config: "Config") -> Labels:
         ignore = part != "train" and config.unseen_labels == "ignore"
         labels[part] = label_ids(_path(config, part), each, names, ignore)
         encoded = encode(config.task, tokenizer, each, config.most, config.marks)
-        how = tasks.rows_of(config, found, part, encoded.tokens, len(each.texts))
+        how = task.rows_of(config, found, part, encoded.tokens, len(each.texts))
         rows[part] = pack(encoded, labels[part], **how)
         told.append(_told(part, each, encoded, rows[part]))
     arrays = [each.arrays for each in rows.values()]
-    used = tasks.renumbered(arrays, tasks.hidden_by(config, tokenizer))
+    used = task.renumbered(arrays, task.hidden_by(config, tokenizer))
     shape = LabelConfig(
         dataclasses.replace(found.config, vocabulary=len(used)),
         len(names),
@@ -277,7 +276,7 @@ def _examples(config: "Config") -> dict[str, Examples]:
     def read(part: str) -> Examples:
         return _read(config, _path(config, part), part)
 
-    found = tasks.parts_of(config, read)
+    found = task.parts_of(config, read)
     more = [_read(config, path) for path in config.extra]
     return {**found, "train": found["train"].joined(*more)}
 
@@ -304,8 +303,8 @@ def _with_copies(config: "Config", train: Examples, tokenizer: Tokenizer) -> Exa
         config.seed,
     )
     if "mlm_substitute" in config.augment:
+        from ffnlab.finetune.mlm_augment import substituted
         from ffnlab.pretrained import checkpoint
-        from ffnlab.substitute import substituted
 
         whole = checkpoint.load(config.checkpoint)
         copies = substituted(train, config.task, whole, tokenizer,
