@@ -79,7 +79,7 @@ def ours(task: Task, flat: bool = False) -> Work:
     model = pure.functional(lambda rngs: Classifier(rngs=rngs))
     optimizer = optimizers.make("adam", flat=flat)
     step = loop.make_step(model, objectives.OBJECTIVES["classes"], optimizer)
-    program = loop.Program(loop.advance(step, data.take), donate=(0,))
+    program = loop.Program(loop.scan_steps(step, data.take), donate=(0,))
 
     def start() -> loop.TrainState:
         params = jax.tree.map(jnp.copy, task.params)

@@ -29,7 +29,7 @@ from benchmarks import protocol
 from benchmarks.protocol import Entry, Work
 from experiments import launch
 from ffnlab import data
-from ffnlab.feedback.chain import contracted, feedback
+from ffnlab.feedback.chain import contract_kernels, feedback
 from ffnlab.feedback.solvers import Anderson, GaussSeidel, Jacobi, Newton, Unrolled
 from ffnlab.models import recurrent, sequence
 from ffnlab.nn import activations
@@ -86,7 +86,7 @@ def make_task(kind: str, length: int, width: int) -> Task:
         kernels = [2.0 * kernels[0] * half, 2.0 * kernels[1] * ~half]
     left, right, drive = (jnp.asarray(a, jnp.float32) for a in (*kernels, drive))
     if kind == "certified":
-        left, right = contracted([left, right], activations.get("tanh"), 0.9)
+        left, right = contract_kernels([left, right], activations.get("tanh"), 0.9)
     return Task(drive, left, right, kind)
 
 
@@ -184,7 +184,7 @@ def measure_memory(length: int = 512, width: int = 64) -> Table:
     ):
         cells = []
         for turns in (5, 20, 80):
-            solver = Unrolled(turns) if gradient == "bptt" else Jacobi(limit=turns)
+            solver = Unrolled(turns) if gradient == "bptt" else Jacobi(max_steps=turns)
             run = solving(task, gradient, solver=solver, **options)
             found = run.lower(*task[:3]).compile().memory_analysis()
             cells.append(f"{found.temp_size_in_bytes / task.drive.nbytes:.1f}")

@@ -102,22 +102,22 @@ def _ours(config: Config, task: Any, part: Any) -> Work:
     from ffnlab.data.examples import label_ids
     from ffnlab.data.packed_rows import pack
     from ffnlab.finetune import classification, trainer
-    from ffnlab.finetune.task import rows_of
+    from ffnlab.finetune.task import packing_options
     from ffnlab.train import loop
 
     asked = config.asked()
     labels = label_ids(config.train, part, task.names)
     encoded = classification.encode(config.task, task.tokenizer, part, asked.most)
-    how = rows_of(asked, task.found, "train", encoded.tokens, len(part.texts))
+    how = packing_options(asked, task.found, "train", encoded.tokens, len(part.texts))
     rows = pack(encoded, labels, **how)
     tokens = np.searchsorted(task.used, rows.arrays["x/tokens"])
     rows.arrays["x/tokens"] = tokens.astype(np.int32)
-    count = max(round(config.batch_size * len(rows.owner) / len(part.texts)), 1)
-    steps = len(rows.owner) // count
-    given = trainer.setting(asked, task, Plan(10_000, 10_000, count))
+    count = max(round(config.batch_size * len(rows.example_index) / len(part.texts)), 1)
+    steps = len(rows.example_index) // count
+    given = trainer.fit_arguments(asked, task, Plan(10_000, 10_000, count))
     model, optimizer = given["model"], given["optimizer"]
     step = loop.make_step(model, task.objective, optimizer, given["gradient"])
-    many = loop.Program(loop.advance(step, data.take), donate=(0,))
+    many = loop.Program(loop.scan_steps(step, data.take), donate=(0,))
     arrays = jax.device_put(rows.arrays)
     indices = np.arange(steps * count).reshape(steps, count)
     state = loop.init_state(model, optimizer, jax.random.key(0), 0)
@@ -160,7 +160,7 @@ def _scores(config: Config, task: Any, recipes: Any) -> Any:
          ", ".join(f"{100 * score:.2f}" for score in sorted(each))]
         for name, each in found.items()
     ]  # fmt: skip
-    title = f"test {task.headline}, %: median"
+    title = f"test {task.monitor}, %: median"
     table = Table(["", title, "each seed"], rows, words=1)
     table.show(f"{config.epochs} epochs, {config.seeds} seeds")
     return table

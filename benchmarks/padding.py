@@ -23,11 +23,11 @@ from ffnlab import data, pretrained
 from ffnlab.data.packing import (
     Layout,
     best_widths,
-    bucketed,
+    bucket_sequences,
     fill,
     gather,
-    packed,
-    padded,
+    pack_sequences,
+    pad_sequences,
     scatter,
 )
 from ffnlab.data.tokenizer import read_tokenizer
@@ -90,17 +90,17 @@ def run(config: Config) -> Any:
     longest = max(lengths)
     wide = max(longest, 128)
     ways = {
-        "packed": packed(lengths, wide, max(config.slots // wide, 1)),
-        "bucketed": bucketed(lengths, best_widths(lengths, 4), config.slots),
-        "padded": padded(lengths, longest, max(config.slots // longest, 1)),
+        "packed": pack_sequences(lengths, wide, max(config.slots // wide, 1)),
+        "bucketed": bucket_sequences(lengths, best_widths(lengths, 4), config.slots),
+        "padded": pad_sequences(lengths, longest, max(config.slots // longest, 1)),
     }
 
     @jax.jit
-    def together(x: jax.Array, mask: jax.Array, packs: jax.Array) -> jax.Array:
-        return model.apply(params, x, mask, packs=packs)[0]
+    def together(x: jax.Array, mask: jax.Array, segment_ids: jax.Array) -> jax.Array:
+        return model.apply(params, x, mask, segment_ids=segment_ids)[0]
 
     @jax.jit
-    def alone(x: jax.Array, mask: jax.Array, packs: jax.Array) -> jax.Array:
+    def alone(x: jax.Array, mask: jax.Array, segment_ids: jax.Array) -> jax.Array:
         return model.apply(params, x, mask)[0]
 
     entries, wanted = [], None

@@ -72,7 +72,7 @@ class Ours:
         step = loop.make_step(
             self._model, objectives.OBJECTIVES["classes"], self._optimizer
         )
-        many = loop.advance(step, data.take)
+        many = loop.scan_steps(step, data.take)
 
         def chunk(state: Any, arrays: Any, indices: jax.Array) -> Any:
             one = population.spread(
@@ -179,7 +179,7 @@ def torch_entries() -> Iterator[list[Entry]]:
         rate=RATE,
     )
     wanted, cores = ours.run(ours.start()), protocol.cores()
-    shares = [task.share(part, cores) for part in range(cores)]
+    shares = [task.schedule(part, cores) for part in range(cores)]
     together = Ours("vmap", CHECKED)
     check("ours, vmapped", wanted, together.run(together.start()))
     rows = []

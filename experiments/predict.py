@@ -21,7 +21,7 @@ FILE.labels.json, which says what the program takes.
 """
 
 from experiments import launch
-from ffnlab.finetune.predict_files import Config, run
+from ffnlab.finetune.predict_files import PredictConfig, predict
 
 if __name__ == "__main__":
-    launch.main(Config, run, __doc__)
+    launch.main(PredictConfig, predict, __doc__)

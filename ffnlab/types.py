@@ -48,10 +48,10 @@ class Objective(NamedTuple):
 
     Attributes:
       score: `score(outputs, batch) -> Scores`.
-      headline: the name of the score that a table ranks by.
-      higher_is_better: the direction of the headline.
+      monitor: the name of the score that a table ranks by.
+      higher_is_better: the direction of `monitor`.
     """
 
     score: Callable[[Array, Batch], Scores]
-    headline: str
+    monitor: str
     higher_is_better: bool

@@ -13,7 +13,7 @@ from ffnlab.finetune.runner import run
 BERT = Path(__file__).parent / "checkpoints" / "bert"
 WORDS = [f"w{n}" for n in range(26)]
 KIND = {0: "O", 1: "B-CITY", 2: "B-NAME"}  # of a word, by its number
-SMALL = {"length": 14, "epochs": 20.0, "learning_rate": 1e-2, "batch_size": 8}
+SMALL = {"max_seq_length": 14, "epochs": 20.0, "learning_rate": 1e-2, "batch_size": 8}
 SIZES = (("train", 48), ("dev", 16), ("test", 16))
 NUMBERS = ["zero", "one", "two", "three", "four", "five"]
 

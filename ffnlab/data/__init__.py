@@ -36,7 +36,7 @@ _NAMES = {
     "read_questions": "squad",
     "read_tokenizer": "tokenizer",
     "size": "dataset",
-    "tagging": "conll",
+    "tagging_dataset": "conll",
     "take": "dataset",
     "thin": "dataset",
     "two_sided_copy": "synthetic",

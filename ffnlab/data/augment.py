@@ -25,7 +25,7 @@ Draw = Callable[[Random, int, list[int], float], list[int]]
 _REPLACED = 0.5  # the share of mentions that `mention_replace` replaces
 
 
-def augmented(
+def augment(
     examples: Examples,
     task: str,
     names: Sequence[str],
@@ -66,7 +66,7 @@ def augmented(
     (mention_replace, without the binomial draw that theirs takes).
 
     >>> one = Examples(["see you soon"], [], ["bye"], [1])
-    >>> sorted(augmented(one, "classify", ["swap"]).texts[1].split())
+    >>> sorted(augment(one, "classify", ["swap"]).texts[1].split())
     ['see', 'soon', 'you']
     """
     choose("task", task, TASKS)

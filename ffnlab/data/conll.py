@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ffnlab.data.dataset import IGNORE, Arrays, Dataset
-from ffnlab.data.files import decoded, require_text, stop_at
+from ffnlab.data.files import decode_line, require_text, stop_at
 from ffnlab.data.tags import TAG, are_of_spans
 from ffnlab.errors import InputError
 
@@ -78,7 +78,7 @@ def read_conll(
     with require_text(path).open("rb") as file:
         for line, data in enumerate(file, start=1):
             try:
-                text = decoded(data, line).strip(" \t\r\n")
+                text = decode_line(data, line).strip(" \t\r\n")
                 fields = _fields(text)
                 first = first or (fields and (line, text))
                 if fields:
@@ -108,7 +108,7 @@ def read_conll(
     return found
 
 
-def tagging(train: str | Path, dev: str | Path, test: str | Path) -> Dataset:
+def tagging_dataset(train: str | Path, dev: str | Path, test: str | Path) -> Dataset:
     """Reads three files of tagged sentences into ids of what each token looks like.
 
     A token has five features: its word in lower case, the first 3 and the last 3
@@ -147,7 +147,7 @@ def tagging(train: str | Path, dev: str | Path, test: str | Path) -> Dataset:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder) / "a.conll"
     ...     _ = path.write_text("Ada B-person\\nsings O\\n\\nYes O\\n")
-    ...     data = tagging(path, path, path)
+    ...     data = tagging_dataset(path, path, path)
     >>> data.about["tags"], data.train["y"].tolist()
     (['O', 'B-person'], [[1, 0], [0, -100]])
     """

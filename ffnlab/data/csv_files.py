@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ffnlab.data.files import decoded, read_lines, require_text, stop_at
+from ffnlab.data.files import decode_line, read_lines, require_text, stop_at
 from ffnlab.errors import InputError, choose
 
 
@@ -217,6 +217,6 @@ def _lines(path: Path) -> Iterator[str]:
     with path.open("rb") as file:
         for line, data in enumerate(file, start=1):
             try:
-                yield decoded(data, line)
+                yield decode_line(data, line)
             except InputError as error:
                 raise InputError(f"{path}:{line}: {error}") from None

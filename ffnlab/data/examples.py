@@ -332,7 +332,7 @@ def label_ids(
 SIGNS = ("$", "#")  # signs that every tokenizer has, in place of marks that none has
 
 
-def unmarked(
+def replace_markers(
     texts: Sequence[str], marks: tuple[str, str]
 ) -> tuple[list[str], list[str | None]]:
     """Returns texts with signs around the two entities, and what is wrong with each.
@@ -347,9 +347,9 @@ def unmarked(
     Source: the signs of Wu & He 2019, "Enriching Pre-trained Language Model with Entity
     Information for Relation Classification".
 
-    >>> unmarked(["<a>Ada</a> of <b>London</b>", "<a>Ada</a>"], ("a", "b"))[0][0]
+    >>> replace_markers(["<a>Ada</a> of <b>London</b>", "<a>Ada</a>"], ("a", "b"))[0][0]
     '$ Ada $ of # London #'
-    >>> unmarked(["<a>Ada</a>"], ("a", "b"))[1]
+    >>> replace_markers(["<a>Ada</a>"], ("a", "b"))[1]
     ['expected one <b>…</b> in it, found 0']
     """
     found, wrong = [], []

@@ -54,7 +54,7 @@ def require_text(path: str | Path) -> Path:
     return path
 
 
-def decoded(data: bytes, line: int) -> str:
+def decode_line(data: bytes, line: int) -> str:
     """Returns a line of a UTF-8 file as text, the first without a byte-order mark.
 
     Args:
@@ -64,7 +64,7 @@ def decoded(data: bytes, line: int) -> str:
     Raises:
       InputError: a NUL byte, or not UTF-8; the message is without the line.
 
-    >>> decoded(b"\\xef\\xbb\\xbftext", line=1)
+    >>> decode_line(b"\\xef\\xbb\\xbftext", line=1)
     'text'
     """
     if b"\0" in data:
@@ -92,7 +92,7 @@ def read_lines(path: str | Path) -> tuple[list[str], list[tuple[int, str]]]:
     end = b"\n" if b"\n" in data else b"\r"
     for line, piece in enumerate(data.split(end), start=1):
         try:
-            texts.append(decoded(piece, line).rstrip("\r"))
+            texts.append(decode_line(piece, line).rstrip("\r"))
         except InputError as error:
             texts.append("")
             problems.append((line, str(error)))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ffnlab.data.dataset import IGNORE, Arrays
-from ffnlab.data.packing import gather, packed
+from ffnlab.data.packing import gather, pack_sequences
 from ffnlab.data.tokenizer import Encoded
 
 
@@ -23,12 +23,12 @@ class Rows(NamedTuple):
       arrays: x/tokens, x/packs int32 and x/mask bool `[N, T]`; x/types `[N, T]` if
         there are any but 0; x/at int32 `[N, K]`, the places to label, −1 for none; y
         int32 `[N, K]`, their labels, −100 where there is none.
-      owner: whose place it is, counted through all texts, int `[N, K]`; −1 for none.
+      example_index: whose place it is, counted through all texts, int `[N, K]`; −1 for none.
       count: how many there are, with those that were cut off.
     """
 
     arrays: Arrays
-    owner: np.ndarray
+    example_index: np.ndarray
     count: int
 
     def flat(self, values: np.ndarray, lost: float = 0) -> np.ndarray:
@@ -39,8 +39,8 @@ class Rows(NamedTuple):
           lost: what stands for places that were cut off.
         """
         found = np.full((self.count, *values.shape[2:]), lost, values.dtype)
-        there = self.owner >= 0
-        found[self.owner[there]] = values[there]
+        there = self.example_index >= 0
+        found[self.example_index[there]] = values[there]
         return found
 
 
@@ -63,7 +63,7 @@ def pack(
 
     >>> rows = pack(Encoded([np.array([1, 5, 2]), np.array([1, 2])],
     ...                     [np.zeros(3, int), np.zeros(2, int)], [], 0), [3, 4], 6)
-    >>> rows.arrays["x/at"].tolist(), rows.arrays["y"].tolist(), rows.owner.tolist()
+    >>> rows.arrays["x/label_positions"].tolist(), rows.arrays["y"].tolist(), rows.example_index.tolist()
     ([[0, -1, 3]], [[3, -100, 4]], [[0, -1, 1]])
     """
     per_word = bool(encoded.first)
@@ -71,20 +71,22 @@ def pack(
     begins = np.cumsum([0, *map(len, places)])
     flat = _flat(labels, per_word, int(begins[-1]))
     lengths = [len(row) for row in encoded.tokens]
-    (layout,) = packed(lengths, width, rows=max(len(lengths), 1), mix=mix)
+    (layout,) = pack_sequences(lengths, width, rows=max(len(lengths), 1), mix=mix)
     used = int(layout.mask.any(axis=1).sum())
     layout = type(layout)(layout.sequence[:used], layout.place[:used])
-    at, owner = _places(layout.sequence, layout.place, places, begins)
+    label_positions, example_index = _places(
+        layout.sequence, layout.place, places, begins
+    )
     arrays = {
         "x/tokens": gather(layout, encoded.tokens),
         "x/mask": layout.mask,
-        "x/packs": layout.sequence,
-        "x/at": at,
-        "y": np.where(owner >= 0, flat[owner], IGNORE).astype(np.int32),
+        "x/segment_ids": layout.sequence,
+        "x/label_positions": label_positions,
+        "y": np.where(example_index >= 0, flat[example_index], IGNORE).astype(np.int32),
     }
     if any(row.any() for row in encoded.types):
         arrays["x/types"] = gather(layout, encoded.types)
-    return Rows(arrays, owner, int(begins[-1]))
+    return Rows(arrays, example_index, int(begins[-1]))
 
 
 def _flat(labels: Sequence | None, per_word: bool, count: int) -> np.ndarray:
@@ -103,7 +105,7 @@ def _places(
     begins: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the places to label in each row, and whose they are."""
-    at, owner = [], []
+    label_positions, example_index = [], []
     for row, inside in zip(sequence, place, strict=True):
         mine, whose = [], []
         for slot in np.flatnonzero((inside == 0) & (row >= 0)):
@@ -111,35 +113,35 @@ def _places(
             there = np.flatnonzero(places[number] >= 0)
             mine += [*(slot + places[number][there]), -1]
             whose += [*(begins[number] + there), -1]
-        at.append(mine[:-1])
-        owner.append(whose[:-1])
-    width = max([1, *map(len, at)])
-    shape = (len(at), width)
+        label_positions.append(mine[:-1])
+        example_index.append(whose[:-1])
+    width = max([1, *map(len, label_positions)])
+    shape = (len(label_positions), width)
     found = np.full(shape, -1, np.int32), np.full(shape, -1, np.int64)
-    for rows, into in zip((at, owner), found, strict=True):
+    for rows, into in zip((label_positions, example_index), found, strict=True):
         for number, row in enumerate(rows):
             into[number, : len(row)] = row
     return found
 
 
-def above(length: int, most: int) -> int:
+def next_width(length: int, most: int) -> int:
     """Returns the next power of two, at least 16 and at most `most`.
 
-    >>> above(40, 128), above(3, 128), above(100, 112)
+    >>> next_width(40, 128), next_width(3, 128), next_width(100, 112)
     (64, 16, 112)
     """
     return min(max(1 << (length - 1).bit_length(), 16), most)
 
 
-def padded(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def pad_rows(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns the inputs of a model, rows and places up to powers of two."""
-    rows, places = arrays["x/at"].shape
+    rows, places = arrays["x/label_positions"].shape
     rows, places = (1 << max(n - 1, 0).bit_length() for n in (rows, places))
     found = {}
     for name, array in arrays.items():
         if name.startswith("x/"):
-            wide = places if name == "x/at" else array.shape[1]
+            wide = places if name == "x/label_positions" else array.shape[1]
             grown = [(0, rows - len(array)), (0, wide - array.shape[1])]
-            empty = -1 if name in ("x/at", "x/packs") else 0
+            empty = -1 if name in ("x/label_positions", "x/segment_ids") else 0
             found[name[2:]] = np.pad(array, grown, constant_values=empty)
     return found

@@ -6,8 +6,8 @@
         y, _ = model.apply(params, x, layout.mask, packs=layout.sequence)
         scatter(layout, y, outputs)                  # back to the sequences
 
-`packed` puts several sequences in a row, `bucketed` those of like length in one batch,
-`padded` any; all give the same `Layout`, and a model the same outputs by any of them.
+`pack_sequences` puts several sequences in a row, `bucket_sequences` those of like length in one batch,
+`pad_sequences` any; all give the same `Layout`, and a model the same outputs by any of them.
 """
 
 import math
@@ -37,7 +37,7 @@ class Layout(NamedTuple):
         return self.sequence >= 0
 
 
-def packed(
+def pack_sequences(
     lengths: Sequence[int],
     width: int,
     rows: int,
@@ -62,7 +62,7 @@ def packed(
     Raises:
       InputError: a sequence is longer than a row.
 
-    >>> [layout.sequence.tolist() for layout in packed([2, 3, 1], width=4, rows=2)]
+    >>> [layout.sequence.tolist() for layout in pack_sequences([2, 3, 1], width=4, rows=2)]
     [[[1, 1, 1, 2], [0, 0, -1, -1]]]
     """
     _check(lengths, width)
@@ -103,14 +103,14 @@ def even_width(lengths: Sequence[int], count: float, most: int) -> int:
     rows, fills = int(tokens // max(lengths)), {}
     while rows * most >= tokens:
         width = math.ceil(tokens / rows)
-        (layout,) = packed(lengths, width, rows=len(lengths), mix=0)
+        (layout,) = pack_sequences(lengths, width, rows=len(lengths), mix=0)
         fills[width] = sum(lengths) / (width * layout.mask.any(axis=1).sum())
         rows //= 2
     full = max(fills.values(), default=0.0) - 0.01
     return min((w for w, fill in fills.items() if fill > full), default=most)
 
 
-def bucketed(
+def bucket_sequences(
     lengths: Sequence[int],
     widths: Sequence[int],
     slots: int,
@@ -127,7 +127,7 @@ def bucketed(
     Raises:
       InputError: a sequence is longer than the widest row.
 
-    >>> [b.sequence.shape for b in bucketed([2, 9, 3], widths=[4, 10], slots=10)]
+    >>> [b.sequence.shape for b in bucket_sequences([2, 9, 3], widths=[4, 10], slots=10)]
     [(2, 4), (1, 10)]
     """
     widths = sorted(set(widths))
@@ -142,7 +142,7 @@ def bucketed(
     return found
 
 
-def padded(lengths: Sequence[int], width: int, rows: int) -> list[Layout]:
+def pad_sequences(lengths: Sequence[int], width: int, rows: int) -> list[Layout]:
     """Puts a sequence in a row, as they come: the plain way, to compare with.
 
     Args:
@@ -224,7 +224,7 @@ def best_widths(lengths: Sequence[int], count: int) -> list[int]:
 def fill(layouts: Sequence[Layout]) -> float:
     """Returns the share of slots that hold a token.
 
-    >>> fill(packed([2, 3, 1], width=4, rows=2))
+    >>> fill(pack_sequences([2, 3, 1], width=4, rows=2))
     0.75
     """
     slots = sum(layout.sequence.size for layout in layouts)
@@ -244,7 +244,7 @@ def gather(
     Returns:
       `[B, W]`.
 
-    >>> layout = packed([2, 1], width=4, rows=1)[0]
+    >>> layout = pack_sequences([2, 1], width=4, rows=1)[0]
     >>> gather(layout, [np.array([5, 6]), np.array([7])], empty=-100)
     array([[   5,    6,    7, -100]], dtype=int32)
     """

@@ -148,7 +148,7 @@ def pack_pairs(pairs: Pairs, width: int, mix: int | None = None) -> Rows:
 
     >>> tokens = [np.array([7, 8, 5, 0]), np.array([9, 6, 0])]
     >>> rows = pack_pairs(Pairs(tokens, np.array([2, 1]), 0), width=8).arrays
-    >>> rows["x/at"].tolist(), rows["y"].tolist()
+    >>> rows["x/label_positions"].tolist(), rows["y"].tolist()
     ([[1, 2, -1, 4, 5]], [[5, 0, -100, 6, 0]])
     """
     both = [*zip(pairs.tokens, pairs.begins, strict=True)]

@@ -259,7 +259,7 @@ def windows(
     contexts = list(dict.fromkeys(questions.contexts))
     known = dict(zip(contexts, tokenizer.spans(contexts), strict=True))
     asked = tokenizer.spans([question.strip() for question in questions.questions])
-    tokens, types, spans, owner, target = [], [], [], [], []
+    tokens, types, spans, example_index, target = [], [], [], [], []
     for number, (question, _) in enumerate(asked):
         question = question[: room - least]
         context, places = known[questions.contexts[number]]
@@ -272,12 +272,16 @@ def windows(
             types.append(np.array(kinds, np.int32))
             spans.append(np.full((len(row), 2), -1, np.int32))
             spans[-1][lead : lead + len(piece)] = places[begin : begin + width]
-            owner.append(number)
+            example_index.append(number)
             inside = answer and answer[0] >= begin and answer[1] < begin + width
             shifted = [lead + place - begin for place in answer]
             target.append(shifted if inside else [0, 0])
     return Windows(
-        tokens, types, spans, np.array(owner, np.int32), np.array(target, np.int32)
+        tokens,
+        types,
+        spans,
+        np.array(example_index, np.int32),
+        np.array(target, np.int32),
     )
 
 
@@ -301,7 +305,7 @@ def pack_windows(found: Windows, width: int, mix: int | None = None) -> Rows:
       mix: see `places.pack`.
 
     Returns:
-      `Rows` in which x/at is the first token of every window and `owner` its number.
+      `Rows` in which x/at is the first token of every window and `example_index` its number.
       Further x/inside bool `[N, T]`: where an answer may start or end, and the first
       token of each window, which is no answer; and y is int32 `[N, K, 2]`, the places
       in the row of start and end, −100 where there is no window.
@@ -314,11 +318,11 @@ def pack_windows(found: Windows, width: int, mix: int | None = None) -> Rows:
     ([[1, 0, 0, 1, 1, 0, 0]], [[[3, 4]]])
     """
     rows = pack(Encoded(found.tokens, found.types, [], 0), None, width, mix)
-    at = rows.arrays["x/at"]
+    label_positions = rows.arrays["x/label_positions"]
     inside = np.zeros(rows.arrays["x/mask"].shape, bool)
-    y = np.full((*at.shape, 2), IGNORE, np.int32)
-    for row, slot in np.argwhere(rows.owner >= 0):
-        number, begin = rows.owner[row, slot], at[row, slot]
+    y = np.full((*label_positions.shape, 2), IGNORE, np.int32)
+    for row, slot in np.argwhere(rows.example_index >= 0):
+        number, begin = rows.example_index[row, slot], label_positions[row, slot]
         spans = found.spans[number]
         inside[row, begin : begin + len(spans)] = spans[:, 0] >= 0
         inside[row, begin] = True

@@ -145,7 +145,7 @@ def feedback(
     >>> [round(float(h), 3) for h in found.state[:, 0]]  # h₂ = 1 + (h₁ + h₃) / 4
     [1.429, 1.714, 1.429]
     """
-    args, state = arguments(
+    args, state = chain_arguments(
         drive, left, right, inside, beta, mask, boundary, start, activation
     )
     return fixed_point.solve(
@@ -153,7 +153,7 @@ def feedback(
     )
 
 
-def arguments(
+def chain_arguments(
     drive: Array,
     left: Array,
     right: Array,
@@ -288,7 +288,7 @@ def _coupling(
     return both + sum(map(norm, inside))
 
 
-def contracted(
+def contract_kernels(
     kernels: list[Array],
     activation: Activation,
     bound: float,
@@ -299,7 +299,7 @@ def contracted(
     Those that are small enough stay as they are.
 
     >>> kernels = [jnp.eye(2)] * 2
-    >>> left, right = contracted(kernels, activations.get("tanh"), 0.8, "sum")
+    >>> left, right = contract_kernels(kernels, activations.get("tanh"), 0.8, "sum")
     >>> 0.399 < float(left[0, 0]) <= 0.4
     True
     """

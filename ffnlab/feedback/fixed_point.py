@@ -35,8 +35,8 @@ def solve(
     *,
     adjoint_solver: Any = None,
     checkpoint: bool = False,
-    sensor: Array | None = None,
-    on_failure: Literal["report", "raise"] = "report",
+    callback: Array | None = None,
+    throw: Literal["report", "raise"] = "report",
 ) -> Solution:
     """Solves h = F(h).
 
@@ -47,14 +47,14 @@ def solve(
       solver: from `ffnlab.feedback.solvers`.
       gradient: `implicit` solves the adjoint system u = ḡ + (∂F/∂h)ᵀ u at the
         solution, in memory that does not grow with the iterations; `bptt` goes back
-        through every iteration, of which there are then always `solver.limit`;
+        through every iteration, of which there are then always `solver.max_steps`;
         `one_step` through one application of F to the solution.
       adjoint_solver: how the adjoint system is solved, `Krylov` included; the solver
         itself if None, or Jacobi where the solver has no adjoint of its kind.
       checkpoint: whether `bptt` keeps only the states between iterations.
-      sensor: zeros `[...]`. The gradient by it is the residual of the adjoint solve,
+      callback: zeros `[...]`. The gradient by it is the residual of the adjoint solve,
         which no other gradient can tell.
-      on_failure: `raise` makes a system that did not converge an error.
+      throw: `raise` makes a system that did not converge an error.
 
     Returns:
       The solution. Only `state` has a gradient.
@@ -78,13 +78,13 @@ def solve(
     2.0
     """
     choose("gradient", gradient, GRADIENTS)
-    choose("on_failure", on_failure, ("report", "raise"))
+    choose("throw", throw, ("report", "raise"))
     check(system, start, solver)
-    if sensor is None:
-        sensor = jnp.zeros(start.shape[:-2], start.dtype)
+    if callback is None:
+        callback = jnp.zeros(start.shape[:-2], start.dtype)
     other = adjoint_solver or solver.for_adjoint
-    found = _solved(system, solver, other, gradient, checkpoint, args, start, sensor)
-    return _insist(found) if on_failure == "raise" else found
+    found = _solved(system, solver, other, gradient, checkpoint, args, start, callback)
+    return _insist(found) if throw == "raise" else found
 
 
 # Jitted, so that a second call outside of any jit does not compile again.
@@ -97,7 +97,7 @@ def _solved(
     checkpoint: bool,
     args: Args,
     start: Array,
-    sensor: Array,
+    callback: Array,
 ) -> Solution:
     if gradient == "bptt":
         found = iterate(system, args, start, solver, "scan", checkpoint)
@@ -106,19 +106,19 @@ def _solved(
         state = jax.lax.stop_gradient(found.state)
         found = found._replace(state=system.step(args, state))
     else:
-        found = _implicit(system, solver, other, args, start, sensor)
+        found = _implicit(system, solver, other, args, start, callback)
     return Solution(found.state, *jax.lax.stop_gradient(tuple(found[1:])))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _implicit(
-    system: System, solver: Any, other: Any, args: Args, start: Array, sensor: Array
+    system: System, solver: Any, other: Any, args: Args, start: Array, callback: Array
 ) -> Solution:
     return iterate(system, args, start, solver)
 
 
 def _implicit_forward(
-    system: System, solver: Any, other: Any, args: Args, start: Array, sensor: Array
+    system: System, solver: Any, other: Any, args: Args, start: Array, callback: Array
 ) -> tuple[Solution, tuple]:
     found = iterate(system, args, start, solver)
     return found, (args, found.state)

@@ -121,7 +121,7 @@ def iterate(
 
     Args:
       system, args, start, solver: as in `solve`.
-      loop: `while` stops early; `scan` always takes `solver.limit` turns, which change
+      loop: `while` stops early; `scan` always takes `solver.max_steps` turns, which change
         nothing in a system that has converged, and can be differentiated.
       checkpoint: whether a scan keeps only the states between its turns.
     """
@@ -130,11 +130,13 @@ def iterate(
     at = _begin(system, args, start, solver)
     if loop == "scan":
         once = jax.checkpoint(turn) if checkpoint else turn
-        at, _ = jax.lax.scan(lambda at, _: (once(at), None), at, length=solver.limit)
+        at, _ = jax.lax.scan(
+            lambda at, _: (once(at), None), at, length=solver.max_steps
+        )
     else:
 
         def going(at: _Progress) -> Array:
-            return _wanting(at, solver, tolerance).any() & (at.turn < solver.limit)
+            return _wanting(at, solver, tolerance).any() & (at.turn < solver.max_steps)
 
         at = jax.lax.while_loop(going, turn, at)
     return Solution(at.state, at.residual, at.iterations, at.residual <= tolerance)
@@ -148,11 +150,11 @@ def history(system: System, args: Args, start: Array, solver: Any) -> Solution:
       system, args, start, solver: as in `solve`.
 
     Returns:
-      The solutions after 0, 1, … `solver.limit` iterations, with a leading axis.
+      The solutions after 0, 1, … `solver.max_steps` iterations, with a leading axis.
 
     >>> from ffnlab.feedback.solvers import Jacobi
     >>> half = System(step=lambda args, h: 0.5 * h)
-    >>> history(half, None, jnp.ones((1, 1)), Jacobi(limit=3)).residual.tolist()
+    >>> history(half, None, jnp.ones((1, 1)), Jacobi(max_steps=3)).residual.tolist()
     [0.5, 0.25, 0.125, 0.0625]
     """
     check(system, start, solver)
@@ -164,7 +166,7 @@ def history(system: System, args: Args, start: Array, solver: Any) -> Solution:
         return at, (at.state, at.residual, at.iterations)
 
     at = _begin(system, args, start, solver)
-    _, rest = jax.lax.scan(step, at, length=solver.limit)
+    _, rest = jax.lax.scan(step, at, length=solver.max_steps)
     first = (at.state, at.residual, at.iterations)
     state, residual, count = (
         jnp.concatenate([a[None], b]) for a, b in zip(first, rest, strict=True)

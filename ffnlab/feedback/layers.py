@@ -21,9 +21,9 @@ from ffnlab.feedback import fixed_point, solvers
 from ffnlab.feedback.chain import (
     CERTIFICATES,
     Certificate,
-    arguments,
     chain,
-    contracted,
+    chain_arguments,
+    contract_kernels,
 )
 from ffnlab.feedback.iteration import System
 from ffnlab.feedback.solvers import Solver, Unrolled
@@ -171,7 +171,7 @@ class FeedbackLayer(nnx.Module):
           x: `[..., T, D]`.
           mask: True where there is a position, bool `[..., T]`.
           report: whether to measure what takes time too.
-          **options: of `fixed_point.solve`, such as `sensor` or `on_failure`.
+          **options: of `fixed_point.solve`, such as `callback` or `throw`.
 
         Returns:
           The states `[..., T, H]`, and of each sequence the `residual`, `iterations`
@@ -191,7 +191,7 @@ class FeedbackLayer(nnx.Module):
         beta = self.beta[...] if hasattr(self, "beta") else None
         learned = config.boundary == "learned"
         ends = (self.before[...], self.after[...]) if learned else None
-        return chain(config.activation), *arguments(
+        return chain(config.activation), *chain_arguments(
             self.up(x), *kernels, None, beta, mask, ends, None, config.activation
         )
 
@@ -220,7 +220,7 @@ def certified(config: FeedbackConfig, kernels: list[Array]) -> list[Array]:
     if config.contractive is None:
         return kernels
     row = activations.get(config.activation)
-    return contracted(kernels, row, config.contractive, config.certificate)
+    return contract_kernels(kernels, row, config.contractive, config.certificate)
 
 
 def relax(
@@ -360,6 +360,6 @@ class FeedbackNetwork(nnx.Module):
             each = [jnp.broadcast_to(s.beta[...], (width,)) for s in stack]
             beta = jnp.concatenate(each)
         drive = jnp.concatenate([first, rest], axis=-1)
-        return chain(config.activation), *arguments(
+        return chain(config.activation), *chain_arguments(
             drive, *kernels, beta, mask, None, None, config.activation
         )

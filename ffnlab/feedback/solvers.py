@@ -1,6 +1,6 @@
 """Ways to iterate towards a fixed point, each a small dataclass.
 
-All share a tolerance, a limit of iterations and a damping, and are given to
+All share a tolerance, a number of iterations at most and a damping, and are given to
 `fixed_point.solve`. A tolerance of None is what the dtype can be held to.
 """
 
@@ -24,20 +24,20 @@ class Solver(abc.ABC):
 
     Attributes:
       tolerance: the residual at which a system has converged; None is ε^0.7.
-      limit: the most iterations, at least 1.
+      max_steps: the most iterations, at least 1.
       damping: the share of the old state that an iteration keeps, in [0, 1).
     """
 
     tolerance: float | None = None
-    limit: int = 100
+    max_steps: int = 100
     damping: float = 0.0
 
     needs: ClassVar[tuple[str, ...]] = ()
     early: ClassVar[bool] = True
 
     def __post_init__(self):
-        if self.limit < 1:
-            raise InputError(f"limit={self.limit} must be at least 1")
+        if self.max_steps < 1:
+            raise InputError(f"max_steps={self.max_steps} must be at least 1")
         if not 0.0 <= self.damping < 1.0:
             raise InputError(f"damping={self.damping} must be in [0, 1)")
         if self.tolerance is not None and not 0.0 < self.tolerance < math.inf:
@@ -88,7 +88,7 @@ class GaussSeidel(Solver):
     @property
     def for_adjoint(self) -> Solver:
         """Jacobi with the same tolerance, limit and damping."""
-        return Jacobi(self.tolerance, self.limit, self.damping)
+        return Jacobi(self.tolerance, self.max_steps, self.damping)
 
     def advance(self, system: System, args: Any, at: Any) -> tuple[Any, Array]:
         """Sweeps once."""
@@ -219,7 +219,7 @@ class Unrolled:
         Jacobi(damping=self.damping)  # checks the damping
 
     @property
-    def limit(self) -> int:
+    def max_steps(self) -> int:
         """k."""
         return self.sweeps
 
@@ -277,7 +277,7 @@ class Krylov(Solver):
 def auto(
     certified: bool,
     tolerance: float | None = None,
-    limit: int = 100,
+    max_steps: int = 100,
     damping: float = 0.0,
 ) -> Solver:
     """Returns the solver for a chain: Jacobi if it is certified, else Gauss-Seidel.
@@ -285,10 +285,10 @@ def auto(
     A sweep of Jacobi is one product over all positions, and the cheapest by far, but
     the first to fail where nothing is certified (`benchmarks/feedback.py`).
 
-    >>> auto(certified=True).limit
+    >>> auto(certified=True).max_steps
     100
     """
-    return (Jacobi if certified else GaussSeidel)(tolerance, limit, damping)
+    return (Jacobi if certified else GaussSeidel)(tolerance, max_steps, damping)
 
 
 def identity(like: Array) -> Array:

@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ffnlab.data.augment import augmented
+from ffnlab.data.augment import augment
 from ffnlab.data.examples import (
     Columns,
     Examples,
     label_ids,
     label_names,
     read_labelled,
-    unmarked,
+    replace_markers,
 )
 from ffnlab.data.files import read_json, stop_at
 from ffnlab.data.packed_rows import Rows, pack
 from ffnlab.data.tokenizer import Encoded, Tokenizer
 from ffnlab.finetune import metrics, outputs, task
-from ffnlab.finetune.outputs import Said
-from ffnlab.models.classifier import LabelConfig, Predictor, labeller
+from ffnlab.finetune.outputs import Prediction
+from ffnlab.models.classifier import ClassifierConfig, Predictor, classifier_model
 from ffnlab.pretrained.checkpoint import Checkpoint
 from ffnlab.pretrained.safetensors_io import config_file
 from ffnlab.report import plots
@@ -53,7 +53,7 @@ _DENSE = {"roberta": "tanh", "distilbert": "relu"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Labels:
+class ClassificationTask:
     """What is to be labelled, see `tasks.Task`.
 
     Attributes:
@@ -61,13 +61,13 @@ class Labels:
       names: of the labels.
       examples: by part, as they were read.
       labels: by part, as numbers; −1 is one that training does not show.
-      rows: by part, packed; tokens are numbered by their place in `used`.
-      used: the tokens that occur in any part, ascending: the others have no gradient,
+      rows: by part, packed; tokens are numbered by their place in `vocab_ids`.
+      vocab_ids: the tokens that occur in any part, ascending: the others have no gradient,
         and their embeddings wait outside until the end.
       found: the checkpoint.
       tokenizer: its tokenizer.
-      shape: what the labeller is made of, its vocabulary being `used`.
-      told: what a reader should know of the data.
+      shape: what the labeller is made of, its vocabulary being `vocab_ids`.
+      summary: what a reader should know of the data.
     """
 
     config: "Config"
@@ -75,11 +75,11 @@ class Labels:
     examples: dict[str, Examples]
     labels: dict[str, list]
     rows: dict[str, Rows]
-    used: np.ndarray
+    vocab_ids: np.ndarray
     found: Checkpoint
     tokenizer: Tokenizer
-    shape: LabelConfig
-    told: str
+    shape: ClassifierConfig
+    summary: str
 
     @property
     def spans(self) -> bool:
@@ -87,7 +87,7 @@ class Labels:
         return bool(self.examples["train"].scheme)
 
     @property
-    def headline(self) -> str:
+    def monitor(self) -> str:
         """What the best epoch is chosen by."""
         return "span F1" if self.spans else "accuracy"
 
@@ -104,7 +104,7 @@ class Labels:
     @property
     def model(self) -> Model:
         """The labeller."""
-        return task.computed(self.config, labeller(self.shape))
+        return task.with_dtype(self.config, classifier_model(self.shape))
 
     @property
     def objective(self) -> Objective:
@@ -117,11 +117,11 @@ class Labels:
         if self.config.class_weights == "none":
             return None
         labels = self.rows["train"].arrays["y"].ravel()
-        return layerwise.balanced(labels[labels >= 0], len(self.names))
+        return layerwise.balanced_weights(labels[labels >= 0], len(self.names))
 
     def count(self, batch: Batch) -> Array:
         """Returns what the places of a batch count together."""
-        return layerwise.counted(batch["y"], self.weights).sum()
+        return layerwise.label_weights(batch["y"], self.weights).sum()
 
     def classes(self, outputs: Array, batch: Batch) -> Array:
         """Returns the logits of the classes for each entry of y."""
@@ -133,29 +133,31 @@ class Labels:
         predict = Predictor(self.model, rows.arrays, batch)
 
         def flat(params: Params) -> tuple[np.ndarray, np.ndarray]:
-            labels, chances = predict(params)
-            return rows.flat(labels), rows.flat(chances, 0.0)
+            labels, probabilities = predict(params)
+            return rows.flat(labels), rows.flat(probabilities, 0.0)
 
         return flat
 
     def score(self, part: str, predicted: tuple) -> dict[str, Any]:
-        """Returns the report of predictions, `headline` among them."""
+        """Returns the report of predictions, `monitor` among them."""
         if self.config.task != "tag":
-            found = metrics.classes(predicted[0], self.labels[part], self.names)
+            found = metrics.classification_report(
+                predicted[0], self.labels[part], self.names
+            )
             return {"headline": found["accuracy"], **found}
         gold = self.examples[part].labels
-        guess = in_sentences([self.names[k] for k in predicted[0]], gold)
-        words = metrics.words(guess, gold, self.names)
+        guess = split_by_sentence([self.names[k] for k in predicted[0]], gold)
+        words = metrics.word_report(guess, gold, self.names)
         if not self.spans:
             return {"headline": words["accuracy"], **words}
-        found = metrics.spans(guess, gold)
+        found = metrics.span_report(guess, gold)
         return {"headline": found["f1"], **found, "words": words}
 
     def details(self, scores: dict[str, Any]) -> dict[str, Table]:
         """Returns the scores of each label; for spans also those of single words."""
-        found = {"by label": by_label(scores["types"])}
+        found = {"by label": label_table(scores["types"])}
         if self.spans:
-            found["word by word, O included"] = by_label(scores["words"]["types"])
+            found["word by word, O included"] = label_table(scores["words"]["types"])
         return found
 
     def draw(self, scores: dict[str, Any], directory: Path) -> dict[str, str]:
@@ -171,16 +173,18 @@ class Labels:
 
     def write(self, part: str, predicted: tuple, directory: Path) -> None:
         """Writes predictions in the format that the part was read in."""
-        found, (labels, chances) = self.examples[part], predicted
+        found, (labels, probabilities) = self.examples[part], predicted
         given = [self.names[k] for k in labels]
         if self.config.task == "tag":
-            given = in_sentences(given, found.labels)
-            chances = in_sentences(chances, found.labels)
+            given = split_by_sentence(given, found.labels)
+            probabilities = split_by_sentence(probabilities, found.labels)
         # A part may lack a B- by chance; what touches is then to be kept apart.
         alike = found.scheme != "io" or self.examples["train"].scheme == "io"
         scheme = found.scheme if alike else "iob1"
-        said = list(map(Said, given, chances))
-        outputs.write(directory, _path(self.config, part), part, found, said, scheme)
+        said = list(map(Prediction, given, probabilities))
+        outputs.write_predictions(
+            directory, _path(self.config, part), part, found, said, scheme
+        )
 
     def about(self) -> dict[str, Any]:
         """Returns what config.json says of the head, and how it is used."""
@@ -213,11 +217,11 @@ def encode(
     """Returns the tokens of examples; marks of entities become signs."""
     if task == "tag":
         return tokenizer.words(found.texts, length)
-    texts = unmarked(found.texts, marks)[0] if marks else found.texts
+    texts = replace_markers(found.texts, marks)[0] if marks else found.texts
     return tokenizer.texts(texts, found.pairs or None, length)
 
 
-def prepare(config: "Config") -> Labels:
+def prepare(config: "Config") -> ClassificationTask:
     """Reads all files and packs them; everything that can be wrong is found here."""
     examples = _examples(config)
     names = label_names(examples["train"], config.task, config.train)
@@ -225,18 +229,18 @@ def prepare(config: "Config") -> Labels:
         config, _texts(examples["train"]), head=False, pooler=_pooled(config)
     )
     examples["train"] = _with_copies(config, examples["train"], tokenizer)
-    labels, rows, told = {}, {}, []
+    labels, rows, summary = {}, {}, []
     for part, each in examples.items():
         ignore = part != "train" and config.unseen_labels == "ignore"
         labels[part] = label_ids(_path(config, part), each, names, ignore)
         encoded = encode(config.task, tokenizer, each, config.most, config.marks)
-        how = task.rows_of(config, found, part, encoded.tokens, len(each.texts))
+        how = task.packing_options(config, found, part, encoded.tokens, len(each.texts))
         rows[part] = pack(encoded, labels[part], **how)
-        told.append(_told(part, each, encoded, rows[part]))
+        summary.append(_summary(part, each, encoded, rows[part]))
     arrays = [each.arrays for each in rows.values()]
-    used = task.renumbered(arrays, task.hidden_by(config, tokenizer))
-    shape = LabelConfig(
-        dataclasses.replace(found.config, vocabulary=len(used)),
+    vocab_ids = task.renumber_tokens(arrays, task.mask_tokens_of(config, tokenizer))
+    shape = ClassifierConfig(
+        dataclasses.replace(found.config, vocabulary=len(vocab_ids)),
         len(names),
         config.head,
         config.head_hidden,
@@ -244,8 +248,8 @@ def prepare(config: "Config") -> Labels:
         config.gradient,
         _DENSE.get(found.family) if config.task != "tag" else None,
     )
-    return Labels(config, names, examples, labels, rows, used, found, tokenizer, shape,
-                  "\n".join(told))  # fmt: skip
+    return ClassificationTask(config, names, examples, labels, rows, vocab_ids, found, tokenizer, shape,
+                  "\n".join(summary))  # fmt: skip
 
 
 def _texts(found: Examples) -> list[str]:
@@ -276,7 +280,7 @@ def _examples(config: "Config") -> dict[str, Examples]:
     def read(part: str) -> Examples:
         return _read(config, _path(config, part), part)
 
-    found = task.parts_of(config, read)
+    found = task.read_parts(config, read)
     more = [_read(config, path) for path in config.extra]
     return {**found, "train": found["train"].joined(*more)}
 
@@ -287,14 +291,14 @@ def _read(config: "Config", path: str, part: str = "train") -> Examples:
     if not config.marks:
         return read_labelled(path, config.task, columns, part)
     found = read_labelled(path, "classify", columns, part)
-    pairs = zip(found.lines, unmarked(found.texts, config.marks)[1], strict=True)
+    pairs = zip(found.lines, replace_markers(found.texts, config.marks)[1], strict=True)
     stop_at(path, [(line, what) for line, what in pairs if what])
     return found
 
 
 def _with_copies(config: "Config", train: Examples, tokenizer: Tokenizer) -> Examples:
     """Returns the training part with altered copies."""
-    altered = augmented(
+    altered = augment(
         train,
         config.task,
         [name for name in config.augment if name != "mlm_substitute"],
@@ -303,39 +307,39 @@ def _with_copies(config: "Config", train: Examples, tokenizer: Tokenizer) -> Exa
         config.seed,
     )
     if "mlm_substitute" in config.augment:
-        from ffnlab.finetune.mlm_augment import substituted
+        from ffnlab.finetune.mlm_augment import mlm_substitute
         from ffnlab.pretrained import checkpoint
 
         whole = checkpoint.load(config.checkpoint)
-        copies = substituted(train, config.task, whole, tokenizer,
+        copies = mlm_substitute(train, config.task, whole, tokenizer,
                              config.augment_copies, seed=config.seed)  # fmt: skip
         own = range(len(train.texts), len(copies.texts))
         altered = altered.joined(copies.subset(own))
     return altered
 
 
-def _told(part: str, found: Examples, encoded: Encoded, rows: Rows) -> str:
+def _summary(part: str, found: Examples, encoded: Encoded, rows: Rows) -> str:
     """Returns a line on a part: its size, how full its rows are, what was cut off."""
     full = rows.arrays["x/mask"].mean()
     scheme = f", tags in {found.scheme}" if found.scheme else ""
     lost = f", {encoded.lost:,} words or tokens cut off" if encoded.lost else ""
     return (
-        f"{part}: {len(found.texts):,} texts in {len(rows.owner):,} rows, {full:.0%} "
+        f"{part}: {len(found.texts):,} texts in {len(rows.example_index):,} rows, {full:.0%} "
         f"full{scheme}{lost}"
     )
 
 
-def in_sentences(flat: Sequence[Any], like: list) -> list[list[Any]]:
+def split_by_sentence(flat: Sequence[Any], like: list) -> list[list[Any]]:
     """Returns what is predicted of words, by sentence.
 
-    >>> in_sentences(["O", "O", "B-PER"], [["O"], ["O", "O"]])
+    >>> split_by_sentence(["O", "O", "B-PER"], [["O"], ["O", "O"]])
     [['O'], ['O', 'B-PER']]
     """
     words = iter(flat)
     return [list(itertools.islice(words, len(row))) for row in like]
 
 
-def by_label(types: dict[str, dict[str, float]]) -> Table:
+def label_table(types: dict[str, dict[str, float]]) -> Table:
     """Returns a line for each label: precision, recall, F1, and how many there are."""
     worst = sorted(types, key=lambda name: types[name]["f1"])
     shown = types if len(types) <= 40 else {name: types[name] for name in worst[:20]}

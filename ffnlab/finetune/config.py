@@ -22,15 +22,15 @@ _ONLY_FOR = {
     "unseen_labels": _LABELS,
     "augment": _LABELS,
     "label_smoothing": (*_LABELS, "generate"),
-    "masked_loss": (*_LABELS, "qa"),
+    "mlm_loss_weight": (*_LABELS, "qa"),
     "pair_column": ("pairs",),
     "marks": ("pairs",),
-    "stride": ("qa",),
-    "longest": ("qa",),
-    "threshold": ("qa",),
+    "doc_stride": ("qa",),
+    "max_answer_length": ("qa",),
+    "null_score_diff_threshold": ("qa",),
     "template": ("generate",),
-    "target_length": ("generate",),
-    "beam": ("generate",),
+    "max_target_length": ("generate",),
+    "num_beams": ("generate",),
 }
 
 
@@ -87,26 +87,28 @@ class Config(Steps):
         "of the feedback head: implicit or bptt",
         known=lambda: ("implicit", "bptt"),
     )
-    length: int | None = option(
+    max_seq_length: int | None = option(
         None,
         "the most tokens of a text; 384 for qa, otherwise 128, if not given",
         least=8,
     )
-    stride: int | None = option(
+    doc_stride: int | None = option(
         None,
         "tokens that two windows of a long context share, for qa; 128, or a third of "
-        "--length if that is less, if not given",
+        "--max_seq_length if that is less, if not given",
         least=0,
     )
-    longest: int = option(30, "tokens of an answer, for qa", least=1)
-    threshold: float = option(
+    max_answer_length: int = option(30, "tokens of an answer, for qa", least=1)
+    null_score_diff_threshold: float = option(
         0.0, "by how much no answer must score above the best one, for qa"
     )
     template: str = option(
         "{text} => ", "what is to be gone on with, around a text, for generate"
     )
-    target_length: int = option(48, "the most tokens to write, for generate", least=1)
-    beam: int | None = option(
+    max_target_length: int = option(
+        48, "the most tokens to write, for generate", least=1
+    )
+    num_beams: int | None = option(
         None, "width of the search, for generate; greedy if not given", least=1
     )
     epochs: float = option(3.0, "of training", above=0)
@@ -123,7 +125,7 @@ class Config(Steps):
         "of the learning rate: constant, linear or cosine",
         known=names_in("ffnlab.train.optimizers", "SCHEDULES"),
     )
-    warmup: int = option(0, "steps over which the learning rate rises", least=0)
+    warmup_steps: int = option(0, "steps over which the learning rate rises", least=0)
     weight_decay: float = option(0.01, "decoupled; not of biases and norms", least=0)
     layer_decay: float = option(
         1.0, "the learning rate of a layer over that of the one above", above=0
@@ -137,7 +139,7 @@ class Config(Steps):
     label_smoothing: float = option(
         0.0, "the share of the target spread over all labels", least=0, below=1
     )
-    unfreeze: float = option(
+    unfreeze_every_epochs: float = option(
         0.0, "epochs from layer to layer, the last first; 0: all learn at once", least=0
     )
     adversarial: str = option(
@@ -145,11 +147,13 @@ class Config(Steps):
         "fgm or freelb: embeddings are moved to where the loss is higher",
         known=lambda: ("none", "fgm", "freelb"),
     )
-    radius: float = option(0.5, "the most that a text's embeddings move by", above=0)
-    r_drop: float = option(
+    adversarial_epsilon: float = option(
+        0.5, "the most that a text's embeddings move by", above=0
+    )
+    r_drop_alpha: float = option(
         0.0, "weight of what two draws of dropout differ by (R-Drop)", least=0
     )
-    masked_loss: float = option(
+    mlm_loss_weight: float = option(
         0.0, "weight of a masked language model's loss on the same texts", least=0
     )
     augment: tuple[str, ...] = option(
@@ -160,7 +164,9 @@ class Config(Steps):
     )
     augment_copies: int = option(1, "of each text, for each of them", least=1)
     augment_rate: float = option(0.1, "of words to swap or delete", above=0, below=1)
-    accumulate: int = option(1, "batches of --batch_size a step", least=1)
+    gradient_accumulation_steps: int = option(
+        1, "batches of --batch_size a step", least=1
+    )
     dtype: str = option(
         "float32",
         "to compute in: float32 or bfloat16; parameters stay float32",
@@ -174,7 +180,9 @@ class Config(Steps):
     patience: int | None = option(
         None, "stop after so many evaluations without a better one", least=1
     )
-    remat: bool = option(False, "compute layers again in the backward pass")
+    gradient_checkpointing: bool = option(
+        False, "compute layers again in the backward pass"
+    )
     seeds: int = option(
         1, "runs, together where memory allows; the best on dev is kept", least=1
     )
@@ -225,9 +233,9 @@ class Config(Steps):
     @property
     def overlap(self) -> int:
         """The tokens that two windows share."""
-        return min(128, self.most // 3) if self.stride is None else self.stride
+        return min(128, self.most // 3) if self.doc_stride is None else self.doc_stride
 
     @property
     def most(self) -> int:
         """The most tokens of a text."""
-        return self.length or (384 if self.task == "qa" else 128)
+        return self.max_seq_length or (384 if self.task == "qa" else 128)

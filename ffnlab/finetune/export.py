@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     pass
 
 
-def write(tuned: "FinetunedModel", path: str) -> list[Path]:
+def export_model(tuned: "FinetunedModel", path: str) -> list[Path]:
     """Writes a model, its tokenizer and its labels; returns the files.
 
     The model takes tokens int32 `[B, T]`, mask bool `[B, T]`, and, unless it writes
@@ -117,7 +117,7 @@ def _applied(tuned: "FinetunedModel", x: dict[str, Any]) -> Any:
     if tuned.about["task"] == "generate":
         inner = transformer_model(tuned.found.config)
         return inner.apply(tuned.params["encoder"], x["tokens"], x["mask"])[0]
-    x = {**x, "packs": jnp.zeros_like(x["tokens"])}
+    x = {**x, "segment_ids": jnp.zeros_like(x["tokens"])}
     if not tuned.found.config.types:
         x.pop("types")
     if tuned.about["task"] == "qa":

@@ -7,7 +7,7 @@ from ffnlab.data.tokenizer import Tokenizer, checkpoint_tokenizer
 from ffnlab.errors import InputError
 from ffnlab.finetune.task import PURPOSES
 from ffnlab.models import classifier
-from ffnlab.nn.precision import lowered
+from ffnlab.nn.precision import mixed_precision
 from ffnlab.pretrained import checkpoint, safetensors_io
 from ffnlab.pretrained.checkpoint import Checkpoint
 from ffnlab.types import Model, Params
@@ -33,7 +33,7 @@ class FinetunedModel(NamedTuple):
     about: dict[str, Any]
 
 
-def read(directory: str | Path) -> FinetunedModel:
+def read_finetuned(directory: str | Path) -> FinetunedModel:
     """Reads the model of a run.
 
     Raises:
@@ -62,16 +62,16 @@ def read(directory: str | Path) -> FinetunedModel:
     names = [labels[str(number)] for number in range(len(labels))]
     model = _model(found, about, len(names))
     if about["dtype"] != "float32":
-        model = lowered(model, about["dtype"])
+        model = mixed_precision(model, about["dtype"])
     return FinetunedModel(found, model, params, tokenizer, names, about)
 
 
 def _model(found: Checkpoint, about: dict[str, Any], labels: int) -> Model:
     if about["task"] == "qa":
-        from ffnlab.models.span_qa import AnswerConfig, answerer
+        from ffnlab.models.span_qa import SpanQAConfig, span_qa_model
 
-        return answerer(AnswerConfig(found.config))
-    shape = classifier.LabelConfig(
+        return span_qa_model(SpanQAConfig(found.config))
+    shape = classifier.ClassifierConfig(
         found.config,
         labels,
         about["head"],
@@ -79,4 +79,4 @@ def _model(found: Checkpoint, about: dict[str, Any], labels: int) -> Model:
         0.0,
         dense=about["dense"],
     )
-    return classifier.labeller(shape)
+    return classifier.classifier_model(shape)

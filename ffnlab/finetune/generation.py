@@ -13,7 +13,7 @@ from ffnlab.data.packed_rows import Rows
 from ffnlab.data.seq2seq import Pairs, encode_pairs, left_padded, pack_pairs
 from ffnlab.finetune import metrics, outputs, task
 from ffnlab.finetune.finetuned_model import FinetunedModel
-from ffnlab.finetune.outputs import Item, Said
+from ffnlab.finetune.outputs import Example, Prediction
 from ffnlab.models import decoding, language_model
 from ffnlab.models.transformer import TransformerConfig
 from ffnlab.pretrained.checkpoint import Checkpoint
@@ -29,7 +29,7 @@ _SHOWN = 5  # texts in the report
 
 
 @dataclasses.dataclass(frozen=True)
-class Texts:
+class GenerationTask:
     """Texts to be written, see `tasks.Task`.
 
     Attributes:
@@ -39,7 +39,7 @@ class Texts:
       rows: by part, packed.
       found: the checkpoint.
       tokenizer: its tokenizer.
-      told: what a reader should know of the data.
+      summary: what a reader should know of the data.
     """
 
     config: "Config"
@@ -48,10 +48,10 @@ class Texts:
     rows: dict[str, Rows]
     found: Checkpoint
     tokenizer: Tokenizes
-    told: str
+    summary: str
 
-    headline = "BLEU"
-    used = None  # every token may have to be written
+    monitor = "BLEU"
+    vocab_ids = None  # every token may have to be written
     columns = {  # noqa: RUF012, of the class
         "BLEU": "bleu",
         "chrF": "chrf",
@@ -69,7 +69,9 @@ class Texts:
     @property
     def model(self) -> Model:
         """The decoder."""
-        return task.computed(self.config, language_model.conditional(self.found.config))
+        return task.with_dtype(
+            self.config, language_model.conditional(self.found.config)
+        )
 
     @property
     def objective(self) -> Objective:
@@ -78,7 +80,7 @@ class Texts:
 
     def count(self, batch: Batch) -> Array:
         """Returns how many tokens are to be written in a batch."""
-        return layerwise.counted(batch["y"]).sum()
+        return layerwise.label_weights(batch["y"]).sum()
 
     def classes(self, outputs: Array, batch: Batch) -> Array:
         """Returns the logits of the classes for each entry of y."""
@@ -90,9 +92,9 @@ class Texts:
         return lambda params: write(params["encoder"], prompts)
 
     def score(self, part: str, predicted: list[str]) -> dict[str, Any]:
-        """Returns the report of texts, a few of them, and `headline`."""
+        """Returns the report of texts, a few of them, and `monitor`."""
         found = self.examples[part]
-        scores = metrics.texts(predicted, found.labels)
+        scores = metrics.generation_report(predicted, found.labels)
         some = zip(found.texts, found.labels, predicted, strict=True)
         shown = [list(each) for each, _ in zip(some, range(_SHOWN), strict=False)]
         return {"headline": scores["bleu"], **scores, "shown": shown}
@@ -112,8 +114,8 @@ class Texts:
     def write(self, part: str, predicted: list[str], directory: Path) -> None:
         """Writes texts in the format that the part was read in."""
         path = getattr(self.config, part) or self.config.train
-        said = list(map(Said, predicted))
-        outputs.write(directory, path, part, self.examples[part], said)
+        said = list(map(Prediction, predicted))
+        outputs.write_predictions(directory, path, part, self.examples[part], said)
 
     def about(self) -> dict[str, Any]:
         """Returns what config.json says of its use."""
@@ -122,29 +124,31 @@ class Texts:
                 "task": "generate",
                 "dtype": self.config.dtype,
                 "length": self.config.most,
-                "target_length": self.config.target_length,
+                "target_length": self.config.max_target_length,
                 "template": self.config.template,
-                "beam": self.config.beam,
+                "beam": self.config.num_beams,
                 "text_column": self.config.text_column,
             }
         }
 
 
-def prepare(config: "Config") -> Texts:
+def prepare(config: "Config") -> GenerationTask:
     """Reads all files and packs them; everything that can be wrong is found here."""
-    metrics.texts(["a"], ["a"])  # what it needs is missed now, not after training
+    metrics.generation_report(
+        ["a"], ["a"]
+    )  # what it needs is missed now, not after training
     columns = Columns(config.text_column, config.pair_column, config.label_column)
 
     def read(part: str) -> Examples:
         path = getattr(config, part) or config.train
         return read_labelled(path, "classify", columns, part)
 
-    examples = task.parts_of(config, read)
+    examples = task.read_parts(config, read)
     more = [read_labelled(path, "classify", columns) for path in config.extra]
     examples["train"] = examples["train"].joined(*more)
     texts = [*examples["train"].texts, *examples["train"].labels]
     found, tokenizer = task.read_checkpoint(config, texts, causal=True, head=True)
-    pairs, rows, told = {}, {}, []
+    pairs, rows, summary = {}, {}, []
     for part, each in examples.items():
         pairs[part] = encode_pairs(
             tokenizer,
@@ -152,26 +156,36 @@ def prepare(config: "Config") -> Texts:
             each.labels,
             config.template,
             config.most,
-            config.target_length,
+            config.max_target_length,
         )
-        how = task.rows_of(config, found, part, pairs[part].tokens, len(each.texts))
+        how = task.packing_options(
+            config, found, part, pairs[part].tokens, len(each.texts)
+        )
         rows[part] = pack_pairs(pairs[part], **how)
         full, lost = rows[part].arrays["x/mask"].mean(), pairs[part].lost
-        told.append(
-            f"{part}: {len(each.texts):,} texts in {len(rows[part].owner):,} rows, "
+        summary.append(
+            f"{part}: {len(each.texts):,} texts in {len(rows[part].example_index):,} rows, "
             f"{full:.0%} full" + (f", {lost:,} tokens cut off" if lost else "")
         )
-    return Texts(config, examples, pairs, rows, found, tokenizer, "\n".join(told))
-
-
-def _writer(task: Texts) -> Callable[[Params, Sequence[np.ndarray]], list[str]]:
-    config = task.config
-    return writer(
-        task.found.config, task.tokenizer, config.target_length, config.beam, 16
+    return GenerationTask(
+        config, examples, pairs, rows, found, tokenizer, "\n".join(summary)
     )
 
 
-def writer(
+def _writer(
+    task: GenerationTask,
+) -> Callable[[Params, Sequence[np.ndarray]], list[str]]:
+    config = task.config
+    return make_generator(
+        task.found.config,
+        task.tokenizer,
+        config.max_target_length,
+        config.num_beams,
+        16,
+    )
+
+
+def make_generator(
     shape: TransformerConfig,
     tokenizer: Tokenizes,
     steps: int,
@@ -194,7 +208,7 @@ def writer(
         for batch in left_padded(prompts, rows):
             given = (shape, params, batch.tokens, steps)
             if width:
-                found, _ = decoding.beam(
+                found, _ = decoding.beam_search(
                     *given, mask=batch.mask, width=width, **options
                 )
                 found = found[:, 0]
@@ -210,13 +224,13 @@ def writer(
     return write
 
 
-def written_for(
+def text_generator(
     tuned: FinetunedModel, cut: Callable[[int], Any], beam: int | None
-) -> Callable[[Sequence[Item]], list[Said]]:
+) -> Callable[[Sequence[Example]], list[Prediction]]:
     """Returns what writes a text for each of some items."""
     about, shape = tuned.about, tuned.found.config
 
-    def written(items: Sequence[Item]) -> list[Said]:
+    def written(items: Sequence[Example]) -> list[Prediction]:
         pairs = encode_pairs(
             tuned.tokenizer,
             [item.text for item in items],
@@ -226,13 +240,15 @@ def written_for(
             about["target_length"],
         )
         cut(pairs.lost)
-        write = writer(
+        write = make_generator(
             shape,
             tuned.tokenizer,
             about["target_length"],
             beam or about["beam"],
             1 << (len(items) - 1).bit_length(),
         )
-        return [Said(text) for text in write(tuned.params["encoder"], pairs.prompts)]
+        return [
+            Prediction(text) for text in write(tuned.params["encoder"], pairs.prompts)
+        ]
 
     return written

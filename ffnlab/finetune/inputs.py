@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ffnlab.data.conll import BETWEEN, cell_of, is_token
 from ffnlab.data.files import (
-    decoded,
+    decode_line,
     is_text,
     parse_json,
     read_lines,
@@ -21,7 +21,7 @@ from ffnlab.data.files import (
     stop_at,
 )
 from ffnlab.errors import InputError
-from ffnlab.finetune.outputs import Item
+from ffnlab.finetune.outputs import Example
 
 KINDS = ("text", "conll", "jsonl", "csv", "tsv", "json")
 
@@ -35,15 +35,15 @@ class Source(NamedTuple):
       header: the names of the columns of CSV or TSV, if it has some.
     """
 
-    items: Iterator[Item]
+    items: Iterator[Example]
     kind: str
     header: list[str] | None = None
 
 
-Read = Iterator[tuple[int, Item | str]]  # an item or what is wrong, and its line
+Read = Iterator[tuple[int, Example | str]]  # an item or what is wrong, and its line
 
 
-def opened(source: str, about: dict[str, Any], kind: str = "auto") -> Source:
+def open_source(source: str, about: dict[str, Any], kind: str = "auto") -> Source:
     """Returns what is to be predicted on.
 
     Args:
@@ -90,7 +90,7 @@ def _kinds(task: str) -> list[str]:
     return ["text", "jsonl", *more]
 
 
-def _stream(read: Callable[..., Read], about: dict[str, Any]) -> Iterator[Item]:
+def _stream(read: Callable[..., Read], about: dict[str, Any]) -> Iterator[Example]:
     """Yields what standard input holds, as it comes."""
     for line, found in read(_numbered(), about):
         if isinstance(found, str):
@@ -104,7 +104,7 @@ def _numbered() -> Iterator[tuple[int, str]]:
     for line, data in enumerate(iter(stream), 1):
         data = data.encode() if isinstance(data, str) else data
         try:
-            yield line, decoded(data, line)
+            yield line, decode_line(data, line)
         except InputError as error:
             raise InputError(f"standard input:{line}: {error}") from None
 
@@ -116,11 +116,11 @@ def _plain(lines: Iterable[tuple[int, str]], about: dict[str, Any]) -> Read:
             continue
         first, tab, second = line.partition("\t")
         if about["task"] == "tag":
-            yield number, Item(line.split())
+            yield number, Example(line.split())
         elif not _two(about):
-            yield number, _marked(Item(line), about)
+            yield number, _marked(Example(line), about)
         elif first.strip() and second.strip() and "\t" not in second:
-            yield number, Item(first, second)
+            yield number, Example(first, second)
         else:
             two = "two texts" if about["task"] == "pairs" else "question, context"
             yield number, f"expected {two} and one tab between"
@@ -131,12 +131,12 @@ def _two(about: dict[str, Any]) -> bool:
     return about["task"] in ("pairs", "qa") and not about.get("marks")
 
 
-def _marked(item: Item, about: dict[str, Any]) -> Item | str:
+def _marked(item: Example, about: dict[str, Any]) -> Example | str:
     """Returns an item in which two entities are marked, if they are to be."""
     if about.get("marks"):
-        from ffnlab.data.examples import unmarked
+        from ffnlab.data.examples import replace_markers
 
-        (wrong,) = unmarked([item.text], about["marks"])[1]
+        (wrong,) = replace_markers([item.text], about["marks"])[1]
         if wrong:
             return wrong
     return item
@@ -160,7 +160,7 @@ def _objects(lines: Iterable[tuple[int, str]], about: dict[str, Any]) -> Read:
             yield number, str(error)
 
 
-def _item(record: Any, about: dict[str, Any]) -> Item | str:
+def _item(record: Any, about: dict[str, Any]) -> Example | str:
     """Returns what an object of JSON holds."""
     fits, kind = is_text, "a text"
     if about["task"] == "tag":
@@ -174,7 +174,7 @@ def _item(record: Any, about: dict[str, Any]) -> Item | str:
         if not fits(record[name]):
             return f"{name!r} should be {kind}"
     pair = record[names[1]] if len(names) > 1 else ""
-    return _marked(Item(record[names[0]], pair, record), about)
+    return _marked(Example(record[names[0]], pair, record), about)
 
 
 def _are_words(value: Any) -> bool:
@@ -195,7 +195,7 @@ def _conll(lines: Iterable[tuple[int, str]], about: dict[str, Any]) -> Read:
             except InputError as error:
                 yield number, str(error)
         elif words:
-            yield number, Item(words, row=rows)
+            yield number, Example(words, row=rows)
             words, rows = [], []
         if line:
             rows.append(line)
@@ -212,7 +212,7 @@ def _table(path: Path, kind: str, about: dict[str, Any]) -> Source:
     items, problems = [], []
     for line, cells in rows:
         texts = [cells[place] for place in places]
-        found = _marked(Item(*texts, row=cells), about)
+        found = _marked(Example(*texts, row=cells), about)
         if isinstance(found, str):
             problems.append((line, found))
         else:
@@ -221,7 +221,7 @@ def _table(path: Path, kind: str, about: dict[str, Any]) -> Source:
     return Source(iter(items), kind, header)
 
 
-def _questions(path: Path) -> Iterator[Item]:
+def _questions(path: Path) -> Iterator[Example]:
     """Reads the questions of SQuAD's JSON."""
     from ffnlab.data.squad import read_questions
 
@@ -229,4 +229,4 @@ def _questions(path: Path) -> Iterator[Item]:
     for name, question, context in zip(
         found.ids, found.questions, found.contexts, strict=True
     ):
-        yield Item(question, context, name)
+        yield Example(question, context, name)

@@ -19,7 +19,7 @@ from ffnlab.errors import InputError
 Report = dict[str, Any]
 
 
-def classes(
+def classification_report(
     predicted: Sequence[int], gold: Sequence[int], names: Sequence[str]
 ) -> Report:
     """Returns accuracy, Matthews' coefficient, F1s, and precision and recall by class.
@@ -33,7 +33,7 @@ def classes(
       `accuracy`, `matthews`, `macro`, `weighted`; under `types` by name `precision`,
       `recall`, `f1`, `support`; `confusion`, `[K, K]`, true labels down.
 
-    >>> found = classes([0, 1, 1], [0, 1, 0], ["ham", "spam"])
+    >>> found = classification_report([0, 1, 1], [0, 1, 0], ["ham", "spam"])
     >>> round(found["accuracy"], 3), found["types"]["spam"]["precision"]
     (0.667, 0.5)
     """
@@ -71,14 +71,14 @@ def _averages(types: dict[str, dict[str, float]]) -> dict[str, float]:
     }
 
 
-def words(
+def word_report(
     predicted: Sequence[Sequence[str]],
     gold: Sequence[Sequence[str]],
     names: Sequence[str],
 ) -> Report:
     """Returns the report of single words, `O` being a label like any other.
 
-    >>> words([["O", "B-LOC"]], [["O", "O"]], ["O", "B-LOC"])["accuracy"]
+    >>> word_report([["O", "B-LOC"]], [["O", "O"]], ["O", "B-LOC"])["accuracy"]
     0.5
     """
     known = {name: number for number, name in enumerate(names)}
@@ -86,16 +86,18 @@ def words(
         [known.get(tag, -1) for row in rows for tag in row]
         for rows in (predicted, gold)
     ]
-    return classes(*flat, names)
+    return classification_report(*flat, names)
 
 
-def spans(predicted: Sequence[Sequence[str]], gold: Sequence[Sequence[str]]) -> Report:
+def span_report(
+    predicted: Sequence[Sequence[str]], gold: Sequence[Sequence[str]]
+) -> Report:
     """Returns what `tags.span_f1` says of IOB2 tags, with the means over types.
 
     An I- without its beginning begins an entity, as conlleval has it; under `strict`,
     the F1 when it does not, as in seqeval's strict mode.
 
-    >>> found = spans([["O", "I-LOC"]], [["O", "B-LOC"]])
+    >>> found = span_report([["O", "I-LOC"]], [["O", "B-LOC"]])
     >>> found["f1"], found["strict"]
     (1.0, 0.0)
     """
@@ -107,7 +109,9 @@ def spans(predicted: Sequence[Sequence[str]], gold: Sequence[Sequence[str]]) -> 
     return {**found, **_averages(found["types"]), "strict": strict["f1"]}
 
 
-def answers(predicted: Mapping[str, str], questions: Questions) -> Report:
+def question_answering_report(
+    predicted: Mapping[str, str], questions: Questions
+) -> Report:
     """Returns how many answers are right to the letter, and the F1 of their words.
 
     Case, punctuation of ASCII, articles and space do not count; of several right
@@ -127,7 +131,7 @@ def answers(predicted: Mapping[str, str], questions: Questions) -> Report:
     Source: Rajpurkar et al. 2016, section 6.1, and 2018.
 
     >>> asked = Questions(["1"], ["Who?"], ["The old cat"], [["old cat"]], [[4]])
-    >>> found = answers({"1": "The cat!"}, asked)
+    >>> found = question_answering_report({"1": "The cat!"}, asked)
     >>> found["exact"], round(found["f1"], 3)
     (0.0, 0.667)
     """
@@ -170,7 +174,7 @@ def _exact_and_f1(scores: Sequence[tuple[float, float]]) -> dict[str, float]:
     return {"exact": exact, "f1": f1}
 
 
-def texts(predicted: Sequence[str], gold: Sequence[str]) -> Report:
+def generation_report(predicted: Sequence[str], gold: Sequence[str]) -> Report:
     """Returns how like written texts are to those that they should be.
 
     Args:
@@ -188,7 +192,7 @@ def texts(predicted: Sequence[str], gold: Sequence[str]) -> Report:
 
     Source: Papineni et al. 2002, Popović 2015, Lin 2004; Post 2018 for the details.
 
-    >>> found = texts(["a cat sat"], ["a dog sat"])
+    >>> found = generation_report(["a cat sat"], ["a dog sat"])
     >>> round(found["rouge1"], 3), found["rouge2"], found["exact"]
     (0.667, 0.0, 0.0)
     """

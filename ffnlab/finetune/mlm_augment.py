@@ -27,23 +27,23 @@ _LIKELY = 10  # tokens that a word is drawn from
 _ROWS = 16  # in a batch
 
 
-class Hidden(NamedTuple):
+class MaskedWords(NamedTuple):
     """A text of which some words are hidden.
 
     Attributes:
       words: the numbers of the hidden words.
       tokens: int32 `[T]`, one mask in the place of each.
-      at: int32 `[K]`, where those are.
+      label_positions: int32 `[K]`, where those are.
       old: int32 `[K]`, the token of each; −1 for one of several tokens.
     """
 
     words: np.ndarray
     tokens: np.ndarray
-    at: np.ndarray
+    label_positions: np.ndarray
     old: np.ndarray
 
 
-def substituted(
+def mlm_substitute(
     examples: Examples,
     task: str,
     found: Checkpoint,
@@ -135,7 +135,7 @@ def _hidden(
     free: Sequence[int],
     rate: float,
     tokenizer: Tokenizer,
-) -> Hidden:
+) -> MaskedWords:
     """Hides some of the free words of a text that were not cut off."""
     places = np.array([place for place in free if first[place] >= 0], int)
     count = min(max(round(rate * len(places)), 1), len(places))
@@ -147,9 +147,12 @@ def _hidden(
     seen[begins] = tokenizer.mask
     for begin, end in zip(begins, ends, strict=True):
         kept[begin + 1 : end] = False
-    at = np.cumsum(kept)[begins] - 1
-    return Hidden(
-        words, seen[kept], at, np.where(ends - begins > 1, -1, tokens[begins])
+    label_positions = np.cumsum(kept)[begins] - 1
+    return MaskedWords(
+        words,
+        seen[kept],
+        label_positions,
+        np.where(ends - begins > 1, -1, tokens[begins]),
     )
 
 
@@ -157,7 +160,7 @@ def _filled(
     rng: np.random.Generator,
     found: Checkpoint,
     tokenizer: Tokenizer,
-    hidden: Sequence[Hidden],
+    hidden: Sequence[MaskedWords],
 ) -> list[str]:
     """Returns a word for each hidden one, in their order."""
     hidden = [each for each in hidden if len(each.words)]
@@ -169,8 +172,11 @@ def _filled(
     width = min(max(width, 16), found.config.length)
     rows = pack(Encoded(tokens, types, [each.at for each in hidden], 0), None, width)
     old = np.concatenate([each.old for each in hidden])
-    x = {name: rows.arrays[f"x/{name}"] for name in ("tokens", "mask", "packs", "at")}
-    x["old"] = np.where(rows.owner >= 0, old[rows.owner], -1)
+    x = {
+        name: rows.arrays[f"x/{name}"]
+        for name in ("tokens", "mask", "segment_ids", "label_positions")
+    }
+    x["old"] = np.where(rows.example_index >= 0, old[rows.example_index], -1)
     words = _whole_words(tokenizer, found.config.vocabulary)
     whole = np.array([word is not None for word in words])
     if whole.sum() < 2:
@@ -200,9 +206,9 @@ def _whole_words(tokenizer: Tokenizer, vocabulary: int) -> list[str | None]:
 
 def _drawn(found: Checkpoint, x: Batch, whole: np.ndarray, key: Key) -> np.ndarray:
     """Returns a token for each place of rows, `[N, K]`, by batches of one shape."""
-    size, places = x["at"].shape
+    size, places = x["label_positions"].shape
     more, wide = -size % _ROWS, (1 << (places - 1).bit_length()) - places
-    grown = {"at": wide, "old": wide}
+    grown = {"label_positions": wide, "old": wide}
     full = {k: np.pad(v, [(0, more), (0, grown.get(k, 0))]) for k, v in x.items()}
     made = []
     for begin in range(0, size, _ROWS):
@@ -218,7 +224,11 @@ def _of_batch(
 ) -> Array:
     """Returns a token for each place of a batch, int `[B, K]`."""
     logits, _ = transformer_model(config).apply(
-        params, x["tokens"], x["mask"], packs=x["packs"], at=jnp.maximum(x["at"], 0)
+        params,
+        x["tokens"],
+        x["mask"],
+        segment_ids=x["segment_ids"],
+        label_positions=jnp.maximum(x["label_positions"], 0),
     )  # [B, K, V]
     same = jax.nn.one_hot(x["old"], len(whole), dtype=bool)  # [B, K, V]
     logits = jnp.where(whole[None, None] & ~same, logits, -jnp.inf)

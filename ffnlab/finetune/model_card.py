@@ -31,7 +31,7 @@ _ALWAYS = ("epochs", "batch_size", "learning_rate", "seed")
 _LEFT_OUT = (*_FILES, "task", "checkpoint", "out", "resume")
 
 
-def base(config: "Config") -> str:
+def checkpoint_name(config: "Config") -> str:
     """Returns what the checkpoint is called."""
     if config.scratch:
         return "a small model from scratch"
@@ -39,7 +39,7 @@ def base(config: "Config") -> str:
     return f"{path.parent.name}/model" if path.name == "model" else path.name
 
 
-def text(config: "Config", task: Task, table: Table) -> str:
+def model_card(config: "Config", task: Task, table: Table) -> str:
     """Returns the card, in Markdown with a head for machines."""
     loads = loads_in_transformers(config, task)
     head = {"pipeline_tag": PIPELINES[config.task]}
@@ -47,7 +47,7 @@ def text(config: "Config", task: Task, table: Table) -> str:
     lines = "".join(f"{name}: {value}\n" for name, value in head.items())
     return f"""---
 {lines}---
-# {base(config)}, fine-tuned on {Path(config.train).name}
+# {checkpoint_name(config)}, fine-tuned on {Path(config.train).name}
 
 It {_USES[config.task]}{_labels(task)}.
 
@@ -57,7 +57,7 @@ It {_USES[config.task]}{_labels(task)}.
 without a test.
 
 ## Data
-{"".join(f"- {line}{chr(10)}" for line in task.told.splitlines())}
+{"".join(f"- {line}{chr(10)}" for line in task.summary.splitlines())}
 ## Training
 {_training(config)}
 ## Use
@@ -88,7 +88,7 @@ def _training(config: "Config") -> str:
         if field.name not in _ALWAYS and getattr(config, field.name) == field.default
     ]
     flags = options.to_flags(config, leave_out=(*_LEFT_OUT, *alike)).splitlines()
-    begun = f"- from {base(config)}, `--task={config.task}`, {config.optimizer}\n"
+    begun = f"- from {checkpoint_name(config)}, `--task={config.task}`, {config.optimizer}\n"
     return begun + "".join(f"- `{flag}`\n" for flag in flags)
 
 

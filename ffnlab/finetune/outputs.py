@@ -16,7 +16,7 @@ from ffnlab.data.conll import is_token
 from ffnlab.data.examples import KEYS, Examples
 
 
-class Item(NamedTuple):
+class Example(NamedTuple):
     """One thing to predict on.
 
     Attributes:
@@ -31,20 +31,24 @@ class Item(NamedTuple):
     row: Any = None
 
 
-class Said(NamedTuple):
+class Prediction(NamedTuple):
     """What a model says of an item.
 
     Attributes:
       text: a label, an answer, a text; for tag the labels of the words.
-      chance: its probability; for tag one for each word; None if it has none.
+      probability: its probability; for tag one for each word; None if it has none.
     """
 
     text: Any
-    chance: Any = None
+    probability: Any = None
 
     def cells(self) -> list[Any]:
         """Returns the text and, if there is one, the probability to four digits."""
-        return [self.text] if self.chance is None else [self.text, rounded(self.chance)]
+        return (
+            [self.text]
+            if self.probability is None
+            else [self.text, round_probability(self.probability)]
+        )
 
 
 class Format(NamedTuple):
@@ -54,35 +58,35 @@ class Format(NamedTuple):
       kind: `text`, `conll`, `jsonl`, `csv`, `tsv` or `json`.
       header: the names of the columns of CSV or TSV, if there are any.
       scheme: of tags, a key of `tags.SCHEMES`; None leaves them as they are.
-      chances: whether tags in columns have their probabilities before them.
+      probabilities: whether tags in columns have their probabilities before them.
     """
 
     kind: str
     header: list[str] | None = None
     scheme: str | None = None
-    chances: bool = False
+    probabilities: bool = False
 
-    def head(self, chance: bool) -> str:
+    def head(self, probability: bool) -> str:
         """Returns what is written before all items: a header, if the input has one.
 
         Args:
-          chance: whether there are probabilities.
+          probability: whether there are probabilities.
         """
         if not self.header:
             return ""
-        added = added_names(self.header)[: 1 + chance]
+        added = added_names(self.header)[: 1 + probability]
         return io.as_row([*self.header, *added], self.kind)
 
-    def line(self, item: Item, said: Said) -> str:
+    def line(self, item: Example, said: Prediction) -> str:
         r"""Returns what is written of an item.
 
-        >>> item = Item(["Ada", "ran"], row=["Ada NNP", "ran VBD"])
-        >>> Format("conll", scheme="iob1").line(item, Said(["B-PER", "O"]))
+        >>> item = Example(["Ada", "ran"], row=["Ada NNP", "ran VBD"])
+        >>> Format("conll", scheme="iob1").line(item, Prediction(["B-PER", "O"]))
         'Ada NNP I-PER\nran VBD O\n\n'
-        >>> item = Item(["Ada"], row={"id": 7, "text": ["Ada"]})
-        >>> Format("jsonl", scheme="iob1").line(item, Said(["B-PER"], [0.75]))
+        >>> item = Example(["Ada"], row={"id": 7, "text": ["Ada"]})
+        >>> Format("jsonl", scheme="iob1").line(item, Prediction(["B-PER"], [0.75]))
         '{"id": 7, "text": ["Ada"], "predicted": ["I-PER"], "probability": [0.75]}\n'
-        >>> Format("csv").line(Item("a, b", row=["7", "a, b"]), Said("x", 0.75))
+        >>> Format("csv").line(Example("a, b", row=["7", "a, b"]), Prediction("x", 0.75))
         '7,"a, b",x,0.75\n'
         """
         if self.scheme:
@@ -96,17 +100,17 @@ class Format(NamedTuple):
             return json.dumps(row, ensure_ascii=False) + "\n"
         if item.row is not None:
             return io.as_row([*item.row, *added], self.kind)
-        if said.chance is None:
+        if said.probability is None:
             return said.text.replace("\n", " ") + "\n"
         text = f"{item.text}\t{item.pair}" if item.pair else item.text
-        return f"{said.text}\t{said.chance:.4f}\t{text}\n"
+        return f"{said.text}\t{said.probability:.4f}\t{text}\n"
 
-    def _columns(self, item: Item, said: Said) -> str:
+    def _columns(self, item: Example, said: Prediction) -> str:
         """Returns the lines of a sentence, each with its tag in one more column."""
         added = [[tag] for tag in said.text]
-        if self.chances:
-            pairs = zip(said.chance, said.text, strict=True)
-            added = [[f"{chance:.4f}", tag] for chance, tag in pairs]
+        if self.probabilities:
+            pairs = zip(said.probability, said.text, strict=True)
+            added = [[f"{probability:.4f}", tag] for probability, tag in pairs]
         after, lines = iter(added), []
         for line in item.row or item.text:
             between = " " if " " in line and "\t" not in line else "\t"
@@ -131,24 +135,24 @@ def added_names(taken: Iterable[str]) -> tuple[str, str]:
     raise AssertionError  # there is always a next number
 
 
-def answers_text(found: dict[str, str]) -> str:
+def answers_json(found: dict[str, str]) -> str:
     """Returns answers by id, as SQuAD's evaluation takes them."""
     return json.dumps(found, ensure_ascii=False, indent=1) + "\n"
 
 
-def rounded(chance: Any) -> Any:
+def round_probability(probability: Any) -> Any:
     """Returns one probability, or a list of them, to four digits."""
-    if isinstance(chance, list):
-        return [round(float(each), 4) for each in chance]
-    return round(float(chance), 4)
+    if isinstance(probability, list):
+        return [round(float(each), 4) for each in probability]
+    return round(float(probability), 4)
 
 
-def write(
+def write_predictions(
     directory: Path,
     path: str,
     part: str,
     found: Examples,
-    said: Sequence[Said],
+    said: Sequence[Prediction],
     scheme: str | None = None,
 ) -> None:
     """Writes what was said of a part of the data, in the format that it was read in.
@@ -165,20 +169,20 @@ def write(
     if isinstance(said[0].text, list) and kind != "jsonl":
         kind = "conll"
     pairs = found.pairs or [""] * len(found.texts)
-    items = map(Item, found.texts, pairs, found.rows)
+    items = map(Example, found.texts, pairs, found.rows)
     if kind == "json":
         text = _lists(KEYS[part], zip(found.rows, said, strict=True))
     else:
         form = Format(kind, found.header, scheme)
         lines = [form.line(*each) for each in zip(items, said, strict=True)]
-        text = form.head(said[0].chance is not None) + "".join(lines)
+        text = form.head(said[0].probability is not None) + "".join(lines)
     io.write(directory / f"predictions-{part}.{kind}", text)
 
 
-def _lists(key: str, rows: Iterable[tuple[list, Said]]) -> str:
+def _lists(key: str, rows: Iterable[tuple[list, Prediction]]) -> str:
     """Returns JSON of lists, each with what was said of it at its end.
 
-    >>> _lists("test", [(["hello", "greeting"], Said("greeting", 0.98765))])
+    >>> _lists("test", [(["hello", "greeting"], Prediction("greeting", 0.98765))])
     '{"test": [\\n["hello", "greeting", "greeting", 0.9877]\\n]}\\n'
     """
     lines = [

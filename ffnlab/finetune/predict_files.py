@@ -12,15 +12,15 @@ from typing import TextIO
 from ffnlab import options
 from ffnlab.errors import InputError
 from ffnlab.finetune import inputs
-from ffnlab.finetune.outputs import Format, Item, Said, answers_text
+from ffnlab.finetune.outputs import Example, Format, Prediction, answers_json
 from ffnlab.options import option
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class PredictConfig:
     """What to predict on, and by what; each field is a flag."""
 
-    run: str | None = option(
+    predict: str | None = option(
         None, "a run of experiments.finetune, or its best/; needed"
     )
     input: str = option("-", "a file; - is standard input")
@@ -33,7 +33,7 @@ class Config:
     )
     probabilities: bool = option(False, "tags in columns: theirs before them")
     batch_size: int = option(32, "texts at a time, of a file", least=1)
-    beam: int | None = option(
+    num_beams: int | None = option(
         None, "width of the search of generate; as in training if not given", least=1
     )
     export: str | None = option(
@@ -51,7 +51,7 @@ class Config:
             raise InputError(f"--output: {self.output} is the input; choose another")
 
 
-def run(config: Config) -> int:
+def predict(config: PredictConfig) -> int:
     """Predicts; returns of how many texts.
 
     Raises:
@@ -59,25 +59,25 @@ def run(config: Config) -> int:
     """
     from ffnlab.finetune import finetuned_model, predictor
 
-    tuned = finetuned_model.read(config.run)
+    tuned = finetuned_model.read_finetuned(config.run)
     if config.export:
         from ffnlab.finetune import export
 
-        files = export.write(tuned, config.export)
+        files = export.export_model(tuned, config.export)
         print(f"written: {', '.join(map(str, files))}")
         return 0
-    if config.beam and tuned.about["task"] != "generate":
-        raise InputError(f"--beam: for generate, not {tuned.about['task']}")
+    if config.num_beams and tuned.about["task"] != "generate":
+        raise InputError(f"--num_beams: for generate, not {tuned.about['task']}")
     if config.probabilities and tuned.about["task"] != "tag":
         raise InputError(f"--probabilities: for tag, not {tuned.about['task']}")
-    source = inputs.opened(config.input, tuned.about, config.format)
+    source = inputs.open_source(config.input, tuned.about, config.format)
     lost: list[int] = []
-    apply = predictor.applied(tuned, {"beam": config.beam}, lost.append)
+    apply = predictor.make_predictor(tuned, {"beam": config.num_beams}, lost.append)
     pairs = _pairs(apply, source, 1 if config.input == "-" else config.batch_size)
-    scheme, chance = tuned.about.get("scheme"), tuned.about["task"] != "generate"
+    scheme, probability = tuned.about.get("scheme"), tuned.about["task"] != "generate"
     form = Format(source.kind, source.header, scheme, config.probabilities)
     with _opened(config.output) as out:
-        out.write(form.head(chance))
+        out.write(form.head(probability))
         count = _written(out, form, pairs)
     if sum(lost):
         most = f"the model reads {tuned.about['length']} tokens a text"
@@ -85,11 +85,13 @@ def run(config: Config) -> int:
     return count
 
 
-def _written(out: TextIO, form: Format, pairs: Iterator[tuple[Item, Said]]) -> int:
+def _written(
+    out: TextIO, form: Format, pairs: Iterator[tuple[Example, Prediction]]
+) -> int:
     """Writes what is said of items as it comes; returns of how many."""
     if form.kind == "json":  # one object, by id
         answers = {item.row: said.text for item, said in pairs}
-        out.write(answers_text(answers))
+        out.write(answers_json(answers))
         return len(answers)
     count = 0
     for count, pair in enumerate(pairs, 1):  # noqa: B007, returned
@@ -99,8 +101,8 @@ def _written(out: TextIO, form: Format, pairs: Iterator[tuple[Item, Said]]) -> i
 
 
 def _pairs(
-    apply: Callable[[list[Item]], list[Said]], source: inputs.Source, size: int
-) -> Iterator[tuple[Item, Said]]:
+    apply: Callable[[list[Example]], list[Prediction]], source: inputs.Source, size: int
+) -> Iterator[tuple[Example, Prediction]]:
     """Yields items, each with what is said of it, so many at a time."""
     while batch := list(itertools.islice(source.items, size)):
         yield from zip(batch, apply(batch), strict=True)

@@ -7,17 +7,17 @@ import jax
 import numpy as np
 
 from ffnlab.data.examples import Examples
-from ffnlab.data.packed_rows import above, pack, padded
+from ffnlab.data.packed_rows import next_width, pack, pad_rows
 from ffnlab.finetune.classification import encode
 from ffnlab.finetune.finetuned_model import FinetunedModel
-from ffnlab.finetune.outputs import Item, Said
+from ffnlab.finetune.outputs import Example, Prediction
 
 
-def applied(
+def make_predictor(
     tuned: FinetunedModel,
     options: dict[str, Any],
     cut: Callable[[int], Any] = lambda count: None,
-) -> Callable[[Sequence[Item]], Any]:
+) -> Callable[[Sequence[Example]], Any]:
     """Returns what says something of each of some items.
 
     Args:
@@ -26,17 +26,17 @@ def applied(
       cut: told how many words or tokens of some items the model does not see.
     """
     if tuned.about["task"] == "qa":
-        from ffnlab.finetune.question_answering import answers_to
+        from ffnlab.finetune.question_answering import question_answerer
 
-        return answers_to(tuned)
+        return question_answerer(tuned)
     if tuned.about["task"] == "generate":
-        from ffnlab.finetune.generation import written_for
+        from ffnlab.finetune.generation import text_generator
 
-        return written_for(tuned, cut, **options)
-    return Labeller(tuned, cut)
+        return text_generator(tuned, cut, **options)
+    return LabelPredictor(tuned, cut)
 
 
-class Labeller:
+class LabelPredictor:
     """Labels batches of texts; few shapes are compiled, whatever their lengths."""
 
     def __init__(
@@ -47,7 +47,7 @@ class Labeller:
             lambda params, x: jax.nn.softmax(tuned.model.apply(params, x, None)[0])
         )
 
-    def __call__(self, items: Sequence[Item]) -> list[Said]:
+    def __call__(self, items: Sequence[Example]) -> list[Prediction]:
         """Returns for each text its label and probability; for tag lists of both."""
         about, names = self._tuned.about, self._tuned.names
         texts = [item.text for item in items]
@@ -61,16 +61,20 @@ class Labeller:
             about["marks"],
         )
         self._cut(encoded.lost)
-        width = above(max(map(len, encoded.tokens)), about["length"])
+        width = next_width(max(map(len, encoded.tokens)), about["length"])
         rows = pack(encoded, None, width)
-        chances = np.asarray(self._run(self._tuned.params, padded(rows.arrays)))
-        flat = rows.flat(chances[: len(rows.owner), : rows.owner.shape[1]])
-        best = [Said(names[row.argmax()], float(row.max())) for row in flat]
+        probabilities = np.asarray(self._run(self._tuned.params, pad_rows(rows.arrays)))
+        flat = rows.flat(
+            probabilities[: len(rows.example_index), : rows.example_index.shape[1]]
+        )
+        best = [Prediction(names[row.argmax()], float(row.max())) for row in flat]
         if about["task"] != "tag":
             return best
         first = "O" if "O" in names else names[0]
-        best = [each if each.chance else Said(first, 0.0) for each in best]  # cut off
+        best = [
+            each if each.probability else Prediction(first, 0.0) for each in best
+        ]  # cut off
         ends = np.cumsum([len(words) for words in texts])[:-1]
         parts = np.split(np.arange(len(best)), ends)
-        return [Said([best[i].text for i in part], [best[i].chance for i in part])
+        return [Prediction([best[i].text for i in part], [best[i].probability for i in part])
                 for part in parts]  # fmt: skip

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from ffnlab import io
-from ffnlab.data.packed_rows import Rows, above, padded
+from ffnlab.data.packed_rows import Rows, next_width, pad_rows
 from ffnlab.data.squad import (
     Questions,
     Windows,
@@ -21,14 +21,14 @@ from ffnlab.data.squad import (
 from ffnlab.data.tokenizer import Tokenizer
 from ffnlab.finetune import metrics, task
 from ffnlab.finetune.finetuned_model import FinetunedModel
-from ffnlab.finetune.outputs import Format, Item, Said, answers_text
+from ffnlab.finetune.outputs import Example, Format, Prediction, answers_json
 from ffnlab.models.span_qa import (
-    AnswerConfig,
-    answerer,
+    SpanQAConfig,
     best_spans,
     by_window,
-    finder,
+    make_span_finder,
     objective,
+    span_qa_model,
 )
 from ffnlab.pretrained.checkpoint import Checkpoint
 from ffnlab.report import plots
@@ -43,30 +43,30 @@ _WORDS = ("who", "what", "when", "where", "which", "why", "how")
 
 
 @dataclasses.dataclass(frozen=True)
-class Answers:
+class QuestionAnsweringTask:
     """Questions to be answered, see `tasks.Task`.
 
     Attributes:
       config: the flags.
       questions: by part, as they were read.
       windows: by part, what their contexts were cut into.
-      rows: by part, packed; tokens are numbered by their place in `used`.
-      used: the tokens that occur in any part, ascending.
+      rows: by part, packed; tokens are numbered by their place in `vocab_ids`.
+      vocab_ids: the tokens that occur in any part, ascending.
       found: the checkpoint.
       tokenizer: its tokenizer.
-      told: what a reader should know of the data.
+      summary: what a reader should know of the data.
     """
 
     config: "Config"
     questions: dict[str, Questions]
     windows: dict[str, Windows]
     rows: dict[str, Rows]
-    used: np.ndarray
+    vocab_ids: np.ndarray
     found: Checkpoint
     tokenizer: Tokenizer
-    told: str
+    summary: str
 
-    headline = "F1"
+    monitor = "F1"
     columns = {"exact match": "exact", "F1": "f1"}  # noqa: RUF012, of the class
 
     @property
@@ -77,9 +77,9 @@ class Answers:
     @property
     def model(self) -> Model:
         """The answerer."""
-        shape = dataclasses.replace(self.found.config, vocabulary=len(self.used))
-        config = AnswerConfig(shape, self.found.config.dropout)
-        return task.computed(self.config, answerer(config))
+        shape = dataclasses.replace(self.found.config, vocabulary=len(self.vocab_ids))
+        config = SpanQAConfig(shape, self.found.config.dropout)
+        return task.with_dtype(self.config, span_qa_model(config))
 
     @property
     def objective(self) -> Objective:
@@ -88,7 +88,7 @@ class Answers:
 
     def count(self, batch: Batch) -> Array:
         """Returns how many windows a batch has."""
-        return layerwise.counted(batch["y"][..., 0]).sum()
+        return layerwise.label_weights(batch["y"][..., 0]).sum()
 
     def classes(self, outputs: Array, batch: Batch) -> Array:
         """Returns the logits of the tokens for each entry of y, `[B, K, 2, T]`."""
@@ -97,24 +97,29 @@ class Answers:
     def predictor(self, part: str, batch: int) -> Callable[[Params], tuple]:
         """Returns what gives texts and their probabilities, by id."""
         rows = self.rows[part]
-        find = finder(self.model, rows.arrays, batch, self.config.longest)
+        find = make_span_finder(
+            self.model, rows.arrays, batch, self.config.max_answer_length
+        )
 
         def answered(params: Params) -> tuple[dict[str, str], dict[str, float]]:
             found = [rows.flat(each) for each in find(params)]
-            asked, threshold = self.questions[part], self.config.threshold
+            asked, threshold = (
+                self.questions[part],
+                self.config.null_score_diff_threshold,
+            )
             return texts_of(self.windows[part], asked, *found, threshold)
 
         return answered
 
     def score(self, part: str, predicted: tuple) -> dict[str, Any]:
-        """Returns the report of answers, also by question word, and `headline`."""
+        """Returns the report of answers, also by question word, and `monitor`."""
         asked = self.questions[part]
-        found = metrics.answers(predicted[0], asked)
+        found = metrics.question_answering_report(predicted[0], asked)
         kinds = [_kind(question) for question in asked.questions]
         words = {}
         for kind in sorted(set(kinds)):
             some = asked.subset([i for i, each in enumerate(kinds) if each == kind])
-            each = metrics.answers(predicted[0], some)
+            each = metrics.question_answering_report(predicted[0], some)
             words[kind] = {"exact": each["exact"], "f1": each["f1"],
                            "support": len(some.ids)}  # fmt: skip
         return {"headline": found["f1"], **found, "words": words}
@@ -134,16 +139,16 @@ class Answers:
 
     def write(self, part: str, predicted: tuple, directory: Path) -> None:
         """Writes answers by id, as SQuAD's evaluation takes them, or JSON lines."""
-        texts, chances = predicted
+        texts, probabilities = predicted
         path = getattr(self.config, part) or self.config.train
         if path.lower().endswith(".jsonl"):
             asked = self.questions[part]
-            items = map(Item, asked.questions, asked.contexts, asked.rows)
-            said = (Said(texts[name], chances[name]) for name in asked.ids)
+            items = map(Example, asked.questions, asked.contexts, asked.rows)
+            said = (Prediction(texts[name], probabilities[name]) for name in asked.ids)
             lines = map(Format("jsonl").line, items, said)
             io.write(directory / f"predictions-{part}.jsonl", "".join(lines))
             return
-        text = answers_text(texts)
+        text = answers_json(texts)
         io.write(directory / f"predictions-{part}.json", text)
 
     def about(self) -> dict[str, Any]:
@@ -154,8 +159,8 @@ class Answers:
                 "dtype": self.config.dtype,
                 "length": self.config.most,
                 "stride": self.config.overlap,
-                "longest": self.config.longest,
-                "threshold": self.config.threshold,
+                "longest": self.config.max_answer_length,
+                "threshold": self.config.null_score_diff_threshold,
                 "text_column": "question",
                 "pair_column": "context",
             }
@@ -181,41 +186,43 @@ def _table(first: str, scores: dict[str, dict[str, float]]) -> Table:
     return Table([first, "exact match, %", "F1, %", "support"], rows, words=1)
 
 
-def prepare(config: "Config") -> Answers:
+def prepare(config: "Config") -> QuestionAnsweringTask:
     """Reads all files and packs them; everything that can be wrong is found here."""
 
     def read(part: str) -> Questions:
         return read_questions(getattr(config, part) or config.train)
 
     # The questions of one context stay together: what answers one may answer another.
-    questions = task.parts_of(config, read, lambda found: found.contexts)
+    questions = task.read_parts(config, read, lambda found: found.contexts)
     for path in config.extra:
         questions["train"] = questions["train"].joined(read_questions(path))
     texts = [*questions["train"].contexts, *questions["train"].questions]
     found, tokenizer = task.read_checkpoint(config, texts, head=False, pooler=False)
-    pieces, rows, told = {}, {}, []
+    pieces, rows, summary = {}, {}, []
     for part, asked in questions.items():
         pieces[part] = windows(tokenizer, asked, config.most, config.overlap)
         tokens = pieces[part].tokens
-        how = task.rows_of(config, found, part, tokens, len(asked.ids))
+        how = task.packing_options(config, found, part, tokens, len(asked.ids))
         rows[part] = pack_windows(pieces[part], **how)
-        told.append(_told(part, asked, pieces[part], rows[part]))
+        summary.append(_summary(part, asked, pieces[part], rows[part]))
     arrays = [each.arrays for each in rows.values()]
-    used = task.renumbered(arrays, task.hidden_by(config, tokenizer))
-    return Answers(config, questions, pieces, rows, used, found, tokenizer,
-                   "\n".join(told))  # fmt: skip
+    vocab_ids = task.renumber_tokens(arrays, task.mask_tokens_of(config, tokenizer))
+    return QuestionAnsweringTask(config, questions, pieces, rows, vocab_ids, found, tokenizer,
+                   "\n".join(summary))  # fmt: skip
 
 
-def _told(part: str, asked: Questions, pieces: Windows, rows: Rows) -> str:
+def _summary(part: str, asked: Questions, pieces: Windows, rows: Rows) -> str:
     without = sum(not each for each in asked.answers)
     full = rows.arrays["x/mask"].mean()
     return (
         f"{part}: {len(asked.ids):,} questions, {without:,} without an answer, in "
-        f"{len(pieces.tokens):,} windows, {len(rows.owner):,} rows, {full:.0%} full"
+        f"{len(pieces.tokens):,} windows, {len(rows.example_index):,} rows, {full:.0%} full"
     )
 
 
-def answers_to(tuned: FinetunedModel) -> Callable[[Sequence[Item]], list[Said]]:
+def question_answerer(
+    tuned: FinetunedModel,
+) -> Callable[[Sequence[Example]], list[Prediction]]:
     """Returns what answers questions, each with its context."""
     about = tuned.about
     find = jax.jit(
@@ -224,18 +231,18 @@ def answers_to(tuned: FinetunedModel) -> Callable[[Sequence[Item]], list[Said]]:
         )
     )
 
-    def answered(items: Sequence[Item]) -> list[Said]:
+    def answered(items: Sequence[Example]) -> list[Prediction]:
         names = [str(number) for number in range(len(items))]
         none = [[] for _ in items]
         texts, contexts = [item.text for item in items], [item.pair for item in items]
         asked = Questions(names, texts, contexts, none, none)
         pieces = windows(tuned.tokenizer, asked, about["length"], about["stride"])
-        width = above(max(map(len, pieces.tokens)), about["length"])
+        width = next_width(max(map(len, pieces.tokens)), about["length"])
         rows = pack_windows(pieces, width)
-        found = find(tuned.params, padded(rows.arrays))
-        shape = rows.owner.shape
+        found = find(tuned.params, pad_rows(rows.arrays))
+        shape = rows.example_index.shape
         flat = [rows.flat(np.asarray(each)[: shape[0], : shape[1]]) for each in found]
-        said, chances = texts_of(pieces, asked, *flat, about["threshold"])
-        return [Said(said[name], chances[name]) for name in names]
+        said, probabilities = texts_of(pieces, asked, *flat, about["threshold"])
+        return [Prediction(said[name], probabilities[name]) for name in names]
 
     return answered

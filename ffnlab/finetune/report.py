@@ -33,7 +33,7 @@ def publish(config: "Config", task: Task, directory: Path, runs: list[Run]) -> T
         task.write(name, predicted, directory)
     pictures = task.draw(best.scores[part], directory)
     io.write(directory / "report.md", _report(config, task, table, tables, pictures))
-    card = model_card.text(config, task, table)
+    card = model_card.model_card(config, task, table)
     for folder in (directory, directory / "best"):
         io.write(folder / "README.md", card)
     hidden = ("lock", "data.sha256", "checkpoints")
@@ -75,13 +75,13 @@ def _report(
     tables: dict[str, Table],
     pictures: dict[str, str],
 ) -> str:
-    told = "".join(f"- {line}\n" for line in task.told.splitlines())
+    summary = "".join(f"- {line}\n" for line in task.summary.splitlines())
     shown = "\n\n".join(f"{title[0].upper() + title[1:]}:\n\n{each.markdown()}"
                         for title, each in tables.items())  # fmt: skip
     drawn = "".join(f"![{title}]({name})\n" for name, title in pictures.items())
     shape = task.found.config
     length = f"{config.steps:,} steps" if config.steps else f"{config.epochs:g} epochs"
-    return f"""# What does {model_card.base(config)} make of {Path(config.train).name}?
+    return f"""# What does {model_card.checkpoint_name(config)} make of {Path(config.train).name}?
 
 {table.markdown()}
 
@@ -89,10 +89,10 @@ def _report(
 
 {drawn}
 Fine-tuned: a {task.found.family} of {shape.layers} layers of width {shape.features},
-{length}. The best was chosen by {task.headline} of the dev part; over several seeds
+{length}. The best was chosen by {task.monitor} of the dev part; over several seeds
 there are means with bootstrap 95 % intervals. What was cut off at {config.most} tokens
 counts as missed.
 
-{told}
+{summary}
 `python -m experiments.predict --run=DIR` uses best/ on new text; README.md is its card.
 """

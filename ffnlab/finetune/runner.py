@@ -1,5 +1,6 @@
 """Fine-tunes a checkpoint on files and writes a report."""
 
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,6 +11,16 @@ from ffnlab.report.run_directory import choose_unfinished
 if TYPE_CHECKING:
     from ffnlab.finetune.task import Task
     from ffnlab.report.table import Table
+
+
+# Imported for its task alone; each has a `prepare`.
+_MODULES = {
+    "classify": "classification",
+    "pairs": "classification",
+    "tag": "classification",
+    "qa": "question_answering",
+    "generate": "generation",
+}
 
 
 class Result(NamedTuple):
@@ -43,8 +54,8 @@ def run(config: Config) -> Result:
     flags = options.to_flags(config, leave_out=("out", "resume"))
     with run_directory.open_run(out, flags, config.resume) as directory:
         run_directory.same_data(directory, digest(task))
-        print(f"writing to {directory}\n{task.told}", flush=True)
-        runs = trainer.trained(config, task, directory)
+        print(f"writing to {directory}\n{task.summary}", flush=True)
+        runs = trainer.train(config, task, directory)
         table = report.publish(config, task, directory, runs)
         shutil.rmtree(directory / "checkpoints", ignore_errors=True)
     scores = {part: [each.scores[part] for each in runs] for part in runs[0].scores}
@@ -53,10 +64,5 @@ def run(config: Config) -> Result:
 
 def prepare(config: Config) -> "Task":
     """Reads all files and packs them; everything that can be wrong is found here."""
-    if config.task == "qa":
-        from ffnlab.finetune import question_answering as module
-    elif config.task == "generate":
-        from ffnlab.finetune import generation as module
-    else:
-        from ffnlab.finetune import classification as module
+    module = importlib.import_module(f"ffnlab.finetune.{_MODULES[config.task]}")
     return module.prepare(config)

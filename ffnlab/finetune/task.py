@@ -17,7 +17,7 @@ from ffnlab.data.packing import even_width
 from ffnlab.data.tokenizer import Tokenizer, checkpoint_tokenizer, read_tokenizer
 from ffnlab.errors import InputError
 from ffnlab.models.transformer_config import dropouts
-from ffnlab.nn.precision import lowered
+from ffnlab.nn.precision import mixed_precision
 from ffnlab.pretrained import checkpoint
 from ffnlab.pretrained.checkpoint import Checkpoint
 from ffnlab.report.table import Table
@@ -34,36 +34,36 @@ class Task(Protocol):
     Attributes:
       found: the checkpoint.
       tokenizer: its tokenizer.
-      used: the tokens that occur in any part, ascending, if the others wait outside.
+      vocab_ids: the tokens that occur in any part, ascending, if the others wait outside.
       model: parameters are `encoder` and `head`.
       objective: what is minimised.
       count: `count(batch)`, the sum of the weights in that.
       classes: `classes(outputs, batch)`, the logits of the classes for each entry of y.
       rows: packed, by part.
       sizes: how many texts there are, by part.
-      headline: what the best epoch is chosen by.
+      monitor: what the best epoch is chosen by.
       columns: the scores to show: what they are called, and their keys.
-      told: what a reader should know of the data.
+      summary: what a reader should know of the data.
     """
 
     found: Checkpoint
     tokenizer: Tokenizer
-    used: np.ndarray | None
+    vocab_ids: np.ndarray | None
     model: Model
     objective: Objective
     count: Callable[[Batch], Array]
     classes: Callable[[Any, Batch], Array]
     rows: dict[str, Rows]
     sizes: dict[str, int]
-    headline: str
+    monitor: str
     columns: dict[str, str]
-    told: str
+    summary: str
 
     def predictor(self, part: str, batch: int) -> Callable[[Params], Any]:
         """Returns what predicts a part, in the order of its file, from parameters."""
 
     def score(self, part: str, predicted: Any) -> dict[str, Any]:
-        """Returns the report of predictions, `headline` among them."""
+        """Returns the report of predictions, `monitor` among them."""
 
     def details(self, scores: dict[str, Any]) -> dict[str, Table]:
         """Returns further tables of the scores, such as one of each label."""
@@ -106,7 +106,9 @@ def _read(
     config: "Config", folder: Path, causal: bool, options: dict[str, Any]
 ) -> tuple[Checkpoint, Tokenizer]:
     more = dropouts(config.dropout)
-    found = checkpoint.load(folder, remat=config.remat, **more, **options)
+    found = checkpoint.load(
+        folder, remat=config.gradient_checkpointing, **more, **options
+    )
     if found.config.causal != causal:
         kinds = ("an encoder such as BERT", "a decoder such as GPT-2")
         raise InputError(
@@ -117,7 +119,7 @@ def _read(
     most = found.config.length
     if config.most > most and found.config.positions == "learned":
         raise InputError(
-            f"--length: {config.most} is more than the {most} positions of the "
+            f"--max_seq_length: {config.most} is more than the {most} positions of the "
             "checkpoint"
         )
     if not causal:  # words and pairs need tokens, and marks around them
@@ -125,7 +127,7 @@ def _read(
     return found, checkpoint_tokenizer(folder, found.config.vocabulary)
 
 
-def parts_of(
+def read_parts(
     config: "Config",
     read: Callable[[str], Any],
     groups: Callable[[Any], Sequence] | None = None,
@@ -156,7 +158,7 @@ def parts_of(
     }
 
 
-def rows_of(
+def packing_options(
     config: "Config", found: Checkpoint, part: str, tokens: Sequence, texts: int
 ) -> dict[str, Any]:
     """Returns how a part is packed: the width of rows, and what they are mixed by.
@@ -178,7 +180,7 @@ def rows_of(
     return {"width": width, "mix": config.seed}
 
 
-def renumbered(parts: Iterable[Arrays], also: Iterable[int] = ()) -> np.ndarray:
+def renumber_tokens(parts: Iterable[Arrays], also: Iterable[int] = ()) -> np.ndarray:
     """Numbers the tokens of rows anew, in place; returns the old ones by new number.
 
     Args:
@@ -187,23 +189,23 @@ def renumbered(parts: Iterable[Arrays], also: Iterable[int] = ()) -> np.ndarray:
     """
     parts = list(parts)
     found = [np.unique(part["x/tokens"]) for part in parts]
-    used = np.unique(np.concatenate([*found, np.array([*also], np.int32)]))
+    vocab_ids = np.unique(np.concatenate([*found, np.array([*also], np.int32)]))
     for part in parts:
-        tokens = np.searchsorted(used, part["x/tokens"])
+        tokens = np.searchsorted(vocab_ids, part["x/tokens"])
         part["x/tokens"] = tokens.astype(np.int32)
-    return used
+    return vocab_ids
 
 
-def hidden_by(config: "Config", tokenizer: Tokenizer) -> list[int]:
+def mask_tokens_of(config: "Config", tokenizer: Tokenizer) -> list[int]:
     """Returns the token that stands for hidden ones, if some are to be found again.
 
     Raises:
       InputError: the tokenizer has none.
     """
-    if not config.masked_loss:
+    if not config.mlm_loss_weight:
         return []
     if tokenizer.mask is None:
-        raise InputError(f"--masked_loss: {tokenizer.source} has no mask token")
+        raise InputError(f"--mlm_loss_weight: {tokenizer.source} has no mask token")
     return [tokenizer.mask]
 
 
@@ -216,11 +218,11 @@ def digest(task: Task) -> str:
     return found.hexdigest()
 
 
-def computed(config: "Config", model: Model, keep: str = "head") -> Model:
+def with_dtype(config: "Config", model: Model, keep: str = "head") -> Model:
     """Returns a model that computes in --dtype, but in one part of its parameters."""
     if config.dtype == "float32":
         return model
-    return lowered(model, config.dtype, keep=(keep,))
+    return mixed_precision(model, config.dtype, keep=(keep,))
 
 
 PURPOSES = {
@@ -236,8 +238,8 @@ def save(config: "Config", task: Task, params: Params, folder: Path) -> None:
     """Writes a checkpoint directory with the head, and how it is used."""
     shutil.rmtree(folder, ignore_errors=True)
     encoder, found = params["encoder"], task.found
-    if task.used is not None:
-        encoder = layerwise.restored(encoder, found.params, task.used)
+    if task.vocab_ids is not None:
+        encoder = layerwise.restore_embeddings(encoder, found.params, task.vocab_ids)
     about, purpose = task.about(), PURPOSES.get(config.task)
     if found.family in _STEMS and purpose and config.head == "linear":
         about["architectures"] = [f"{_STEMS[found.family]}For{purpose}"]

@@ -11,7 +11,7 @@ import numpy as np
 
 from ffnlab import pretrained
 from ffnlab.data.dataset import Dataset
-from ffnlab.finetune.task import Task, computed
+from ffnlab.finetune.task import Task, with_dtype
 from ffnlab.models import language_model
 from ffnlab.models.transformer import TransformerConfig
 from ffnlab.report.progress import Progress, follow
@@ -45,15 +45,15 @@ class Run(NamedTuple):
     seconds: float
 
 
-def begun(config: "Config", task: Task) -> Model:
+def init_from_checkpoint(config: "Config", task: Task) -> Model:
     """Returns the task's model, which begins with the checkpoint's encoder."""
 
     def init(key: jax.Array) -> Params:
         encoder = task.found.params
-        if task.used is not None:
-            encoder = layerwise.trimmed(encoder, task.used)
+        if task.vocab_ids is not None:
+            encoder = layerwise.prune_embeddings(encoder, task.vocab_ids)
         params = task.model.init(key)
-        if config.masked_loss:
+        if config.mlm_loss_weight:
             params["masked"] = _masked_head(config, task, key)
         if config.scratch:
             return params
@@ -65,7 +65,7 @@ def begun(config: "Config", task: Task) -> Model:
 Predictors = dict[str, Callable[[Params], Any]]  # by part; compiled once for all runs
 
 
-class Judge:
+class DevEvaluator:
     """Scores parameters on the dev part, on the host, for `train.fit`."""
 
     def __init__(self, task: Task, predictors: Predictors):
@@ -81,14 +81,17 @@ class Judge:
         return {"headline": self._task.score("dev", predicted)["headline"]}
 
 
-class Judges(Judge):
+class PopulationDevEvaluator(DevEvaluator):
     """Scores each member of a population, `[S]`."""
 
     def __call__(self, params: Params, arrays: Any) -> dict[str, np.ndarray]:
         """Returns the scores."""
         params = jax.device_get(params)  # members lie on several devices
         members = range(len(jax.tree.leaves(params)[0]))
-        one = [super(Judges, self).__call__(member(params, s), arrays) for s in members]
+        one = [
+            super(PopulationDevEvaluator, self).__call__(member(params, s), arrays)
+            for s in members
+        ]
         return {"headline": np.array([each["headline"] for each in one], np.float32)}
 
 
@@ -97,10 +100,10 @@ def member(params: Params, number: int) -> Params:
     return jax.tree.map(lambda array: array[number], params)
 
 
-def plan_of(config: "Config", task: Task) -> Plan:
+def make_plan(config: "Config", task: Task) -> Plan:
     """Returns how long to train; a batch is the rows of about so many texts."""
-    texts, rows = task.sizes["train"], len(task.rows["train"].owner)
-    parts = config.accumulate
+    texts, rows = task.sizes["train"], len(task.rows["train"].example_index)
+    parts = config.gradient_accumulation_steps
     batch = min(max(round(config.batch_size * rows / texts), 1), max(rows // parts, 1))
     asked = config.steps or max(round(config.epochs * rows / (batch * parts)), 1)
     looks = config.evaluations or max(round(asked * batch * parts / rows), 1)
@@ -117,40 +120,46 @@ def plan_of(config: "Config", task: Task) -> Plan:
     )
 
 
-def epoch_of(task: Task, plan: Plan) -> float:
+def steps_per_epoch(task: Task, plan: Plan) -> float:
     """Returns how many steps an epoch has."""
-    return len(task.rows["train"].owner) / plan.batch
+    return len(task.rows["train"].example_index) / plan.batch
 
 
-def gradient_of(config: "Config", task: Task, model: Model, rates: Any) -> Gradient:
+def make_gradient(config: "Config", task: Task, model: Model, rates: Any) -> Gradient:
     """Returns what a step descends along."""
     width, loss = task.found.config.features, mean_loss(model, task.objective)
-    if config.r_drop:
-        loss = gradients.r_drop(model, task.objective, config.r_drop, task.classes)
-    if config.masked_loss:
-        hidden = computed(config, _hidden(task), keep="masked")
-        hidden = layerwise.frozen(hidden, rates)
-        loss = language_model.with_masked(loss, hidden, config.masked_loss)
+    if config.r_drop_alpha:
+        loss = gradients.r_drop(
+            model, task.objective, config.r_drop_alpha, task.classes
+        )
+    if config.mlm_loss_weight:
+        hidden = with_dtype(config, _hidden(task), keep="masked")
+        hidden = layerwise.stop_gradients(hidden, rates)
+        loss = language_model.add_mlm_loss(loss, hidden, config.mlm_loss_weight)
     gradient = gradients.mean_gradient(loss)
     if config.adversarial == "fgm":
-        gradient = adversarial.fgm(loss, width, config.radius)
+        gradient = adversarial.fgm(loss, width, config.adversarial_epsilon)
     if config.adversarial == "freelb":
-        step = config.radius / 5  # the first offset is as long
-        gradient = adversarial.freelb(loss, width, 3, step, config.radius, step)
-    return gradients.accumulated(gradient, config.accumulate, task.count)
+        step = config.adversarial_epsilon / 5  # the first offset is as long
+        gradient = adversarial.freelb(
+            loss, width, 3, step, config.adversarial_epsilon, step
+        )
+    return gradients.accumulate(
+        gradient, config.gradient_accumulation_steps, task.count
+    )
 
 
 def _hidden(task: Task) -> Model:
     """Returns the masked language model of the task's encoder."""
-    mask = int(np.searchsorted(task.used, task.tokenizer.mask))
+    mask = int(np.searchsorted(task.vocab_ids, task.tokenizer.mask))
     special = {number for side in task.tokenizer.around for number in side}
-    places = [int(np.searchsorted(task.used, number)) for number in special]
-    return language_model.beside(_encoder(task), mask, special=places)
+    places = [int(np.searchsorted(task.vocab_ids, number)) for number in special]
+    return language_model.with_mlm_head(_encoder(task), mask, special=places)
 
 
 def _encoder(task: Task) -> TransformerConfig:
     """Returns the encoder as it is trained: with the tokens alone that occur."""
-    return dataclasses.replace(task.found.config, vocabulary=len(task.used))
+    return dataclasses.replace(task.found.config, vocabulary=len(task.vocab_ids))
 
 
 def _masked_head(config: "Config", task: Task, key: jax.Array) -> Params:
@@ -162,12 +171,12 @@ def _masked_head(config: "Config", task: Task, key: jax.Array) -> Params:
     if whole.config.head == "none":
         return drawn
     head = whole.params["head"]
-    return {**head, "bias": head["bias"][task.used]}
+    return {**head, "bias": head["bias"][task.vocab_ids]}
 
 
-def trained(config: "Config", task: Task, directory: Path) -> list[Run]:
+def train(config: "Config", task: Task, directory: Path) -> list[Run]:
     """Trains all seeds, together where memory allows, and scores their best epochs."""
-    plan = plan_of(config, task)
+    plan = make_plan(config, task)
     together = config.seeds > 1 and _fits(config, task)
     units = 1 if together else config.seeds
     parts = [part for part in ("dev", "test") if part in task.rows]
@@ -184,7 +193,7 @@ def _fits(config: "Config", task: Task) -> bool:
 
     A state has the parameters, the best of them and two moments, float32.
     """
-    shapes = jax.eval_shape(begun(config, task).init, jax.random.key(0))
+    shapes = jax.eval_shape(init_from_checkpoint(config, task).init, jax.random.key(0))
     each = 4 * 4 * sum(leaf.size for leaf in jax.tree.leaves(shapes))
     told = jax.local_devices()[0].memory_stats() or {}
     there = told.get("bytes_limit", 0) * jax.local_device_count()
@@ -192,20 +201,22 @@ def _fits(config: "Config", task: Task) -> bool:
     return config.seeds * each < there / 2
 
 
-def setting(config: "Config", task: Task, plan: Plan) -> dict[str, Any]:
+def fit_arguments(config: "Config", task: Task, plan: Plan) -> dict[str, Any]:
     """Returns what `train.fit` and `sweep.fit_population` are given alike."""
-    key, model = jax.random.key(config.seed), begun(config, task)
+    key, model = jax.random.key(config.seed), init_from_checkpoint(config, task)
     layers = task.found.config.layers
     shapes = jax.eval_shape(model.init, key)
-    rates = layerwise.rates_of(shapes, layers, config.layer_decay, config.freeze)
+    rates = layerwise.layer_rates(shapes, layers, config.layer_decay, config.freeze)
     optimizer = config.make_optimizer(
         plan.steps, flat=False, learning_rate=config.learning_rate
     )
-    optimizer = layerwise.scaled(optimizer, rates)
-    if config.unfreeze:
-        every = max(round(config.unfreeze * epoch_of(task, plan)), 1)
-        optimizer = layerwise.unfrozen(optimizer, shapes, layers, every)
-    model = layerwise.frozen(model, rates)
+    optimizer = layerwise.scale_by_layer(optimizer, rates)
+    if config.unfreeze_every_epochs:
+        every = max(
+            round(config.unfreeze_every_epochs * steps_per_epoch(task, plan)), 1
+        )
+        optimizer = layerwise.gradual_unfreezing(optimizer, shapes, layers, every)
+    model = layerwise.stop_gradients(model, rates)
     return {
         "model": model,
         "objective": task.objective,
@@ -213,7 +224,7 @@ def setting(config: "Config", task: Task, plan: Plan) -> dict[str, Any]:
         "dataset": _dataset(config, task),
         "plan": plan,
         "key": key,
-        "gradient": gradient_of(config, task, model, rates),
+        "gradient": make_gradient(config, task, model, rates),
     }
 
 
@@ -239,13 +250,13 @@ def _one(work: Work, seed: int) -> Run:
     config, task, directory, plan, progress, predictors = work
     progress.begin(f"seed {seed}")
     fitted = loop.fit(
-        **setting(config, task, plan),
+        **fit_arguments(config, task, plan),
         seed=seed,
         checkpoints=checkpoint.Checkpoints(
             directory / "checkpoints" / str(seed), seconds=60.0
         ),
-        watch=follow(progress, plan, "headline", task.headline + " {:.2%}"),
-        evaluate=Judge(task, predictors),
+        on_evaluation=follow(progress, plan, "headline", task.monitor + " {:.2%}"),
+        evaluate=DevEvaluator(task, predictors),
     )
     check_finite(fitted.record, config.learning_rate)
     return _judged(work, seed, fitted.best, fitted.record, fitted.seconds_per_step)
@@ -256,12 +267,14 @@ def _together(work: Work) -> list[Run]:
     config, task, directory, plan, progress, predictors = work
     progress.begin(f"{config.seeds} seeds")
     _, _, fitted = population.fit_population(
-        **setting(config, task, plan),
+        **fit_arguments(config, task, plan),
         seeds=range(config.seeds),
         learning_rates=[config.learning_rate],
         checkpoints=checkpoint.Checkpoints(directory / "checkpoints", seconds=60.0),
-        watch=follow(progress, plan, "headline", "mean " + task.headline + " {:.2%}"),
-        evaluate=Judges(task, predictors),
+        on_evaluation=follow(
+            progress, plan, "headline", "mean " + task.monitor + " {:.2%}"
+        ),
+        evaluate=PopulationDevEvaluator(task, predictors),
     )
     check_finite(fitted.record, config.learning_rate)
     best, step = jax.device_get(fitted.best), fitted.record.step

@@ -28,7 +28,7 @@ from ffnlab.types import Array, Key, Model, Params
 _RIDGE = 1e-4  # of the mean square of a hidden unit
 
 
-class Told(NamedTuple):
+class LayerRecord(NamedTuple):
     """How well one block does what another did, on tokens kept apart.
 
     Errors are shares of the variance of what the old block gave: 0 is the same, and 1
@@ -43,7 +43,7 @@ class Told(NamedTuple):
     trained: float
 
 
-def recorded(
+def record_layers(
     config: TransformerConfig,
     params: Params,
     tokens: Sequence[np.ndarray],
@@ -63,9 +63,16 @@ def recorded(
     model = transformer_model(config)
 
     @jax.jit
-    def run(x: Array, mask: Array, packs: Array) -> tuple[Array, Array]:
+    def run(x: Array, mask: Array, segment_ids: Array) -> tuple[Array, Array]:
         nowhere = jnp.zeros((len(x), 1), int)  # logits of a head are of no use here
-        _, aux = model.apply(params, x, mask, packs=packs, at=nowhere, record=True)
+        _, aux = model.apply(
+            params,
+            x,
+            mask,
+            segment_ids=segment_ids,
+            label_positions=nowhere,
+            record=True,
+        )
         return aux["inputs"], aux["outputs"]
 
     found = []
@@ -78,7 +85,7 @@ def recorded(
     return inputs, outputs
 
 
-def exchange(
+def swap_block(
     config: TransformerConfig,
     params: Params,
     block: str,
@@ -89,7 +96,7 @@ def exchange(
     steps: int = 500,
     learning_rate: float = 1e-3,
     key: Key | None = None,
-) -> tuple[TransformerConfig, Params, list[Told]]:
+) -> tuple[TransformerConfig, Params, list[LayerRecord]]:
     """Returns a model with other feed-forward blocks, and how well each does.
 
     Args:
@@ -114,7 +121,7 @@ def exchange(
     old = config.feed_forward(0)
     new = dataclasses.replace(old, kind=block)
     new = dataclasses.replace(new, hidden=hidden) if hidden else match(new, old).config
-    inputs, outputs = recorded(config, params, tokens, layouts)
+    inputs, outputs = record_layers(config, params, tokens, layouts)
     apart = inputs.shape[1] // 10
     if apart < 1:
         raise InputError(f"{inputs.shape[1]} tokens are too few to match blocks on")
@@ -125,9 +132,9 @@ def exchange(
         x, y = inputs[layer][mixed], outputs[layer][mixed]
         name, own = f"layer_{layer}", jax.random.fold_in(key, layer)
         begun = begin(new, old, params[name]["ffn"], x[apart:], y[apart:])
-        trained = distilled(new, begun, x[apart:], y[apart:], steps, learning_rate, own)
+        trained = distill(new, begun, x[apart:], y[apart:], steps, learning_rate, own)
         errors = [error(new, p, x[:apart], y[:apart]) for p in (begun, trained)]
-        told.append(Told(*errors))
+        told.append(LayerRecord(*errors))
         changed[name] = {**params[name], "ffn": trained}
     found = dataclasses.replace(config, block=new.kind, hidden=new.hidden)
     return found, changed, told
@@ -191,7 +198,7 @@ def _solved(block: BlockConfig, params: Params, x: np.ndarray, y: np.ndarray) ->
     return {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}
 
 
-def distilled(
+def distill(
     block: BlockConfig,
     params: Params,
     x: np.ndarray,

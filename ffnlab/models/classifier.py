@@ -32,7 +32,7 @@ HEADS = ("linear", "feedback")
 
 
 @dataclasses.dataclass(frozen=True)
-class LabelConfig:
+class ClassifierConfig:
     """What a labeller is made of.
 
     Attributes:
@@ -73,16 +73,16 @@ class LabelConfig:
             parse(self.head)
 
 
-class LabelHead(nnx.Module):
+class ClassifierHead(nnx.Module):
     """States at places to logits.
 
     >>> from ffnlab import EncoderConfig
-    >>> config = LabelConfig(EncoderConfig.tiny(), classes=3, head="swiglu")
-    >>> LabelHead(config, rngs=nnx.Rngs(0))(jnp.ones((2, 5, 64))).shape
+    >>> config = ClassifierConfig(EncoderConfig.tiny(), classes=3, head="swiglu")
+    >>> ClassifierHead(config, rngs=nnx.Rngs(0))(jnp.ones((2, 5, 64))).shape
     (2, 5, 3)
     """
 
-    def __init__(self, config: LabelConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: ClassifierConfig, *, rngs: nnx.Rngs):
         self.config, width = config, config.encoder.features
         if config.head == "feedback":
             shape = FeedbackConfig(
@@ -117,19 +117,19 @@ class LabelHead(nnx.Module):
 
 
 def states(encoder: Transformer, x: Batch, key: Key | None = None) -> Array:
-    """Returns what an encoder makes of packed rows, `[B, T, D]`; see `Labeller`."""
+    """Returns what an encoder makes of packed rows, `[B, T, D]`; see `Classifier`."""
     h, _ = encoder(
         x["tokens"],
         x["mask"],
         types=x.get("types"),
-        packs=x["packs"],
+        segment_ids=x["segment_ids"],
         offset=x.get("offset"),
         key=key,
     )
     return h
 
 
-class Labeller(nnx.Module):
+class Classifier(nnx.Module):
     """An encoder and a head.
 
     Args:
@@ -137,31 +137,31 @@ class Labeller(nnx.Module):
       rngs: where the arrays are drawn from.
     """
 
-    def __init__(self, config: LabelConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: ClassifierConfig, *, rngs: nnx.Rngs):
         self.config = config
         self.encoder = Transformer(config.encoder, rngs=rngs)
-        self.head = LabelHead(config, rngs=rngs)
+        self.head = ClassifierHead(config, rngs=rngs)
 
     def __call__(self, x: Batch, key: Key | None = None) -> tuple[Array, dict]:
         """Returns logits `[B, K, classes]`, and nothing beside them.
 
         Args:
-          x: `tokens` int and `mask` bool `[B, T]`; `packs` int `[B, T]`, the text of
-            each token; `at` int `[B, K]`, the places to label, −1 for none; `types` int
+          x: `tokens` int and `mask` bool `[B, T]`; `segment_ids` int `[B, T]`, the text of
+            each token; `label_positions` int `[B, K]`, the places to label, −1 for none; `types` int
             `[B, T]`, if there are pairs; and `offset` `[B, T, D]`, if something is to
             be added to the embeddings of the tokens.
           key: the key of this call's dropout; None in evaluation.
         """
         keys: Any = (None, None) if key is None else jax.random.split(key)
         h = states(self.encoder, x, keys[0])
-        at = jnp.maximum(x["at"], 0)[..., None]
-        h = jnp.take_along_axis(h, at, axis=1)  # [B, K, D]
+        label_positions = jnp.maximum(x["label_positions"], 0)[..., None]
+        h = jnp.take_along_axis(h, label_positions, axis=1)  # [B, K, D]
         if self.config.encoder.pooler:
             h = jnp.tanh(self.encoder.pooler(h))
         if self.config.dense:
             h = activations.get(self.config.dense).function(self.head.dense(h))
         h = dropout(h, keys[1], self.config.dropout)
-        return self.head(h, x["at"] >= 0), {}
+        return self.head(h, x["label_positions"] >= 0), {}
 
 
 def likeliest(logits: Array, x: Batch) -> tuple[Array, Array]:
@@ -174,7 +174,7 @@ class Predictor:
     """What a model finds at the places of rows, compiled once.
 
     Args:
-      model: from `labeller`, or of another head.
+      model: from `classifier_model`, or of another head.
       arrays: rows, as `data.places.pack` makes them.
       batch: rows at a time.
       read: makes of the model's outputs and of what it was given arrays `[B, K, ...]`.
@@ -210,12 +210,12 @@ class Predictor:
         )
 
 
-def labeller(config: LabelConfig) -> Model:
+def classifier_model(config: ClassifierConfig) -> Model:
     """Returns a labeller as pure functions; parameters are `encoder` and `head`."""
-    return of_two_parts(lambda rngs: Labeller(config, rngs=rngs))
+    return encoder_and_head(lambda rngs: Classifier(config, rngs=rngs))
 
 
-def of_two_parts(build: Callable[[nnx.Rngs], nnx.Module]) -> Model:
+def encoder_and_head(build: Callable[[nnx.Rngs], nnx.Module]) -> Model:
     """Returns a module of an encoder and a head as pure functions.
 
     What else the parameters hold, such as the head of another loss, is passed over.

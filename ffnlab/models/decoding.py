@@ -20,7 +20,7 @@ from ffnlab.models.transformer import TransformerConfig, empty_cache, transforme
 from ffnlab.types import Array, Key, Params
 
 
-def filtered(
+def filter_logits(
     logits: Array,
     temperature: float = 1.0,
     top_k: int | None = None,
@@ -40,7 +40,7 @@ def filtered(
 
     Source: Fan et al. 2018 for top-k; Holtzman et al. 2020 for top-p.
 
-    >>> filtered(jnp.array([0.0, 1.0, 2.0, 3.0]), top_k=2).tolist()
+    >>> filter_logits(jnp.array([0.0, 1.0, 2.0, 3.0]), top_k=2).tolist()
     [-inf, -inf, 2.0, 3.0]
     """
     logits = logits / temperature
@@ -120,9 +120,9 @@ def generate(
       steps: how many tokens to add.
       mask: bool `[B, T]`, False where padding is, on the left; None is all True.
       key: what to draw with; None takes the likeliest token each time.
-      temperature: see `filtered`; 0 takes the likeliest token too.
-      top_k: see `filtered`.
-      top_p: see `filtered`.
+      temperature: see `filter_logits`; 0 takes the likeliest token too.
+      top_k: see `filter_logits`.
+      top_p: see `filter_logits`.
       stop: the token that ends a text; it fills the rest of the row.
 
     Returns:
@@ -167,7 +167,9 @@ def _generated(
     def drawn(logits: Array, key: Key) -> Array:
         if temperature == 0.0:
             return jnp.argmax(logits, axis=-1)
-        return jax.random.categorical(key, filtered(logits, temperature, top_k, top_p))
+        return jax.random.categorical(
+            key, filter_logits(logits, temperature, top_k, top_p)
+        )
 
     def unfinished(state: tuple) -> Array:
         step, *_, done = state
@@ -208,7 +210,7 @@ def _read(
     return logits[:, -1], aux["cache"], positions[:, -1] + 1
 
 
-def beam(
+def beam_search(
     config: TransformerConfig,
     params: Params,
     prompt: Array,

@@ -5,7 +5,7 @@
 
 The data are those of `data.corpus.language_data`; those of `conditional`, which learns
 what is to follow a prompt, are of `data.prompts.pack_pairs`. Hidden tokens of the same
-texts are asked for beside another loss by `with_masked`.
+texts are asked for beside another loss by `add_mlm_loss`.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from ffnlab.data.dataset import IGNORE
 from ffnlab.errors import InputError
-from ffnlab.models.masking import hide
+from ffnlab.models.masking import mask_tokens
 from ffnlab.models.transformer import Head, TransformerConfig, transformer_model
 from ffnlab.nn.pure import functional
 from ffnlab.train.gradients import mean_loss
@@ -57,8 +57,8 @@ def conditional(config: TransformerConfig) -> Model:
 
     Returns:
       Parameters are those of the Transformer, under `encoder`, so that rates by layer
-      are set as for a labeller. `apply(params, x, key)`: x holds `tokens` and `packs`,
-      `[B, T]`, `at` `[B, K]`, the places, −1 for none, and `offset`, if that of a
+      are set as for a labeller. `apply(params, x, key)`: x holds `tokens` and `segment_ids`,
+      `[B, T]`, `label_positions` `[B, K]`, the places, −1 for none, and `offset`, if that of a
       labeller; key is that of dropout or None; the outputs are logits `[B, K, V]`.
       `finetuning.objective` scores them.
 
@@ -67,7 +67,7 @@ def conditional(config: TransformerConfig) -> Model:
 
     >>> from ffnlab import DecoderConfig
     >>> model, row = conditional(DecoderConfig.tiny()), jnp.array([[1, 2, 3]])
-    >>> x = {"tokens": row, "packs": row * 0, "at": jnp.array([[1, -1]])}
+    >>> x = {"tokens": row, "segment_ids": row * 0, "label_positions": jnp.array([[1, -1]])}
     >>> model.apply(model.init(jax.random.key(0)), x)[0].shape
     (1, 2, 256)
     """
@@ -77,15 +77,15 @@ def conditional(config: TransformerConfig) -> Model:
         return {"encoder": inner.init(key)}
 
     def apply(params: Params, x: Batch, key: Key | None = None) -> tuple[Array, dict]:
-        at = jnp.maximum(x["at"], 0)
+        label_positions = jnp.maximum(x["label_positions"], 0)
         # What pads a row is a pack of its own, so that no text sees it.
         logits, _ = inner.apply(
             params["encoder"],
             x["tokens"],
-            packs=x["packs"],
+            segment_ids=x["segment_ids"],
             offset=x.get("offset"),
             key=key,
-            at=at,
+            label_positions=label_positions,
         )
         return logits, {}
 
@@ -116,9 +116,9 @@ def masked(
 
     Returns:
       `apply(params, x, key)`: x holds `tokens`, `mask` and `words`, `[B, T]`; it may
-      hold `packs`, `types` and `offset`, as that of a labeller, and no `words`. The
+      hold `segment_ids`, `types` and `offset`, as that of a labeller, and no `words`. The
       outputs are logits `[B, K, V]` with the places they are of and which of those
-      count, see `masking.hide`. Without a key there is no dropout, and what is hidden
+      count, see `masking.mask_tokens`. Without a key there is no dropout, and what is hidden
       depends on the tokens alone.
 
     Raises:
@@ -135,7 +135,7 @@ def masked(
             hiding = jax.random.fold_in(hiding, x["tokens"].sum().astype(jnp.uint32))
         else:
             hiding, key = jax.random.split(key)
-        found = hide(
+        found = mask_tokens(
             hiding,
             x["tokens"],
             x["words"] if "words" in x else _hideable(x, special, whole),
@@ -144,9 +144,11 @@ def masked(
             vocabulary=config.vocabulary,
             whole=whole,
         )
-        rest = {name: x[name] for name in ("packs", "types", "offset") if name in x}
+        rest = {
+            name: x[name] for name in ("segment_ids", "types", "offset") if name in x
+        }
         logits, _ = inner.apply(
-            params, found.tokens, x["mask"], key=key, at=found.at, **rest
+            params, found.tokens, x["mask"], key=key, label_positions=found.at, **rest
         )
         return (logits, found.at, found.live), {}
 
@@ -162,7 +164,7 @@ def _hideable(x: Batch, special: Sequence[int], whole: bool) -> Array:
     return jnp.where(may, jnp.arange(may.shape[1])[None], -1)
 
 
-def beside(
+def with_mlm_head(
     encoder: TransformerConfig,
     mask: int,
     rate: float = 0.15,
@@ -180,7 +182,7 @@ def beside(
       As `masked`; parameters are `encoder`, and `masked`, the arrays of the head.
 
     >>> from ffnlab import EncoderConfig
-    >>> sorted(beside(EncoderConfig.tiny(), mask=3).init(jax.random.key(0))["masked"])
+    >>> sorted(with_mlm_head(EncoderConfig.tiny(), mask=3).init(jax.random.key(0))["masked"])
     ['bias', 'dense', 'norm']
     """
     inner = masked(_headed(encoder), mask, rate, special=special)
@@ -197,7 +199,7 @@ def beside(
 
 
 def masked_head(encoder: TransformerConfig, key: Key) -> Params:
-    """Returns new arrays for the head of `beside`, where a checkpoint has none."""
+    """Returns new arrays for the head of `with_mlm_head`, where a checkpoint has none."""
     return functional(lambda rngs: Head(_headed(encoder), rngs=rngs)).init(key)
 
 
@@ -205,13 +207,13 @@ def _headed(encoder: TransformerConfig) -> TransformerConfig:
     return dataclasses.replace(encoder, head="tied")
 
 
-def with_masked(loss: Loss, model: Model, weight: float) -> Loss:
+def add_mlm_loss(loss: Loss, model: Model, weight: float) -> Loss:
     """Returns a loss with that of hidden tokens of the same texts added.
 
     Args:
       loss: `loss(params, batch, key)`; it has the key and so the dropout that it would
         have alone.
-      model: from `beside`; in bfloat16 or with frozen parts if it is so wrapped.
+      model: from `with_mlm_head`; in bfloat16 or with frozen parts if it is so wrapped.
       weight: of the loss of the hidden tokens; 0 is the loss alone.
 
     Source: Devlin et al. 2019, section 3.1, for what is hidden.
@@ -219,9 +221,9 @@ def with_masked(loss: Loss, model: Model, weight: float) -> Loss:
     >>> from ffnlab import EncoderConfig
     >>> def loss(params, batch, key):
     ...     return 0.0
-    >>> model = beside(EncoderConfig.tiny(), mask=3)
+    >>> model = with_mlm_head(EncoderConfig.tiny(), mask=3)
     >>> x = {"tokens": jnp.arange(20).reshape(1, 20), "mask": jnp.ones((1, 20), bool)}
-    >>> both, key = with_masked(loss, model, weight=0.5), jax.random.key(0)
+    >>> both, key = add_mlm_loss(loss, model, weight=0.5), jax.random.key(0)
     >>> round(float(both(model.init(key), {"x": x}, key)))  # half of log 256
     3
     """
@@ -255,8 +257,8 @@ def objective(tokens_per_byte: float) -> Objective:
     def score(outputs: Array | tuple[Array, Array, Array], batch: Batch) -> Scores:
         logits, labels = outputs, batch["y"]
         if isinstance(outputs, tuple):
-            logits, at, live = outputs
-            labels = jnp.take_along_axis(labels, at, axis=1)  # [B, K]
+            logits, label_positions, live = outputs
+            labels = jnp.take_along_axis(labels, label_positions, axis=1)  # [B, K]
             labels = jnp.where(live, labels, IGNORE)
         scores = score_classes(logits, {"y": labels})
         bits = scores.values["loss"] * (tokens_per_byte / math.log(2.0))

@@ -28,7 +28,7 @@ class Masked(NamedTuple):
     live: Array
 
 
-def hide(
+def mask_tokens(
     key: Key,
     tokens: Array,
     words: Array,
@@ -61,7 +61,7 @@ def hide(
     Source: Devlin et al. 2019, section 3.1; whole words as in its later code.
 
     >>> words = jnp.arange(20).reshape(1, 20)
-    >>> found = hide(jax.random.key(0), words, words, rate=0.15, mask=99,
+    >>> found = mask_tokens(jax.random.key(0), words, words, rate=0.15, mask=99,
     ...              vocabulary=100)
     >>> found.at.shape, int(found.live.sum())
     ((1, 3), 3)

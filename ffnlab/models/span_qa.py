@@ -19,7 +19,7 @@ from flax import nnx
 
 from ffnlab.data.dataset import Arrays
 from ffnlab.errors import InputError
-from ffnlab.models.classifier import Predictor, of_two_parts, states
+from ffnlab.models.classifier import Predictor, encoder_and_head, states
 from ffnlab.models.transformer import Transformer, TransformerConfig
 from ffnlab.nn.dropout import dropout
 from ffnlab.train.objectives import accuracy, cross_entropy
@@ -30,7 +30,7 @@ NEVER = -1e30
 
 
 @dataclasses.dataclass(frozen=True)
-class AnswerConfig:
+class SpanQAConfig:
     """What an answerer is made of.
 
     Attributes:
@@ -54,7 +54,7 @@ class AnswerConfig:
             raise InputError(f"dropout={self.dropout} must be in [0, 1)")
 
 
-class Answerer(nnx.Module):
+class SpanQA(nnx.Module):
     """An encoder and two logits at every token.
 
     Args:
@@ -62,7 +62,7 @@ class Answerer(nnx.Module):
       rngs: where the arrays are drawn from.
     """
 
-    def __init__(self, config: AnswerConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: SpanQAConfig, *, rngs: nnx.Rngs):
         self.config = config
         self.encoder = Transformer(config.encoder, rngs=rngs)
         normal = nnx.initializers.normal(0.02)
@@ -73,7 +73,7 @@ class Answerer(nnx.Module):
         """Returns logits `[B, T, 2]` of start and end, and nothing beside them.
 
         Args:
-          x: `tokens` int and `mask` bool `[B, T]`; `packs` int `[B, T]`, the window of
+          x: `tokens` int and `mask` bool `[B, T]`; `segment_ids` int `[B, T]`, the window of
             each token; `inside` bool `[B, T]`, where an answer may start or end, −1e30
             being the logit elsewhere; `types` int `[B, T]`, if there are any; and
             `offset` `[B, T, D]`, if something is to be added to the embeddings.
@@ -86,15 +86,15 @@ class Answerer(nnx.Module):
         return jnp.where(x["inside"][..., None], logits, NEVER), {}
 
 
-def answerer(config: AnswerConfig) -> Model:
+def span_qa_model(config: SpanQAConfig) -> Model:
     """Returns an answerer as pure functions; parameters are `encoder` and `head`.
 
     >>> from ffnlab import EncoderConfig
-    >>> params = answerer(AnswerConfig(EncoderConfig.tiny())).init(jax.random.key(0))
+    >>> params = span_qa_model(SpanQAConfig(EncoderConfig.tiny())).init(jax.random.key(0))
     >>> params["head"]["out"]["kernel"].shape
     (64, 2)
     """
-    return of_two_parts(lambda rngs: Answerer(config, rngs=rngs))
+    return encoder_and_head(lambda rngs: SpanQA(config, rngs=rngs))
 
 
 def by_window(logits: Array, x: Batch) -> Array:
@@ -102,18 +102,22 @@ def by_window(logits: Array, x: Batch) -> Array:
 
     Args:
       logits: `[B, T, 2]`.
-      x: `packs` int `[B, T]`; `at` int `[B, K]`, the first token of every window, −1
+      x: `segment_ids` int `[B, T]`; `label_positions` int `[B, K]`, the first token of every window, −1
         for none.
 
     Returns:
       `[B, 2, K, T]`.
 
-    >>> x = {"packs": jnp.array([[7, 7, 3]]), "at": jnp.array([[0, -1, 2]])}
+    >>> x = {"segment_ids": jnp.array([[7, 7, 3]]), "label_positions": jnp.array([[0, -1, 2]])}
     >>> (by_window(jnp.ones((1, 3, 2)), x)[0, 0] > 0).astype(int).tolist()
     [[1, 1, 0], [0, 0, 0], [0, 0, 1]]
     """
-    window = jnp.take_along_axis(x["packs"], jnp.maximum(x["at"], 0), axis=1)  # [B, K]
-    mine = (x["packs"][:, None] == window[..., None]) & (x["at"] >= 0)[..., None]
+    window = jnp.take_along_axis(
+        x["segment_ids"], jnp.maximum(x["label_positions"], 0), axis=1
+    )  # [B, K]
+    mine = (x["segment_ids"][:, None] == window[..., None]) & (
+        x["label_positions"] >= 0
+    )[..., None]
     each = logits.transpose(0, 2, 1)[:, :, None]  # [B, 2, 1, T]
     return jnp.where(mine[:, None], each, NEVER)
 
@@ -126,7 +130,7 @@ def objective() -> Objective:
 
     Source: Devlin et al. 2019, section 4.2.
 
-    >>> x = {"packs": jnp.zeros((1, 4), int), "at": jnp.array([[0, -1]])}
+    >>> x = {"segment_ids": jnp.zeros((1, 4), int), "label_positions": jnp.array([[0, -1]])}
     >>> batch = {"x": x, "y": jnp.array([[[1, 2], [-100, -100]]])}
     >>> scores = objective().score(jnp.zeros((1, 4, 2)), batch)
     >>> [round(float(loss), 4) for loss in scores.values["loss"][0]]
@@ -160,7 +164,7 @@ def best_spans(logits: Array, x: Batch, longest: int) -> tuple[Array, Array, Arr
     Source: Devlin et al. 2019, section 4.3.
     """
     each, places = by_window(logits, x), jnp.arange(logits.shape[1])
-    first = places[None, None] == x["at"][..., None]  # [B, K, T]
+    first = places[None, None] == x["label_positions"][..., None]  # [B, K, T]
     nothing = jnp.where(first[:, None], each, 0.0).sum(axis=(1, 3))  # [B, K]
     starts, ends = jnp.where(first[:, None], NEVER, each).swapaxes(0, 1)
     ahead = [(0, 0), (0, 0), (0, longest)]
@@ -177,17 +181,17 @@ def best_spans(logits: Array, x: Batch, longest: int) -> tuple[Array, Array, Arr
     start = scores.argmax(axis=2)[..., None]
     score = jnp.take_along_axis(scores, start, axis=2)
     end = start + jnp.take_along_axis(further, start, axis=2)
-    spans = jnp.concatenate([start, end], axis=2) - x["at"][..., None]
+    spans = jnp.concatenate([start, end], axis=2) - x["label_positions"][..., None]
     return jnp.where(score > NEVER / 2, spans, 0), score[..., 0], nothing
 
 
-def finder(
+def make_span_finder(
     model: Model, arrays: Arrays, batch: int = 16, longest: int = 30
 ) -> Predictor:
     """Returns what finds the best span of every window of rows, compiled once.
 
     Args:
-      model: from `answerer`.
+      model: from `span_qa_model`.
       arrays: rows, as `data.questions.pack_windows` makes them.
       batch: rows at a time.
       longest: the most tokens of a span.

@@ -7,7 +7,7 @@
 
 Parameters are named `embed`, `layer_0` and so on, `norm`, `pooler`, `head`. With
 `scan=True` the layers lie on top of each other in `layers`, `[L, ...]`, and are
-compiled once whatever L is; `stacked` and `unstacked` go from one form to the other.
+compiled once whatever L is; `stack_layers` and `unstack_layers` go from one form to the other.
 """
 
 import functools
@@ -27,7 +27,7 @@ from ffnlab.nn import activations
 from ffnlab.nn.attention import Attention, visible
 from ffnlab.nn.dropout import dropout
 from ffnlab.nn.ffn import NORMS, FeedForward, parse
-from ffnlab.nn.positions import counted, sinusoids
+from ffnlab.nn.positions import sinusoids, token_positions
 from ffnlab.nn.precision import uncast
 from ffnlab.nn.pure import functional
 from ffnlab.types import Array, Key, Model, Params
@@ -41,9 +41,9 @@ __all__ = [
     "Transformer",
     "TransformerConfig",
     "empty_cache",
-    "stacked",
+    "stack_layers",
     "transformer_model",
-    "unstacked",
+    "unstack_layers",
 ]
 
 _normal = nnx.initializers.normal(0.02)
@@ -197,12 +197,12 @@ class Transformer(nnx.Module):
         mask: Array | None = None,
         *,
         types: Array | None = None,
-        packs: Array | None = None,
+        segment_ids: Array | None = None,
         positions: Array | None = None,
         offset: Array | None = None,
         cache: dict | None = None,
         key: Key | None = None,
-        at: Array | None = None,
+        label_positions: Array | None = None,
         record: bool = False,
     ) -> tuple[Array, dict[str, Any]]:
         """Applies the model.
@@ -211,13 +211,13 @@ class Transformer(nnx.Module):
           tokens: int `[B, T]`.
           mask: bool `[B, T]`, True where there is a token; None is everywhere.
           types: int `[B, T]`, the segment of each token; zeros if None.
-          packs: int `[B, T]`, the sequence of each token where several share a row.
+          segment_ids: int `[B, T]`, the sequence of each token where several share a row.
           positions: int `[B, T]`, learned ones below the length; None counts from 0, in
             each pack anew.
           offset: `[B, T, D]`, added to the embeddings of the tokens.
           cache: from `empty_cache`, to go on after the tokens of before.
           key: the key of this call's dropout; None in evaluation.
-          at: int `[B, K]`, the places that logits are wanted of; None is all.
+          label_positions: int `[B, K]`, the places that logits are wanted of; None is all.
           record: whether to return what the feed-forward blocks took and gave, too:
             `inputs` and `outputs`, `[L, B, T, D]`.
 
@@ -229,18 +229,18 @@ class Transformer(nnx.Module):
         Raises:
           InputError: there are more tokens than learned positions.
         """
-        self._check(tokens, mask, packs)
+        self._check(tokens, mask, segment_ids)
         if positions is None:
             self._check_length(tokens, cache)
             start = 0 if cache is None else cache["layers"]["index"][0]
-            positions = counted(tokens.shape[1], packs, start)
+            positions = token_positions(tokens.shape[1], segment_ids, start)
         x = self.embed(tokens, positions, types, offset)
         keys = None
         if key is not None:
             own, key = jax.random.split(key)
             x = dropout(x, own, self.config.dropout)
             keys = jax.random.split(key, self.config.layers)
-        seen, cache = _seen(self.config, tokens, mask, packs, cache)
+        seen, cache = _seen(self.config, tokens, mask, segment_ids, cache)
         x, states, blocks, cache = self._layers(x, seen, positions, cache, keys)
         if self.config.norm == "pre":
             x = self.norm(x)
@@ -251,12 +251,18 @@ class Transformer(nnx.Module):
         if self.config.pooler:
             aux["pooled"] = jnp.tanh(self.pooler(x[:, 0]))
         if self.config.head == "tied":
-            x = x if at is None else jnp.take_along_axis(x, at[..., None], axis=1)
+            x = (
+                x
+                if label_positions is None
+                else jnp.take_along_axis(x, label_positions[..., None], axis=1)
+            )
             x = self.head(x, self.embed.tokens.embedding[...])
         return x, aux
 
-    def _check(self, tokens: Array, mask: Array | None, packs: Array | None) -> None:
-        for name, other in (("mask", mask), ("packs", packs)):
+    def _check(
+        self, tokens: Array, mask: Array | None, segment_ids: Array | None
+    ) -> None:
+        for name, other in (("mask", mask), ("segment_ids", segment_ids)):
             if other is not None and other.shape != tokens.shape:
                 raise InputError(
                     f"{name} {[*other.shape]} must be as tokens {[*tokens.shape]}"
@@ -319,13 +325,15 @@ def _seen(
     config: TransformerConfig,
     tokens: Array,
     mask: Array | None,
-    packs: Array | None,
+    segment_ids: Array | None,
     cache: dict | None,
 ) -> tuple[Array | None, dict | None]:
     """Returns who sees whom, and the cache with the mask of these tokens."""
     length = tokens.shape[1]
     if cache is None:
-        return visible(length, causal=config.causal, mask=mask, packs=packs), None
+        return visible(
+            length, causal=config.causal, mask=mask, segment_ids=segment_ids
+        ), None
     index = cache["layers"]["index"][0]
     there = jnp.ones(tokens.shape, bool) if mask is None else mask.astype(bool)
     known = jax.lax.dynamic_update_slice(cache["mask"], there, (0, index))  # [B, S]
@@ -366,10 +374,10 @@ def transformer_model(config: TransformerConfig) -> Model:
     return functional(lambda rngs: Transformer(config, rngs=rngs))
 
 
-def stacked(params: Params) -> Params:
+def stack_layers(params: Params) -> Params:
     """Returns parameters with `layer_0` and so on as one stack, `layers`.
 
-    >>> stacked({"layer_0": {"w": jnp.ones(2)}, "layer_1": {"w": jnp.ones(2)}})[
+    >>> stack_layers({"layer_0": {"w": jnp.ones(2)}, "layer_1": {"w": jnp.ones(2)}})[
     ...     "layers"]["w"].shape
     (2, 2)
     """
@@ -379,10 +387,10 @@ def stacked(params: Params) -> Params:
     return {**rest, "layers": jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)}
 
 
-def unstacked(params: Params) -> Params:
+def unstack_layers(params: Params) -> Params:
     """Returns parameters with a stack of layers as `layer_0` and so on.
 
-    >>> sorted(unstacked({"layers": {"w": jnp.ones((2, 3))}}))
+    >>> sorted(unstack_layers({"layers": {"w": jnp.ones((2, 3))}}))
     ['layer_0', 'layer_1']
     """
     rest = {name: part for name, part in params.items() if name != "layers"}

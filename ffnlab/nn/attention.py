@@ -25,7 +25,7 @@ def visible(
     *,
     causal: bool = False,
     mask: Array | None = None,
-    packs: Array | None = None,
+    segment_ids: Array | None = None,
 ) -> Array | None:
     """Returns who sees whom in sequences of one length.
 
@@ -33,7 +33,7 @@ def visible(
       length: T.
       causal: whether a position sees only itself and what came before.
       mask: bool `[B, T]`, True where there is a token; nobody sees padding.
-      packs: int `[B, T]`: tokens see those of their own number alone, so that several
+      segment_ids: int `[B, T]`: tokens see those of their own number alone, so that several
         sequences can share a row.
 
     Returns:
@@ -47,8 +47,8 @@ def visible(
         parts.append(jnp.tril(jnp.ones((1, 1, length, length), bool)))
     if mask is not None:
         parts.append(mask[:, None, None, :].astype(bool))  # [B, 1, 1, T]
-    if packs is not None:
-        parts.append(packs[:, None, :, None] == packs[:, None, None, :])
+    if segment_ids is not None:
+        parts.append(segment_ids[:, None, :, None] == segment_ids[:, None, None, :])
     return functools.reduce(jnp.logical_and, parts) if parts else None
 
 

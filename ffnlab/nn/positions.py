@@ -6,24 +6,26 @@ import jax.numpy as jnp
 from ffnlab.types import Array
 
 
-def counted(length: int, packs: Array | None = None, start: Array | int = 0) -> Array:
+def token_positions(
+    length: int, segment_ids: Array | None = None, start: Array | int = 0
+) -> Array:
     """Returns the position of each token.
 
     Args:
       length: T.
-      packs: int `[B, T]`: the count begins anew where the number changes.
+      segment_ids: int `[B, T]`: the count begins anew where the number changes.
       start: the first position, where there are no packs.
 
     Returns:
       int `[B or 1, T]`.
 
-    >>> counted(5, jnp.array([[1, 1, 2, 2, 2]])).tolist()
+    >>> token_positions(5, jnp.array([[1, 1, 2, 2, 2]])).tolist()
     [[0, 1, 0, 1, 2]]
     """
     count = jnp.arange(length)[None]  # [1, T]
-    if packs is None:
+    if segment_ids is None:
         return count + start
-    starts = jnp.where(packs != jnp.roll(packs, 1, axis=1), count, 0)
+    starts = jnp.where(segment_ids != jnp.roll(segment_ids, 1, axis=1), count, 0)
     return count - jax.lax.cummax(starts.at[:, 0].set(0), axis=1)
 
 

@@ -31,7 +31,7 @@ def uncast(arrays: tuple, **_: Any) -> tuple:
     return arrays
 
 
-def lowered(
+def mixed_precision(
     model: Model, dtype: Any = jnp.bfloat16, keep: Sequence[str] = ("head",)
 ) -> Model:
     """Returns a model that computes in another dtype than its parameters have.

@@ -25,7 +25,7 @@ _BLOCKS = names_in("ffnlab.nn.ffn", "BLOCKS")
 QUICK = {
     "features": 64,
     "layers": 2,
-    "length": 64,
+    "max_seq_length": 64,
     "steps": 100,
     "evaluations": 2,
     "scored": 64,
@@ -74,18 +74,20 @@ class Config(Steps):
         "learned, sinusoidal, rotary or none; rotary if not given",
         known=lambda: ("learned", "sinusoidal", "rotary", "none"),
     )
-    length: int = option(256, "tokens of a window", least=4)
+    max_seq_length: int = option(256, "tokens of a window", least=4)
     dropout: float | None = option(
         None, "0, or the checkpoint's own, if not given", least=0, below=1
     )
-    remat: bool = option(False, "compute layers again in the backward pass")
+    gradient_checkpointing: bool = option(
+        False, "compute layers again in the backward pass"
+    )
     optimizer: str = option(
         "muon",
         "sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw, lion or muon",
         known=names_in("ffnlab.train.optimizers", "OPTIMIZERS"),
     )
     learning_rate: float = option(2e-2, "at its peak", above=0)
-    warmup: int = option(
+    warmup_steps: int = option(
         100, "steps over which the learning rate rises; at most half the run", least=0
     )
     steps: int = option(900, "steps of the run; 0 only measures and writes", least=0)
@@ -101,7 +103,9 @@ class Config(Steps):
     top_p: float | None = option(
         None, "draw from the likeliest with this share", above=0
     )
-    beam: int = option(0, "instead of drawing, the width of a beam search", least=0)
+    num_beams: int = option(
+        0, "instead of drawing, the width of a beam search", least=0
+    )
 
     def __post_init__(self):
         super().__post_init__()

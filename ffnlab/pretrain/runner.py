@@ -55,9 +55,9 @@ def run(config: Config) -> Result:
     with run_directory.open_run(out, flags, config.resume) as directory:
         run_directory.same_data(directory, data.digest(job.dataset))
         print(f"writing to {directory}", flush=True)
-        params, record = trainer.trained(config, job, directory)
-        scores = {part: trainer.scored(config, job, part, params) for part in _APART}
-        samples = trainer.written(config, job, params)
+        params, record = trainer.train(config, job, directory)
+        scores = {part: trainer.score(config, job, part, params) for part in _APART}
+        samples = trainer.generate_samples(config, job, params)
         trainer.save(config, job, params, directory)
         table = trainer.publish(config, job, directory, record, scores, samples)
         shutil.rmtree(directory / "checkpoints", ignore_errors=True)
@@ -78,7 +78,11 @@ def _job(config: Config) -> trainer.Job:
     if config.checkpoint:
         options = dropouts(config.dropout)
         found = pretrained.load(
-            config.checkpoint, head=True, pooler=False, remat=config.remat, **options
+            config.checkpoint,
+            head=True,
+            pooler=False,
+            remat=config.gradient_checkpointing,
+            **options,
         )
         if found.report.initialised:
             print(found.report)
@@ -92,7 +96,7 @@ def _job(config: Config) -> trainer.Job:
     name, (parts, about) = _texts(config, not isinstance(tokenizer, ByteTokenizer))
     about |= {} if config.masked else {"xz_bits_per_byte": _xz(parts["test"])}
     dataset = corpus.language_data(
-        name, parts, tokenizer, config.length, masked=config.masked, about=about
+        name, parts, tokenizer, config.max_seq_length, masked=config.masked, about=about
     )
     fewer = {p: data.thin(getattr(dataset, p), config.scored) for p in _APART}
     dataset = dataclasses.replace(dataset, **fewer)
@@ -115,7 +119,11 @@ def _shape(config: Config, vocabulary: int) -> "TransformerConfig":
     given |= dropouts(given["dropout"])
     kind = EncoderConfig if config.masked else DecoderConfig
     extra = {"types": 0, "head": "tied"} if config.masked else {}
-    size = {"vocabulary": vocabulary, "length": config.length, "remat": config.remat}
+    size = {
+        "vocabulary": vocabulary,
+        "length": config.max_seq_length,
+        "remat": config.gradient_checkpointing,
+    }
     shape = kind(**given, **size, **extra, hidden=4 * given["features"])
     if config.hidden:
         return dataclasses.replace(shape, hidden=config.hidden)
@@ -134,9 +142,9 @@ def _check(config: Config, shape: "TransformerConfig", tokenizer: "Tokenizes") -
             f"--checkpoint: its tokenizer has {tokenizer.size} tokens, its model only "
             f"{shape.vocabulary}"
         )
-    if config.length > shape.length and shape.positions == "learned":
+    if config.max_seq_length > shape.length and shape.positions == "learned":
         raise InputError(
-            f"--length: {config.length} is more than the {shape.length} positions of "
+            f"--max_seq_length: {config.max_seq_length} is more than the {shape.length} positions of "
             "the checkpoint"
         )
     if config.samples and not config.masked:

@@ -35,7 +35,7 @@ class SwapConfig:
         None, "their hidden width; equal parameters if not given", least=1
     )
     lines: int = option(2000, "the most lines to read", least=10)
-    length: int = option(128, "the most tokens of a line", least=3)
+    max_seq_length: int = option(128, "the most tokens of a line", least=3)
     steps: int = option(500, "of training each block; 0 is none", least=0)
     learning_rate: float = option(1e-3, "of that, at its peak", above=0)
     seed: int = option(0, "of what is drawn", least=0, below=2**31)
@@ -116,7 +116,7 @@ def _tokens(
     import numpy as np
 
     before, after = tokenizer.around
-    room = config.length - len(before) - len(after)
+    room = config.max_seq_length - len(before) - len(after)
     inside = [tokenizer.stream(line.encode()).tokens[:room] for line in lines]
     return [np.concatenate([before, t, after]).astype(np.int32) for t in inside]
 
@@ -138,7 +138,7 @@ def _exchanged(
     apart = max(len(tokens) // 10, 1)
     seen, unseen = tokens[apart:], tokens[:apart]
     options = {"hidden": config.hidden, "learning_rate": config.learning_rate}
-    new, changed, told = block_swap.exchange(
+    new, changed, told = block_swap.swap_block(
         shape,
         params,
         block,
@@ -192,10 +192,10 @@ def _loss(
 
 
 def _layouts(config: SwapConfig, tokens: "list[np.ndarray]") -> list:
-    from ffnlab.data.packing import packed
+    from ffnlab.data.packing import pack_sequences
 
     lengths = [len(row) for row in tokens]
-    return packed(lengths, width=max(config.length, *lengths), rows=8)
+    return pack_sequences(lengths, width=max(config.max_seq_length, *lengths), rows=8)
 
 
 def _gap(
@@ -214,7 +214,7 @@ def _gap(
         found = []
         for layout in _layouts(config, tokens):
             given = gather(layout, tokens), layout.mask
-            _, aux = apply(params, *given, packs=layout.sequence)
+            _, aux = apply(params, *given, segment_ids=layout.sequence)
             found.append(np.asarray(aux["states"][-1])[layout.mask])
         states.append(np.concatenate(found))
     before, after = states

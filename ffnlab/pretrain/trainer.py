@@ -42,7 +42,7 @@ class Job(NamedTuple):
         return language_model.objective(self.dataset.about["tokens_per_byte"][part])
 
 
-def trained(
+def train(
     config: "Config", job: Job, directory: Path
 ) -> "tuple[Params, Record | None]":
     """Returns the best parameters by the validation part, and the record."""
@@ -72,14 +72,14 @@ def trained(
             learning_rate=config.learning_rate,
             key=key,
             checkpoints=checkpoint.Checkpoints(directory / "checkpoints", seconds=60.0),
-            watch=follow(progress, plan, "bits", "valid {:.3f} bits"),
+            on_evaluation=follow(progress, plan, "bits", "valid {:.3f} bits"),
             scored=config.batch_size,
         )
     check_finite(fitted.record, config.learning_rate)
     return fitted.best, fitted.record
 
 
-def scored(config: "Config", job: Job, part: str, params: "Params") -> dict[str, float]:
+def score(config: "Config", job: Job, part: str, params: "Params") -> dict[str, float]:
     """Returns the mean scores of a part, and its perplexity by token."""
     import jax
     import numpy as np
@@ -97,7 +97,7 @@ def scored(config: "Config", job: Job, part: str, params: "Params") -> dict[str,
     return {**means, "perplexity": float(np.exp(means["loss"]))}
 
 
-def written(config: "Config", job: Job, params: "Params") -> list[str]:
+def generate_samples(config: "Config", job: Job, params: "Params") -> list[str]:
     """Returns what the model writes."""
     if config.masked or not config.samples:
         return []
@@ -109,9 +109,9 @@ def written(config: "Config", job: Job, params: "Params") -> list[str]:
     prompt = job.tokenizer.stream(config.prompt.encode()).tokens
     steps = min(config.sample_length, job.shape.length - len(prompt))
     rows = jnp.tile(jnp.asarray(prompt)[None], (config.samples, 1))
-    if config.beam:
-        width = max(config.beam, config.samples)
-        found, _ = decoding.beam(
+    if config.num_beams:
+        width = max(config.num_beams, config.samples)
+        found, _ = decoding.beam_search(
             job.shape, params, rows[:1], steps, width=width, stop=job.tokenizer.end
         )
         found = found[0, : config.samples]

@@ -94,7 +94,7 @@ def follow(
     """
     last = 0
 
-    def watch(record: "Record") -> None:
+    def on_evaluation(record: "Record") -> None:
         nonlocal last
         progress.reach(int(record.step) - last)
         last = int(record.step)
@@ -102,4 +102,4 @@ def follow(
         progress.begin(text.format(value))
         progress.end()
 
-    return watch
+    return on_evaluation

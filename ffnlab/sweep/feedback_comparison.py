@@ -209,7 +209,7 @@ def _datasets(config: FeedbackCompareConfig) -> "dict[str, Dataset]":
     from ffnlab import data
 
     if config.train:
-        found = data.tagging(config.train, config.dev, config.test)
+        found = data.tagging_dataset(config.train, config.dev, config.test)
         return {config.sources[0]: found}
     return {task: data.SEQUENCES[task](config.seed) for task in config.tasks}
 

@@ -107,7 +107,7 @@ def _train(
         learning_rates=config.learning_rates,
         key=jax.random.key(config.seed),
         checkpoints=checkpoint.Checkpoints(folder, seconds=60.0),
-        watch=lambda record: progress.reach(int(record.step) * config.members),
+        on_evaluation=lambda record: progress.reach(int(record.step) * config.members),
     )
     # The only look at the test part: once, at the rate that validation chose.
     chosen = ranking.choose_members(population, plan)

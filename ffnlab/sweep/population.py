@@ -23,12 +23,12 @@ from ffnlab.train.loop import (
     Fit,
     Program,
     Step,
-    advance,
-    drive,
-    identity,
     init_state,
     make_evaluate,
     make_step,
+    run_identity,
+    run_loop,
+    scan_steps,
 )
 from ffnlab.train.record import Plan, Record
 from ffnlab.types import Array, Gradient, Key, Model, Objective, Params
@@ -110,7 +110,7 @@ def fit_population(
     learning_rates: Sequence[float],
     key: Key | None = None,
     checkpoints: Checkpoints | None = None,
-    watch: Callable[[Record], None] | None = None,
+    on_evaluation: Callable[[Record], None] | None = None,
     batching: Batching = "auto",
     gradient: Gradient | None = None,
     evaluate: Any = None,
@@ -131,7 +131,7 @@ def fit_population(
       learning_rates: the peaks.
       key: the root key of the experiment; `jax.random.key(0)` if None.
       checkpoints: where to save and to resume from, bit for bit.
-      watch: called with the record after every evaluation.
+      on_evaluation: called with the record after every evaluation.
       batching: see `spread`.
       gradient: what the optimizer is given, if not the mean's, see `train.make_step`.
       evaluate: what scores all members, `[S]` each, if not the objective on the
@@ -172,7 +172,7 @@ def fit_population(
 
     # Not jitted: drawing is done once, and blocks of equal shapes share compiled ops.
     state = jax.device_put(jax.vmap(begin)(*members), split)
-    run = identity(
+    run = run_identity(
         dataset,
         plan,
         key,
@@ -180,7 +180,7 @@ def fit_population(
         learning_rates=[*map(float, learning_rates)],
         devices=mesh.size,
     )
-    fitted = drive(
+    fitted = run_loop(
         several,
         evaluate,
         state,
@@ -190,7 +190,7 @@ def fit_population(
         shape=members[0].shape,
         run=run,
         checkpoints=checkpoints,
-        watch=watch,
+        on_evaluation=on_evaluation,
     )
     return Population(runs.ravel(), rates.ravel(), _trimmed(fitted, runs.size))
 
@@ -209,7 +209,7 @@ def _batches(
 
 def _several(step: Step, batching: Batching) -> Program:
     """Returns many steps of all members as one program, which takes over the state."""
-    many = advance(step, data.take)
+    many = scan_steps(step, data.take)
 
     def steps(state: Any, arrays: Any, indices: Array) -> Any:
         one = spread(lambda member, data: many(member[0], data, member[1]), batching)

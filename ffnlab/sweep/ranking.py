@@ -177,7 +177,7 @@ def rank(
       InputError: there is no such baseline, or blocks differ in their seeds.
     """
     chosen = _chosen(runs)
-    unit, scale, _ = UNITS[objective.headline]
+    unit, scale, _ = UNITS[objective.monitor]
     tests = {name: _scores(rows, "test", objective) for name, rows in chosen.items()}
     found = stats.compare(
         tests, baseline, higher_is_better=objective.higher_is_better, seed=seed
@@ -198,7 +198,7 @@ def rank(
         stats.verdict(found),
         [*_remarks(runs), *_close_calls(runs, objective, seed)],
         baseline,
-        objective.headline,
+        objective.monitor,
         unit,
         scale,
         objective.higher_is_better,
@@ -232,7 +232,7 @@ def _chosen(runs: Sequence[Line]) -> dict[str, list[Line]]:
 def _scores(rows: Sequence[Line], part: str, objective: Objective) -> np.ndarray:
     """Returns a score for each seed, in order; a diverged run's is infinitely bad."""
     worst = -np.inf if objective.higher_is_better else np.inf
-    values = [run[part] and run[part][objective.headline] for run in rows]
+    values = [run[part] and run[part][objective.monitor] for run in rows]
     return np.array([worst if value is None else value for value in values], np.float32)
 
 
@@ -277,7 +277,7 @@ def _shown(
     objective: Objective, middle: float | None, interval: Any, sign: str = ""
 ) -> str:
     """Shows a score, or with a sign a difference, and its interval."""
-    _, scale, digits = UNITS[objective.headline]
+    _, scale, digits = UNITS[objective.monitor]
     if middle is None or not np.isfinite(middle):
         return "diverged" if not sign else "undefined: a seed diverged"
     low, high = (f"{scale * end:{sign}.{digits}f}" for end in interval)

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from ffnlab.data import Dataset
 
 SOLVERS = {
-    "jacobi": Jacobi(limit=40),
-    "gauss-seidel": GaussSeidel(limit=40),
-    "anderson": Anderson(limit=40),
-    "newton": Newton(limit=40),
+    "jacobi": Jacobi(max_steps=40),
+    "gauss-seidel": GaussSeidel(max_steps=40),
+    "anderson": Anderson(max_steps=40),
+    "newton": Newton(max_steps=40),
 }
 SEQUENCES = 32
 
@@ -112,7 +112,7 @@ def against_coupling(
     """
     objective = objectives.OBJECTIVES[dataset.task]
     found = [ranking.middle(runs, name, objective, seed) for name in names.values()]
-    unit, scale, _ = ranking.UNITS[objective.headline]
+    unit, scale, _ = ranking.UNITS[objective.monitor]
     figure = plots.against(
         list(names),
         [scale * middle for middle, _ in found],

@@ -21,41 +21,43 @@ from ffnlab.types import Array, Batch, Gradient, Key, Loss, Params
 _START = 0x0FF5E7  # sets the draw of the first offset apart from those of dropout
 
 
-def norms(offset: Array, packs: Array | None = None) -> Array:
+def offset_norms(offset: Array, segment_ids: Array | None = None) -> Array:
     """Returns the Frobenius norm of the offset of each token's text.
 
     Args:
       offset: `[B, T, D]`.
-      packs: int `[B, T]`, the text of each token; None is one a row.
+      segment_ids: int `[B, T]`, the text of each token; None is one a row.
 
     Returns:
       `[B, T]`.
 
-    >>> norms(jnp.array([[[3.0], [4.0], [2.0]]]), jnp.array([[0, 0, 1]])).tolist()
+    >>> offset_norms(jnp.array([[[3.0], [4.0], [2.0]]]), jnp.array([[0, 0, 1]])).tolist()
     [[5.0, 5.0, 2.0]]
     """
     squares = jnp.square(offset).sum(axis=-1)  # [B, T]
-    if packs is None:
+    if segment_ids is None:
         whole = squares.sum(axis=1, keepdims=True)
         return jnp.sqrt(jnp.broadcast_to(whole, squares.shape))
-    same = (packs[:, :, None] == packs[:, None, :]).astype(squares.dtype)  # [B, T, T]
+    same = (segment_ids[:, :, None] == segment_ids[:, None, :]).astype(
+        squares.dtype
+    )  # [B, T, T]
     return jnp.sqrt(jnp.einsum("bts,bs->bt", same, squares))
 
 
-def scaled_to(offset: Array, size: float, packs: Array | None = None) -> Array:
+def rescale(offset: Array, size: float, segment_ids: Array | None = None) -> Array:
     """Returns offsets whose norm is `size` for each text; one of 0 stays 0."""
-    norm = norms(offset, packs)[..., None]
+    norm = offset_norms(offset, segment_ids)[..., None]
     return jnp.where(norm > 0, size * offset / jnp.where(norm > 0, norm, 1.0), 0.0)
 
 
-def projected(offset: Array, radius: float, packs: Array | None = None) -> Array:
+def project(offset: Array, radius: float, segment_ids: Array | None = None) -> Array:
     """Returns offsets whose norm is at most `radius` for each text.
 
-    >>> projected(jnp.array([[[3.0, 0.0]], [[0.5, 0.0]]]), 1.0)[:, 0, 0].tolist()
+    >>> project(jnp.array([[[3.0, 0.0]], [[0.5, 0.0]]]), 1.0)[:, 0, 0].tolist()
     [1.0, 0.5]
     """
-    norm = norms(offset, packs)[..., None]
-    return jnp.where(norm > radius, scaled_to(offset, radius, packs), offset)
+    norm = offset_norms(offset, segment_ids)[..., None]
+    return jnp.where(norm > radius, rescale(offset, radius, segment_ids), offset)
 
 
 def fgm(loss: Loss, width: int, epsilon: float) -> Gradient:
@@ -75,7 +77,7 @@ def fgm(loss: Loss, width: int, epsilon: float) -> Gradient:
         none = jnp.zeros((*batch["x"]["tokens"].shape, width))  # [B, T, D]
         clean, (grads, uphill) = _at(loss)(params, none, batch, key)
         uphill = uphill * _there(batch)
-        offset = scaled_to(uphill, epsilon, batch["x"].get("packs"))
+        offset = rescale(uphill, epsilon, batch["x"].get("segment_ids"))
         pushed, more = jax.value_and_grad(loss)(params, _with(batch, offset), key)
         return clean + pushed, jax.tree.map(jnp.add, grads, more)
 
@@ -108,22 +110,22 @@ def freelb(
     """
 
     def gradient(params: Params, batch: Batch, key: Key) -> tuple[Array, Params]:
-        packs, there = batch["x"].get("packs"), _there(batch)
+        segment_ids, there = batch["x"].get("segment_ids"), _there(batch)
 
         def climb(carry: tuple, _: None) -> tuple[tuple, None]:
             offset, sums = carry
             value, (grads, uphill) = _at(loss)(params, offset, batch, key)
-            step = scaled_to(uphill * there, step_size, packs)
+            step = rescale(uphill * there, step_size, segment_ids)
             sums = jax.tree.map(lambda a, b: a + b / steps, sums, (value, grads))
-            return (projected(offset + step, radius, packs), sums), None
+            return (project(offset + step, radius, segment_ids), sums), None
 
-        length = norms(there, packs)[..., None]  # √T of the text
+        length = offset_norms(there, segment_ids)[..., None]  # √T of the text
         draw = jax.random.uniform(
             jax.random.fold_in(key, _START), (*there.shape[:2], width),
             minval=-start, maxval=start,
         )  # fmt: skip
         offset = draw * there / (jnp.maximum(length, 1.0) * width**0.5)
-        begin = projected(offset, radius, packs)
+        begin = project(offset, radius, segment_ids)
         shape = jax.eval_shape(
             jax.value_and_grad(loss), params, _with(batch, begin), key
         )

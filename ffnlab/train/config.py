@@ -29,7 +29,7 @@ class Steps:
         "of the learning rate: constant, linear or cosine",
         known=names_in("ffnlab.train.optimizers", "SCHEDULES"),
     )
-    warmup: int = option(
+    warmup_steps: int = option(
         20, "steps over which the learning rate rises; at most half the run", least=0
     )
     weight_decay: float | None = option(
@@ -64,7 +64,7 @@ class Steps:
             steps,
             -(-steps // self.evaluations),
             self.batch_size,
-            monitor=objective.headline,
+            monitor=objective.monitor,
             higher_is_better=objective.higher_is_better,
         )
 
@@ -74,7 +74,7 @@ class Steps:
         """Returns the optimizer of a run of so many steps; see `optimizers.make`."""
         from ffnlab.train import optimizers
 
-        warmup = min(self.warmup, steps // 2)
+        warmup = min(self.warmup_steps, steps // 2)
         return optimizers.make(
             self.optimizer,
             learning_rate,

@@ -56,7 +56,7 @@ def mean_gradient(loss: Loss) -> Gradient:
     return jax.value_and_grad(loss)
 
 
-def accumulated(
+def accumulate(
     gradient: Gradient, parts: int, count: Callable[[Batch], Array]
 ) -> Gradient:
     """Returns a gradient that is gathered from parts of the batch, one after another.
@@ -77,7 +77,7 @@ def accumulated(
     ...     return (params["w"] * batch["y"]).mean()
     >>> def count(batch):
     ...     return jnp.array(batch["y"].size)
-    >>> one = accumulated(mean_gradient(loss), 2, count)
+    >>> one = accumulate(mean_gradient(loss), 2, count)
     >>> batch = {"y": jnp.array([1.0, 2.0, 3.0, 6.0])}
     >>> float(one({"w": jnp.float32(1.0)}, batch, jax.random.key(0))[1]["w"])
     3.0

@@ -53,7 +53,7 @@ def frozen_patterns(freeze: Sequence[str], layers: int) -> list[str]:
     return found
 
 
-def rates_of(
+def layer_rates(
     params: Params, layers: int, decay: float = 1.0, freeze: Sequence[str] = ()
 ) -> Any:
     """Returns the share of the learning rate of every array; 0 where it is frozen.
@@ -73,7 +73,7 @@ def rates_of(
     Source: Howard & Ruder 2018, section 3.2, for rates by layer.
 
     >>> params = {"encoder": {"embed": 0.0, "layer_0": {"w": 0.0}}, "head": 0.0}
-    >>> rates_of(params, layers=1, decay=0.5)
+    >>> layer_rates(params, layers=1, decay=0.5)
     {'encoder': {'embed': 0.25, 'layer_0': {'w': 0.5}}, 'head': 1.0}
     """
     patterns = frozen_patterns(freeze, layers)
@@ -97,7 +97,7 @@ def _depth(name: str, layers: int) -> int:
     return layers + 1 if name.startswith("encoder/embed") else 0
 
 
-def scaled(
+def scale_by_layer(
     optimizer: optax.GradientTransformation, rates: Any
 ) -> optax.GradientTransformation:
     """Returns an optimizer whose updates, its decay included, are scaled by array."""
@@ -109,8 +109,8 @@ def scaled(
     return optax.GradientTransformation(optimizer.init, update)
 
 
-class Unfrozen(NamedTuple):
-    """The state of `unfrozen`.
+class GradualUnfreezingState(NamedTuple):
+    """The state of `gradual_unfreezing`.
 
     Attributes:
       count: how many steps were taken, int32 `[]`.
@@ -121,7 +121,7 @@ class Unfrozen(NamedTuple):
     inner: Any
 
 
-def unfrozen(
+def gradual_unfreezing(
     optimizer: optax.GradientTransformation, params: Params, layers: int, every: int
 ) -> optax.GradientTransformation:
     """Returns an optimizer that holds back the updates of a part until its turn.
@@ -135,7 +135,7 @@ def unfrozen(
     too large. So the whole gradient is computed at every step, and clipped as a whole.
 
     Args:
-      optimizer: from `scaled`, `optimizers.make`, or any other.
+      optimizer: from `scale_by_layer`, `optimizers.make`, or any other.
       params: of a labeller: `encoder` and `head`; shapes will do.
       layers: L, of the encoder.
       every: steps from a turn to the next.
@@ -143,7 +143,7 @@ def unfrozen(
     Source: Howard & Ruder 2018, section 3.3, where a turn is an epoch.
 
     >>> params = {"encoder": {"layer_0": {"w": jnp.ones(1)}}, "head": jnp.ones(1)}
-    >>> optimizer = unfrozen(optax.sgd(1.0), params, layers=1, every=1)
+    >>> optimizer = gradual_unfreezing(optax.sgd(1.0), params, layers=1, every=1)
     >>> state = optimizer.init(params)
     >>> for _ in range(2):
     ...     updates, state = optimizer.update(params, state, params)
@@ -153,22 +153,24 @@ def unfrozen(
     """
     turns = jax.tree.map(lambda name: every * _depth(name, layers), trees.names(params))
 
-    def init(params: Params) -> Unfrozen:
-        return Unfrozen(jnp.zeros((), jnp.int32), optimizer.init(params))
+    def init(params: Params) -> GradualUnfreezingState:
+        return GradualUnfreezingState(jnp.zeros((), jnp.int32), optimizer.init(params))
 
-    def update(updates: Any, state: Unfrozen, params: Any = None) -> tuple[Any, Any]:
+    def update(
+        updates: Any, state: GradualUnfreezingState, params: Any = None
+    ) -> tuple[Any, Any]:
         updates, inner = optimizer.update(updates, state.inner, params)
         held = jax.tree.map(
             lambda u, turn: jnp.where(state.count >= turn, u, jnp.zeros_like(u)),
             updates,
             turns,
         )
-        return held, Unfrozen(state.count + 1, inner)
+        return held, GradualUnfreezingState(state.count + 1, inner)
 
     return optax.GradientTransformation(init, update)
 
 
-def frozen(model: Model, rates: Any) -> Model:
+def stop_gradients(model: Model, rates: Any) -> Model:
     """Returns a model in which nothing is differentiated where the rate is 0.
 
     Layers below the lowest that learns are then computed forward only.
@@ -183,7 +185,7 @@ def frozen(model: Model, rates: Any) -> Model:
     return Model(model.init, apply)
 
 
-def trimmed(params: Params, used: Array) -> Params:
+def prune_embeddings(params: Params, vocab_ids: Array) -> Params:
     """Returns an encoder with the embeddings of some tokens alone.
 
     Tokens that no text holds have no gradient; an optimizer would only read and write
@@ -191,26 +193,26 @@ def trimmed(params: Params, used: Array) -> Params:
 
     Args:
       params: of the encoder.
-      used: the numbers of the tokens to keep; they are numbered anew by their place.
+      vocab_ids: the numbers of the tokens to keep; they are numbered anew by their place.
 
     >>> params = {"embed": {"tokens": {"embedding": jnp.arange(6.0).reshape(3, 2)}}}
-    >>> trimmed(params, jnp.array([0, 2]))["embed"]["tokens"]["embedding"].tolist()
+    >>> prune_embeddings(params, jnp.array([0, 2]))["embed"]["tokens"]["embedding"].tolist()
     [[0.0, 1.0], [4.0, 5.0]]
     """
-    return _with_table(params, params["embed"]["tokens"]["embedding"][used])
+    return _with_table(params, params["embed"]["tokens"]["embedding"][vocab_ids])
 
 
-def restored(params: Params, whole: Params, used: Array) -> Params:
+def restore_embeddings(params: Params, whole: Params, vocab_ids: Array) -> Params:
     """Returns a trimmed encoder with the embeddings that were left out, as they were.
 
     Args:
       params: of the trimmed encoder.
       whole: of the encoder that it was made of.
-      used: as `trimmed` was given.
+      vocab_ids: as `prune_embeddings` was given.
     """
     table = jnp.asarray(whole["embed"]["tokens"]["embedding"])
     return _with_table(
-        params, table.at[used].set(params["embed"]["tokens"]["embedding"])
+        params, table.at[vocab_ids].set(params["embed"]["tokens"]["embedding"])
     )
 
 
@@ -237,20 +239,20 @@ def objective(
         labels = batch["y"]
         loss, weight = cross_entropy(logits, labels, smoothing)
         if weights is not None:
-            weight = weight * counted(labels, weights).astype(loss.dtype)
+            weight = weight * label_weights(labels, weights).astype(loss.dtype)
         return Scores({"loss": loss, "accuracy": accuracy(logits, labels)}, weight)
 
     return Objective(score, "accuracy", higher_is_better=True)
 
 
-def counted(labels: Array, weights: Sequence[float] | None = None) -> Array:
+def label_weights(labels: Array, weights: Sequence[float] | None = None) -> Array:
     """Returns what each place counts: the weight of its class, or 0 where it has none.
 
     Args:
       labels: int `[...]`, −100 where there is none.
       weights: what each class counts; None is 1 each.
 
-    >>> counted(jnp.array([1, 0, -100]), [0.5, 2.0]).tolist()
+    >>> label_weights(jnp.array([1, 0, -100]), [0.5, 2.0]).tolist()
     [2.0, 0.5, 0.0]
     """
     there = labels != IGNORE
@@ -259,12 +261,12 @@ def counted(labels: Array, weights: Sequence[float] | None = None) -> Array:
     return jnp.where(there, jnp.asarray(weights)[jnp.where(there, labels, 0)], 0.0)
 
 
-def balanced(labels: Any, classes: int) -> list[float]:
+def balanced_weights(labels: Any, classes: int) -> list[float]:
     """Returns a weight for each class: the rarer, the more it counts; the mean is 1.
 
     Source: King & Zeng 2001; as `class_weight="balanced"` of scikit-learn.
 
-    >>> balanced([0, 0, 0, 1], classes=2)
+    >>> balanced_weights([0, 0, 0, 1], classes=2)
     [0.6666666666666666, 2.0]
     """
     import numpy as np

@@ -1,9 +1,9 @@
 """Training: a state, a step, and the loop that drives many steps a call.
 
 From a model to a trained one: `make_step` makes `step(state, batch) -> (state, loss)`;
-`advance` scans it over many batches in one call; `drive` calls that, evaluates, keeps
+`scan_steps` scans it over many batches in one call; `run_loop` calls that, evaluates, keeps
 the best parameters and writes checkpoints. `fit` puts them together for one run, and
-`ffnlab.sweep` for a population: `drive` serves both, since everything it records has
+`ffnlab.sweep` for a population: `run_loop` serves both, since everything it records has
 either no axis or a leading axis `[S]`.
 """
 
@@ -127,7 +127,7 @@ def make_step(
     return step
 
 
-def advance(step: Step, take: Take) -> Callable[..., tuple[TrainState, Array]]:
+def scan_steps(step: Step, take: Take) -> Callable[..., tuple[TrainState, Array]]:
     """Returns `many(state, data, indices) -> (state, losses)`: a scan of `step`.
 
     Args:
@@ -217,7 +217,7 @@ def _keep(better: Array, params: Params, best: Params) -> Params:
     return jax.tree.map(pick, params, best)
 
 
-def drive(
+def run_loop(
     many: Program,
     evaluate: Program,
     state: TrainState,
@@ -228,7 +228,7 @@ def drive(
     shape: tuple[int, ...] = (),
     run: dict[str, Any] | None = None,
     checkpoints: Checkpoints | None = None,
-    watch: Callable[[Record], None] | None = None,
+    on_evaluation: Callable[[Record], None] | None = None,
 ) -> Fit:
     """Trains to the end of a plan, or on from the last checkpoint to there.
 
@@ -242,7 +242,7 @@ def drive(
       shape: `()` for one run, `(S,)` for a population.
       run: what, beside the program, makes it this run and no other, ready for JSON.
       checkpoints: where to save and to resume from, bit for bit.
-      watch: called with the record after every evaluation.
+      on_evaluation: called with the record after every evaluation.
 
     Raises:
       InputError: the checkpoint is of another run.
@@ -273,15 +273,15 @@ def drive(
         if checkpoints:
             done = record.finished(plan)
             checkpoints.save(int(record.step), (state, best, record), final=done)
-        if watch:
-            watch(record)
+        if on_evaluation:
+            on_evaluation(record)
     steps = int(record.step) - resumed
     return Fit(
         state, best, record, seconds / steps if steps else np.nan, many.compile_seconds
     )
 
 
-def identity(dataset: Dataset, plan: Plan, key: Key, **rest: Any) -> dict[str, Any]:
+def run_identity(dataset: Dataset, plan: Plan, key: Key, **rest: Any) -> dict[str, Any]:
     """Returns what makes a run this one and no other, ready for JSON."""
     return {
         "dataset": dataset.name,
@@ -303,7 +303,7 @@ def fit(
     learning_rate: float | None = None,
     key: Key | None = None,
     checkpoints: Checkpoints | None = None,
-    watch: Callable[[Record], None] | None = None,
+    on_evaluation: Callable[[Record], None] | None = None,
     scored: int = 1024,
     evaluate: Any = None,
     gradient: Gradient | None = None,
@@ -320,7 +320,7 @@ def fit(
       learning_rate: the peak learning rate; None is the optimizer's own.
       key: the root key of the experiment; `jax.random.key(0)` if None.
       checkpoints: where to save and to resume from, bit for bit.
-      watch: called with the record after every evaluation.
+      on_evaluation: called with the record after every evaluation.
       scored: how many validation examples are scored at a time.
       evaluate: what scores parameters, if not the objective on the validation part: a
         `Program`, or anything with its `outputs` and `__call__`, on the host.
@@ -343,7 +343,7 @@ def fit(
     """
     key = jax.random.key(0) if key is None else key
     step = make_step(model, objective, optimizer, gradient)
-    many = Program(advance(step, data.take), donate=(0,))
+    many = Program(scan_steps(step, data.take), donate=(0,))
     size = data.size(dataset.train)
     examples = data.size(dataset.valid)
     if evaluate is None:
@@ -355,14 +355,14 @@ def fit(
 
     # Not jitted: drawing is done once, and ops of equal shapes are compiled once.
     state = init_state(model, optimizer, key, seed, learning_rate)
-    return drive(
+    return run_loop(
         many,
         evaluate,
         state,
         arrays,
         indices,
         plan,
-        run=identity(dataset, plan, key, seed=seed, learning_rate=learning_rate),
+        run=run_identity(dataset, plan, key, seed=seed, learning_rate=learning_rate),
         checkpoints=checkpoints,
-        watch=watch,
+        on_evaluation=on_evaluation,
     )

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ffnlab.data import tags
-from ffnlab.data.augment import AUGMENTATIONS, augmented, movable
+from ffnlab.data.augment import AUGMENTATIONS, augment, movable
 from ffnlab.data.examples import Examples
 from ffnlab.errors import InputError
 
@@ -35,7 +35,7 @@ TAGGED = tagged(
 
 def copies_of(examples, *args, **options):
     """The copies alone, and that the examples come first as they are."""
-    found, count = augmented(examples, *args, **options), len(examples.texts)
+    found, count = augment(examples, *args, **options), len(examples.texts)
     assert found.subset(range(count)) == examples and found.scheme == examples.scheme
     return found.subset(range(count, len(found.texts)))
 
@@ -195,9 +195,9 @@ def test_other_seeds_and_copies_are_other_copies():
 )
 def test_bad_input_is_refused(change, message):
     with pytest.raises(InputError, match=f"^{message}"):
-        augmented(TEXTS, **{"task": "classify", "names": ["swap"], **change})
+        augment(TEXTS, **{"task": "classify", "names": ["swap"], **change})
 
 
 def test_parts_of_speech_have_no_mentions():
     with pytest.raises(InputError, match="tags of spans, such as B-PER; leave it out"):
-        augmented(tagged("a/DET b/NOUN", scheme=None), "tag", ["mention_replace"])
+        augment(tagged("a/DET b/NOUN", scheme=None), "tag", ["mention_replace"])

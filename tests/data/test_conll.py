@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ffnlab.data import conll, digest, read_conll, size, tagging, take, thin
+from ffnlab.data import conll, digest, read_conll, size, tagging_dataset, take, thin
 from ffnlab.data.dataset import IGNORE
 from ffnlab.errors import InputError
 from tests.conftest import SHARED
@@ -128,7 +128,7 @@ TRAIN = "Ada B-person\nAda O\nsang O\n2001 O\n\nSang I-person\n"
 def test_tokens_become_ids_as_worked_by_hand(write):
     """Twice or more: ada, sang; ada, san; ada, ang; Xxx alone, as Sang is Xxx too."""
     held = write("ADA O\nsand B-person\n", "held.conll")
-    data = tagging(write(TRAIN), held, held)
+    data = tagging_dataset(write(TRAIN), held, held)
     ids = {"word": [1, 3], "prefix": [4, 6], "suffix": [7, 9], "shape": [10, 11]}
     assert data.about["ids"] == ids | {"hash": [12, 2011]}
     assert data.about["vocabulary"] == 2012
@@ -166,9 +166,9 @@ def test_what_tokens_look_like(token, word, prefix, suffix, shape):
 
 def test_changing_what_is_held_out_changes_nothing_in_training(write):
     train = write(TRAIN)
-    one = tagging(train, train, train)
+    one = tagging_dataset(train, train, train)
     held = write("Bob B-person\nBob I-person\nBob O\nBob O\n", "held.conll")
-    other = tagging(train, held, held)
+    other = tagging_dataset(train, held, held)
     assert one.about["ids"] == other.about["ids"]
     for name, array in one.train.items():
         np.testing.assert_array_equal(array, other.train[name])
@@ -181,7 +181,7 @@ def test_long_sentences_are_split_at_128_and_counted(write):
     exact = "".join(f"w{i} O\n" for i in range(128))
     train = write(f"{long}\n{exact}\na B-x\n")
     short = write("a B-x\n", "short.conll")
-    data = tagging(train, write(exact, "dev.conll"), short)
+    data = tagging_dataset(train, write(exact, "dev.conll"), short)
     assert data.about["split"] == {"train": 1, "valid": 0, "test": 0}
     assert data.about["sizes"] == {"train": 5, "valid": 1, "test": 1}
     assert data.train["x/mask"].sum(axis=1).tolist() == [128, 128, 44, 128, 1]
@@ -195,19 +195,19 @@ def test_tags_that_training_lacks_are_named_by_line(write):
     train = write(TRAIN)
     held = write("a O\nb B-place\n\nc I-place\n", "held.conll")
     with pytest.raises(InputError) as error:
-        tagging(train, train, held)
+        tagging_dataset(train, train, held)
     what = f"does not occur in {train}; correct it, or add examples there"
     assert str(error.value) == (
         f"{held}:2: the tag 'B-place' {what}\n{held}:4: the tag 'I-place' {what}"
     )
     with pytest.raises(InputError, match="held.conll:2: the tag 'B-place'"):
-        tagging(train, held, train)
+        tagging_dataset(train, held, train)
     with pytest.raises(InputError, match="held.conll: every tag is O, and nothing to"):
-        tagging(write("a O\n", "held.conll"), train, train)
+        tagging_dataset(write("a O\n", "held.conll"), train, train)
 
 
 def test_padding_stays_out_and_batches_nest(write):
-    data = tagging(write(TRAIN), write(TRAIN), write("a O\n", "test.conll"))
+    data = tagging_dataset(write(TRAIN), write(TRAIN), write("a O\n", "test.conll"))
     for part in PARTS:
         split = getattr(data, part)
         assert (split["x/tokens"][~split["x/mask"]] == 0).all()
@@ -216,7 +216,7 @@ def test_padding_stays_out_and_batches_nest(write):
     batch = take(data.train, np.array([[1, 0]]))
     assert batch["x"]["tokens"].shape == (1, 2, 4, 5)
     assert (size(data.train), size(thin(data.train, 1))) == (2, 1)
-    again = tagging(*data.about["sources"].values())
+    again = tagging_dataset(*data.about["sources"].values())
     assert digest(data) == digest(again)
     json.dumps(data.about, allow_nan=False)
 
@@ -232,7 +232,7 @@ def test_a_real_corpus_is_read():
         "\t" in r.strip() for r in text.split("\n")
     )
     assert [found.tokens[0][0], found.lines[0][0]] == [text.split("\t")[0], 1]
-    data = tagging(*paths)
+    data = tagging_dataset(*paths)
     assert data.about["sizes"] == {"train": 3394, "valid": 1009, "test": 1287}
     assert data.about["per"] == "position" and data.classes == 13
     words = Counter(token.lower() for tokens in found.tokens for token in tokens)

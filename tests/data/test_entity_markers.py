@@ -2,7 +2,7 @@
 
 import pytest
 
-from ffnlab.data.examples import unmarked
+from ffnlab.data.examples import replace_markers
 
 MARKS = ("e1", "e2")
 
@@ -17,7 +17,7 @@ MARKS = ("e1", "e2")
     ],
 )
 def test_signs_stand_for_marks(text, wanted):
-    assert unmarked([text], MARKS) == ([wanted], [None])
+    assert replace_markers([text], MARKS) == ([wanted], [None])
 
 
 @pytest.mark.parametrize(
@@ -30,5 +30,5 @@ def test_signs_stand_for_marks(text, wanted):
     ],
 )
 def test_what_is_wrong_is_said(text, message):
-    (problem,) = unmarked([text], MARKS)[1]
+    (problem,) = replace_markers([text], MARKS)[1]
     assert problem.startswith(message)

@@ -24,21 +24,23 @@ def test_everything_comes_back_in_its_order(sizes, per_word, seed):
         labels = [rng.integers(-1, 5, len(row)).tolist() for row in first]
     rows = pack(Encoded(tokens, types, first, 0), labels, width=10)
     x = rows.arrays
-    there = rows.owner >= 0
-    assert (there == (x["x/at"] >= 0)).all()
+    there = rows.example_index >= 0
+    assert (there == (x["x/label_positions"] >= 0)).all()
     flat = [k for row in labels for k in row] if per_word else labels
     wanted = np.where(np.array(flat) < 0, IGNORE, flat)
     at_lost = [k < 0 for row in first for k in row] if per_word else []
     lost = np.array(at_lost) if per_word else np.zeros(len(flat), bool)
     found = rows.flat(x["y"], lost=77)
     assert (found[~lost] == wanted[~lost]).all() and (found[lost] == 77).all()
-    at = np.take_along_axis(x["x/tokens"], np.maximum(x["x/at"], 0), axis=1)
+    label_positions = np.take_along_axis(
+        x["x/tokens"], np.maximum(x["x/label_positions"], 0), axis=1
+    )
     begun = [row[0] for row in tokens]
     if per_word:
         begun = [
             row[k] for row, ks in zip(tokens, first, strict=True) for k in ks if k >= 0
         ]
-    assert sorted(at[there]) == sorted(begun)
+    assert sorted(label_positions[there]) == sorted(begun)
     assert x["x/mask"].sum() == sum(sizes) and "x/types" not in x
 
 
@@ -49,6 +51,6 @@ def test_between_the_places_of_two_texts_there_is_an_empty_one():
         [[1, 2], [3, 4]],
         width=8,
     )  # fmt: skip
-    assert rows.arrays["x/at"].tolist() == [[1, 3, -1, 4, 6]]
-    assert rows.owner.tolist() == [[2, 3, -1, 0, 1]]
+    assert rows.arrays["x/label_positions"].tolist() == [[1, 3, -1, 4, 6]]
+    assert rows.example_index.tolist() == [[2, 3, -1, 0, 1]]
     assert rows.arrays["x/types"].tolist() == [[1, 1, 1, 1, 0, 0, 0, 0]]

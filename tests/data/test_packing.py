@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from ffnlab.data.packing import (
     best_widths,
-    bucketed,
+    bucket_sequences,
     even_width,
     fill,
     gather,
-    packed,
-    padded,
+    pack_sequences,
+    pad_sequences,
     scatter,
 )
 from ffnlab.errors import InputError
@@ -25,12 +25,12 @@ LENGTHS = st.lists(st.integers(1, 12), min_size=1, max_size=30)
 
 def layouts(kind, lengths, seed):
     if kind == "mixed":
-        return packed(lengths, width=12, rows=3, mix=seed or 0)
+        return pack_sequences(lengths, width=12, rows=3, mix=seed or 0)
     if kind == "packed":
-        return packed(lengths, width=12, rows=3, seed=seed)
+        return pack_sequences(lengths, width=12, rows=3, seed=seed)
     if kind == "bucketed":
-        return bucketed(lengths, best_widths(lengths, 3), slots=24, seed=seed)
-    return padded(lengths, width=12, rows=3)
+        return bucket_sequences(lengths, best_widths(lengths, 3), slots=24, seed=seed)
+    return pad_sequences(lengths, width=12, rows=3)
 
 
 @pytest.mark.parametrize("kind", ["packed", "mixed", "bucketed", "padded"])
@@ -54,7 +54,7 @@ def test_every_token_has_one_slot(kind, lengths, seed):
 @hypothesis.given(lengths=LENGTHS)
 def test_packing_takes_few_rows(lengths):
     """Never more than 11/9 of the least, which is never below the tokens over a row."""
-    rows = len(packed(lengths, width=12, rows=1))
+    rows = len(pack_sequences(lengths, width=12, rows=1))
     most = [n for n in lengths if n > 6]  # no two of these share a row
     least = max(-(-sum(lengths) // 12), len(most))
     assert least <= rows <= 11 / 9 * 2 * least + 1  # least is at least half the optimum
@@ -80,7 +80,9 @@ def test_widths_are_the_best(lengths, count):
 
 def test_seeds_shuffle():
     lengths = list(range(1, 13))
-    rows = [packed(lengths, 12, 2, seed)[0].sequence.tolist() for seed in (1, 1, 2)]
+    rows = [
+        pack_sequences(lengths, 12, 2, seed)[0].sequence.tolist() for seed in (1, 1, 2)
+    ]
     assert rows[0] == rows[1] != rows[2]
 
 
@@ -89,7 +91,7 @@ def test_rows_of_a_sorted_file_are_a_sample_only_if_they_are_mixed():
     kinds = np.repeat(np.arange(10), 20)
 
     def alike(mix):
-        (layout,) = packed([3] * 200, width=24, rows=200, mix=mix)
+        (layout,) = pack_sequences([3] * 200, width=24, rows=200, mix=mix)
         rows = layout.sequence[layout.mask.any(axis=1)][:, ::3]  # a slot of each
         return np.mean([len(set(kinds[row])) for row in rows])
 
@@ -127,8 +129,8 @@ def test_outputs_are_equal_by_any_layout(config):
 
         @jax.jit
         @chex.assert_max_traces(n=most)
-        def apply(x, mask, packs):
-            return model.apply(params, x, mask, packs=packs)[0]
+        def apply(x, mask, segment_ids):
+            return model.apply(params, x, mask, segment_ids=segment_ids)[0]
 
         width = config.vocabulary if config.head == "tied" else config.features
         made = [np.zeros((n, width), np.float32) for n in lengths]
@@ -144,10 +146,10 @@ def test_outputs_are_equal_by_any_layout(config):
 
 def test_what_does_not_fit_is_refused():
     for make in (
-        lambda: packed([3, 9], width=8, rows=1),
-        lambda: bucketed([3, 9], [4, 8], slots=8),
-        lambda: padded([3, 9], width=8, rows=1),
+        lambda: pack_sequences([3, 9], width=8, rows=1),
+        lambda: bucket_sequences([3, 9], [4, 8], slots=8),
+        lambda: pad_sequences([3, 9], width=8, rows=1),
     ):
         with pytest.raises(InputError, match="sequence 1 has 9 tokens, a row 8"):
             make()
-    assert packed([], width=8, rows=2) == [] and fill([]) == 0.0
+    assert pack_sequences([], width=8, rows=2) == [] and fill([]) == 0.0

@@ -135,13 +135,17 @@ def test_rows_predict_each_token_of_a_target_once(sizes, seed):
     begins = np.array([size[0] for size in sizes])
     rows = pack_pairs(Pairs(tokens, begins, 0), width=16).arrays
     found = {}
-    for n, (at, y) in enumerate(zip(rows["x/at"], rows["y"], strict=True)):
-        assert ((at < 0) == (y == IGNORE)).all()
-        for place, label in zip(at[at >= 0], y[at >= 0], strict=True):
-            number = rows["x/packs"][n, place]
-            assert rows["x/packs"][n, place + 1] == number
+    for n, (label_positions, y) in enumerate(
+        zip(rows["x/label_positions"], rows["y"], strict=True)
+    ):
+        assert ((label_positions < 0) == (y == IGNORE)).all()
+        for place, label in zip(
+            label_positions[label_positions >= 0], y[label_positions >= 0], strict=True
+        ):
+            number = rows["x/segment_ids"][n, place]
+            assert rows["x/segment_ids"][n, place + 1] == number
             assert rows["x/tokens"][n, place + 1] == label
-            begun = int(np.argmax(rows["x/packs"][n] == number))
+            begun = int(np.argmax(rows["x/segment_ids"][n] == number))
             found.setdefault(number, []).append((place - begun + 1, label))
     for number, (row, begin) in enumerate(zip(tokens, begins, strict=True)):
         assert found[number] == [*enumerate(row)][begin:]

@@ -207,10 +207,12 @@ def test_windows(kind, texts, length, asked, draw):
     kept = min(asked, room - least)
     lead, width = special - 1 + kept, room - kept
     number = 0
-    for owner, text in enumerate(texts):
+    for example_index, text in enumerate(texts):
         ids, spans = used.spans([text])[0]
-        answer = answers[owner][0] if answers[owner] else ""
-        letters = {starts[owner][0] + i for i, c in enumerate(answer) if c.strip()}
+        answer = answers[example_index][0] if answers[example_index] else ""
+        letters = {
+            starts[example_index][0] + i for i, c in enumerate(answer) if c.strip()
+        }
         of_answer = [i for i, (s, e) in enumerate(spans) if letters & {*range(s, e)}]
         begins = [0]
         while begins[-1] + width < len(ids):
@@ -226,7 +228,7 @@ def test_windows(kind, texts, length, asked, draw):
             assert (np.delete(found.spans[number], np.s_[here], axis=0) == -1).all()
             types = (np.arange(len(row)) >= lead) * (kind == "bert")
             assert found.types[number].tolist() == types.tolist()
-            assert found.question[number] == owner
+            assert found.question[number] == example_index
             if of_answer and {*of_answer} <= {*range(begin, begin + width)}:
                 first, last = found.spans[number][target]
                 assert text[first[0] : last[1]] == answer.strip()
@@ -261,23 +263,30 @@ def test_rows_hold_every_window():
     _, found = some()
     rows = pack_windows(found, 24)
     x = {name.removeprefix("x/"): array for name, array in rows.arrays.items()}
-    assert sorted(rows.owner[rows.owner >= 0]) == [*range(len(found.tokens))]
-    assert ((x["at"] >= 0) == (rows.owner >= 0)).all()
-    assert x["inside"].dtype == bool and x["y"].dtype == x["at"].dtype == np.int32
+    assert sorted(rows.example_index[rows.example_index >= 0]) == [
+        *range(len(found.tokens))
+    ]
+    assert ((x["label_positions"] >= 0) == (rows.example_index >= 0)).all()
+    assert (
+        x["inside"].dtype == bool
+        and x["y"].dtype == x["label_positions"].dtype == np.int32
+    )
     inside = 0
-    for row, slot in np.argwhere(rows.owner >= 0):
-        number, begin = rows.owner[row, slot], x["at"][row, slot]
+    for row, slot in np.argwhere(rows.example_index >= 0):
+        number, begin = rows.example_index[row, slot], x["label_positions"][row, slot]
         here = slice(begin, begin + len(found.tokens[number]))
         assert (x["tokens"][row, here] == found.tokens[number]).all()
         assert (x["types"][row, here] == found.types[number]).all()
-        assert (x["packs"][row] == number).sum() == len(found.tokens[number])
+        assert (x["segment_ids"][row] == number).sum() == len(found.tokens[number])
         wanted = found.spans[number][:, 0] >= 0
         wanted[0] = True
         assert (x["inside"][row, here] == wanted).all()
         inside += wanted.sum()
         assert (x["y"][row, slot] - begin == found.target[number]).all()
-    assert x["inside"].sum() == inside and (x["y"][rows.owner < 0] == -100).all()
-    back = rows.flat(x["y"] - np.maximum(x["at"], 0)[..., None])
+    assert (
+        x["inside"].sum() == inside and (x["y"][rows.example_index < 0] == -100).all()
+    )
+    back = rows.flat(x["y"] - np.maximum(x["label_positions"], 0)[..., None])
     assert (back == found.target).all()
 
 

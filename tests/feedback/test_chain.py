@@ -8,13 +8,18 @@ from hypothesis import strategies as st
 
 from ffnlab.errors import InputError
 from ffnlab.feedback import chain
-from ffnlab.feedback.chain import contracted, contraction, feedback, spectral_bound
+from ffnlab.feedback.chain import (
+    contract_kernels,
+    contraction,
+    feedback,
+    spectral_bound,
+)
 from ffnlab.feedback.solvers import Anderson, GaussSeidel, Jacobi, Newton
 from ffnlab.nn import activations
 from tests import oracles
 from tests.feedback.test_solvers import task
 
-TIGHT = Jacobi(tolerance=1e-14, limit=1000)
+TIGHT = Jacobi(tolerance=1e-14, max_steps=1000)
 
 
 @pytest.mark.parametrize(
@@ -136,14 +141,18 @@ def test_the_certificate_keeps_its_promise(seed, bound, activation, scale, rule)
     with jax.enable_x64(True):
         drive, left, right = task(seed, batch=1, length=6, width=3, coupling=5.0)
         row = activations.get(activation)
-        left, right = contracted([left, right], row, bound, certificate)
+        left, right = contract_kernels([left, right], row, bound, certificate)
         kernels = {"left": left, "right": right}
         promised = float(contraction(kernels, activation, certificate))
         assert promised <= bound
         options = {"activation": activation}
         wanted = feedback(drive, left, right, solver=TIGHT, **options).state
         start = scale * jnp.asarray(np.random.default_rng(seed).normal(size=(1, 6, 3)))
-        for solver in (GaussSeidel(limit=500), Anderson(limit=500), Newton(limit=500)):
+        for solver in (
+            GaussSeidel(max_steps=500),
+            Anderson(max_steps=500),
+            Newton(max_steps=500),
+        ):
             found = feedback(drive, left, right, solver=solver, start=start, **options)
             assert found.converged.all()
             chex.assert_trees_all_close(found.state, wanted, atol=1e-8)

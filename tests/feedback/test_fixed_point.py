@@ -30,9 +30,9 @@ WAYS = [
     ("implicit", Unrolled(80), {}),
     ("bptt", Jacobi(), {}),
     ("bptt", Jacobi(), {"checkpoint": True}),
-    ("bptt", GaussSeidel(limit=50), {}),
-    ("bptt", Anderson(limit=50), {}),
-    ("bptt", Newton(limit=8), {}),
+    ("bptt", GaussSeidel(max_steps=50), {}),
+    ("bptt", Anderson(max_steps=50), {}),
+    ("bptt", Newton(max_steps=8), {}),
     ("bptt", Unrolled(80), {}),
 ]
 MASK = jnp.arange(7)[None] < jnp.array([7, 5, 1])[:, None]
@@ -52,7 +52,7 @@ def loss(args, solver=None, gradient="implicit", activation="tanh", **options):
 def test_gradients_agree(x64, gradient, solver, options):
     """All ways but one step give one gradient, to a millionth, with a mask."""
     args = task()
-    wanted = jax.grad(loss)(args, Jacobi(tolerance=1e-14, limit=500))
+    wanted = jax.grad(loss)(args, Jacobi(tolerance=1e-14, max_steps=500))
     found = jax.jit(jax.grad(lambda a: loss(a, solver, gradient, **options)))(args)
     chex.assert_trees_all_close(found, wanted, atol=1e-6, rtol=1e-6)
 
@@ -64,7 +64,7 @@ def test_gradients_are_the_slope(x64, activation, gradient):
     args = task(coupling=0.6)
     if activation.startswith("swish"):
         args.append(jnp.full((4,) if activation.endswith("channel") else (), 0.8))
-    solver = Jacobi(tolerance=1e-14, limit=200)
+    solver = Jacobi(tolerance=1e-14, max_steps=200)
 
     def value(args):
         return loss(args, solver, gradient, activation)
@@ -113,18 +113,22 @@ def test_the_adjoint_residual_is_told(x64):
     """By the gradient of the sensor, and by `adjoint` itself."""
     drive, left, right = task()
 
-    def value(sensor, limit):
+    def value(callback, max_steps):
         found = feedback(
-            drive, left, right, sensor=sensor, adjoint_solver=Jacobi(limit=limit)
+            drive,
+            left,
+            right,
+            callback=callback,
+            adjoint_solver=Jacobi(max_steps=max_steps),
         )
         return jnp.sum(found.state)
 
-    rough, fine = (jax.grad(value)(jnp.zeros(3), limit) for limit in (3, 100))
+    rough, fine = (jax.grad(value)(jnp.zeros(3), max_steps) for max_steps in (3, 100))
     assert (rough > 1e-3).all() and (fine < 1e-10).all()
     args = {"drive": drive, "kernels": [left, right]}
     state = feedback(drive, left, right).state
     ones = jnp.ones_like(state)
-    found = fixed_point.adjoint(chain("tanh"), args, state, ones, Jacobi(limit=3))
+    found = fixed_point.adjoint(chain("tanh"), args, state, ones, Jacobi(max_steps=3))
     chex.assert_trees_all_close(found.residual, rough, rtol=1e-6)
     assert not found.converged.any()
 
@@ -133,10 +137,10 @@ def test_the_adjoint_residual_is_told(x64):
 def test_the_history_is_that_of_the_solve(x64, solver):
     drive, left, right = task()
     args, start = {"drive": drive, "kernels": [left, right]}, jnp.zeros_like(drive)
-    told = history(chain("tanh"), args, start, solver(limit=6))
-    for limit in (1, 4, 6):
-        found = feedback(drive, left, right, solver=solver(limit=limit))
-        row = jax.tree.map(lambda each, i=limit: each[i], told)
+    told = history(chain("tanh"), args, start, solver(max_steps=6))
+    for max_steps in (1, 4, 6):
+        found = feedback(drive, left, right, solver=solver(max_steps=max_steps))
+        row = jax.tree.map(lambda each, i=max_steps: each[i], told)
         chex.assert_trees_all_close(row, found, atol=1e-12)
     assert told.state.shape == (7, *drive.shape) and (told.state[0] == 0).all()
 
@@ -155,17 +159,15 @@ def test_a_solve_compiles_once(x64):
 
 def test_failure_is_an_error_if_asked(x64):
     given = task(coupling=0.99)
-    lax = Jacobi(limit=3)
+    lax = Jacobi(max_steps=3)
     with pytest.raises(NotConverged, match="3 of 3 systems did not converge"):
-        feedback(*given, solver=lax, on_failure="raise")
+        feedback(*given, solver=lax, throw="raise")
     with pytest.raises(NotConverged):
-        jax.grad(lambda g: feedback(*g, solver=lax, on_failure="raise").state.sum())(
-            given
-        )
-    run = jax.jit(lambda *g: feedback(*g, solver=lax, on_failure="raise").state)
+        jax.grad(lambda g: feedback(*g, solver=lax, throw="raise").state.sum())(given)
+    run = jax.jit(lambda *g: feedback(*g, solver=lax, throw="raise").state)
     with pytest.raises(Exception, match="did not converge"):
         jax.block_until_ready(run(*given))
-    good = jax.jit(lambda *g: feedback(*g, on_failure="raise").state)(*task())
+    good = jax.jit(lambda *g: feedback(*g, throw="raise").state)(*task())
     chex.assert_trees_all_close(good, feedback(*task()).state)
 
 
@@ -210,5 +212,5 @@ def test_bad_maps_and_names_are_refused():
         solve(System(step=lambda args, h: h[:, :1]), None, start, Jacobi())
     with pytest.raises(InputError, match="gradient: unknown 'implict'; nearest: imp"):
         solve(same, None, start, Jacobi(), "implict")
-    with pytest.raises(InputError, match="on_failure: unknown 'riase'"):
-        solve(same, None, start, Jacobi(), on_failure="riase")
+    with pytest.raises(InputError, match="throw: unknown 'riase'"):
+        solve(same, None, start, Jacobi(), throw="riase")

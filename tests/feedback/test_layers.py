@@ -8,7 +8,7 @@ from flax import nnx
 
 from ffnlab import trees
 from ffnlab.errors import InputError
-from ffnlab.feedback.chain import contracted, contraction, feedback
+from ffnlab.feedback.chain import contract_kernels, contraction, feedback
 from ffnlab.feedback.layers import FeedbackConfig, FeedbackLayer, FeedbackNetwork
 from ffnlab.feedback.solvers import Anderson, Jacobi, Newton, Unrolled
 from ffnlab.nn.activations import ACTIVATIONS
@@ -97,14 +97,16 @@ def test_the_certificate_holds_through_training(certificate):
         assert aux["converged"].all()
     kernels = [params["left"], params["right"]]
     assert float(contraction(params, "tanh", certificate)) > 1.0
-    left, right = contracted(kernels, ACTIVATIONS["tanh"], 0.8, certificate)
+    left, right = contract_kernels(kernels, ACTIVATIONS["tanh"], 0.8, certificate)
     used = {"left": left, "right": right}
     assert float(contraction(used, "tanh", certificate)) <= 0.8
 
 
 def test_kernels_that_fit_the_certificate_are_left_alone():
     given = [0.3 * jnp.eye(4), 0.2 * jnp.eye(4)]
-    chex.assert_trees_all_equal(contracted(given, ACTIVATIONS["tanh"], 0.8), given)
+    chex.assert_trees_all_equal(
+        contract_kernels(given, ACTIVATIONS["tanh"], 0.8), given
+    )
 
 
 @pytest.mark.parametrize("top_down", [False, True])
@@ -149,7 +151,7 @@ def test_one_layer_has_nothing_above():
 
 @pytest.mark.parametrize("top_down", [False, True])
 def test_the_gradient_of_a_network_is_the_slope(x64, top_down):
-    tight = Jacobi(tolerance=1e-14, limit=300)
+    tight = Jacobi(tolerance=1e-14, max_steps=300)
     config = FeedbackConfig(
         3, 4, activation="swish", contractive=0.8, coupling=1.5, solver=tight
     )

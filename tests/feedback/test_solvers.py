@@ -76,8 +76,8 @@ def test_block_tridiagonal_systems_are_solved(x64, length, parallel):
 @pytest.mark.parametrize("solver", SOLVERS, ids=str)
 def test_all_solvers_find_the_same_states(x64, solver):
     given = task()
-    wanted = feedback(*given, solver=Jacobi(tolerance=1e-14, limit=500))
-    found = feedback(*given, solver=dataclasses.replace(solver, limit=300))
+    wanted = feedback(*given, solver=Jacobi(tolerance=1e-14, max_steps=500))
+    found = feedback(*given, solver=dataclasses.replace(solver, max_steps=300))
     assert found.converged.all() and wanted.converged.all()
     chex.assert_trees_all_close(found.state, wanted.state, atol=1e-9)
 
@@ -88,7 +88,7 @@ def test_single_precision_and_jit(solver):
     found = jax.jit(lambda *args: feedback(*args, solver=solver))(*given)
     assert found.state.dtype == jnp.float32 and found.converged.all()
     chex.assert_trees_all_close(
-        found.state, feedback(*given, solver=Jacobi(limit=500)).state, atol=1e-4
+        found.state, feedback(*given, solver=Jacobi(max_steps=500)).state, atol=1e-4
     )
 
 
@@ -142,8 +142,8 @@ def test_one_unrolled_sweep_hears_no_neighbour(x64):
 def test_newton_converges_where_iteration_swings(x64):
     """h_t = tanh(1 − 2 h_{t−1} − 2 h_{t+1}) has one even solution, far from stable."""
     drive, strong = jnp.ones((1, 6, 1)), jnp.full((1, 1), -2.0)
-    plain = feedback(drive, strong, strong, solver=Jacobi(limit=200))
-    newton = feedback(drive, strong, strong, solver=Newton(limit=30))
+    plain = feedback(drive, strong, strong, solver=Jacobi(max_steps=200))
+    newton = feedback(drive, strong, strong, solver=Newton(max_steps=30))
     assert not plain.converged.any() and newton.converged.all()
 
 
@@ -160,7 +160,7 @@ def test_anderson_survives_equal_residuals(x64):
     """A map that moves by the same step for ever gives a Gram matrix of rank one."""
     shifted = System(step=lambda args, h: h + args)
     step = jnp.ones((2, 3))
-    found = solve(shifted, step, jnp.zeros((2, 3)), Anderson(limit=20))
+    found = solve(shifted, step, jnp.zeros((2, 3)), Anderson(max_steps=20))
     assert jnp.isfinite(found.state).all() and not found.converged
     still = System(step=lambda args, h: h)
     found = solve(still, None, jnp.ones((2, 3)), Anderson())
@@ -184,7 +184,7 @@ def test_auto_picks_jacobi_where_it_is_certified():
 
 def test_the_limit_is_kept_and_told(x64):
     given = task(coupling=0.99)
-    found = feedback(*given, solver=Jacobi(limit=4))
+    found = feedback(*given, solver=Jacobi(max_steps=4))
     assert found.iterations.tolist() == [4, 4, 4] and not found.converged.any()
     before = feedback(*given, solver=Unrolled(4))
     chex.assert_trees_all_close(found.state, before.state, atol=1e-15)
@@ -198,7 +198,7 @@ def test_the_limit_is_kept_and_told(x64):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Jacobi(limit=0), "limit=0 must be at least 1"),
+        (lambda: Jacobi(max_steps=0), "limit=0 must be at least 1"),
         (lambda: Jacobi(damping=1.0), "damping=1.0 must be in"),
         (lambda: Jacobi(damping=float("nan")), "damping=nan must be in"),
         (lambda: Jacobi(tolerance=float("nan")), "tolerance=nan must be above 0"),

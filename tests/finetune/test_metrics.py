@@ -41,12 +41,14 @@ def test_strict_entities(gold, seed):
     pairs = [(entities(g), entities(t)) for g, t in zip(guess, gold, strict=True)]
     right = sum(len(g & t) for g, t in pairs)
     total = sum(len(g) + len(t) for g, t in pairs)
-    found = metrics.spans(guess, gold)
+    found = metrics.span_report(guess, gold)
     assert found["strict"] == pytest.approx(2 * right / total if total else 0.0)
 
 
 def test_classes_of_a_small_table():
-    found = metrics.classes([0, 0, 1, 1, 2], [0, 1, 1, 1, -1], ["a", "b", "c"])
+    found = metrics.classification_report(
+        [0, 0, 1, 1, 2], [0, 1, 1, 1, -1], ["a", "b", "c"]
+    )
     assert found["accuracy"] == 0.6
     assert found["types"]["a"] == {
         "precision": 0.5, "recall": 1.0, "f1": pytest.approx(2 / 3), "support": 1.0,
@@ -58,7 +60,7 @@ def test_classes_of_a_small_table():
 
 
 def test_words_count_o_like_any_other():
-    found = metrics.words([["O", "B-A"], ["O"]], [["O", "O"], ["O"]], TAGS)
+    found = metrics.word_report([["O", "B-A"], ["O"]], [["O", "O"], ["O"]], TAGS)
     assert found["accuracy"] == pytest.approx(2 / 3)
     assert found["types"]["O"]["recall"] == pytest.approx(2 / 3)
 
@@ -94,12 +96,12 @@ def asked(*golds):
     ],
 )
 def test_answers_one_by_one(guess, golds, exact, f1):
-    found = metrics.answers({"0": guess}, asked(golds))
+    found = metrics.question_answering_report({"0": guess}, asked(golds))
     assert found["exact"] == exact and found["f1"] == pytest.approx(f1)
 
 
 def test_answers_are_told_apart_by_whether_there_is_one():
-    found = metrics.answers(
+    found = metrics.question_answering_report(
         {"0": "cat", "1": "a big dog", "2": "", "3": "x", "9": ""},
         asked(["cat"], ["dog"], [], []),
     )
@@ -108,13 +110,17 @@ def test_answers_are_told_apart_by_whether_there_is_one():
         "answerable": {"exact": 0.5, "f1": pytest.approx(5 / 6), "support": 2.0},
         "unanswerable": {"exact": 0.5, "f1": 0.5, "support": 2.0},
     }
-    assert list(metrics.answers({"0": "x"}, asked(["x"]))["types"]) == ["answerable"]
+    assert list(
+        metrics.question_answering_report({"0": "x"}, asked(["x"]))["types"]
+    ) == ["answerable"]
     with pytest.raises(InputError, match="question '1' has no prediction"):
-        metrics.answers({"0": "cat"}, asked(["cat"], []))
+        metrics.question_answering_report({"0": "cat"}, asked(["cat"], []))
 
 
 def test_scores_of_texts_by_hand():
-    found = metrics.texts(["the cat sat on a mat"], ["the cat sat on the mat"])
+    found = metrics.generation_report(
+        ["the cat sat on a mat"], ["the cat sat on the mat"]
+    )
     # Of 6, 5, 4 and 3 runs of one to four words, 5, 3, 2 and 1 are right.
     bleu = math.prod([5 / 6, 3 / 5, 2 / 4, 1 / 3]) ** 0.25
     assert found["bleu"] == pytest.approx(bleu)
@@ -122,7 +128,7 @@ def test_scores_of_texts_by_hand():
     assert found["rouge2"] == pytest.approx(3 / 5)
     assert found["exact"] == 0.0
     # Runs are counted through all texts: this is no mean over texts.
-    both = metrics.texts(
+    both = metrics.generation_report(
         ["the cat sat on a mat", "a dog sat by the door"],
         ["the cat sat on the mat", "a dog sat by the door"],
     )
@@ -130,17 +136,21 @@ def test_scores_of_texts_by_hand():
     assert both["bleu"] == pytest.approx(bleu)
     assert both["rouge2"] == pytest.approx((3 / 5 + 1) / 2) and both["exact"] == 0.5
     # A short text is punished: exp(1 - 6 / 5).
-    short = metrics.texts(["the cat sat on the"], ["the cat sat on the mat"])
+    short = metrics.generation_report(
+        ["the cat sat on the"], ["the cat sat on the mat"]
+    )
     assert short["bleu"] == pytest.approx(math.exp(1 - 6 / 5))
     assert short["rouge1"] == pytest.approx(10 / 11)  # precision 1, recall 5/6
     # Of letters one and two in a row, precision 1/2 and 0/1; orders without any do
     # not count, and the mean of 1/2 and 0 is 1/4 for precision and recall alike.
-    assert metrics.texts(["ab"], ["ac"])["chrf"] == pytest.approx(0.25)
+    assert metrics.generation_report(["ab"], ["ac"])["chrf"] == pytest.approx(0.25)
 
 
 def test_published_scores():  # the example of rouge-score; stems are words here
     quick = "The quick brown fox jumps over the lazy dog"
-    found = metrics.texts(["The quick brown dog jumps on the log."], [quick])
+    found = metrics.generation_report(
+        ["The quick brown dog jumps on the log."], [quick]
+    )
     precision, recall = 6 / 8, 6 / 9
     assert found["rouge1"] == pytest.approx(2 / (1 / precision + 1 / recall))
     precision, recall = 5 / 8, 5 / 9
@@ -155,19 +165,19 @@ def test_words_of_ascii_are_those_of_the_library(found, true):
     from rouge_score.rouge_scorer import RougeScorer
 
     plain = RougeScorer(["rouge1", "rougeL"]).score(true, found)
-    ours = metrics.texts([found], [true])
+    ours = metrics.generation_report([found], [true])
     for kind, score in plain.items():
         assert ours[kind] == score.fmeasure
 
 
 def test_scores_of_texts_are_means_and_from_0_to_1():
     gold = ["the cat sat on the mat", "Ἡ γάτα κάθισε", "naïve café"]
-    same = metrics.texts(gold, [f" {text}\n" for text in gold])
+    same = metrics.generation_report(gold, [f" {text}\n" for text in gold])
     assert same == pytest.approx(dict.fromkeys(same, 1.0))
     assert list(same) == ["bleu", "chrf", "rouge1", "rouge2", "rougeL", "exact"]
-    half = metrics.texts(["Ἡ γάτα κάθισε", ""], gold[1:])
+    half = metrics.generation_report(["Ἡ γάτα κάθισε", ""], gold[1:])
     assert half["rouge1"] == half["exact"] == 0.5
-    none = metrics.texts(["", "x"], ["a b c d", "y"])
+    none = metrics.generation_report(["", "x"], ["a b c d", "y"])
     assert none == dict.fromkeys(none, 0.0)
 
 
@@ -175,7 +185,7 @@ def test_scores_of_texts_are_means_and_from_0_to_1():
 def test_scores_of_texts_need_their_libraries(monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(InputError, match=r"pip install 'ffnlab\[generate\]'"):
-        metrics.texts(["a"], ["a"])
+        metrics.generation_report(["a"], ["a"])
 
 
 def test_entities_of_random_tags_are_scored_as_by_seqeval():
@@ -189,7 +199,7 @@ def test_entities_of_random_tags_are_scored_as_by_seqeval():
             [[names[tag] for tag in row if tag >= 0] for row in reference[part][number]]
             for part in ("gold", "guess")
         )
-        found = metrics.spans(guess, gold)
+        found = metrics.span_report(guess, gold)
         wanted = reference["default"][number]
         got = [found[key] for key in keys]
         got += [found["macro"], found["weighted"]]

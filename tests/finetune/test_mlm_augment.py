@@ -14,7 +14,7 @@ import pytest
 from ffnlab.data.examples import Examples
 from ffnlab.data.tokenizer import read_tokenizer
 from ffnlab.errors import InputError
-from ffnlab.finetune.mlm_augment import substituted
+from ffnlab.finetune.mlm_augment import mlm_substitute
 from ffnlab.models.transformer import Transformer
 from ffnlab.pretrained import checkpoint
 
@@ -47,7 +47,7 @@ TAGGED = Examples(
 
 
 def copies_of(examples, task, bert, **options):
-    found, count = substituted(examples, task, *bert, **options), len(examples.texts)
+    found, count = mlm_substitute(examples, task, *bert, **options), len(examples.texts)
     assert found.subset(range(count)) == examples and found.scheme == examples.scheme
     return found.subset(range(count, len(found.texts)))
 
@@ -106,14 +106,16 @@ def test_words_are_drawn_by_the_models_probabilities_from_the_ten_likeliest(bert
         logits = np.asarray(logits[0, row.index(4)], np.float64)
         hidden = {0: "w1", 2: "w3"}.get(place)
         may = sorted(MAY - {hidden}, key=lambda word: -logits[ids[word]])[:10]
-        chances = np.exp([logits[ids[word]] for word in may])
-        chances = dict(zip(may, chances / chances.sum(), strict=True))
+        probabilities = np.exp([logits[ids[word]] for word in may])
+        probabilities = dict(zip(may, probabilities / probabilities.sum(), strict=True))
         drawn = [t.split()[place] for t in made.texts]
         drawn = Counter(word for word in drawn if word != text.texts[0].split()[place])
         total = drawn.total()
         assert abs(total / 4000 - 1 / 3) < 0.03 and set(drawn) <= set(may)
-        for word, chance in chances.items():
-            assert abs(drawn[word] / total - chance) < 4 * np.sqrt(chance / total)
+        for word, probability in probabilities.items():
+            assert abs(drawn[word] / total - probability) < 4 * np.sqrt(
+                probability / total
+            )
 
 
 def test_copies_depend_on_the_seed_alone(bert):
@@ -144,22 +146,22 @@ def test_what_cannot_fill_words_in_is_refused(bert, tmp_path):
     with pytest.raises(
         InputError, match=f"{name}: .*bert has no masked-language-model"
     ):
-        substituted(CLASSES, "classify", bare, tokenizer)
+        mlm_substitute(CLASSES, "classify", bare, tokenizer)
     checkpoint.save(tmp_path / "bare", bare.config, bare.params, family="bert")
     drawn = checkpoint.load(tmp_path / "bare", head=True)
     with pytest.raises(InputError, match="bare has no masked-language-model head"):
-        substituted(CLASSES, "classify", drawn, tokenizer)
+        mlm_substitute(CLASSES, "classify", drawn, tokenizer)
     causal = found._replace(config=dataclasses.replace(found.config, causal=True))
     with pytest.raises(InputError, match="bert has no masked-language-model head"):
-        substituted(CLASSES, "classify", causal, tokenizer)
+        mlm_substitute(CLASSES, "classify", causal, tokenizer)
     with pytest.raises(InputError, match=f"{name} needs tags of spans, such as B-PER"):
-        substituted(TAGGED._replace(scheme=None), "tag", found, tokenizer)
+        mlm_substitute(TAGGED._replace(scheme=None), "tag", found, tokenizer)
     with pytest.raises(InputError, match="rate=0 must be above 0 and below 1"):
-        substituted(CLASSES, "classify", found, tokenizer, rate=0.0)
+        mlm_substitute(CLASSES, "classify", found, tokenizer, rate=0.0)
     for words, message in (
         (SPECIAL[:4] + WORDS, "vocab.txt has no token for a hidden word"),
         ([*SPECIAL, "w0", "##x"], "vocab.txt has no two tokens that are words"),
     ):
         (tmp_path / "vocab.txt").write_text("\n".join(words))
         with pytest.raises(InputError, match=f"{name}: .*{message}"):
-            substituted(CLASSES, "classify", found, read_tokenizer(tmp_path))
+            mlm_substitute(CLASSES, "classify", found, read_tokenizer(tmp_path))

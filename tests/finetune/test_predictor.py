@@ -16,8 +16,10 @@ from tests.tuned import config
 
 def test_prediction_adds_columns_to_a_table(sorted_texts, files, tmp_path):
     out = tmp_path / "p.tsv"
-    predict_files.run(
-        predict_files.Config(str(sorted_texts.out), str(files / "test.tsv"), str(out))
+    predict_files.predict(
+        predict_files.PredictConfig(
+            str(sorted_texts.out), str(files / "test.tsv"), str(out)
+        )
     )
     wanted = (sorted_texts.out / "predictions-test.tsv").read_text().splitlines()
     for one, two in zip(out.read_text().splitlines(), wanted, strict=True):
@@ -36,12 +38,16 @@ def test_prediction_keeps_the_header_of_a_table(bert, files, tmp_path):
     )
     (tmp_path / "new.csv").write_text('id,text\n7,"w1, w2"\n8,w3\n')
     out, again = tmp_path / "p.csv", tmp_path / "q.csv"
-    given = predict_files.Config(str(found.out), str(tmp_path / "new.csv"), str(out))
-    assert predict_files.run(given) == 2
+    given = predict_files.PredictConfig(
+        str(found.out), str(tmp_path / "new.csv"), str(out)
+    )
+    assert predict_files.predict(given) == 2
     lines = out.read_text().splitlines()
     assert lines[0] == "id,text,predicted,probability"
     assert lines[1].startswith('7,"w1, w2",') and lines[2].startswith("8,w3,")
-    predict_files.run(predict_files.Config(str(found.out), str(out), str(again)))
+    predict_files.predict(
+        predict_files.PredictConfig(str(found.out), str(out), str(again))
+    )
     lines = again.read_text().splitlines()  # nothing that was there is lost
     assert lines[0] == "id,text,predicted,probability,predicted2,probability2"
 
@@ -61,7 +67,7 @@ def test_prediction_reads_other_formats_as_they_come(
     tagged, monkeypatch, capsys, kind, text, wanted
 ):
     monkeypatch.setattr(sys, "stdin", io.StringIO(text))
-    predict_files.run(predict_files.Config(str(tagged.out), format=kind))
+    predict_files.predict(predict_files.PredictConfig(str(tagged.out), format=kind))
     got = capsys.readouterr().out
     if wanted:
         kept = [re.sub(r"(O|B-\w+|I-\w+)$", "", line) for line in got.splitlines()]
@@ -76,7 +82,9 @@ def test_tags_have_their_probabilities_if_they_are_asked_for(
     tagged, monkeypatch, capsys
 ):
     monkeypatch.setattr(sys, "stdin", io.StringIO("w1 w2\n"))
-    predict_files.run(predict_files.Config(str(tagged.out), probabilities=True))
+    predict_files.predict(
+        predict_files.PredictConfig(str(tagged.out), probabilities=True)
+    )
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("\t")[0] for line in lines] == ["w1", "w2", ""]
     assert all(0 < float(line.split("\t")[1]) <= 1 for line in lines[:2])
@@ -97,8 +105,8 @@ def test_all_bad_lines_of_a_file_are_told_before_anything_is_written(
     path, out = tmp_path / name, tmp_path / "out"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError) as caught:
-        predict_files.run(
-            predict_files.Config(str(sorted_texts.out), str(path), str(out))
+        predict_files.predict(
+            predict_files.PredictConfig(str(sorted_texts.out), str(path), str(out))
         )
     told = str(caught.value).split("\n")
     assert [int(each.split(f"{name}:")[1].split(":")[0]) for each in told] == lines
@@ -114,10 +122,12 @@ def test_formats_that_a_task_has_not_are_refused(tagged, sorted_texts, tmp_path)
         (sorted_texts, "-", "tsv"),
     ):
         with pytest.raises(InputError, match="--format: .* takes text, jsonl.*, not "):
-            predict_files.run(predict_files.Config(str(run.out), source, format=kind))
+            predict_files.predict(
+                predict_files.PredictConfig(str(run.out), source, format=kind)
+            )
     with pytest.raises(InputError, match="--probabilities: for tag, not classify"):
-        predict_files.run(
-            predict_files.Config(str(sorted_texts.out), probabilities=True)
+        predict_files.predict(
+            predict_files.PredictConfig(str(sorted_texts.out), probabilities=True)
         )
 
 
@@ -126,27 +136,35 @@ def test_what_is_no_file_is_written_into(sorted_texts, files, tmp_path):
     new.write_text("w1 w2\n")
     (tmp_path / "real").write_text("before")
     (tmp_path / "link").symlink_to("real")
-    predict_files.run(
-        predict_files.Config(str(sorted_texts.out), str(new), str(tmp_path / "link"))
+    predict_files.predict(
+        predict_files.PredictConfig(
+            str(sorted_texts.out), str(new), str(tmp_path / "link")
+        )
     )
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real").read_text().endswith("w1 w2\n")
-    predict_files.run(predict_files.Config(str(sorted_texts.out), str(new), os.devnull))
+    predict_files.predict(
+        predict_files.PredictConfig(str(sorted_texts.out), str(new), os.devnull)
+    )
     assert not Path(os.devnull).is_file()
     for path in (tmp_path, tmp_path / "absent" / "p"):
         with pytest.raises(InputError, match="--output: .*: (Is a|No such)"):
-            predict_files.run(
-                predict_files.Config(str(sorted_texts.out), str(new), str(path))
+            predict_files.predict(
+                predict_files.PredictConfig(str(sorted_texts.out), str(new), str(path))
             )
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with pytest.raises(InputError, match="pipe: a pipe or a device; give a file"):
-        predict_files.run(predict_files.Config(str(sorted_texts.out), str(pipe)))
+        predict_files.predict(
+            predict_files.PredictConfig(str(sorted_texts.out), str(pipe))
+        )
 
 
 def test_words_that_the_model_does_not_see_are_told(tagged, tmp_path, capsys):
     (tmp_path / "in.txt").write_text(" ".join(["w1"] * 15) + "\n")
-    predict_files.run(predict_files.Config(str(tagged.out), str(tmp_path / "in.txt")))
+    predict_files.predict(
+        predict_files.PredictConfig(str(tagged.out), str(tmp_path / "in.txt"))
+    )
     got = capsys.readouterr()
     assert got.out.count("\n") == 16
     assert got.err == "3 words or tokens cut off: the model reads 14 tokens a text\n"
@@ -163,12 +181,12 @@ def test_columns_of_conll_may_be_chosen(bert, files, tmp_path):
     run = runner.run(config(bert, folder, "tag", tmp_path / "o", ".conll", **columns))
     assert "CITY" in run.scores["test"][0]["types"]
     out = tmp_path / "p.conll"
-    predict_files.run(
-        predict_files.Config(str(run.out), str(folder / "test.conll"), str(out))
+    predict_files.predict(
+        predict_files.PredictConfig(str(run.out), str(folder / "test.conll"), str(out))
     )
     assert out.read_text() == (run.out / "predictions-test.conll").read_text()
     (tmp_path / "bad.conll").write_text("7 w1\nw2\n")
     with pytest.raises(InputError, match="bad.conll:2: column 2 of 1; columns count"):
-        predict_files.run(
-            predict_files.Config(str(run.out), str(tmp_path / "bad.conll"))
+        predict_files.predict(
+            predict_files.PredictConfig(str(run.out), str(tmp_path / "bad.conll"))
         )

@@ -62,7 +62,7 @@ def test_predictions_are_in_the_format_of_the_file(tagged, sorted_texts, files):
         read_conll(path).tags
         for path in (files / "test.conll", tagged.out / "predictions-test.conll")
     )
-    assert tagged.scores["test"][0]["f1"] == metrics.spans(guess, gold)["f1"]
+    assert tagged.scores["test"][0]["f1"] == metrics.span_report(guess, gold)["f1"]
 
 
 def test_columns_between_and_documents_come_back(bert, files, tmp_path):
@@ -81,8 +81,10 @@ def test_columns_between_and_documents_come_back(bert, files, tmp_path):
     ]
     assert "\n".join(kept) == (folder / "test.conll").read_text()
     out = tmp_path / "p.conll"
-    predict_files.run(
-        predict_files.Config(str(tmp_path / "o"), str(folder / "test.conll"), str(out))
+    predict_files.predict(
+        predict_files.PredictConfig(
+            str(tmp_path / "o"), str(folder / "test.conll"), str(out)
+        )
     )
     assert out.read_text() == found.read_text()
 
@@ -112,7 +114,7 @@ def test_predictions_in_io_are_i_alone_where_the_training_is(tmp_path):
     for scheme, third in (("io", "I-A"), ("iob1", "B-A")):
         examples = {"train": part._replace(scheme=scheme), "dev": part}
         task = SimpleNamespace(config=given, names=names, examples=examples)
-        classification.Labels.write(task, "dev", (labels, labels), tmp_path)
+        classification.ClassificationTask.write(task, "dev", (labels, labels), tmp_path)
         text = (tmp_path / "predictions-dev.conll").read_text()
         assert text == f"a\tI-A\nb\tI-A\nc\t{third}\nd\tO\n\n"
 
@@ -146,21 +148,25 @@ def test_embeddings_of_tokens_that_no_text_holds_stay(tagged, bert):
 
 def test_prediction_is_what_evaluation_gave(tagged, sorted_texts, files, tmp_path):
     out = tmp_path / "p.conll"
-    predict_files.run(
-        predict_files.Config(str(tagged.out), str(files / "test.conll"), str(out))
+    predict_files.predict(
+        predict_files.PredictConfig(
+            str(tagged.out), str(files / "test.conll"), str(out)
+        )
     )
     assert out.read_text() == (tagged.out / "predictions-test.conll").read_text()
     lines = (sorted_texts.out / "predictions-test.tsv").read_text().splitlines()
     (tmp_path / "in.txt").write_text("".join(x.split("\t")[1] + "\n" for x in lines))
     out = tmp_path / "p.tsv"
-    given = predict_files.Config(
+    given = predict_files.PredictConfig(
         str(sorted_texts.out), str(tmp_path / "in.txt"), str(out)
     )
-    assert predict_files.run(given) == 16
+    assert predict_files.predict(given) == 16
     for line, wanted in zip(out.read_text().splitlines(), lines, strict=True):
-        label, chance, text = line.split("\t")
+        label, probability, text = line.split("\t")
         assert [text, label] == wanted.split("\t")[1:3]
-        assert float(chance) == pytest.approx(float(wanted.split("\t")[3]), abs=1e-3)
+        assert float(probability) == pytest.approx(
+            float(wanted.split("\t")[3]), abs=1e-3
+        )
 
 
 def test_prediction_reads_line_by_line(tagged, monkeypatch, capsys):
@@ -172,7 +178,7 @@ def test_prediction_reads_line_by_line(tagged, monkeypatch, capsys):
             yield line
 
     monkeypatch.setattr(sys, "stdin", lines())
-    assert predict_files.run(predict_files.Config(str(tagged.out))) == 2
+    assert predict_files.predict(predict_files.PredictConfig(str(tagged.out))) == 2
     assert seen[1].startswith("w1\tB-CITY\nw2\t")  # before the next line was read
 
 
@@ -198,11 +204,14 @@ print(json.dumps([[labels[row.argmax()] for row in chances], chances.max(1).toli
 def test_an_exported_model_runs_without_ours(tagged, tmp_path, capsys):
     path = tmp_path / "model.jax"
     assert (
-        predict_files.run(predict_files.Config(str(tagged.out), export=str(path))) == 0
+        predict_files.predict(
+            predict_files.PredictConfig(str(tagged.out), export=str(path))
+        )
+        == 0
     )
     assert capsys.readouterr().out.count("model.jax") == 3
     told = json.loads((tmp_path / "model.jax.labels.json").read_text())
-    assert list(told["inputs"]) == ["tokens", "mask", "types", "at"]
+    assert list(told["inputs"]) == ["tokens", "mask", "types", "label_positions"]
     words = "w1 w2 w3 w25 w7"
     got = subprocess.run(
         [sys.executable, "-c", STANDALONE, str(path), words],
@@ -213,27 +222,35 @@ def test_an_exported_model_runs_without_ours(tagged, tmp_path, capsys):
     )
     assert got.returncode == 0, got.stderr
     item = inputs.Item(words.split())
-    (said,) = predictor.Labeller(finetuned_model.read(tagged.out))([item])
-    labels, chances = json.loads(got.stdout)
+    (said,) = predictor.LabelPredictor(finetuned_model.read_finetuned(tagged.out))(
+        [item]
+    )
+    labels, probabilities = json.loads(got.stdout)
     assert labels == said.text
-    np.testing.assert_allclose(chances, said.chance, rtol=1e-5)
+    np.testing.assert_allclose(probabilities, said.probability, rtol=1e-5)
     with pytest.raises(InputError, match="exists already"):
-        predict_files.run(predict_files.Config(str(tagged.out), export=str(path)))
+        predict_files.predict(
+            predict_files.PredictConfig(str(tagged.out), export=str(path))
+        )
     with pytest.raises(InputError, match="--export: .*File name too long"):
         long = tmp_path / ("m" * 245)  # beside which no .labels.json can be
-        predict_files.run(predict_files.Config(str(tagged.out), export=str(long)))
+        predict_files.predict(
+            predict_files.PredictConfig(str(tagged.out), export=str(long))
+        )
     assert not list(tmp_path.glob("mm*"))
 
 
 def test_pairs_and_json_lines(bert, files, tmp_path):
     columns = {"text_column": "one", "pair_column": "two", "epochs": 2.0}
     found = runner.run(
-        config(bert, files, "pairs", tmp_path / "o", ".jsonl", **columns, length=16)
+        config(
+            bert, files, "pairs", tmp_path / "o", ".jsonl", **columns, max_seq_length=16
+        )
     )
     assert "accuracy" in found.scores["dev"][0]
     out = tmp_path / "p.jsonl"
-    predict_files.run(
-        predict_files.Config(str(found.out), str(files / "test.jsonl"), str(out))
+    predict_files.predict(
+        predict_files.PredictConfig(str(found.out), str(files / "test.jsonl"), str(out))
     )
     wanted = io.read_lines(found.out / "predictions-test.jsonl")
     for one, two in zip(io.read_lines(out), wanted, strict=True):
@@ -256,8 +273,8 @@ def test_other_heads_and_options(bert, files, tmp_path, head):
             "scale"]) for p in (before, after))  # fmt: skip
         assert (one == two).all() == same
     out = tmp_path / "p.conll"
-    predict_files.run(
-        predict_files.Config(str(found.out), str(files / "test.conll"), str(out))
+    predict_files.predict(
+        predict_files.PredictConfig(str(found.out), str(files / "test.conll"), str(out))
     )
     assert out.read_text().count("\n\n") == 16
 
@@ -284,14 +301,14 @@ def test_aliases_of_transformers():
          "--learning_rate=1e-4"],
         aliases=ALIASES,
     )  # fmt: skip
-    assert (given.checkpoint, given.train, given.dev, given.length) == (
+    assert (given.checkpoint, given.train, given.dev, given.max_seq_length) == (
         "m",
         "a",
         "b",
         64,
     )
     assert (given.epochs, given.batch_size, given.text_column) == (2.0, 4, "t")
-    assert given.length == 64
+    assert given.max_seq_length == 64
 
 
 @pytest.mark.parametrize(
@@ -320,7 +337,7 @@ def test_what_does_not_fit_is_said(bert, files, tmp_path):
         return config(bert, files, "tag", tmp_path / "o", ".conll", **more)
 
     with pytest.raises(InputError, match="64 is more than the 16 positions"):
-        runner.run(given(length=64))
+        runner.run(given(max_seq_length=64))
     with pytest.raises(InputError, match="--freeze: layers.7"):
         runner.run(given(freeze=("layers.7",)))
     odd = tmp_path / "odd.conll"
@@ -347,15 +364,19 @@ def test_predict_says_what_is_wrong(sorted_texts, tagged, bert, tmp_path):
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"text": "a"}\n')
     with pytest.raises(InputError, match="bad.jsonl:1: no '2'; there is text"):
-        predict_files.run(predict_files.Config(str(sorted_texts.out), str(bad)))
+        predict_files.predict(
+            predict_files.PredictConfig(str(sorted_texts.out), str(bad))
+        )
     (tmp_path / "bad.txt").write_bytes(b"a\n\xff\n")
     with pytest.raises(InputError, match="bad.txt:"):
-        predict_files.run(
-            predict_files.Config(str(sorted_texts.out), str(tmp_path / "bad.txt"))
+        predict_files.predict(
+            predict_files.PredictConfig(
+                str(sorted_texts.out), str(tmp_path / "bad.txt")
+            )
         )
     with pytest.raises(InputError, match="--run: needed"):
-        predict_files.Config()
+        predict_files.PredictConfig()
     with pytest.raises(InputError, match="--run: .*/absent: not a run of"):
-        predict_files.run(predict_files.Config(str(tmp_path / "absent")))
+        predict_files.predict(predict_files.PredictConfig(str(tmp_path / "absent")))
     with pytest.raises(InputError, match="--output: a.txt is the input"):
-        predict_files.Config(str(tagged.out), "a.txt", "a.txt")
+        predict_files.PredictConfig(str(tagged.out), "a.txt", "a.txt")

@@ -19,15 +19,20 @@ from ffnlab.pretrained import checkpoint, tiny
 from tests.conftest import check_refused
 from tests.tuned import config
 
-READABLE = {"text_column": "words", "label_column": "digits", "length": 24,
-            "target_length": 8, "template": "{text} ="}  # fmt: skip
+READABLE = {"text_column": "words", "label_column": "digits", "max_seq_length": 24,
+            "max_target_length": 8, "template": "{text} ="}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def answering(bert, asked, tmp_path_factory):
     """What answers questions on contexts of several windows."""
     out = tmp_path_factory.mktemp("runs") / "qa"
-    more = {"length": 16, "stride": 4, "longest": 2, "epochs": 30.0}
+    more = {
+        "max_seq_length": 16,
+        "doc_stride": 4,
+        "max_answer_length": 2,
+        "epochs": 30.0,
+    }
     return runner.run(config(bert, asked, "qa", out, ".json", **more))
 
 
@@ -54,19 +59,23 @@ def test_answers_are_found(answering, asked):
 
 def test_new_questions_have_the_same_answers(answering, asked, tmp_path):
     out = tmp_path / "p.json"
-    given = predict_files.Config(str(answering.out), str(asked / "test.json"), str(out))
-    assert predict_files.run(given) == 32
+    given = predict_files.PredictConfig(
+        str(answering.out), str(asked / "test.json"), str(out)
+    )
+    assert predict_files.predict(given) == 32
     wanted = json.loads((answering.out / "predictions-test.json").read_text())
     assert out.read_text() == (answering.out / "predictions-test.json").read_text()
     context = json.loads((asked / "test.json").read_text())
     context = context["data"][0]["paragraphs"][1]["context"]
     (tmp_path / "in.txt").write_text(f"w25 w24?\t{context}\n")
     out = tmp_path / "p.txt"
-    predict_files.run(
-        predict_files.Config(str(answering.out), str(tmp_path / "in.txt"), str(out))
+    predict_files.predict(
+        predict_files.PredictConfig(
+            str(answering.out), str(tmp_path / "in.txt"), str(out)
+        )
     )
-    answer, chance, *rest = out.read_text().rstrip("\n").split("\t")
-    assert answer == wanted["test1"] and 0 < float(chance) <= 1
+    answer, probability, *rest = out.read_text().rstrip("\n").split("\t")
+    assert answer == wanted["test1"] and 0 < float(probability) <= 1
     assert rest == ["w25 w24?", context]
 
 
@@ -88,10 +97,10 @@ def test_new_texts_are_written_the_same_way(writing, numbers, tmp_path, beam):
     rows = (numbers / "test.tsv").read_text().splitlines()[1:9]
     (tmp_path / "in.txt").write_text("".join(r.split("\t")[0] + "\n" for r in rows))
     out = tmp_path / "out.txt"
-    given = predict_files.Config(
-        str(writing.out), str(tmp_path / "in.txt"), str(out), beam=beam
+    given = predict_files.PredictConfig(
+        str(writing.out), str(tmp_path / "in.txt"), str(out), num_beams=beam
     )
-    assert predict_files.run(given) == 8
+    assert predict_files.predict(given) == 8
     lines = (writing.out / "predictions-test.tsv").read_text().splitlines()[1:9]
     wanted = [line.split("\t")[2] for line in lines]
     same = sum(
@@ -120,7 +129,9 @@ print(tokenizer.decode(ids[:-1]))
 
 def test_an_exported_decoder_writes_without_ours(writing, tmp_path):
     path = tmp_path / "model.jax"
-    predict_files.run(predict_files.Config(str(writing.out), export=str(path)))
+    predict_files.predict(
+        predict_files.PredictConfig(str(writing.out), export=str(path))
+    )
     line = (writing.out / "predictions-test.tsv").read_text().splitlines()[1]
     source, _, wanted = line.split("\t")
     got = subprocess.run(
@@ -135,12 +146,14 @@ def test_an_exported_answerer_gives_logits(answering, tmp_path):
     from jax import export
 
     path = tmp_path / "model.jax"
-    predict_files.run(predict_files.Config(str(answering.out), export=str(path)))
+    predict_files.predict(
+        predict_files.PredictConfig(str(answering.out), export=str(path))
+    )
     model = export.deserialize(path.read_bytes())
     tokens = np.array([[2, 8, 9, 3, 5, 11, 12, 3]], np.int32)
     types = (np.arange(8) > 3).astype(np.int32)[None]
-    tuned, there = finetuned_model.read(answering.out), tokens > 0
-    x = {"tokens": tokens, "mask": there, "types": types, "packs": 0 * tokens,
+    tuned, there = finetuned_model.read_finetuned(answering.out), tokens > 0
+    x = {"tokens": tokens, "mask": there, "types": types, "segment_ids": 0 * tokens,
          "inside": there}  # fmt: skip
     np.testing.assert_allclose(
         model.call(tokens, there, types),
@@ -159,8 +172,8 @@ def test_a_small_model_from_scratch(files, tmp_path, task):
     assert found.scores["test"][0]["headline"] > 0.7
     out = tmp_path / "p"
     (tmp_path / "in.txt").write_text("w1 w2 w3\n")
-    predict_files.run(
-        predict_files.Config(str(found.out), str(tmp_path / "in.txt"), str(out))
+    predict_files.predict(
+        predict_files.PredictConfig(str(found.out), str(tmp_path / "in.txt"), str(out))
     )
     assert out.read_text().count("\n") == (4 if task == "tag" else 1)
     assert "from scratch" in (found.out / "README.md").read_text()
@@ -197,7 +210,12 @@ def test_heads_are_where_transformers_has_them(
     source = tmp_path / family
     shutil.copytree(Path(__file__).parents[1] / "checkpoints" / family, source)
     shutil.copyfile(Path(bert) / "vocab.txt", source / "vocab.txt")
-    columns = {"text_column": "2", "label_column": "1", "length": 12, "epochs": 2.0}
+    columns = {
+        "text_column": "2",
+        "label_column": "1",
+        "max_seq_length": 12,
+        "epochs": 2.0,
+    }
     given = config(str(source), files, "classify", tmp_path / "o", ".tsv", **columns)
     found = runner.run(given)
     with safe_open(found.out / "best" / "model.safetensors", "np") as file:
@@ -208,7 +226,9 @@ def test_heads_are_where_transformers_has_them(
     out, lines = tmp_path / "p", tmp_path / "in.txt"
     wanted = (found.out / "predictions-test.tsv").read_text().splitlines()
     lines.write_text("".join(line.split("\t")[1] + "\n" for line in wanted))
-    predict_files.run(predict_files.Config(str(found.out), str(lines), str(out)))
+    predict_files.predict(
+        predict_files.PredictConfig(str(found.out), str(lines), str(out))
+    )
     labels = [line.split("\t")[0] for line in out.read_text().splitlines()]
     assert labels == [line.split("\t")[2] for line in wanted]
 
@@ -223,18 +243,18 @@ def saved(config, folder):
 def test_a_decoder_of_bytes_writes_too(numbers, tmp_path):
     config_of = DecoderConfig(vocabulary=257, features=16, layers=1, heads=2, length=64)
     made = saved(config_of, tmp_path / "bytes")
-    more = {**READABLE, "length": 64, "target_length": 12, "steps": 2}
+    more = {**READABLE, "max_seq_length": 64, "max_target_length": 12, "steps": 2}
     found = runner.run(
         config(made, numbers, "generate", tmp_path / "o", ".tsv", **more)
     )
     (tmp_path / "in.txt").write_text("one two\n")
     out = tmp_path / "out.txt"
-    predict_files.run(
-        predict_files.Config(str(found.out), str(tmp_path / "in.txt"), str(out))
+    predict_files.predict(
+        predict_files.PredictConfig(str(found.out), str(tmp_path / "in.txt"), str(out))
     )
     assert out.read_text().count("\n") == 1
-    files = predict_files.run(
-        predict_files.Config(str(found.out), export=str(tmp_path / "m.jax"))
+    files = predict_files.predict(
+        predict_files.PredictConfig(str(found.out), export=str(tmp_path / "m.jax"))
     )
     assert files == 0 and not (tmp_path / "m.jax.tokenizer.json").exists()
 
@@ -254,10 +274,12 @@ def test_our_own_family_answers_and_bytes_have_no_words(bert, asked, files, tmp_
         question = {key: each["qas"][0][key] for key in ("question", "answers")}
         records.append({"mine": 7, "context": each["context"], **question})
     test.write_text("".join(json.dumps(record) + "\n" for record in records))
-    more = {"length": 16, "steps": 2, "test": str(test)}
+    more = {"max_seq_length": 16, "steps": 2, "test": str(test)}
     found = runner.run(config(made, asked, "qa", tmp_path / "o", ".json", **more))
     out = tmp_path / "p.jsonl"
-    predict_files.run(predict_files.Config(str(found.out), str(test), str(out)))
+    predict_files.predict(
+        predict_files.PredictConfig(str(found.out), str(test), str(out))
+    )
     lines = io.read_lines(found.out / "predictions-test.jsonl")
     for one, two, record in zip(io.read_lines(out), lines, records, strict=True):
         assert one.pop("probability") == pytest.approx(two.pop("probability"), abs=1e-3)
@@ -271,7 +293,7 @@ def test_our_own_family_answers_and_bytes_have_no_words(bert, asked, files, tmp_
 def test_the_card_says_what_was_done(answering, writing):
     card = (answering.out / "best" / "README.md").read_text()
     assert card.startswith("---\npipeline_tag: question-answering\n")
-    assert "AutoModelForQuestionAnswering" in card and "`--stride=4`" in card
+    assert "AutoModelForQuestionAnswering" in card and "`--doc_stride=4`" in card
     assert answering.table.markdown() in card
     card = (writing.out / "README.md").read_text()
     assert "AutoModelForCausalLM" in card and "from scratch" in card
@@ -293,19 +315,22 @@ def test_a_split_keeps_the_questions_of_a_context_together(bert, asked, tmp_path
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--task=tag", "--stride=4"], "--stride: for --task=qa, not tag"),
+        (["--task=tag", "--doc_stride=4"], "--doc_stride: for --task=qa, not tag"),
         (["--task=qa", "--head=swiglu"], "--head: for --task=classify, pairs, tag"),
         (["--task=qa", "--label_smoothing=0.1"], "--label_smoothing: for --task="),
         (["--task=generate", "--augment=swap"], "--augment: for --task="),
-        (["--task=generate", "--masked_loss=1"], "--masked_loss: for --task="),
+        (["--task=generate", "--mlm_loss_weight=1"], "--mlm_loss_weight: for --task="),
         (["--augment=swapp"], "nearest: swap"),
         (["--checkpoint=tiny", "--augment=mlm_substitute"], "which tiny is not"),
         (["--task=pairs", "--marks=a"], "--marks: those of two entities"),
         (["--task=pairs", "--marks=a,b", "--augment=swap"], "would be torn"),
         (["--adversarial=fgsm"], "nearest: fgm"),
         (["--dtype=bf16"], "--dtype"),
-        (["--accumulate=0"], "--accumulate: 0 should be"),
-        (["--radius=nan"], "--radius: nan should be"),
+        (
+            ["--gradient_accumulation_steps=0"],
+            "--gradient_accumulation_steps: 0 should be",
+        ),
+        (["--adversarial_epsilon=nan"], "--adversarial_epsilon: nan should be"),
     ],
 )
 def test_what_says_nothing_to_a_task_is_refused(flags, message, tmp_path):
@@ -331,12 +356,16 @@ def test_nothing_is_half_written(answering, tmp_path):
     path, out = tmp_path / "in.txt", tmp_path / "out.txt"
     path.write_text("w25?\tw1 w2\nno tab\n")
     with pytest.raises(InputError, match="in.txt:2: expected question, context"):
-        predict_files.run(
-            predict_files.Config(str(answering.out), str(path), str(out), batch_size=1)
+        predict_files.predict(
+            predict_files.PredictConfig(
+                str(answering.out), str(path), str(out), batch_size=1
+            )
         )
     assert not list(tmp_path.glob("out*"))
-    with pytest.raises(InputError, match="--beam: for generate, not qa"):
-        predict_files.run(predict_files.Config(str(answering.out), str(path), beam=2))
+    with pytest.raises(InputError, match="--num_beams: for generate, not qa"):
+        predict_files.predict(
+            predict_files.PredictConfig(str(answering.out), str(path), num_beams=2)
+        )
 
 
 def test_two_entities_in_one_text(bert, tmp_path):
@@ -349,15 +378,15 @@ def test_two_entities_in_one_text(bert, tmp_path):
     whole = finetune.Config(
         task="pairs", checkpoint=bert, train=str(tmp_path / "all.tsv"), steps=4,
         split=(0.6, 0.2, 0.2), text_column="2", label_column="1", marks=("a", "b"),
-        length=14, out=str(tmp_path / "o"),
+        max_seq_length=14, out=str(tmp_path / "o"),
     )  # fmt: skip
     found = runner.run(whole)
     lines = (found.out / "predictions-test.tsv").read_text().splitlines()
     assert len(lines) == 19 and all("<a>w" in line for line in lines)
     (tmp_path / "in.txt").write_text("<a>w1</a> and <b>w2</b>\nw1 and w2\n")
-    given = predict_files.Config(str(found.out), str(tmp_path / "in.txt"))
+    given = predict_files.PredictConfig(str(found.out), str(tmp_path / "in.txt"))
     with pytest.raises(InputError, match="in.txt:2: expected one <a>…</a>"):
-        predict_files.run(given)
+        predict_files.predict(given)
     (tmp_path / "bad.tsv").write_text("same\tw1 w2\n" + rows[0])
     bad = dataclasses.replace(whole, train=str(tmp_path / "bad.tsv"))
     with pytest.raises(InputError, match="bad.tsv:1: expected one <a>…</a> in it"):

@@ -25,7 +25,7 @@ def test_a_step_has_the_texts_asked_for_of_all_labels(tmp_path, batch):
         batch_size=batch,
     )
     task = runner.prepare(given)
-    plan, y = trainer.plan_of(given, task), task.rows["train"].arrays["y"]
+    plan, y = trainer.make_plan(given, task), task.rows["train"].arrays["y"]
     texts = plan.batch * (y >= 0).sum() / len(y)
     assert abs(texts - batch) < 0.1 * batch
     assert abs(plan.steps - 3 * 320 / batch) < 0.1 * plan.steps
@@ -53,8 +53,8 @@ def descent(bert, files, **more):
     """What the first step of the first batch descends along, in one array."""
     given = config(bert, files, "tag", None, ".conll", **more)
     task = runner.prepare(given)
-    plan = trainer.plan_of(given, task)
-    parts = trainer.setting(given, task, plan)
+    plan = trainer.make_plan(given, task)
+    parts = trainer.fit_arguments(given, task, plan)
     params = parts["model"].init(jax.random.key(0))
     batch = data.take(jax.device_put(task.rows["train"].arrays), np.arange(plan.batch))
     _, found = jax.jit(parts["gradient"])(params, batch, jax.random.key(1))
@@ -71,12 +71,17 @@ def plain(bert, files):
     [
         {"adversarial": "fgm"},
         {"adversarial": "freelb"},
-        {"r_drop": 1.0},
-        {"masked_loss": 0.5},
-        {"accumulate": 2},
+        {"r_drop_alpha": 1.0},
+        {"mlm_loss_weight": 0.5},
+        {"gradient_accumulation_steps": 2},
         {"dtype": "bfloat16"},
         {"label_smoothing": 0.1},
-        {"masked_loss": 0.5, "adversarial": "fgm", "r_drop": 1.0, "accumulate": 2},
+        {
+            "mlm_loss_weight": 0.5,
+            "adversarial": "fgm",
+            "r_drop_alpha": 1.0,
+            "gradient_accumulation_steps": 2,
+        },
     ],
     ids=lambda more: "-".join(more),
 )
@@ -87,11 +92,11 @@ def test_every_method_descends_otherwise(bert, files, plain, more):
 
 def test_r_drop_of_answers_compares_the_tokens_of_each_window(bert, asked):
     """By hand, window by window, from two passes that share a batch."""
-    more = {"length": 16, "stride": 4, "r_drop": 0.5}
+    more = {"max_seq_length": 16, "doc_stride": 4, "r_drop_alpha": 0.5}
     given = config(bert, asked, "qa", None, ".json", **more)
     task = runner.prepare(given)
-    plan = trainer.plan_of(given, task)
-    setting, key = trainer.setting(given, task, plan), jax.random.key(1)
+    plan = trainer.make_plan(given, task)
+    setting, key = trainer.fit_arguments(given, task, plan), jax.random.key(1)
     model, rows = setting["model"], task.rows["train"].arrays
     params = model.init(jax.random.key(0))
     params["head"] = jax.tree.map(lambda each: 20 * each, params["head"])
@@ -101,9 +106,9 @@ def test_r_drop_of_answers_compares_the_tokens_of_each_window(bert, asked):
     twice = jax.tree.map(lambda each: np.concatenate([each, each]), batch)
     logits = np.asarray(model.apply(params, twice["x"], key)[0], np.float64)
     losses, apart = [], []
-    for row, slot in np.argwhere(batch["x"]["at"] >= 0):
-        packs = np.asarray(batch["x"]["packs"][row])
-        there = packs == packs[batch["x"]["at"][row, slot]]
+    for row, slot in np.argwhere(batch["x"]["label_positions"] >= 0):
+        segment_ids = np.asarray(batch["x"]["segment_ids"][row])
+        there = segment_ids == segment_ids[batch["x"]["label_positions"][row, slot]]
         for side in range(2):
             place = np.flatnonzero(np.flatnonzero(there) == batch["y"][row, slot, side])
             p, q = (scipy.special.log_softmax(logits[row + n, there, side])
@@ -125,7 +130,11 @@ def test_both_gradients_of_the_feedback_head_agree(bert, files):
 
 def test_layers_wait_for_their_turn(bert, files, tmp_path):
     before = checkpoint.load(bert, head=False, pooler=False).params
-    given = {"steps": 3, "evaluations": 1, "unfreeze": 0.3}  # an epoch has 6.5 steps
+    given = {
+        "steps": 3,
+        "evaluations": 1,
+        "unfreeze_every_epochs": 0.3,
+    }  # an epoch has 6.5 steps
     found = runner.run(config(bert, files, "tag", tmp_path / "o", ".conll", **given))
     after = checkpoint.load(found.out / "best", head=False, pooler=False).params
     moved = [
@@ -140,8 +149,8 @@ def test_bfloat16_predicts_what_evaluation_gave(bert, files, tmp_path):
     given = config(bert, files, "tag", tmp_path / "o", ".conll", dtype="bfloat16",
                    epochs=5.0)  # fmt: skip
     found, out = runner.run(given), tmp_path / "p.conll"
-    predict_files.run(
-        predict_files.Config(str(found.out), str(files / "test.conll"), str(out))
+    predict_files.predict(
+        predict_files.PredictConfig(str(found.out), str(files / "test.conll"), str(out))
     )
     assert out.read_text() == (found.out / "predictions-test.conll").read_text()
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from ffnlab.data.packing import packed, padded
+from ffnlab.data.packing import pack_sequences, pad_sequences
 from ffnlab.errors import InputError
 from ffnlab.models import block_swap
 from ffnlab.models.transformer import EncoderConfig, transformer_model
@@ -24,13 +24,13 @@ def old():
     drawn = transformer_model(CONFIG).init(jax.random.key(0))
     params = jax.tree.map(lambda p: 15 * p if p.ndim > 1 else p, drawn)
     tokens = [rng.integers(0, 31, n) for n in rng.integers(3, 12, 200)]
-    return params, tokens, packed([len(row) for row in tokens], 24, 8)
+    return params, tokens, pack_sequences([len(row) for row in tokens], 24, 8)
 
 
 def test_what_blocks_take_and_give_is_recorded(old):
     """The same by any layout; of what it takes a block makes what it gives."""
     params, tokens, layouts = old
-    inputs, outputs = block_swap.recorded(CONFIG, params, tokens, layouts)
+    inputs, outputs = block_swap.record_layers(CONFIG, params, tokens, layouts)
     assert inputs.shape == outputs.shape == (2, sum(map(len, tokens)), 8)
     block = CONFIG.feed_forward(0)
     for layer in (0, 1):
@@ -38,8 +38,8 @@ def test_what_blocks_take_and_give_is_recorded(old):
             block, params[f"layer_{layer}"]["ffn"], inputs[layer], outputs[layer]
         )
         assert told < 1e-10
-    other = padded([len(row) for row in tokens], 12, 8)
-    plain, _ = block_swap.recorded(CONFIG, params, tokens, other)
+    other = pad_sequences([len(row) for row in tokens], 12, 8)
+    plain, _ = block_swap.record_layers(CONFIG, params, tokens, other)
     order = [np.argsort(part[0, :, 0]) for part in (inputs, plain)]
     chex.assert_trees_all_close(
         inputs[:, order[0]][0], plain[:, order[1]][0], atol=1e-4
@@ -49,7 +49,7 @@ def test_what_blocks_take_and_give_is_recorded(old):
 def test_the_same_block_is_the_same_model(old):
     """Least squares of all old neurons finds the old projection down."""
     params, tokens, layouts = old
-    config, new, told = block_swap.exchange(
+    config, new, told = block_swap.swap_block(
         CONFIG, params, "mlp:gelu", tokens, layouts, steps=0
     )
     assert config == CONFIG
@@ -63,7 +63,7 @@ def test_the_same_block_is_the_same_model(old):
 def test_a_gate_begins_as_the_old_neurons(old):
     """With a linear half of 1, a gate of gelu is the plain block of gelu."""
     params, tokens, layouts = old
-    config, new, told = block_swap.exchange(
+    config, new, told = block_swap.swap_block(
         CONFIG, params, "geglu", tokens, layouts, hidden=12, steps=0
     )
     assert config.block == "geglu" and config.hidden == 12
@@ -76,7 +76,7 @@ def test_a_gate_begins_as_the_old_neurons(old):
 @pytest.mark.parametrize("block", ["swiglu", "mlp:tanh"])
 def test_training_comes_nearer(old, block):
     params, tokens, layouts = old
-    config, new, told = block_swap.exchange(
+    config, new, told = block_swap.swap_block(
         CONFIG, params, block, tokens, layouts, steps=400, learning_rate=1e-2
     )
     for each in told:
@@ -96,15 +96,15 @@ def test_blocks_that_cannot_be_exchanged(old):
         EncoderConfig.tiny(block=("mlp:gelu", "mlp:relu")),
     ):
         with pytest.raises(InputError, match="one plain block can be exchanged"):
-            block_swap.exchange(config, params, "mlp", tokens, layouts)
+            block_swap.swap_block(config, params, "mlp", tokens, layouts)
     for options in ({"bias": False}, {"scan": True}):
         with pytest.raises(InputError, match="needs biases, and its layers one by one"):
-            block_swap.exchange(
+            block_swap.swap_block(
                 EncoderConfig.tiny(**options), params, "mlp", tokens, layouts
             )
     few = [tokens[0][:3]]
     with pytest.raises(InputError, match="3 tokens are too few"):
-        block_swap.exchange(CONFIG, params, "mlp", few, packed([3], 4, 1))
+        block_swap.swap_block(CONFIG, params, "mlp", few, pack_sequences([3], 4, 1))
 
 
 @pytest.fixture

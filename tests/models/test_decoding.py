@@ -11,7 +11,7 @@ import pytest
 
 from ffnlab.errors import InputError
 from ffnlab.models import decoding
-from ffnlab.models.decoding import beam, filtered, generate
+from ffnlab.models.decoding import beam_search, filter_logits, generate
 from ffnlab.models.transformer import DecoderConfig, EncoderConfig, transformer_model
 from ffnlab.types import Model
 
@@ -51,7 +51,7 @@ def test_samples_come_as_often_as_they_should(params):
     for options in ({}, {"temperature": 0.5}, {"top_k": 2}, {"top_p": 0.6}):
         found = generate(CONFIG, params, many, steps=1, key=KEY, **options)[:, -1]
         logits = transformer_model(CONFIG).apply(params, PROMPT[:1])[0][0, -1]
-        wanted = jax.nn.softmax(filtered(logits, **options))
+        wanted = jax.nn.softmax(filter_logits(logits, **options))
         shares = np.bincount(found, minlength=5) / 4000
         np.testing.assert_allclose(shares, wanted, atol=0.03)
         assert not shares[np.asarray(wanted) == 0].any()
@@ -61,7 +61,7 @@ def test_samples_come_as_often_as_they_should(params):
 def test_top_p_keeps_the_fewest_that_hold_it(top_p):
     rng = np.random.default_rng(0)
     logits = jnp.asarray(rng.normal(size=(20, 9)) * 2)
-    kept = np.isfinite(filtered(logits, top_p=top_p))
+    kept = np.isfinite(filter_logits(logits, top_p=top_p))
     for row, chances in zip(kept, np.asarray(jax.nn.softmax(logits)), strict=True):
         order = np.argsort(-chances)
         count = int(np.searchsorted(np.cumsum(chances[order]), top_p - 1e-6)) + 1
@@ -94,7 +94,7 @@ def test_keys_decide_and_one_compilation_serves_all(params):
 @pytest.mark.parametrize("penalty", [0.0, 1.0])
 def test_a_wide_beam_finds_the_best_of_all_texts(params, stop, penalty):
     steps = 3
-    tokens, scores = beam(
+    tokens, scores = beam_search(
         CONFIG, params, PROMPT, steps, width=125, stop=stop, length_penalty=penalty
     )
     for row, prompt in enumerate(PROMPT):
@@ -113,7 +113,7 @@ def test_a_wide_beam_finds_the_best_of_all_texts(params, stop, penalty):
 
 
 def test_a_beam_of_one_is_greedy(params):
-    tokens, scores = beam(CONFIG, params, PROMPT, 5, width=1, length_penalty=0.0)
+    tokens, scores = beam_search(CONFIG, params, PROMPT, 5, width=1, length_penalty=0.0)
     greedy = generate(CONFIG, params, PROMPT, 5)
     assert tokens[:, 0].tolist() == greedy.tolist()
     expected = log_chances(params, greedy)[:, -5:].sum(axis=1)
@@ -141,7 +141,9 @@ def test_a_padded_prompt_goes_on_as_it_does_alone(positions):
     prompt, mask = padded(lengths, width=14, seed=0)  # 18 places, of 16 positions
     greedy = generate(config, drawn, prompt, 4, mask=mask)
     # As wide as the vocabulary, two steps find the best of all texts.
-    many, scores = beam(config, drawn, prompt, 2, mask=mask, width=5, length_penalty=0)
+    many, scores = beam_search(
+        config, drawn, prompt, 2, mask=mask, width=5, length_penalty=0
+    )
     for row, length in enumerate(lengths):
         text = prompt[row, -length:].tolist()
         found = {}
@@ -163,7 +165,7 @@ def test_prompts_of_any_lengths_in_one_width_are_one_program(params):
         prompt, mask = padded(lengths, width=8, seed=seed)
         mask = None if seed == 0 else mask
         generate(CONFIG, params, prompt, 3, mask=mask)
-        beam(CONFIG, params, prompt, 3, mask=mask, width=2)
+        beam_search(CONFIG, params, prompt, 3, mask=mask, width=2)
         found.append([decoding._generated._cache_size(), decoding._beam._cache_size()])
     assert found[0] == found[1] == found[2]
 
@@ -189,7 +191,7 @@ def test_it_stops_when_all_texts_have(params, monkeypatch, of):
     if of == "generate":
         found = generate(CONFIG, params, prompt, 5, stop=stop)
     else:
-        found = beam(CONFIG, params, prompt, 5, stop=stop, width=1)[0][:, 0]
+        found = beam_search(CONFIG, params, prompt, 5, stop=stop, width=1)[0][:, 0]
     jax.effects_barrier()
     compiled.clear_cache()
     wanted = plain[:length] + [stop] * (5 - length)
@@ -223,6 +225,8 @@ def test_what_cannot_be_asked_for(options, message, params):
         generate(params=params, **given)
     if "steps" in options:
         with pytest.raises(InputError, match=message):
-            beam(CONFIG, params, PROMPT, options["steps"], mask=options.get("mask"))
+            beam_search(
+                CONFIG, params, PROMPT, options["steps"], mask=options.get("mask")
+            )
     with pytest.raises(InputError, match="width=0 must be at least 1"):
-        beam(CONFIG, params, PROMPT, 2, width=0)
+        beam_search(CONFIG, params, PROMPT, 2, width=0)

@@ -71,12 +71,12 @@ def test_padding_is_not_heard():
 def test_masked_loss_is_that_of_what_was_hidden(whole):
     model = language_model.masked(ENCODER, mask=256, rate=0.3, whole=whole)
     batch, params = first(written(True).train), model.init(KEY)
-    (logits, at, live), _ = model.apply(params, batch["x"], KEY)
-    assert logits.shape == (*at.shape, 257) and live.any()
+    (logits, label_positions, live), _ = model.apply(params, batch["x"], KEY)
+    assert logits.shape == (*label_positions.shape, 257) and live.any()
     found = objectives.means(
-        language_model.objective(1.0).score((logits, at, live), batch)
+        language_model.objective(1.0).score((logits, label_positions, live), batch)
     )
-    labels = np.take_along_axis(batch["y"], np.asarray(at), axis=1)
+    labels = np.take_along_axis(batch["y"], np.asarray(label_positions), axis=1)
     chances = np.asarray(jax.nn.log_softmax(logits))
     rows, places = np.nonzero(np.asarray(live))
     expected = -chances[rows, places, labels[rows, places]].mean()
@@ -88,9 +88,15 @@ def test_logits_at_some_places_are_those_of_all():
     model = transformer_model(ENCODER)
     tokens = jnp.asarray(first(written(True).train)["x"][
         "tokens"])  # fmt: skip
-    params, at = model.init(KEY), jnp.array([[3, 0], [5, 5], [1, 2], [23, 4]])
-    some, all_ = (model.apply(params, tokens, at=each)[0] for each in (at, None))
-    expected = jnp.take_along_axis(all_, at[..., None], axis=1)
+    params, label_positions = (
+        model.init(KEY),
+        jnp.array([[3, 0], [5, 5], [1, 2], [23, 4]]),
+    )
+    some, all_ = (
+        model.apply(params, tokens, label_positions=each)[0]
+        for each in (label_positions, None)
+    )
+    expected = jnp.take_along_axis(all_, label_positions[..., None], axis=1)
     chex.assert_trees_all_close(some, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -147,7 +153,7 @@ def test_conditional_loss_is_that_of_targets_alone(positions):
 
 def test_the_layers_of_a_conditional_model_have_their_rates():
     params = language_model.conditional(DECODER).init(KEY)
-    rates = layerwise.rates_of(params, 1, decay=0.5, freeze=["layers.0"])
+    rates = layerwise.layer_rates(params, 1, decay=0.5, freeze=["layers.0"])
     assert set(params) == {"encoder"}
     assert rates["encoder"]["embed"]["tokens"]["embedding"] == 0.25
     assert set(jax.tree.leaves(rates["encoder"]["layer_0"])) == {0.0}
@@ -172,13 +178,13 @@ def texts():
     """Two rows of two texts, between 1 and 2, then padding."""
     tokens = np.random.default_rng(0).integers(4, 20, (2, 9))
     tokens[:, [0, 4]], tokens[:, [3, 7]] = 1, 2
-    packs = np.tile([5, 5, 5, 5, 8, 8, 8, 8, -1], (2, 1))
-    x = {"tokens": tokens, "mask": packs >= 0, "packs": packs}
+    segment_ids = np.tile([5, 5, 5, 5, 8, 8, 8, 8, -1], (2, 1))
+    x = {"tokens": tokens, "mask": segment_ids >= 0, "segment_ids": segment_ids}
     return {"x": jax.tree.map(jnp.asarray, x), "y": jnp.zeros((2, 1), int)}
 
 
 def started():
-    model = language_model.beside(BESIDE, mask=3, rate=0.5, special=(1, 2))
+    model = language_model.with_mlm_head(BESIDE, mask=3, rate=0.5, special=(1, 2))
     params = jax.tree.map(lambda p: 5 * p if p.ndim > 1 else p, model.init(KEY))
     params["masked"]["bias"] = jnp.linspace(-1.0, 1.0, 20)
     return model, params
@@ -192,9 +198,9 @@ def test_special_tokens_and_padding_are_never_hidden():
     (model, params), batch = started(), texts()
     x, hit = batch["x"], np.zeros((2, 9), int)
     for seed in range(40):
-        at, live = model.apply(params, x, jax.random.key(seed))[0][1:]
+        label_positions, live = model.apply(params, x, jax.random.key(seed))[0][1:]
         for row in range(2):
-            places = np.asarray(at[row])[np.asarray(live[row])]
+            places = np.asarray(label_positions[row])[np.asarray(live[row])]
             assert len(places) == 2
             hit[row, places] += 1
     usual = np.isin(np.arange(9), [1, 2, 5, 6])
@@ -203,20 +209,22 @@ def test_special_tokens_and_padding_are_never_hidden():
 
 def test_the_loss_beside_is_that_of_the_hidden_places():
     (model, params), batch = started(), texts()
-    both = language_model.with_masked(squares, model, weight=0.3)
+    both = language_model.add_mlm_loss(squares, model, weight=0.3)
     asked = []
 
     def told(params, x, key):
         asked.append(key)
         return model.apply(params, x, key)
 
-    language_model.with_masked(squares, model._replace(apply=told), 0.3)(
+    language_model.add_mlm_loss(squares, model._replace(apply=told), 0.3)(
         params, batch, KEY
     )
-    (logits, at, live), _ = model.apply(params, batch["x"], asked[0])
+    (logits, label_positions, live), _ = model.apply(params, batch["x"], asked[0])
     chances = np.asarray(jax.nn.log_softmax(logits))
     rows, places = np.nonzero(np.asarray(live))
-    labels = np.take_along_axis(np.asarray(batch["x"]["tokens"]), np.asarray(at), 1)
+    labels = np.take_along_axis(
+        np.asarray(batch["x"]["tokens"]), np.asarray(label_positions), 1
+    )
     expected = -chances[rows, places, labels[rows, places]].mean()
     found = float(both(params, batch, KEY)) - float(squares(params, batch, KEY))
     assert found == pytest.approx(0.3 * expected, abs=1e-4)
@@ -227,17 +235,17 @@ def test_texts_beside_are_heard_apart():
     """Another text in the row changes no logit, if the same places are hidden."""
     (model, params), x = started(), texts()["x"]
     other = {**x, "tokens": x["tokens"].at[:, 5:7].set(9)}
-    (one, at, _), _ = model.apply(params, x, KEY)
+    (one, label_positions, _), _ = model.apply(params, x, KEY)
     (two, same, _), _ = model.apply(params, other, KEY)
-    assert (at == same).all()
-    first = np.asarray(at) < 4
+    assert (label_positions == same).all()
+    first = np.asarray(label_positions) < 4
     np.testing.assert_allclose(one[first], two[first], atol=1e-5)
     assert first.any() and np.abs(one - two)[~first].max() > 1e-3
 
 
 def test_encoder_and_head_both_learn_from_what_is_hidden():
     (model, params), batch = started(), texts()
-    nothing = language_model.with_masked(lambda *_: 0.0, model, 1.0)
+    nothing = language_model.add_mlm_loss(lambda *_: 0.0, model, 1.0)
     grads = jax.jit(jax.grad(nothing))(params, batch, KEY)
     still = {"pooler"}
     for name, part in {**grads["encoder"], **grads["masked"]}.items():
@@ -247,9 +255,9 @@ def test_encoder_and_head_both_learn_from_what_is_hidden():
 
 def test_a_weight_of_zero_adds_nothing():
     model, _ = started()
-    assert language_model.with_masked(squares, model, 0.0) is squares
+    assert language_model.add_mlm_loss(squares, model, 0.0) is squares
     one, two = (
-        language_model.with_masked(squares, model, weight) for weight in (1e-30, 1.0)
+        language_model.add_mlm_loss(squares, model, weight) for weight in (1e-30, 1.0)
     )
     params, batch = model.init(KEY), texts()
     assert float(one(params, batch, KEY)) == float(squares(params, batch, KEY))
@@ -259,7 +267,7 @@ def test_a_weight_of_zero_adds_nothing():
 def test_the_loss_beside_against_finite_differences(x64):
     (model, params), batch = started(), texts()
     params = jax.tree.map(lambda p: p.astype(jnp.float64), params)
-    both = language_model.with_masked(lambda *_: 0.0, model, 0.5)
+    both = language_model.add_mlm_loss(lambda *_: 0.0, model, 0.5)
     run = jax.jit(jax.value_and_grad(lambda p: both(p, batch, KEY)))
     grads = run(params)[1]
     way = jax.tree.map(jnp.cos, params)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from hypothesis import strategies as st
 
-from ffnlab.models.masking import hide
+from ffnlab.models.masking import mask_tokens
 
 KEY = jax.random.key(0)
 
@@ -15,7 +15,7 @@ def hidden(words, seed=0, **options):
     words = jnp.asarray(words)
     tokens = jnp.arange(words.size).reshape(words.shape) % 50 + 100
     options = {"rate": 0.15, "mask": 7, "vocabulary": 1000, **options}
-    run = jax.jit(hide, static_argnames=tuple(options))
+    run = jax.jit(mask_tokens, static_argnames=tuple(options))
     found = run(jax.random.key(seed), tokens, words, **options)
     return np.asarray(tokens), *map(np.asarray, found)
 
@@ -29,11 +29,11 @@ def hidden(words, seed=0, **options):
 def test_a_share_of_what_may_be_hidden_and_nothing_else(sizes, rate, seed):
     place = np.arange(20)
     words = np.stack([np.where(place < size, place, -1) for size in sizes])
-    tokens, seen, at, live = hidden(words, seed, rate=rate, replaced=1.0)
+    tokens, seen, label_positions, live = hidden(words, seed, rate=rate, replaced=1.0)
     chosen = np.zeros(words.shape, bool)
     for row in range(len(sizes)):
-        assert len(set(at[row])) == len(at[row])
-        chosen[row, at[row][live[row]]] = True
+        assert len(set(label_positions[row])) == len(label_positions[row])
+        chosen[row, label_positions[row][live[row]]] = True
     expected = [min(max(round(rate * size), 1), size) for size in sizes]
     assert (chosen.sum(axis=1) - expected <= 1e-9).all()
     assert (abs(chosen.sum(axis=1) - np.array(expected)) <= 1).all()
@@ -43,15 +43,17 @@ def test_a_share_of_what_may_be_hidden_and_nothing_else(sizes, rate, seed):
 
 def test_eighty_ten_ten():
     words = np.tile(np.arange(200), (400, 1))
-    tokens, seen, at, live = hidden(words)
-    assert live.all() and at.shape == (400, 30)
-    old, new = (np.take_along_axis(each, at, axis=1) for each in (tokens, seen))
+    tokens, seen, label_positions, live = hidden(words)
+    assert live.all() and label_positions.shape == (400, 30)
+    old, new = (
+        np.take_along_axis(each, label_positions, axis=1) for each in (tokens, seen)
+    )
     masked, kept = (new == 7).mean(), (new == old).mean()
     assert abs(masked - 0.8) < 0.015 and abs(kept - 0.1) < 0.01
     other = new[(new != 7) & (new != old)]
     assert len(set(other)) > 500  # any token, evenly
     counts = np.zeros(200)
-    np.add.at(counts, at.ravel(), 1)
+    np.add.at(counts, label_positions.ravel(), 1)
     assert counts.min() > 30 and counts.max() < 95  # every place, about 60 times
 
 
@@ -60,11 +62,11 @@ def test_whole_words_are_hidden_whole():
     words = np.sort(rng.integers(0, 30, (50, 60)), axis=1)
     words = np.stack([np.unique(row, return_inverse=True)[1] for row in words])
     words[:, 50:] = -1
-    _, seen, at, live = hidden(words, whole=True, replaced=1.0, rate=0.3)
+    _, seen, label_positions, live = hidden(words, whole=True, replaced=1.0, rate=0.3)
     share = live.sum() / (words >= 0).sum()
     assert 0.2 < share <= 0.3
     for row in range(50):
-        hit = set(at[row][live[row]])
+        hit = set(label_positions[row][live[row]])
         for word in {int(words[row, place]) for place in hit}:
             assert set(np.flatnonzero(words[row] == word)) <= hit
     assert (seen[words < 0] >= 100).all()
@@ -72,8 +74,8 @@ def test_whole_words_are_hidden_whole():
 
 def test_it_is_the_same_for_the_same_key_compiled_or_not():
     words = jnp.tile(jnp.arange(9), (3, 1))
-    one = hide(KEY, words, words, rate=0.5, mask=9, vocabulary=10, whole=True)
-    two = jax.jit(hide, static_argnames=("rate", "mask", "vocabulary", "whole"))(
+    one = mask_tokens(KEY, words, words, rate=0.5, mask=9, vocabulary=10, whole=True)
+    two = jax.jit(mask_tokens, static_argnames=("rate", "mask", "vocabulary", "whole"))(
         KEY, words, words, rate=0.5, mask=9, vocabulary=10, whole=True
     )
     for a, b in zip(one, two, strict=True):

@@ -13,11 +13,11 @@ from ffnlab.data.squad import Windows, pack_windows
 from ffnlab.errors import InputError
 from ffnlab.models.span_qa import (
     NEVER,
-    AnswerConfig,
-    answerer,
+    SpanQAConfig,
     best_spans,
-    finder,
+    make_span_finder,
     objective,
+    span_qa_model,
 )
 from ffnlab.train import objectives
 
@@ -25,7 +25,7 @@ KEY = jax.random.key(0)
 ENCODER = EncoderConfig(
     vocabulary=30, features=8, layers=1, heads=2, hidden=16, types=2, length=24
 )
-MODEL = answerer(AnswerConfig(ENCODER, dropout=0.0))
+MODEL = span_qa_model(SpanQAConfig(ENCODER, dropout=0.0))
 APPLY = jax.jit(MODEL.apply)
 
 
@@ -46,7 +46,7 @@ def made(sizes=(9, 5, 12, 7, 4), blank=()):
 def batch_of(windows, width, rows=None):
     arrays = pack_windows(windows, width).arrays
     more = max(0, (rows or 0) - len(arrays["y"]))  # rows with nothing in them
-    empty = {"x/at": -1, "x/packs": -1, "y": -100}
+    empty = {"x/label_positions": -1, "x/segment_ids": -1, "y": -100}
     full = {
         name: np.pad(
             array,
@@ -65,9 +65,9 @@ def wide(params):
 def alone(batch):
     """Yields each window's row, slot, first token, and the tokens that are its own."""
     x = jax.tree.map(np.asarray, batch["x"])
-    for row, slot in np.argwhere(x["at"] >= 0):
-        begin = x["at"][row, slot]
-        mine = x["packs"][row] == x["packs"][row, begin]
+    for row, slot in np.argwhere(x["label_positions"] >= 0):
+        begin = x["label_positions"][row, slot]
+        mine = x["segment_ids"][row] == x["segment_ids"][row, begin]
         yield row, slot, begin, np.flatnonzero(mine & x["inside"][row])
 
 
@@ -153,8 +153,8 @@ def test_windows_that_share_a_row_do_not_meet():
     found = []
     for width, count in ((24, 1), (9, 3)):
         rows = pack_windows(windows, width)
-        assert len(rows.owner) == count
-        outputs = finder(MODEL, rows.arrays, 2, 4)(params)
+        assert len(rows.example_index) == count
+        outputs = make_span_finder(MODEL, rows.arrays, 2, 4)(params)
         batch = batch_of(windows, width)
         scores = objective().score(APPLY(params, batch["x"])[0], batch)
         every = *outputs, np.asarray(scores.values["loss"])
@@ -202,7 +202,7 @@ def test_the_gradient_is_that_of_finite_differences(x64):
 def test_rows_with_nothing_in_them_do_no_harm():
     batch = batch_of(made(), 24, rows=6)
     batch["y"] = jnp.full_like(batch["y"], -100)
-    batch["x"]["at"] = jnp.full_like(batch["x"]["at"], -1)
+    batch["x"]["label_positions"] = jnp.full_like(batch["x"]["label_positions"], -1)
     batch["x"]["inside"] = jnp.zeros_like(batch["x"]["inside"])
 
     def loss(params):
@@ -219,7 +219,7 @@ def test_rows_with_nothing_in_them_do_no_harm():
 
 
 def test_dropout_is_drawn_by_its_key():
-    model = answerer(AnswerConfig(ENCODER, dropout=0.5))
+    model = span_qa_model(SpanQAConfig(ENCODER, dropout=0.5))
     params, x = model.init(KEY), batch_of(made(), 24)["x"]
     apply = jax.jit(model.apply)
     plain = apply(params, x)[0]
@@ -231,8 +231,8 @@ def test_dropout_is_drawn_by_its_key():
 def test_other_configs_are_refused():
     for encoder in (EncoderConfig.tiny(head="tied"), EncoderConfig.tiny(pooler=True)):
         with pytest.raises(InputError, match="without a head and without a pooler"):
-            AnswerConfig(encoder)
+            SpanQAConfig(encoder)
     with pytest.raises(InputError, match=r"dropout=1.0 must be in \[0, 1\)"):
-        AnswerConfig(ENCODER, dropout=1.0)
+        SpanQAConfig(ENCODER, dropout=1.0)
     with pytest.raises(InputError, match="longest=0: an answer has at least 1 token"):
-        finder(MODEL, pack_windows(made(), 24).arrays, longest=0)
+        make_span_finder(MODEL, pack_windows(made(), 24).arrays, longest=0)

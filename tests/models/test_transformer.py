@@ -13,9 +13,9 @@ from ffnlab.models.transformer import (
     DecoderConfig,
     EncoderConfig,
     empty_cache,
-    stacked,
+    stack_layers,
     transformer_model,
-    unstacked,
+    unstack_layers,
 )
 from ffnlab.nn import ffn, pure
 from ffnlab.nn.attention import attend, visible
@@ -105,8 +105,8 @@ def test_sequences_that_share_a_row_do_not_meet(name):
     model, params = made(CONFIGS[name])
     lengths = (3, 1, 2)
     parts = np.split(TOKENS[0], np.cumsum(lengths)[:-1])
-    packs = np.repeat([1, 2, 3], lengths)[None]
-    packed, _ = model.apply(params, TOKENS[:1], packs=packs)
+    segment_ids = np.repeat([1, 2, 3], lengths)[None]
+    packed, _ = model.apply(params, TOKENS[:1], segment_ids=segment_ids)
     alone = [model.apply(params, part[None])[0][0] for part in parts]
     close(packed[0], np.concatenate(alone))
 
@@ -144,12 +144,12 @@ def test_a_stack_is_the_same_model(name):
     model, params = made(config)
     stack = transformer_model(type(config)(**{**vars(config), "scan": True}))
     y, aux = model.apply(params, TOKENS)
-    found, other = stack.apply(stacked(params), TOKENS)
+    found, other = stack.apply(stack_layers(params), TOKENS)
     close((found, other["states"]), (y, aux["states"]))
-    close(unstacked(stacked(params)), params, rtol=0, atol=0)
+    close(unstack_layers(stack_layers(params)), params, rtol=0, atol=0)
     shapes = jax.eval_shape(stack.init, KEY)
-    chex.assert_trees_all_equal_shapes(stacked(params), shapes)
-    dropped = stack.apply(stacked(params), TOKENS, key=KEY)[0]
+    chex.assert_trees_all_equal_shapes(stack_layers(params), shapes)
+    dropped = stack.apply(stack_layers(params), TOKENS, key=KEY)[0]
     assert dropped.shape == y.shape
 
 
@@ -286,8 +286,11 @@ def test_products_of_rotated_vectors_depend_on_distance():
     rng = np.random.default_rng(0)
     query, key = (jnp.asarray(rng.normal(size=(1, 1, 1, 6))) for _ in range(2))
 
-    def product(at, other):
-        turned = (rotary(v, jnp.array([[p]])) for v, p in ((query, at), (key, other)))
+    def product(label_positions, other):
+        turned = (
+            rotary(v, jnp.array([[p]]))
+            for v, p in ((query, label_positions), (key, other))
+        )
         return jnp.vdot(*turned)
 
     np.testing.assert_allclose(product(7, 3), product(104, 100), rtol=1e-4)
@@ -297,8 +300,8 @@ def test_products_of_rotated_vectors_depend_on_distance():
 
 def test_who_sees_whom():
     assert visible(3) is None
-    packs, mask = jnp.array([[1, 1, 2]]), jnp.array([[True, True, False]])
-    seen = visible(3, causal=True, mask=mask, packs=packs)[0, 0]
+    segment_ids, mask = jnp.array([[1, 1, 2]]), jnp.array([[True, True, False]])
+    seen = visible(3, causal=True, mask=mask, segment_ids=segment_ids)[0, 0]
     assert seen.astype(int).tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 0]]
 
 

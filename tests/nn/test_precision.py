@@ -7,9 +7,9 @@ import optax
 import pytest
 from jax.extend.core import jaxprs_in_params
 
-from ffnlab.models.classifier import LabelConfig, labeller
+from ffnlab.models.classifier import ClassifierConfig, classifier_model
 from ffnlab.models.transformer import EncoderConfig
-from ffnlab.nn.precision import lowered
+from ffnlab.nn.precision import mixed_precision
 from ffnlab.train import layerwise
 from ffnlab.train.gradients import mean_loss
 
@@ -21,14 +21,14 @@ def made(dropout=0.0, head="linear"):
         vocabulary=20, features=16, layers=2, heads=2, hidden=32, length=8,
         dropout=dropout, attention_dropout=dropout, pooler=True,
     )  # fmt: skip
-    model = labeller(LabelConfig(encoder, 3, head, dropout=dropout))
+    model = classifier_model(ClassifierConfig(encoder, 3, head, dropout=dropout))
     params = jax.tree.map(lambda p: 4 * p if p.ndim > 1 else p, model.init(KEY))
     rng = np.random.default_rng(0)
-    packs = jnp.tile(jnp.array([0, 0, 0, 0, 1, 1, 1, -1]), (4, 1))
+    segment_ids = jnp.tile(jnp.array([0, 0, 0, 0, 1, 1, 1, -1]), (4, 1))
     x = {
         "tokens": jnp.asarray(rng.integers(0, 20, (4, 8))),
-        "mask": packs >= 0,
-        "packs": packs,
+        "mask": segment_ids >= 0,
+        "segment_ids": segment_ids,
         "at": jnp.tile(jnp.array([0, 2, 4, 5]), (4, 1)),
         "offset": jnp.asarray(0.1 * rng.normal(size=(4, 8, 16)), jnp.float32),
     }
@@ -46,7 +46,7 @@ def equations(jaxpr):
 def test_norms_and_softmax_stay_in_float32(dropout):
     """Of every exponential, root and sum; the products of the encoder are lowered."""
     model, params, batch = made(dropout)
-    half = lowered(model)
+    half = mixed_precision(model)
     jaxpr = jax.make_jaxpr(lambda p, x, key: half.apply(p, x, key)[0])(
         params, batch["x"], KEY if dropout else None
     )
@@ -73,7 +73,7 @@ def test_norms_and_softmax_stay_in_float32(dropout):
 def test_outputs_agree_to_the_bits_of_bfloat16(head):
     model, params, batch = made(head=head)
     logits, _ = model.apply(params, batch["x"])
-    found, _ = lowered(model).apply(params, batch["x"])
+    found, _ = mixed_precision(model).apply(params, batch["x"])
     assert found.dtype == jnp.float32
     scale = float(jnp.abs(logits).max())
     difference = float(jnp.abs(found - logits).max())
@@ -82,7 +82,7 @@ def test_outputs_agree_to_the_bits_of_bfloat16(head):
 
 def test_it_learns_with_parameters_in_float32():
     model, params, batch = made(0.1)
-    loss = mean_loss(lowered(model), layerwise.objective())
+    loss = mean_loss(mixed_precision(model), layerwise.objective())
     optimizer = optax.adam(1e-2)
     state = optimizer.init(params)
 
@@ -104,7 +104,7 @@ def test_it_learns_with_parameters_in_float32():
 
 def test_what_is_kept_is_not_cast():
     model, params, batch = made()
-    whole, _ = lowered(model, jnp.bfloat16, keep=("encoder", "head")).apply(
+    whole, _ = mixed_precision(model, jnp.bfloat16, keep=("encoder", "head")).apply(
         params, {**batch["x"], "offset": jnp.zeros((4, 8, 16))}
     )
     expected, _ = model.apply(params, {**batch["x"], "offset": jnp.zeros((4, 8, 16))})

@@ -20,7 +20,7 @@ SMALL = {
     "features": 16,
     "layers": 1,
     "heads": 2,
-    "length": 24,
+    "max_seq_length": 24,
     "steps": 6,
     "evaluations": 2,
     "batch_size": 4,
@@ -79,7 +79,7 @@ def test_what_was_trained_goes_on(done, text, tmp_path):
     assert same.record is None and not (same.out / "curve.png").exists()
     for part, found in same.scores.items():
         assert found == pytest.approx(done.scores[part], rel=1e-6)
-    more = runner.run(Config(**given, out=str(tmp_path / "b"), beam=2))
+    more = runner.run(Config(**given, out=str(tmp_path / "b"), num_beams=2))
     assert more.scores["valid"]["bits"] < done.scores["valid"]["bits"]
 
 
@@ -87,13 +87,13 @@ def test_an_interrupted_run_resumes_bit_for_bit(done, text, tmp_path, monkeypatc
     from ffnlab.train import loop
 
     config = Config(text=(text,), out=str(tmp_path / "run"), **SMALL)
-    drive = loop.drive
+    drive = loop.run_loop
 
-    def interrupted(*args, watch, **options):
+    def interrupted(*args, on_evaluation, **options):
         def stop(record):
             raise KeyboardInterrupt
 
-        return drive(*args, watch=stop, **options)
+        return drive(*args, on_evaluation=stop, **options)
 
     monkeypatch.setattr(loop, "drive", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -125,7 +125,7 @@ def test_masked_from_scratch_and_on_from_a_checkpoint(bert, text, tmp_path):
     back = checkpoint.load(found.out / "best")
     assert back.family == "ffnlab" and back.config.vocabulary == 31
     assert (found.out / "best" / "tokenizer.json").exists()
-    given |= {"features": None, "layers": None, "heads": None, "length": 12}
+    given |= {"features": None, "layers": None, "heads": None, "max_seq_length": 12}
     found = runner.run(Config(**given, checkpoint=str(bert), out=str(tmp_path / "two")))
     settings = json.loads((found.out / "best" / "config.json").read_text())
     assert settings["architectures"] == ["BertForMaskedLM"]

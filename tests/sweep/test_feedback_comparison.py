@@ -151,7 +151,7 @@ def test_every_solver_can_be_asked_for():
             feedback_comparison._solver(config, certified)
             for certified in (True, False)
         ]
-        assert all((each.limit, each.damping) == (7, 0.25) for each in made)
+        assert all((each.max_steps, each.damping) == (7, 0.25) for each in made)
         assert (made[0] == made[1]) == (name != "auto")
     with pytest.raises(InputError, match="unknown 'newtn'"):
         FeedbackCompareConfig(solver="newtn")

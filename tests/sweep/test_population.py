@@ -29,7 +29,7 @@ def tower(dropout=0.2):
 
 def population(wine, **options):
     optimizer = optimizers.make(
-        "adamw", share=optimizers.schedule("cosine", 24, 4), clip=1.0, flat=True
+        "adamw", schedule=optimizers.schedule("cosine", 24, 4), clip=1.0, flat=True
     )
     given = {"seeds": [0, 1, 5], "learning_rates": [1e-3, 1e-2], **options}
     return optimizer, fit_population(tower(), OBJECTIVE, optimizer, wine, PLAN, **given)
@@ -94,10 +94,12 @@ def test_resumed_population_is_the_same_bit_for_bit(wine, tmp_path):
 
     checkpoints = Checkpoints(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        population(wine, checkpoints=checkpoints, watch=stop)
+        population(wine, checkpoints=checkpoints, on_evaluation=stop)
     seen = []
     _, resumed = population(
-        wine, checkpoints=checkpoints, watch=lambda record: seen.append(record.step)
+        wine,
+        checkpoints=checkpoints,
+        on_evaluation=lambda record: seen.append(record.step),
     )
     assert seen == [24]
     chex.assert_trees_all_equal(resumed.fit.state, whole.fit.state)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from ffnlab.models.classifier import LabelConfig, labeller
+from ffnlab.models.classifier import ClassifierConfig, classifier_model
 from ffnlab.models.transformer import EncoderConfig
 from ffnlab.nn.dropout import dropout
 from ffnlab.train import adversarial
@@ -41,7 +41,11 @@ def made():
     params = {"table": jnp.asarray(rng.normal(size=(9, 3))),
               "w": jnp.asarray([3.0, 0.0, -4.0])}  # fmt: skip
     tokens = jnp.asarray(rng.integers(0, 9, PACKS.shape))
-    x = {"tokens": tokens, "mask": jnp.asarray(THERE), "packs": jnp.asarray(PACKS)}
+    x = {
+        "tokens": tokens,
+        "mask": jnp.asarray(THERE),
+        "segment_ids": jnp.asarray(PACKS),
+    }
     return params, {"x": x}
 
 
@@ -76,7 +80,7 @@ def test_fgm_pushes_each_text_by_epsilon_and_padding_by_nothing(x64):
 
 def test_without_packs_a_row_is_a_text(x64):
     params, batch = made()
-    del batch["x"]["packs"]
+    del batch["x"]["segment_ids"]
     seen = []
     fgm(linear(seen), 3, 0.25)(params, batch, KEY)
     jax.effects_barrier()
@@ -157,18 +161,18 @@ def test_freelb_starts_evenly_in_a_box_of_each_texts_size():
 
 @hypothesis.settings(deadline=None, max_examples=25)
 @hypothesis.given(
-    packs=st.lists(st.integers(-1, 2), min_size=5, max_size=5),
+    segment_ids=st.lists(st.integers(-1, 2), min_size=5, max_size=5),
     radius=st.sampled_from([0.0, 0.5, 3.0]),
     seed=st.integers(0, 9),
 )
-def test_projection(packs, radius, seed):
+def test_projection(segment_ids, radius, seed):
     offset = np.random.default_rng(seed).normal(size=(1, 5, 2)).astype(np.float32)
-    packs = np.sort(packs)[None]
+    segment_ids = np.sort(segment_ids)[None]
     found = np.asarray(
-        adversarial.projected(jnp.asarray(offset), radius, jnp.asarray(packs))
+        adversarial.project(jnp.asarray(offset), radius, jnp.asarray(segment_ids))
     )
-    for text in set(packs[0]):
-        own, was = found[packs == text], offset[packs == text]
+    for text in set(segment_ids[0]):
+        own, was = found[segment_ids == text], offset[segment_ids == text]
         norm = np.linalg.norm(was)
         expected = was if norm <= radius else was * (radius / norm)
         np.testing.assert_allclose(own, expected, rtol=1e-5, atol=1e-6)
@@ -176,7 +180,7 @@ def test_projection(packs, radius, seed):
 
 def test_a_text_without_a_slope_is_not_pushed():
     zero = jnp.zeros((1, 3, 2))
-    assert not adversarial.scaled_to(zero, 1.0).any()
+    assert not adversarial.rescale(zero, 1.0).any()
 
 
 def tagger():
@@ -184,15 +188,19 @@ def tagger():
         vocabulary=20, features=8, layers=1, heads=1, hidden=8, length=6, types=0,
         block="mlp:relu",
     )  # fmt: skip
-    model = labeller(LabelConfig(encoder, 3, dropout=0.0))
+    model = classifier_model(ClassifierConfig(encoder, 3, dropout=0.0))
     params = jax.tree.map(
         lambda p: 5 * p if p.ndim > 1 else p, model.init(jax.random.key(1))
     )
     tokens = jnp.asarray(np.random.default_rng(0).integers(0, 20, PACKS.shape))
-    at = jnp.array([[0, 3, -1], [1, 4, 5]])
-    x = {"tokens": tokens, "mask": jnp.asarray(THERE), "packs": jnp.asarray(PACKS)}
+    label_positions = jnp.array([[0, 3, -1], [1, 4, 5]])
+    x = {
+        "tokens": tokens,
+        "mask": jnp.asarray(THERE),
+        "segment_ids": jnp.asarray(PACKS),
+    }
     y = jnp.array([[0, 1, -100], [2, 0, 1]])
-    return model, params, {"x": {**x, "at": at}, "y": y}
+    return model, params, {"x": {**x, "label_positions": label_positions}, "y": y}
 
 
 def test_an_offset_is_added_to_the_embeddings():
@@ -204,7 +212,7 @@ def test_an_offset_is_added_to_the_embeddings():
     offset = table[other] - table[x["tokens"]]
     found, _ = model.apply(params, {**x, "offset": offset})
     expected, _ = model.apply(params, {**x, "tokens": other})
-    there = np.asarray(x["at"]) >= 0
+    there = np.asarray(x["label_positions"]) >= 0
     np.testing.assert_allclose(found[there], expected[there], atol=1e-5)
     before, _ = model.apply(params, x)
     assert np.abs(found - before).max() > 0.01

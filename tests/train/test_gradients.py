@@ -11,8 +11,8 @@ from scipy import special
 from ffnlab.data.dataset import IGNORE
 from ffnlab.errors import InputError
 from ffnlab.models import mlp
-from ffnlab.models.classifier import LabelConfig, labeller
-from ffnlab.models.language_model import beside, masked_head, with_masked
+from ffnlab.models.classifier import ClassifierConfig, classifier_model
+from ffnlab.models.language_model import add_mlm_loss, masked_head, with_mlm_head
 from ffnlab.models.transformer import EncoderConfig
 from ffnlab.nn.ffn import BlockConfig
 from ffnlab.train import gradients, layerwise, objectives
@@ -38,7 +38,7 @@ def made(model, rows=12):
 
 
 def places(batch):
-    return layerwise.counted(batch["y"]).sum()
+    return layerwise.label_weights(batch["y"]).sum()
 
 
 @pytest.mark.parametrize("weights", [None, [0.5, 1.0, 3.0]])
@@ -50,9 +50,9 @@ def test_parts_of_a_batch_are_the_whole(parts, weights, x64):
     whole = gradients.mean_gradient(loss)
 
     def count(batch):
-        return layerwise.counted(batch["y"], weights).sum()
+        return layerwise.label_weights(batch["y"], weights).sum()
 
-    cut = jax.jit(gradients.accumulated(whole, parts, count))
+    cut = jax.jit(gradients.accumulate(whole, parts, count))
     expected = whole(params, batch, KEY)
     chex.assert_trees_all_close(
         cut(params, batch, KEY), expected, rtol=1e-11, atol=1e-14
@@ -67,7 +67,7 @@ def test_parts_draw_different_dropout():
         return jax.random.uniform(key), params
 
     batch = {"y": jnp.array([0, 0, IGNORE, 0])}
-    run = gradients.accumulated(gradient, 4, places)
+    run = gradients.accumulate(gradient, 4, places)
     got, _ = run({"w": jnp.ones(())}, batch, KEY)
     each = [jax.random.uniform(jax.random.fold_in(KEY, part)) for part in (0, 1, 3)]
     assert float(got) == pytest.approx(np.mean(each), rel=1e-6)
@@ -79,7 +79,7 @@ def test_parts_hold_one_part_in_memory():
     model = tower()
     params, batch = made(model)
     gradient = gradients.mean_gradient(gradients.mean_loss(model, OBJECTIVE))
-    jaxpr = jax.make_jaxpr(gradients.accumulated(gradient, 3, places))(
+    jaxpr = jax.make_jaxpr(gradients.accumulate(gradient, 3, places))(
         params, batch, KEY
     )
     (scan,) = (eqn for eqn in jaxpr.eqns if eqn.primitive.name == "scan")
@@ -93,7 +93,7 @@ def test_a_batch_that_does_not_divide_is_refused():
     params, batch = made(model)
     gradient = gradients.mean_gradient(gradients.mean_loss(model, OBJECTIVE))
     with pytest.raises(InputError, match="--accumulate: 5 parts of a batch of 12 rows"):
-        gradients.accumulated(gradient, 5, places)(params, batch, KEY)
+        gradients.accumulate(gradient, 5, places)(params, batch, KEY)
 
 
 def test_nothing_labelled_is_a_gradient_of_zero():
@@ -101,7 +101,7 @@ def test_nothing_labelled_is_a_gradient_of_zero():
     params, batch = made(model)
     batch["y"] = jnp.full(12, IGNORE)
     gradient = gradients.mean_gradient(gradients.mean_loss(model, OBJECTIVE))
-    found = gradients.accumulated(gradient, 2, places)(params, batch, KEY)
+    found = gradients.accumulate(gradient, 2, places)(params, batch, KEY)
     assert not any(leaf.any() for leaf in jax.tree.leaves(found))
 
 
@@ -179,19 +179,19 @@ def test_all_of_it_at_once():
         vocabulary=20, features=8, layers=1, heads=1, hidden=8, length=8, dropout=0.1,
         block="mlp:relu", types=0, embed_norm=False, head_dense=False,
     )  # fmt: skip
-    model = labeller(LabelConfig(encoder, 3))
+    model = classifier_model(ClassifierConfig(encoder, 3))
     params = {**model.init(KEY), "masked": masked_head(encoder, KEY)}
-    packs = jnp.tile(jnp.array([0, 0, 0, 1, 1, 1, 1, -1]), (4, 1))
+    segment_ids = jnp.tile(jnp.array([0, 0, 0, 1, 1, 1, 1, -1]), (4, 1))
     x = {
         "tokens": jnp.arange(32).reshape(4, 8) % 17 + 3,
-        "mask": packs >= 0,
-        "packs": packs,
-        "at": jnp.tile(jnp.array([0, -1, 3]), (4, 1)),
+        "mask": segment_ids >= 0,
+        "segment_ids": segment_ids,
+        "label_positions": jnp.tile(jnp.array([0, -1, 3]), (4, 1)),
     }
     batch = {"x": x, "y": jnp.tile(jnp.array([1, IGNORE, 2]), (4, 1))}
     loss = gradients.r_drop(model, layerwise.objective(), 1.0)
-    loss = with_masked(loss, beside(encoder, mask=2, special=(0, 1)), 0.5)
-    gradient = gradients.accumulated(fgm(loss, 8, 1.0), 2, places)
+    loss = add_mlm_loss(loss, with_mlm_head(encoder, mask=2, special=(0, 1)), 0.5)
+    gradient = gradients.accumulate(fgm(loss, 8, 1.0), 2, places)
     value, grads = jax.jit(chex.assert_max_traces(gradient, n=1))(params, batch, KEY)
     chex.assert_trees_all_equal_shapes_and_dtypes(grads, params)
     assert float(value) > 2 * np.log(3)

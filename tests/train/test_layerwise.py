@@ -12,7 +12,12 @@ from ffnlab.data.dataset import Dataset
 from ffnlab.data.packed_rows import pack
 from ffnlab.data.tokenizer import Encoded
 from ffnlab.errors import InputError
-from ffnlab.models.classifier import LabelConfig, LabelHead, Predictor, labeller
+from ffnlab.models.classifier import (
+    ClassifierConfig,
+    ClassifierHead,
+    Predictor,
+    classifier_model,
+)
 from ffnlab.models.transformer import transformer_model
 from ffnlab.nn.pure import functional
 from ffnlab.train import layerwise, objectives, optimizers
@@ -42,7 +47,7 @@ def test_texts_that_share_a_row_do_not_meet(head, words):
     if head == "feedback" and not words:
         pytest.skip("a text has no neighbours")
     encoder = ENCODER if words else EncoderConfig.tiny(vocabulary=30, pooler=True)
-    model = labeller(LabelConfig(encoder, 3, head, hidden=6))
+    model = classifier_model(ClassifierConfig(encoder, 3, head, hidden=6))
     params, texts = wide(model.init(KEY)), encoded(words=words)
     together = pack(texts, None, 20)
     labels, chances = Predictor(model, together.arrays)(params)
@@ -59,15 +64,17 @@ def test_texts_that_share_a_row_do_not_meet(head, words):
 
 
 def test_the_linear_head_is_what_is_written():
-    config = LabelConfig(EncoderConfig.tiny(vocabulary=30, pooler=True), 3)
-    model = labeller(config)
+    config = ClassifierConfig(EncoderConfig.tiny(vocabulary=30, pooler=True), 3)
+    model = classifier_model(config)
     params, rows = wide(model.init(KEY)), pack(encoded(words=False), None, 8)
     x = {n.removeprefix("x/"): a for n, a in rows.arrays.items() if n != "y"}
     logits, _ = model.apply(params, x)
     states, _ = transformer_model(config.encoder).apply(
-        params["encoder"], x["tokens"], x["mask"], packs=x["packs"]
+        params["encoder"], x["tokens"], x["mask"], segment_ids=x["segment_ids"]
     )
-    h = np.take_along_axis(np.asarray(states), np.maximum(x["at"], 0)[..., None], 1)
+    h = np.take_along_axis(
+        np.asarray(states), np.maximum(x["label_positions"], 0)[..., None], 1
+    )
     pooler, out = params["encoder"]["pooler"], params["head"]["out"]
     h = np.tanh(h @ np.asarray(pooler["kernel"]) + np.asarray(pooler["bias"]))
     expected = h @ np.asarray(out["kernel"]) + np.asarray(out["bias"])
@@ -76,8 +83,8 @@ def test_the_linear_head_is_what_is_written():
 
 @pytest.mark.parametrize("gradient", ["implicit", "bptt"])
 def test_the_feedback_head_hears_places_and_nothing_else(gradient):
-    config = LabelConfig(ENCODER, 3, "feedback", 4, 0.0, gradient)
-    model = functional(lambda rngs: LabelHead(config, rngs=rngs))
+    config = ClassifierConfig(ENCODER, 3, "feedback", 4, 0.0, gradient)
+    model = functional(lambda rngs: ClassifierHead(config, rngs=rngs))
     params = model.init(KEY)
     h = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 8)), jnp.float32)
     there = jnp.array([[1, 1, 0, 1, 1], [1, 1, 1, 0, 0]], bool)
@@ -96,8 +103,8 @@ def test_the_feedback_head_hears_places_and_nothing_else(gradient):
 
 
 def test_rates_fall_by_layer_and_are_zero_where_frozen():
-    params = jax.eval_shape(labeller(LabelConfig(ENCODER, 3)).init, KEY)
-    rates = trees.flatten(layerwise.rates_of(params, 2, 0.5, ["layers.0"]))
+    params = jax.eval_shape(classifier_model(ClassifierConfig(ENCODER, 3)).init, KEY)
+    rates = trees.flatten(layerwise.layer_rates(params, 2, 0.5, ["layers.0"]))
     assert rates["encoder/embed/tokens/embedding"] == 0.125
     assert rates["encoder/layer_1/ffn/up/kernel"] == 0.5
     assert rates["head/out/kernel"] == 1.0
@@ -108,13 +115,13 @@ def test_rates_fall_by_layer_and_are_zero_where_frozen():
 
 
 def test_what_is_frozen_stays_and_costs_no_gradient():
-    model = labeller(LabelConfig(ENCODER, 3, dropout=0.0))
+    model = classifier_model(ClassifierConfig(ENCODER, 3, dropout=0.0))
     params, rows = (
         model.init(KEY),
         pack(encoded(), [[0, 1, 2], [1], [2, 0], [1] * 4], 9),
     )
-    rates = layerwise.rates_of(params, 2, 1.0, ["embeddings", "layers.0-1"])
-    learner = layerwise.frozen(model, rates)
+    rates = layerwise.layer_rates(params, 2, 1.0, ["embeddings", "layers.0-1"])
+    learner = layerwise.stop_gradients(model, rates)
     x = {n.removeprefix("x/"): a for n, a in rows.arrays.items() if n != "y"}
     score = layerwise.objective().score
 
@@ -122,7 +129,9 @@ def test_what_is_frozen_stays_and_costs_no_gradient():
         batch = {"y": jnp.asarray(rows.arrays["y"])}
         return objectives.means(score(learner.apply(params, x)[0], batch))["loss"]
 
-    optimizer = layerwise.scaled(optimizers.make("adamw", 0.1, weight_decay=0.1), rates)
+    optimizer = layerwise.scale_by_layer(
+        optimizers.make("adamw", 0.1, weight_decay=0.1), rates
+    )
     grads = jax.grad(loss)(params)
     updates, _ = optimizer.update(grads, optimizer.init(params), params)
     moved = {n: bool((u != 0).any()) for n, u in trees.flatten(updates).items()}
@@ -134,7 +143,7 @@ def test_what_is_frozen_stays_and_costs_no_gradient():
 def test_weights_and_smoothing():
     labels = jnp.array([[0, 1, -100]])
     logits = jnp.array([[[2.0, 0.0], [2.0, 0.0], [9.0, 9.0]]])
-    weights = layerwise.balanced([0, 0, 0, 1], 2)
+    weights = layerwise.balanced_weights([0, 0, 0, 1], 2)
     found = objectives.means(
         layerwise.objective(0.1, weights).score(logits, {"y": labels})
     )
@@ -143,16 +152,16 @@ def test_weights_and_smoothing():
               - 0.05 * chances[0]]  # fmt: skip
     expected = np.average(losses, weights=weights)
     assert float(found["loss"]) == pytest.approx(expected, rel=1e-5)
-    assert layerwise.balanced([0, 0], 2) == [0.5, 0.0]
+    assert layerwise.balanced_weights([0, 0], 2) == [0.5, 0.0]
 
 
 def test_other_configs_are_refused():
     with pytest.raises(InputError, match="without a head"):
-        LabelConfig(EncoderConfig.tiny(head="tied"), 3)
+        ClassifierConfig(EncoderConfig.tiny(head="tied"), 3)
     with pytest.raises(InputError, match="classes=1 must be at least 2"):
-        LabelConfig(ENCODER, 1)
+        ClassifierConfig(ENCODER, 1)
     with pytest.raises(InputError, match="nearest: swiglu"):
-        LabelConfig(ENCODER, 3, "swiglo")
+        ClassifierConfig(ENCODER, 3, "swiglo")
 
 
 TURNS = {"head": 0, "encoder/layer_1": 2, "encoder/layer_0": 4, "encoder/embed": 6}
@@ -165,10 +174,12 @@ def turn_of(name):
 @pytest.mark.parametrize("chained", [False, True])
 def test_parts_learn_from_their_turn_on(chained):
     """Before it nothing moves; from it on, updates are those of nobody waiting."""
-    params = labeller(LabelConfig(ENCODER, 3)).init(KEY)
-    rates = layerwise.rates_of(params, 2, 0.5)
-    plain = layerwise.scaled(optimizers.make("adamw", 0.1, weight_decay=0.1), rates)
-    held = layerwise.unfrozen(plain, params, layers=2, every=2)
+    params = classifier_model(ClassifierConfig(ENCODER, 3)).init(KEY)
+    rates = layerwise.layer_rates(params, 2, 0.5)
+    plain = layerwise.scale_by_layer(
+        optimizers.make("adamw", 0.1, weight_decay=0.1), rates
+    )
+    held = layerwise.gradual_unfreezing(plain, params, layers=2, every=2)
     if chained:
         held = optax.chain(optax.identity(), held)
     state, other = held.init(params), plain.init(params)
@@ -189,7 +200,7 @@ def test_parts_learn_from_their_turn_on(chained):
 
 def test_members_of_a_population_take_their_turns():
     params = {"encoder": {"layer_0": {"w": jnp.ones(2)}}, "head": {"w": jnp.ones(2)}}
-    held = layerwise.unfrozen(optimizers.make("sgd", 1.0), params, 1, every=1)
+    held = layerwise.gradual_unfreezing(optimizers.make("sgd", 1.0), params, 1, every=1)
 
     def run(rate):
         state = optimizers.with_learning_rate(held.init(params), rate)
@@ -212,15 +223,17 @@ def test_turns_are_resumed_bit_for_bit(tmp_path):
         return x @ params["encoder"]["layer_0"]["w"] @ params["head"]["w"], {}
 
     model = Model(lambda key: jax.tree.map(jnp.copy, began), apply)
-    optimizer = layerwise.unfrozen(optimizers.make("adam", 0.1), began, 1, every=3)
+    optimizer = layerwise.gradual_unfreezing(
+        optimizers.make("adam", 0.1), began, 1, every=3
+    )
 
     def run(stop, **options):
-        def watch(record):
+        def on_evaluation(record):
             if int(record.step) == stop:
                 raise KeyboardInterrupt
 
         return fit(model, layerwise.objective(), optimizer, dataset, Plan(6, 2, 4),
-                   watch=watch, **options).state  # fmt: skip
+                   on_evaluation=on_evaluation, **options).state  # fmt: skip
 
     whole, checkpoints = run(None), Checkpoints(tmp_path)
     with pytest.raises(KeyboardInterrupt):

@@ -66,7 +66,7 @@ def test_scan_is_the_same_as_steps(wine):
     state = start
     for row in indices:
         state, _ = step(state, data.take(arrays, row))
-    scanned, _ = jax.jit(loop.advance(step, data.take))(start, arrays, indices)
+    scanned, _ = jax.jit(loop.scan_steps(step, data.take))(start, arrays, indices)
     chex.assert_trees_all_close(scanned.params, state.params, rtol=1e-5, atol=1e-6)
 
 
@@ -102,7 +102,7 @@ def test_resumed_is_the_same_bit_for_bit(wine, tmp_path):
         plan = Plan(40, 10, 16)
         seen = []
 
-        def watch(record):
+        def on_evaluation(record):
             seen.append(int(record.step))
             if record.step >= steps:
                 raise KeyboardInterrupt
@@ -116,7 +116,7 @@ def test_resumed_is_the_same_bit_for_bit(wine, tmp_path):
                 plan,
                 learning_rate=1e-2,
                 checkpoints=checkpoints,
-                watch=watch,
+                on_evaluation=on_evaluation,
             )
         except KeyboardInterrupt:
             return None, seen
@@ -199,7 +199,7 @@ def test_compiles_two_programs(wine):
     chex.clear_trace_counter()
     model, optimizer = tower(), optimizers.make("adam")
     step = chex.assert_max_traces(loop.make_step(model, OBJECTIVE, optimizer), n=1)
-    many = loop.Program(loop.advance(step, data.take), donate=(0,))
+    many = loop.Program(loop.scan_steps(step, data.take), donate=(0,))
     state = loop.init_state(model, optimizer, jax.random.key(0), 0, 1e-3)
     arrays = jax.device_put(wine.train)
     for start in (0, 5, 10):

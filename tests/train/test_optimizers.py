@@ -84,7 +84,7 @@ def test_clipping_is_of_the_whole_gradient():
 
 def test_learning_rate_is_traced():
     """Two rates, one compilation."""
-    optimizer = optimizers.make("adamw", share=optimizers.schedule("cosine", 10, 2))
+    optimizer = optimizers.make("adamw", schedule=optimizers.schedule("cosine", 10, 2))
     chex.clear_trace_counter()
 
     @jax.jit
