@@ -100,14 +100,14 @@ def check(config: Any) -> None:
             object.__setattr__(config, field.name, value)
         values = value if isinstance(value, tuple) else (value,)
         if value == () and not field.metadata["empty"]:
-            raise InputError(f"--{field.name}: at least one is needed")
+            raise InputError(f"{field.name}: at least one is needed")
         if len(set(values)) < len(values) and not field.metadata["repeats"]:
-            raise InputError(f"--{field.name}: {as_text(value)} has one of them twice")
+            raise InputError(f"{field.name}: {as_text(value)} has one of them twice")
         for one in values:
             if isinstance(one, (int, float)) and not isinstance(one, bool):
                 _check_number(field, one)
             elif isinstance(one, str) and field.metadata["known"]:
-                choose(f"--{field.name}", one, field.metadata["known"]())
+                choose(f"{field.name}", one, field.metadata["known"]())
 
 
 def _check_number(field: dataclasses.Field, value: float) -> None:
@@ -125,7 +125,7 @@ def _check_number(field: dataclasses.Field, value: float) -> None:
     )
     if not fits:
         raise InputError(
-            f"--{field.name}: {value} should be a number {' and '.join(wanted)}"
+            f"{field.name}: {value} should be a number {' and '.join(wanted)}"
         )
 
 

@@ -71,7 +71,7 @@ def augment(
     """
     choose("task", task, TASKS)
     for name in names:
-        choose("--augment", name, _MAKERS)
+        choose("augment", name, _MAKERS)
     check_amounts(copies, rate)
     made: list[Examples] = []
     for name in sorted(set(names)):
@@ -157,7 +157,7 @@ def _renamed(
     """Yields copies of sentences in which some mentions are others."""
     if task != "tag" or not examples.scheme:
         raise InputError(
-            "--augment: mention_replace needs --task=tag and tags of spans, such as "
+            "augment: mention_replace needs task=tag and tags of spans, such as "
             "B-PER; leave it out"
         )
     known: dict[str, dict[tuple[str, ...], None]] = {}  # in the order of the file

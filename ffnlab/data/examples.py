@@ -126,9 +126,7 @@ def read_labelled(
         found = readers[kind](path, task, columns)
     else:
         lists = " or .json" if task == "classify" else ""
-        raise InputError(
-            f"{path}: expected .csv, .tsv, .jsonl{lists} for --task={task}"
-        )
+        raise InputError(f"{path}: expected .csv, .tsv, .jsonl{lists} for task={task}")
     if not found.texts:
         raise InputError(f"{path}:1: no example in it")
     return found
@@ -153,7 +151,7 @@ def _place(name: str | None, usual: str) -> int | None:
         return None
     if not name.isdecimal():
         what = "columns of CoNLL have no names; give a number, from 1"
-        raise InputError(f"--{usual}_column: {name!r}: {what}")
+        raise InputError(f"{usual}_column: {name!r}: {what}")
     return int(name)
 
 
@@ -322,7 +320,7 @@ def label_ids(
         told += f" and {len(unseen) - 8} more" if len(unseen) > 8 else ""
         raise InputError(
             f"{path}: labels that training does not show: {told}; correct them, or "
-            "--unseen_labels=ignore counts them as missed"
+            "unseen_labels=ignore counts them as missed"
         )
     if nested:
         return [[known.get(tag, -1) for tag in row] for row in found.labels]

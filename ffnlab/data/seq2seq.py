@@ -98,8 +98,8 @@ def encode_pairs(
     fixed, room = len(_tokens(tokenizer, head)) + len(after), length - target_length
     if target_length < 1 or fixed >= room:
         raise InputError(
-            f"--length={length}, --target_length={target_length}: no room for a source "
-            f"beside {fixed} tokens of --template; shorten it, or change the lengths"
+            f"length={length}, target_length={target_length}: no room for a source "
+            f"beside {fixed} tokens of the template; shorten it, or change the lengths"
         )
     rows, begins, lost = [], [], 0
     for number, source in enumerate(sources):
@@ -122,7 +122,7 @@ def _parts(template: str) -> tuple[str, str, str]:
     parts = template.split("{text}")
     if len(parts) != 2:
         raise InputError(
-            f"--template={template!r}: must have {{text}} once, where the source goes"
+            f"template={template!r}: must have {{text}} once, where the source goes"
         )
     tail = parts[1].rstrip(" ")
     return parts[0], tail, parts[1][len(tail) :]

@@ -191,33 +191,33 @@ class Config(Steps):
         super().__post_init__()
         for name in ("checkpoint", "train"):
             if not getattr(self, name):
-                raise InputError(f"--{name}: needed; --help says what it is")
+                raise InputError(f"{name}: is needed")
         for field in dataclasses.fields(self):
             tasks = _ONLY_FOR.get(field.name, (self.task,))
             if self.task not in tasks and getattr(self, field.name) != field.default:
                 raise InputError(
-                    f"--{field.name}: for --task={', '.join(tasks)}, not {self.task}"
+                    f"{field.name}: for task={', '.join(tasks)}, not {self.task}"
                 )
         if self.head not in ("linear", "feedback"):
             known = ["linear", "feedback", *_BLOCKS()]
-            choose("--head", self.head.partition(":")[0], known)
+            choose("head", self.head.partition(":")[0], known)
         if len(self.marks) not in (0, 2):
-            raise InputError("--marks: those of two entities are needed, such as e1,e2")
+            raise InputError("marks: those of two entities are needed, such as e1,e2")
         if self.scratch and "mlm_substitute" in self.augment:
             raise InputError(
-                "--augment: mlm_substitute needs a checkpoint that was pretrained, "
+                "augment: mlm_substitute needs a checkpoint that was pretrained, "
                 "which tiny is not"
             )
         if self.marks and self.augment:
-            raise InputError("--augment: marks of entities would be torn; leave it out")
+            raise InputError("augment: marks of entities would be torn; leave it out")
         if self.layer_decay > 1:
-            raise InputError(f"--layer_decay: {self.layer_decay:g} should be at most 1")
+            raise InputError(f"layer_decay: {self.layer_decay:g} should be at most 1")
         if self.split and (self.dev or self.test):
-            raise InputError("--split: --train is cut up; leave out --dev and --test")
+            raise InputError("split: train is cut up; leave out dev and test")
         if self.split and (len(self.split) != 3 or abs(sum(self.split) - 1) > 1e-6):
-            raise InputError("--split: three shares that add up to 1 are needed")
+            raise InputError("split: three shares that add up to 1 are needed")
         if not self.split and not self.dev and not self.lists:
-            raise InputError("--dev: needed, or --split to take it from --train")
+            raise InputError("dev: needed, or split to take it from train")
 
     @property
     def scratch(self) -> bool:

@@ -37,9 +37,9 @@ def export_model(tuned: "FinetunedModel", path: str) -> list[Path]:
     """
     target = Path(path)
     if target.exists():
-        raise InputError(f"--export: {target} exists already; choose another name")
+        raise InputError(f"export: {target} exists already; choose another name")
     if not target.parent.is_dir():
-        raise InputError(f"--export: {target.parent}: no such directory")
+        raise InputError(f"export: {target.parent}: no such directory")
     inputs, outputs = _signature(tuned.about["task"])
     about = {**tuned.about, "labels": tuned.names, "inputs": inputs, "outputs": outputs}
     text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
@@ -58,7 +58,7 @@ def export_model(tuned: "FinetunedModel", path: str) -> list[Path]:
         for part in parts.values():
             with contextlib.suppress(OSError):
                 part.unlink()
-        raise InputError(f"--export: {target}: {error.strerror}") from None
+        raise InputError(f"export: {target}: {error.strerror}") from None
     return list(reversed(paths))
 
 
@@ -85,7 +85,7 @@ def _program(tuned: "FinetunedModel") -> bytes:
         import flatbuffers  # noqa: F401, what jax.export writes with
     except ImportError:
         need = "pip install 'ffnlab[export]'"
-        raise InputError(f"--export: writing it needs flatbuffers: {need}") from None
+        raise InputError(f"export: writing it needs flatbuffers: {need}") from None
     inputs, _ = _signature(tuned.about["task"])
     limits, placed = [f"t <= {tuned.found.config.length}"], "at" in inputs
     batch, length, *places = export.symbolic_shape(

@@ -42,11 +42,11 @@ def read_finetuned(directory: str | Path) -> FinetunedModel:
     folder = Path(directory)
     folder = folder / "best" if (folder / "best").is_dir() else folder
     if not (folder / "config.json").is_file():
-        raise InputError(f"--run: {directory}: not a run of experiments.finetune")
+        raise InputError(f"run: {directory}: not a run of experiments.finetune")
     found = checkpoint.load(folder, head=None)
     about = found.settings.get("ffnlab_use")
     if not about:
-        raise InputError(f"--run: {folder}: not a run of experiments.finetune")
+        raise InputError(f"run: {folder}: not a run of experiments.finetune")
     tokenizer = checkpoint_tokenizer(folder, found.config.vocabulary)
     task = about["task"]
     if task == "generate":

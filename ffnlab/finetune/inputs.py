@@ -63,8 +63,8 @@ def open_source(source: str, about: dict[str, Any], kind: str = "auto") -> Sourc
     if kind not in (kinds := [k for k in kinds if source != "-" or k in _READERS]):
         where = "standard input" if source == "-" else source
         raise InputError(
-            f"--format: {where}: {about['task']} takes {', '.join(kinds)}, not {kind}; "
-            "--format=text reads a text a line"
+            f"format: {where}: {about['task']} takes {', '.join(kinds)}, not {kind}; "
+            "format=text reads a text a line"
         )
     if source == "-":
         return Source(_stream(_READERS[kind], about), kind)

@@ -114,7 +114,7 @@ def mlm_substitute(
 def _check(
     examples: Examples, task: str, found: Checkpoint, tokenizer: Tokenizer
 ) -> None:
-    name = "--augment: mlm_substitute"
+    name = "augment: mlm_substitute"
     drawn = any(path.startswith("head/") for path in found.report.initialised)
     if found.config.head == "none" or found.config.causal or drawn:
         where = found.directory
@@ -181,7 +181,7 @@ def _filled(
     whole = np.array([word is not None for word in words])
     if whole.sum() < 2:
         raise InputError(
-            f"--augment: mlm_substitute: {tokenizer.source} has no two tokens that are "
+            f"augment: mlm_substitute: {tokenizer.source} has no two tokens that are "
             "words"
         )
     drawn = _drawn(found, x, whole, jax.random.key(int(rng.integers(2**31))))

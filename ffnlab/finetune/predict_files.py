@@ -43,12 +43,12 @@ class PredictConfig:
     def __post_init__(self):
         options.check(self)
         if not self.run:
-            raise InputError("--run: needed; --help says what it is")
+            raise InputError("run: is needed")
         if (
             self.output != "-"
             and Path(self.output).absolute() == Path(self.input).absolute()
         ):
-            raise InputError(f"--output: {self.output} is the input; choose another")
+            raise InputError(f"output: {self.output} is the input; choose another")
 
 
 def predict(config: PredictConfig) -> int:
@@ -67,9 +67,9 @@ def predict(config: PredictConfig) -> int:
         print(f"written: {', '.join(map(str, files))}")
         return 0
     if config.num_beams and tuned.about["task"] != "generate":
-        raise InputError(f"--num_beams: for generate, not {tuned.about['task']}")
+        raise InputError(f"num_beams: for generate, not {tuned.about['task']}")
     if config.probabilities and tuned.about["task"] != "tag":
-        raise InputError(f"--probabilities: for tag, not {tuned.about['task']}")
+        raise InputError(f"probabilities: for tag, not {tuned.about['task']}")
     source = inputs.open_source(config.input, tuned.about, config.format)
     lost: list[int] = []
     apply = predictor.make_predictor(tuned, {"beam": config.num_beams}, lost.append)
@@ -129,7 +129,7 @@ def _opened(path: str) -> Iterator[TextIO]:
     except OSError as error:
         _mute(path)
         where = "standard output" if path == "-" else path
-        raise InputError(f"--output: {where}: {error.strerror}") from None
+        raise InputError(f"output: {where}: {error.strerror}") from None
     finally:
         if whole:
             part.unlink(missing_ok=True)

@@ -112,14 +112,14 @@ def _read(
     if found.config.causal != causal:
         kinds = ("an encoder such as BERT", "a decoder such as GPT-2")
         raise InputError(
-            f"--checkpoint: {folder}: --task={config.task} needs {kinds[causal]}; "
+            f"checkpoint: {folder}: task={config.task} needs {kinds[causal]}; "
             f"this is a {found.family}"
         )
     layerwise.frozen_patterns(config.freeze, found.config.layers)
     most = found.config.length
     if config.most > most and found.config.positions == "learned":
         raise InputError(
-            f"--max_seq_length: {config.most} is more than the {most} positions of the "
+            f"max_seq_length: {config.most} is more than the {most} positions of the "
             "checkpoint"
         )
     if not causal:  # words and pairs need tokens, and marks around them
@@ -149,7 +149,7 @@ def read_parts(
     ends = np.round(np.cumsum(config.split) * len(order)).astype(int)[:2]
     pieces = np.split(order, ends)
     if not all(map(len, pieces)):
-        raise InputError(f"--split: {len(order)} examples do not fill three parts")
+        raise InputError(f"split: {len(order)} examples do not fill three parts")
     part_of = {unique[i]: part for part, piece in zip(PARTS, pieces, strict=True)
                for i in piece}  # fmt: skip
     return {
@@ -205,7 +205,7 @@ def mask_tokens_of(config: "Config", tokenizer: Tokenizer) -> list[int]:
     if not config.mlm_loss_weight:
         return []
     if tokenizer.mask is None:
-        raise InputError(f"--mlm_loss_weight: {tokenizer.source} has no mask token")
+        raise InputError(f"mlm_loss_weight: {tokenizer.source} has no mask token")
     return [tokenizer.mask]
 
 

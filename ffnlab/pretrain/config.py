@@ -110,16 +110,16 @@ class Config(Steps):
     def __post_init__(self):
         super().__post_init__()
         if self.block:
-            choose("--block", self.block.partition(":")[0], _BLOCKS())
+            choose("block", self.block.partition(":")[0], _BLOCKS())
         if self.top_p is not None and self.top_p > 1:
-            raise InputError(f"--top_p: {self.top_p} should be at most 1")
+            raise InputError(f"top_p: {self.top_p} should be at most 1")
         if self.objective == "causal" and self.whole_words:
-            raise InputError("--whole_words: only for --objective=masked")
+            raise InputError("whole_words: only for objective=masked")
         given = [name for name in _FIXED if getattr(self, name) is not None]
         if self.checkpoint and given:
-            raise InputError(f"--{given[0]}: the checkpoint decides it; leave it out")
+            raise InputError(f"{given[0]}: the checkpoint decides it; leave it out")
         if self.samples and not self.prompt:
-            raise InputError("--prompt: at least one character is needed")
+            raise InputError("prompt: at least one character is needed")
 
     @property
     def masked(self) -> bool:

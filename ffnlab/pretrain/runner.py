@@ -73,7 +73,7 @@ def _job(config: Config) -> trainer.Job:
     from ffnlab.models import language_model as lm
     from ffnlab.pretrained.safetensors_io import require
 
-    require("--out: best/, which holds the trained model,")
+    require("out: best/, which holds the trained model,")
     found = None
     if config.checkpoint:
         options = dropouts(config.dropout)
@@ -136,22 +136,22 @@ def _check(config: Config, shape: "TransformerConfig", tokenizer: "Tokenizes") -
     """Refuses flags that a model does not fit."""
     kind = "causal" if shape.causal else "masked"
     if kind != config.objective:
-        raise InputError(f"--objective: this checkpoint is of a {kind} language model")
+        raise InputError(f"objective: this checkpoint is of a {kind} language model")
     if tokenizer.size > shape.vocabulary:
         raise InputError(
-            f"--checkpoint: its tokenizer has {tokenizer.size} tokens, its model only "
+            f"checkpoint: its tokenizer has {tokenizer.size} tokens, its model only "
             f"{shape.vocabulary}"
         )
     if config.max_seq_length > shape.length and shape.positions == "learned":
         raise InputError(
-            f"--max_seq_length: {config.max_seq_length} is more than the {shape.length} positions of "
+            f"max_seq_length: {config.max_seq_length} is more than the {shape.length} positions of "
             "the checkpoint"
         )
     if config.samples and not config.masked:
         used = len(tokenizer.stream(config.prompt.encode()).tokens)
         if used >= shape.length:
             raise InputError(
-                f"--prompt: {used} tokens leave none of the model's {shape.length}"
+                f"prompt: {used} tokens leave none of the model's {shape.length}"
             )
 
 

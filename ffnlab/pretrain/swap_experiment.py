@@ -44,10 +44,10 @@ class SwapConfig:
     def __post_init__(self):
         options.check(self)
         for name in self.blocks:
-            choose("--blocks", name.partition(":")[0], _BLOCKS())
+            choose("blocks", name.partition(":")[0], _BLOCKS())
         for name in ("checkpoint", "text"):
             if not getattr(self, name):
-                raise InputError(f"--{name}: needed; --help says what it is")
+                raise InputError(f"{name}: is needed")
 
 
 class SwapResult(NamedTuple):

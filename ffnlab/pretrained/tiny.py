@@ -37,7 +37,7 @@ def write(
         import tokenizers
     except ImportError:
         need = "pip install 'ffnlab[pretrained]'"
-        raise InputError(f"--checkpoint=tiny needs tokenizers: {need}") from None
+        raise InputError(f"checkpoint=tiny needs tokenizers: {need}") from None
     inner = _pairs_of_bytes(tokenizers, texts) if causal else None
     pieces = [] if causal else _word_pieces(tokenizers, texts)
     kind = DecoderConfig if causal else EncoderConfig

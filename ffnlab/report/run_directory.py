@@ -42,19 +42,19 @@ def check_directory(path: str | Path, resume: bool | None) -> None:
     path = Path(path)
     parent = next(each for each in (path, *path.absolute().parents) if each.exists())
     if not parent.is_dir():
-        raise InputError(f"--out: {parent} is a file; name a directory")
+        raise InputError(f"out: {parent} is a file; name a directory")
     if not os.access(parent, os.W_OK):
-        raise InputError(f"--out: {parent} cannot be written to; choose another")
+        raise InputError(f"out: {parent} cannot be written to; choose another")
     if (path / "flags").exists() and not resume:
-        way = "" if resume is None else "--resume goes on with it, or "
+        way = "" if resume is None else "resume=true continues it, or "
         raise InputError(
-            f"--out: {path} already holds a run; {way}delete it, or choose another"
+            f"out: {path} already holds a run; {way}delete it, or choose another"
         )
     others = {each.name for each in path.iterdir()} if path.is_dir() else set()
     if others - {"lock"} and not (path / "flags").exists():
-        raise InputError(f"--out: {path} holds files of something else; choose another")
+        raise InputError(f"out: {path} holds files of something else; choose another")
     if resume and not (path / "flags").exists():
-        raise InputError(f"--resume: {path} holds no run to go on with")
+        raise InputError(f"resume: {path} holds no run to go on with")
 
 
 @contextlib.contextmanager
@@ -73,7 +73,7 @@ def acquire(directory: Path) -> Iterator[None]:
         except BlockingIOError:
             raise InputError(
                 f"{directory}: another run is writing here; wait for it, or choose "
-                "another --out"
+                "another directory"
             ) from None
         yield
 
@@ -100,7 +100,7 @@ def open_run(path: str | Path, flags: str, resume: bool | None) -> Iterator[Path
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--out: {path} cannot be made: {error.strerror}") from None
+        raise InputError(f"out: {path} cannot be made: {error.strerror}") from None
     with acquire(path):
         if resume:
             _check_same(path / "flags", flags)
@@ -112,7 +112,7 @@ def open_run(path: str | Path, flags: str, resume: bool | None) -> Iterator[Path
         except KeyboardInterrupt:
             if resume is None:
                 raise
-            how = f"to go on: --flagfile={path / 'flags'} --out={path} --resume"
+            how = f"to continue: --flagfile={path / 'flags'} --out={path} --resume"
             raise KeyboardInterrupt(how) from None
 
 
@@ -124,7 +124,7 @@ def same_data(directory: Path, digest: str) -> None:
     """
     path = directory / "data.sha256"
     if path.exists() and path.read_text("utf-8").strip() != digest:
-        raise InputError(f"--resume: {path}: the data has changed since; start anew")
+        raise InputError(f"resume: {path}: the data has changed since; start anew")
     write(path, digest + "\n")
 
 
@@ -134,7 +134,7 @@ def _check_same(path: Path, flags: str) -> None:
         here = ", ".join(sorted(new - old)) or "fewer flags"
         there = ", ".join(sorted(old - new)) or "fewer flags"
         raise InputError(
-            f"--resume: {path} has {there}, this run has {here}; "
+            f"resume: {path} has {there}, this run has {here}; "
             f"--flagfile={path} gives the same flags"
         )
 
@@ -180,5 +180,5 @@ def choose_unfinished(config: "Steps", name: str) -> str:
     """
     out = choose_directory(config.out, name, config.resume)
     if config.resume and Path(out, "report.md").exists():
-        raise InputError(f"--resume: {out} is finished; its report.md says what came")
+        raise InputError(f"resume: {out} is finished; its report.md says what came")
     return out

@@ -89,25 +89,25 @@ class CompareConfig(Training):
     def __post_init__(self):
         super().__post_init__()
         if sum(map(bool, (self.data, self.csv, self.npz))) > 1:
-            raise InputError("--data, --csv and --npz: give one of them")
+            raise InputError("data, csv and npz: give one of them")
         if self.task != "auto" and not (self.csv or self.npz):
-            raise InputError("--task: only with --csv or --npz")
+            raise InputError("task: only with csv or npz")
         if bool(self.csv) != bool(self.target):
-            raise InputError("--csv and --target: one needs the other")
+            raise InputError("csv and target: one needs the other")
         for name in self.names:
             kind, _, activation = name.partition(":")
-            choose("--blocks", kind, _BLOCKS())
+            choose("blocks", kind, _BLOCKS())
             if activation:
-                choose("--blocks", activation, _ACTIVATIONS())
+                choose("blocks", activation, _ACTIVATIONS())
                 self._check_open(name, kind)
         if self.baseline is not None:
-            choose("--baseline", self.baseline, self.names)
+            choose("baseline", self.baseline, self.names)
 
     def _check_open(self, name: str, kind: str) -> None:
         if kind not in _OPEN_BLOCKS():
             takers = " or ".join(f"{each}:NAME" for each in _OPEN_BLOCKS())
             raise InputError(
-                f"--blocks: {name!r}: {kind} has an activation of its own; "
+                f"blocks: {name!r}: {kind} has an activation of its own; "
                 f"write {kind} alone, or {takers}"
             )
 

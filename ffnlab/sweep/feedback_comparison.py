@@ -116,17 +116,17 @@ class FeedbackCompareConfig(Training):
 
     def __post_init__(self):
         super().__post_init__()
-        choose("--baseline", self.baseline, self.models)
+        choose("baseline", self.baseline, self.models)
         files = [self.train, self.dev, self.test]
         if any(files) and not all(files):
-            raise InputError("--train, --dev and --test: all three are needed")
+            raise InputError("train, dev and test: all three are needed")
         if self.activation == "relu2" and (_CERTIFIED in self.models or self.couplings):
             raise InputError(
-                "--activation: the slope of relu2 has no bound, so nothing can be "
-                "certified; leave certified out of --models and give --couplings="
+                "activation: the slope of relu2 has no bound, so nothing can be "
+                "certified; leave certified out of models, and give couplings="
             )
         if self.top_down and self.boundary == "learned":
-            raise InputError("--boundary: learned ends are not for --top_down")
+            raise InputError("boundary: learned ends are not for top_down")
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -49,7 +49,7 @@ class Steps:
     def __post_init__(self):
         options.check(self)
         if self.resume and not self.out:
-            raise InputError("--resume: --out must name the run to go on with")
+            raise InputError("resume: out must name the run to go on with")
 
     def plan(self, dataset: "Dataset", objective: "Objective") -> "Plan":
         """Returns how long a model trains on a data set, and by what it is judged."""

@@ -89,7 +89,7 @@ def accumulate(
         rows = jax.tree.leaves(batch)[0].shape[0]
         if rows % parts:
             raise InputError(
-                f"--accumulate: {parts} parts of a batch of {rows} rows would not be "
+                f"accumulate: {parts} parts of a batch of {rows} rows would not be "
                 "equal; give a divisor, or another batch size"
             )
         cut = jax.tree.map(

@@ -44,11 +44,11 @@ def frozen_patterns(freeze: Sequence[str], layers: int) -> list[str]:
         elif match:
             first, last = int(match[1]), int(match[2] or match[1])
             if not first <= last < layers:
-                raise InputError(f"--freeze: {part}: the layers are 0 to {layers - 1}")
+                raise InputError(f"freeze: {part}: the layers are 0 to {layers - 1}")
             found += [f"encoder/layer_{i}/.*" for i in range(first, last + 1)]
         else:
             raise InputError(
-                f"--freeze: {part!r} should be embeddings, encoder or layers.0-3"
+                f"freeze: {part!r} should be embeddings, encoder or layers.0-3"
             )
     return found
 

@@ -99,9 +99,9 @@ def schedule(name: str, steps: int, warmup: int = 0) -> Schedule:
     >>> [round(float(share(jnp.array(step))), 3) for step in (0, 1, 2, 6, 10)]
     [0.5, 1.0, 1.0, 0.5, 0.0]
     """
-    decay = SCHEDULES[choose("--schedule", name, SCHEDULES)]
+    decay = SCHEDULES[choose("schedule", name, SCHEDULES)]
     if not 0 <= warmup < steps:
-        raise InputError(f"--warmup: {warmup} must be at least 0 and below {steps}")
+        raise InputError(f"warmup: {warmup} must be at least 0 and below {steps}")
 
     def share(count: Array) -> Array:
         rise = jnp.minimum((count + 1) / max(warmup, 1), 1.0)
@@ -147,7 +147,7 @@ def make(
     >>> updates["kernel"].tolist()
     [-0.5, -0.5]
     """
-    recipe = OPTIMIZERS[choose("--optimizer", name, OPTIMIZERS)]
+    recipe = OPTIMIZERS[choose("optimizer", name, OPTIMIZERS)]
     decay = recipe.weight_decay if weight_decay is None else weight_decay
 
     @optax.inject_hyperparams

@@ -158,6 +158,6 @@ def check_finite(record: "Record", learning_rate: float) -> None:
     """
     if (record.diverged >= 0).any():
         raise InputError(
-            f"--learning_rate: {learning_rate:g}: the loss was not finite at step "
+            f"learning_rate: {learning_rate:g}: the loss was not finite at step "
             f"{record.diverged.max()}; lower it"
         )
