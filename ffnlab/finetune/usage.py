@@ -1,0 +1,125 @@
+"""How a fine-tuned model is used: the record that its config.json keeps.
+
+The record lies in config.json under one key. The names in the file are those of the
+first release, so that every run directory ever written can be read.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from ffnlab.errors import InputError
+
+KEY = "ffnlab_use"
+TASKS = ("classify", "pairs", "tag", "qa", "generate")
+# Field to its name in the file, where the two differ.
+_IN_FILE = {
+    "max_seq_length": "length",
+    "head_hidden": "hidden",
+    "doc_stride": "stride",
+    "max_answer_length": "longest",
+    "null_score_diff_threshold": "threshold",
+    "max_target_length": "target_length",
+    "num_beams": "beam",
+}
+_OF_TASK = {
+    "classify": ("head", "head_hidden", "dense", "scheme", "marks", "pair_column"),
+    "qa": (
+        "doc_stride",
+        "max_answer_length",
+        "null_score_diff_threshold",
+        "pair_column",
+    ),
+    "generate": ("max_target_length", "template", "num_beams"),
+}
+_OF_TASK["pairs"] = _OF_TASK["tag"] = _OF_TASK["classify"]
+_ALWAYS = ("task", "dtype", "max_seq_length", "text_column")
+
+
+@dataclasses.dataclass(frozen=True)
+class Usage:
+    """How a fine-tuned model is applied to new text.
+
+    Attributes:
+      task: a name of `TASKS`.
+      max_seq_length: the maximum number of tokens of a text or window.
+      dtype: the dtype to compute in, `float32` or `bfloat16`.
+      text_column: the column of the text, as in training.
+      pair_column: the column of the second text or context, as in training.
+      head: the kind of head, of the tasks with labels.
+      head_hidden: the hidden width of that head.
+      dense: the activation of a dense layer before it, or None.
+      scheme: the tagging scheme that predictions are written in, or None.
+      marks: the names of the two entity markers, or none.
+      doc_stride: tokens that two windows of a context share.
+      max_answer_length: the maximum number of tokens of an answer.
+      null_score_diff_threshold: how much the score of no answer must exceed that of
+        the best answer.
+      template: the prompt around the input text.
+      max_target_length: the maximum number of tokens to generate.
+      num_beams: the width of the beam search; None decodes greedily.
+    """
+
+    task: str
+    max_seq_length: int
+    dtype: str = "float32"
+    text_column: str = "text"
+    pair_column: str = "text2"
+    head: str = "linear"
+    head_hidden: int = 128
+    dense: str | None = None
+    scheme: str | None = None
+    marks: tuple[str, ...] = ()
+    doc_stride: int = 128
+    max_answer_length: int = 30
+    null_score_diff_threshold: float = 0.0
+    template: str = "{text} => "
+    max_target_length: int = 48
+    num_beams: int | None = None
+
+    @property
+    def two_texts(self) -> bool:
+        """Whether an example has two texts; marked entities stand in one."""
+        return self.task in ("pairs", "qa") and not self.marks
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the record as config.json holds it, with the fields of its task.
+
+        >>> Usage("generate", 64).to_dict()["target_length"]
+        48
+        """
+        values = {name: getattr(self, name) for name in _fields_of(self.task)}
+        values = {k: list(v) if k == "marks" else v for k, v in values.items()}
+        return {_IN_FILE.get(name, name): value for name, value in values.items()}
+
+    @classmethod
+    def from_dict(cls, source: str, held: Any) -> "Usage":
+        """Returns the record that a config.json holds.
+
+        Args:
+          source: the file, for errors.
+          held: what it has under `KEY`.
+
+        Raises:
+          InputError: it is not a record, its task is unknown, or a field is missing.
+
+        >>> usage = Usage("qa", 384, doc_stride=64)
+        >>> Usage.from_dict("config.json", usage.to_dict()) == usage
+        True
+        """
+        if not isinstance(held, Mapping) or held.get("task") not in TASKS:
+            raise InputError(
+                f"{source}: {KEY} should be a record with one of the tasks "
+                f"{', '.join(TASKS)}; this is not a fine-tuned model of ffnlab"
+            )
+        known = {_IN_FILE.get(name, name): name for name in _fields_of(held["task"])}
+        missing = sorted(known.keys() - held.keys() - {"marks", "scheme"})
+        if missing:
+            raise InputError(f"{source}: {KEY} has no {missing[0]!r}; train again")
+        given = {known[name]: value for name, value in held.items() if name in known}
+        given["marks"] = tuple(given.get("marks") or ())
+        return cls(**given)
+
+
+def _fields_of(task: str) -> tuple[str, ...]:
+    return (*_ALWAYS, *_OF_TASK[task])
