@@ -1,22 +1,111 @@
 """Files written whole or not at all, and rows of JSON lines, CSV and TSV."""
 
+import contextlib
 import csv
 import io
 import json
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ffnlab.errors import InputError
 
 _ENDS = re.compile(r"[\t\r\n]+")
 
 
-def write(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all.
+@contextlib.contextmanager
+def atomic(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Opens a file that replaces `path` at the end, or leaves it as it was.
+
+    What is written goes to `path` with `.part` appended, which is moved into place when
+    the block ends and removed when it fails.
+
+    Args:
+      path: the file to write; a link is replaced, not followed.
+      mode: `w` for text in UTF-8, `wb` for bytes.
+
+    Yields:
+      The open file.
+
+    Raises:
+      OSError: the file cannot be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     path = Path(directory, "note.txt")
+    ...     with atomic(path) as file:
+    ...         _ = file.write("done")
+    ...     path.read_text()
+    'done'
+    """
+    part = _part_of(Path(path))
+    try:
+        with open(part, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+@contextlib.contextmanager
+def atomic_directory(path: str | Path) -> Iterator[Path]:
+    """Makes a directory that is in place at the end with all its files, or not at all.
+
+    Args:
+      path: the directory to make, and its parents; it must not exist, or be empty.
+
+    Yields:
+      An empty directory to write into: `path` with `.part` appended. It is moved into
+      place when the block ends and removed when it fails.
+
+    Raises:
+      OSError: the directory cannot be written, or `path` holds something.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as parent:
+    ...     with atomic_directory(Path(parent, "run")) as directory:
+    ...         _ = (directory / "note.txt").write_text("done")
+    ...     [path.name for path in Path(parent, "run").iterdir()]
+    ['note.txt']
+    """
+    part = _part_of(Path(path))
+    shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
+    part.mkdir(parents=True)
+    try:
+        yield part
+        for file in (each for each in part.rglob("*") if each.is_file()):
+            _sync(file)
+        os.replace(part, path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _part_of(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
+
+
+def _sync(path: Path) -> None:
+    """Writes a file through to the disk."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def write(path: str | Path, content: str | bytes) -> None:
+    """Writes a file whole or not at all.
+
+    Args:
+      path: the file to write.
+      content: a text, written in UTF-8, or bytes.
+
+    Raises:
+      OSError: the file cannot be written; it is as it was before.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as directory:
@@ -25,12 +114,8 @@ def write(path: Path, text: str) -> None:
     ...     path.read_text()
     'done'
     """
-    beside = path.with_name(path.name + ".part")
-    with open(beside, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+    with atomic(path, "wb" if isinstance(content, bytes) else "w") as file:
+        file.write(content)
 
 
 def jsonable(value: Any) -> Any:
@@ -43,25 +128,25 @@ def jsonable(value: Any) -> Any:
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, dict):
-        return {key: jsonable(each) for key, each in value.items()}
+        return {key: jsonable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [jsonable(each) for each in value]
+        return [jsonable(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
 
 
 def write_lines(path: Path, rows: Iterable[dict]) -> None:
-    """Writes one JSON object a line, the whole file at once."""
+    """Writes rows as one JSON object a line, whole or not at all."""
     lines = (json.dumps(jsonable(row), ensure_ascii=False) + "\n" for row in rows)
     write(path, "".join(lines))
 
 
 def read_lines(path: Path) -> list[dict]:
-    """Reads what `write_lines` wrote; no file is no rows.
+    """Returns the rows that `write_lines` wrote; none if there is no file.
 
     Raises:
-      InputError: a line is not a JSON object; file and line are named.
+      InputError: a line is not a JSON object; the message names file and line.
     """
     if not path.exists():
         return []
@@ -75,13 +160,18 @@ def read_lines(path: Path) -> list[dict]:
 
 
 def as_row(cells: Sequence[Any], kind: str) -> str:
-    """Returns a line of CSV or TSV; the latter has no tabs and line ends in cells.
+    """Returns cells as a line of CSV or TSV.
+
+    Args:
+      cells: any values. Tabs and line ends inside them become spaces in TSV, which has
+        no quotes.
+      kind: `csv` or `tsv`.
 
     >>> as_row(["a, b", 1], "csv"), as_row(["a, b", 1], "tsv")
     ('"a, b",1\\n', 'a, b\\t1\\n')
     """
     if kind == "tsv":
         return "\t".join(" ".join(_ENDS.split(str(cell))) for cell in cells) + "\n"
-    into = io.StringIO()
-    csv.writer(into, lineterminator="\n").writerow(cells)
-    return into.getvalue()
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(cells)
+    return line.getvalue()

@@ -14,7 +14,6 @@ all.
 
 import dataclasses
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ffnlab import trees
+from ffnlab import io, trees
 from ffnlab.data.files import read_json
 from ffnlab.errors import InputError
 from ffnlab.models.transformer import TransformerConfig, transformer_model
@@ -348,16 +347,13 @@ def save(
     settings |= about or {}
     tensors = _written(FAMILIES[kind], config, params, dtype, classifier is not None)
     tensors |= classifier_tensors(classifier or {}, dtype, purpose, kind)
-    part = directory.with_name(directory.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    save_file(tensors, part / "model.safetensors", {"format": "pt"})
-    text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
-    (part / "config.json").write_text(text, "utf-8")
-    for name in TOKENIZER_FILES:
-        if like and (like.directory / name).is_file():
-            shutil.copyfile(like.directory / name, part / name)
-    os.replace(part, directory)
+    with io.atomic_directory(directory) as part:
+        save_file(tensors, part / "model.safetensors", {"format": "pt"})
+        text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
+        (part / "config.json").write_text(text, "utf-8")
+        for name in TOKENIZER_FILES:
+            if like and (like.directory / name).is_file():
+                shutil.copyfile(like.directory / name, part / name)
 
 
 def family_of(config: TransformerConfig) -> str:
