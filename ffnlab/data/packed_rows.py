@@ -1,9 +1,9 @@
-"""Texts in packed rows, with the places that are to be labelled.
+"""Texts packed into rows, with the positions that have a label.
 
 rows = pack(encoded, labels, width=128)
-rows.arrays["x/tokens"]     # [N, 128], several texts a row
-rows.arrays["y"]            # [N, K], the labels of their places
-rows.flat(predictions)      # back, in the order of the texts
+rows.arrays["x/tokens"]     # [N, 128], several texts per row
+rows.arrays["y"]            # [N, K], the labels of the label positions
+rows.flat(predictions)      # back in the order of the texts
 """
 
 from collections.abc import Sequence
@@ -12,19 +12,23 @@ from typing import NamedTuple
 import numpy as np
 
 from ffnlab.data.dataset import IGNORE, Arrays
-from ffnlab.data.packing import gather, pack_sequences
+from ffnlab.data.packing import Layout, gather, pack_sequences
+from ffnlab.data.padding import next_power, pad_to
 from ffnlab.data.tokenizer import Encoded
+
+_LEAST = 16  # tokens of the narrowest rows: fewer shapes, hence fewer programs
 
 
 class Rows(NamedTuple):
-    """Texts in rows.
+    """Texts in rows, and the labels of their label positions.
 
     Attributes:
-      arrays: x/tokens, x/packs int32 and x/mask bool `[N, T]`; x/types `[N, T]` if
-        there are any but 0; x/at int32 `[N, K]`, the places to label, −1 for none; y
-        int32 `[N, K]`, their labels, −100 where there is none.
-      example_index: whose place it is, counted through all texts, int `[N, K]`; −1 for none.
-      count: how many there are, with those that were cut off.
+      arrays: x/tokens and x/segment_ids int32 and x/mask bool `[N, T]`; x/types
+        `[N, T]` if a type differs from 0; x/label_positions int32 `[N, K]`, −1 for
+        none; y int32 `[N, K]`, the labels there, −100 where there is none.
+      example_index: the number of each label position, counted through all texts, int
+        `[N, K]`; −1 for none.
+      count: the number of label positions, including those that were cut off.
     """
 
     arrays: Arrays
@@ -35,13 +39,13 @@ class Rows(NamedTuple):
         """Returns values `[N, K, ...]` in the order of the texts, `[count, ...]`.
 
         Args:
-          values: one for each place.
-          lost: what stands for places that were cut off.
+          values: one for each label position.
+          lost: the value of positions that were cut off.
         """
-        found = np.full((self.count, *values.shape[2:]), lost, values.dtype)
-        there = self.example_index >= 0
-        found[self.example_index[there]] = values[there]
-        return found
+        ordered = np.full((self.count, *values.shape[2:]), lost, values.dtype)
+        mask = self.example_index >= 0
+        ordered[self.example_index[mask]] = values[mask]
+        return ordered
 
 
 def pack(
@@ -50,33 +54,35 @@ def pack(
     width: int,
     mix: int | None = None,
 ) -> Rows:
-    """Packs texts into rows, the first token of each, or of each word, to be labelled.
+    """Packs texts into rows; the first token of each text or word has the label.
 
-    Between the places of two texts there is an empty one, so that a head in which
-    neighbours hear each other keeps texts apart.
+    Between the label positions of two texts there is an empty one, so that a head with
+    input from neighbouring positions keeps the texts apart.
 
     Args:
-      encoded: of `Tokenizer.texts`, for a label a text, or of `.words`, for one a word.
-      labels: as many; −1 is a label that there is not. None has none.
-      width: T, of a row; no text may be longer.
-      mix: what draws which texts share a row, to train on; None fills rows best.
+      encoded: the result of `Tokenizer.texts`, for one label per text, or of `.words`,
+        for one per word.
+      labels: the labels, −1 for an unknown one; None if there are no labels.
+      width: T, the number of tokens of a row; no text may be longer.
+      mix: the seed that draws which texts share a row, for training; None fills the
+        rows best.
 
     >>> rows = pack(Encoded([np.array([1, 5, 2]), np.array([1, 2])],
     ...                     [np.zeros(3, int), np.zeros(2, int)], [], 0), [3, 4], 6)
-    >>> rows.arrays["x/label_positions"].tolist(), rows.arrays["y"].tolist(), rows.example_index.tolist()
-    ([[0, -1, 3]], [[3, -100, 4]], [[0, -1, 1]])
+    >>> rows.arrays["x/label_positions"].tolist(), rows.arrays["y"].tolist()
+    ([[0, -1, 3]], [[3, -100, 4]])
+    >>> rows.example_index.tolist()
+    [[0, -1, 1]]
     """
     per_word = bool(encoded.first)
-    places = encoded.first or [np.zeros(1, np.int32) for _ in encoded.tokens]
-    begins = np.cumsum([0, *map(len, places)])
-    flat = _flat(labels, per_word, int(begins[-1]))
+    firsts = encoded.first or [np.zeros(1, np.int32) for _ in encoded.tokens]
+    begins = np.cumsum([0, *map(len, firsts)])
+    flat = _flat_labels(labels, per_word, int(begins[-1]))
     lengths = [len(row) for row in encoded.tokens]
     (layout,) = pack_sequences(lengths, width, rows=max(len(lengths), 1), mix=mix)
-    used = int(layout.mask.any(axis=1).sum())
-    layout = type(layout)(layout.sequence[:used], layout.place[:used])
-    label_positions, example_index = _places(
-        layout.sequence, layout.place, places, begins
-    )
+    full = int(layout.mask.any(axis=1).sum())
+    layout = Layout(layout.sequence[:full], layout.place[:full])
+    label_positions, example_index = _label_positions(layout, firsts, begins)
     arrays = {
         "x/tokens": gather(layout, encoded.tokens),
         "x/mask": layout.mask,
@@ -89,8 +95,8 @@ def pack(
     return Rows(arrays, example_index, int(begins[-1]))
 
 
-def _flat(labels: Sequence | None, per_word: bool, count: int) -> np.ndarray:
-    """Returns a label for each place, −100 where it is to be left out of every mean."""
+def _flat_labels(labels: Sequence | None, per_word: bool, count: int) -> np.ndarray:
+    """Returns a label for each position; −100, which the loss ignores, for no label."""
     if labels is None:
         return np.full(max(count, 1), IGNORE)
     rows = labels if per_word else [[label] for label in labels]
@@ -98,30 +104,30 @@ def _flat(labels: Sequence | None, per_word: bool, count: int) -> np.ndarray:
     return np.where(flat < 0, IGNORE, flat)
 
 
-def _places(
-    sequence: np.ndarray,
-    place: np.ndarray,
-    places: Sequence[np.ndarray],
-    begins: np.ndarray,
+def _label_positions(
+    layout: Layout, firsts: Sequence[np.ndarray], begins: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the places to label in each row, and whose they are."""
-    label_positions, example_index = [], []
-    for row, inside in zip(sequence, place, strict=True):
-        mine, whose = [], []
-        for slot in np.flatnonzero((inside == 0) & (row >= 0)):
-            number = row[slot]
-            there = np.flatnonzero(places[number] >= 0)
-            mine += [*(slot + places[number][there]), -1]
-            whose += [*(begins[number] + there), -1]
-        label_positions.append(mine[:-1])
-        example_index.append(whose[:-1])
-    width = max([1, *map(len, label_positions)])
-    shape = (len(label_positions), width)
-    found = np.full(shape, -1, np.int32), np.full(shape, -1, np.int64)
-    for rows, into in zip((label_positions, example_index), found, strict=True):
-        for number, row in enumerate(rows):
-            into[number, : len(row)] = row
-    return found
+    """Returns the label positions of each row and their numbers, int `[N, K]` each."""
+    positions, numbers = [], []
+    for row, places in zip(layout.sequence, layout.place, strict=True):
+        row_positions, row_numbers = [], []
+        for slot in np.flatnonzero((places == 0) & (row >= 0)):
+            first = firsts[row[slot]]
+            kept = np.flatnonzero(first >= 0)
+            row_positions += [*(slot + first[kept]), -1]
+            row_numbers += [*(begins[row[slot]] + kept), -1]
+        positions.append(row_positions[:-1])
+        numbers.append(row_numbers[:-1])
+    width = max([1, *map(len, positions)])
+    return _stacked(positions, width, np.int32), _stacked(numbers, width, np.int64)
+
+
+def _stacked(rows: Sequence[list[int]], width: int, dtype: type) -> np.ndarray:
+    """Returns rows of numbers as one array, with −1 behind each."""
+    stacked = np.full((len(rows), width), -1, dtype)
+    for number, row in enumerate(rows):
+        stacked[number, : len(row)] = row
+    return stacked
 
 
 def next_width(length: int, most: int) -> int:
@@ -130,18 +136,27 @@ def next_width(length: int, most: int) -> int:
     >>> next_width(40, 128), next_width(3, 128), next_width(100, 112)
     (64, 16, 112)
     """
-    return min(max(1 << (length - 1).bit_length(), 16), most)
+    return next_power(length, _LEAST, most)
 
 
-def pad_rows(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the inputs of a model, rows and places up to powers of two."""
-    rows, places = arrays["x/label_positions"].shape
-    rows, places = (1 << max(n - 1, 0).bit_length() for n in (rows, places))
-    found = {}
+def pad_rows(arrays: Arrays) -> dict[str, np.ndarray]:
+    """Returns the inputs of a model, rows and positions padded to powers of two.
+
+    Args:
+      arrays: those of `Rows`; x/label_positions is `[N, K]`, the others `[N, T]`.
+
+    Returns:
+      The arrays under x/, without that prefix.
+
+    >>> rows = {"x/tokens": np.ones((3, 2), int), "x/label_positions": np.zeros((3, 3))}
+    >>> {name: array.shape for name, array in pad_rows(rows).items()}
+    {'tokens': (4, 2), 'label_positions': (4, 4)}
+    """
+    padded = {}
     for name, array in arrays.items():
         if name.startswith("x/"):
-            wide = places if name == "x/label_positions" else array.shape[1]
-            grown = [(0, rows - len(array)), (0, wide - array.shape[1])]
+            rows, width = array.shape
+            width = next_power(width) if name == "x/label_positions" else width
             empty = -1 if name in ("x/label_positions", "x/segment_ids") else 0
-            found[name[2:]] = np.pad(array, grown, constant_values=empty)
-    return found
+            padded[name[2:]] = pad_to(array, (next_power(rows), width), empty)
+    return padded

@@ -1,4 +1,4 @@
-"""Shapes grown to powers of two, so that few of them are compiled."""
+"""Shapes padded to powers of two, so that few of them are compiled."""
 
 from collections.abc import Sequence
 
@@ -21,12 +21,15 @@ def next_power(length: int, least: int = 1, most: int | None = None) -> int:
 
 
 def pad_to(array: np.ndarray, shape: Sequence[int], value: float = 0) -> np.ndarray:
-    """Returns an array grown to a shape, with `value` behind each axis.
+    """Returns an array padded to a shape, with `value` at the end of each axis.
+
+    Args:
+      array: an array whose shape is nowhere larger.
+      shape: the new size of each axis.
+      value: the padding.
 
     >>> pad_to(np.ones((1, 2), int), (2, 3), -1).tolist()
     [[1, 1, -1], [-1, -1, -1]]
     """
-    grown = [
-        (0, wide - narrow) for narrow, wide in zip(array.shape, shape, strict=True)
-    ]
-    return np.pad(array, grown, constant_values=value)
+    widths = [(0, new - old) for old, new in zip(array.shape, shape, strict=True)]
+    return np.pad(array, widths, constant_values=value)

@@ -1,13 +1,13 @@
-"""Text to text with a decoder alone: a prompt made of a source, then the target.
+"""Prompts and targets of text-to-text generation with a decoder.
 
     pairs = encode_pairs(tokenizer, sources, targets, "{text}\\n", 128, 32)
     rows = pack_pairs(pairs, width=128)
     rows.arrays["y"]                        # [N, K], the tokens of targets
     for batch in left_padded(pairs.prompts, rows=16):
-        batch.tokens, batch.mask            # [16, W], as sampling.generate takes them
+        batch.tokens, batch.mask            # [16, W], as models.decoding takes them
 
-What is learned are the tokens of the target and the end token after them; the prompt
-is only read. The end token of bytes is 0, which no text has but as a control character.
+The loss is over the tokens of the target and the end token after them, not over the
+prompt. The end token of bytes is 0, which occurs in texts only as a control character.
 """
 
 from collections.abc import Sequence
@@ -17,10 +17,11 @@ import numpy as np
 
 from ffnlab.data.corpus import Tokenizes
 from ffnlab.data.packed_rows import Rows, pack
+from ffnlab.data.padding import next_power
 from ffnlab.data.tokenizer import Encoded
 from ffnlab.errors import InputError
 
-_LEAST = 16  # the narrowest prompts: fewer shapes, hence fewer programs
+_LEAST = 16  # tokens of the narrowest prompts: fewer shapes, hence fewer programs
 
 
 class Pairs(NamedTuple):
@@ -28,8 +29,9 @@ class Pairs(NamedTuple):
 
     Attributes:
       tokens: int32 `[T]` each.
-      begins: where each target begins, int `[N]`; without targets the lengths.
-      lost: how many tokens of sources and targets were cut off.
+      begins: the position where each target begins, int `[N]`; the length of the prompt
+        if there are no targets.
+      lost: the number of tokens of sources and targets that were cut off.
     """
 
     tokens: list[np.ndarray]
@@ -46,9 +48,9 @@ class Prompts(NamedTuple):
     """A batch of prompts, padded on the left.
 
     Attributes:
-      index: which prompts they are, int `[n]`, n ≤ B; further rows repeat them.
+      index: the numbers of the prompts, int `[n]`, n ≤ B; further rows repeat them.
       tokens: int32 `[B, W]`.
-      mask: True where there is a token, bool `[B, W]`.
+      mask: whether there is a token, bool `[B, W]`.
     """
 
     index: np.ndarray
@@ -61,27 +63,27 @@ def encode_pairs(
     sources: Sequence[str],
     targets: Sequence[str] | None,
     template: str,
-    length: int,
-    target_length: int,
+    max_seq_length: int,
+    max_target_length: int,
 ) -> Pairs:
     """Returns the tokens of prompts and targets.
 
-    A prompt that is too long loses the end of its source; what the template has after
-    it stays. Spaces at the end of the template are read as part of the target, as
-    tokenizers of GPT-2 have a word begin with the space before it.
+    The source of a prompt that is too long is cut at its end; the template stays whole.
+    Spaces at the end of the template become part of the target, because a word of
+    GPT-2's tokenizer begins with the space before it.
 
     Args:
-      tokenizer: has an end token.
+      tokenizer: a tokenizer with an end token.
       sources: N texts.
-      targets: what they are to become, N texts; None for none, as in prediction.
-      template: the prompt, `{text}` in it standing for the source.
-      length: the most tokens of a prompt and its target.
-      target_length: the most tokens of a target, with the end token, which is left out
-        where the target is cut.
+      targets: the N texts to generate; None for none, as in prediction.
+      template: the prompt; `{text}` is replaced by the source.
+      max_seq_length: the maximum number of tokens of a prompt with its target.
+      max_target_length: the maximum number of tokens of a target with its end token,
+        which is left out if the target is cut.
 
     Raises:
-      InputError: the tokenizer has no end token, the template no `{text}` or more than
-        one, or the lengths leave no room for a source.
+      InputError: the tokenizer has no end token, the template does not have `{text}`
+        once, or the lengths leave no room for a source.
 
     >>> from ffnlab.data.corpus import ByteTokenizer
     >>> pairs = encode_pairs(ByteTokenizer(), ["cat"], ["C"], "{text}:", 8, 2)
@@ -91,60 +93,62 @@ def encode_pairs(
     head, tail, lead = _parts(template)
     if tokenizer.end is None:
         raise InputError(
-            "this tokenizer has no end token, such as <|endoftext|>; text to text "
-            "needs that of a GPT-2, or bytes"
+            "this tokenizer has no end token, such as <|endoftext|>; generation needs "
+            "the tokenizer of a GPT-2, or bytes"
         )
     after = _tokens(tokenizer, tail)
-    fixed, room = len(_tokens(tokenizer, head)) + len(after), length - target_length
-    if target_length < 1 or fixed >= room:
+    fixed = len(_tokens(tokenizer, head)) + len(after)
+    room = max_seq_length - max_target_length
+    if max_target_length < 1 or fixed >= room:
         raise InputError(
-            f"length={length}, target_length={target_length}: no room for a source "
-            f"beside {fixed} tokens of the template; shorten it, or change the lengths"
+            f"max_seq_length={max_seq_length}, max_target_length={max_target_length}: "
+            f"no room for a source beside {fixed} tokens of the template; shorten it, "
+            "or change the lengths"
         )
     rows, begins, lost = [], [], 0
     for number, source in enumerate(sources):
         before = _tokens(tokenizer, head + source)
         kept = before[: room - len(after)]
         lost += len(before) - len(kept)
-        # A decoder that is given nothing begins after the end of another text.
+        # An empty prompt becomes the end token, after which training texts begin.
         row = [*kept, *after] or [tokenizer.end]
         begins.append(len(row))
         if targets is not None:
             target = _tokens(tokenizer, lead + targets[number])
-            lost += max(len(target) - target_length, 0)
-            row += [*target, tokenizer.end][:target_length]
+            lost += max(len(target) - max_target_length, 0)
+            row += [*target, tokenizer.end][:max_target_length]
         rows.append(np.array(row, np.int32))
     return Pairs(rows, np.array(begins, int), lost)
 
 
 def _parts(template: str) -> tuple[str, str, str]:
-    """Returns a template before and after its text, and the spaces at its end."""
+    """Returns the template before and after its `{text}`, and the spaces at its end."""
     parts = template.split("{text}")
     if len(parts) != 2:
         raise InputError(
-            f"template={template!r}: must have {{text}} once, where the source goes"
+            f"template={template!r}: should have {{text}} once, where the source goes"
         )
     tail = parts[1].rstrip(" ")
     return parts[0], tail, parts[1][len(tail) :]
 
 
 def _tokens(tokenizer: Tokenizes, text: str) -> list[int]:
-    """Returns the tokens of a text, without end tokens: they would cut it in two."""
+    """Returns the tokens of a text, without end tokens, which would cut it in two."""
     tokens = tokenizer.stream(text.encode("utf-8", "replace")).tokens
     return tokens[tokens != tokenizer.end].tolist()
 
 
 def pack_pairs(pairs: Pairs, width: int, mix: int | None = None) -> Rows:
-    """Packs prompts with their targets into rows, the targets' tokens to be predicted.
+    """Packs prompts with their targets into rows; the labels are the targets' tokens.
 
     Args:
-      pairs: of `encode_pairs`.
-      width: T, of a row; no pair may be longer.
-      mix: see `places.pack`.
+      pairs: the result of `encode_pairs`.
+      width: T, the number of tokens of a row; no pair may be longer.
+      mix: see `packed_rows.pack`.
 
     Returns:
-      Rows as those of `places.pack`: x/at are the places whose next token is of a
-      target, or the end token, and y those tokens.
+      Rows as `packed_rows.pack` makes them: the label positions are those whose next
+      token is of a target, or its end token, and y holds those tokens.
 
     >>> tokens = [np.array([7, 8, 5, 0]), np.array([9, 6, 0])]
     >>> rows = pack_pairs(Pairs(tokens, np.array([2, 1]), 0), width=8).arrays
@@ -152,36 +156,35 @@ def pack_pairs(pairs: Pairs, width: int, mix: int | None = None) -> Rows:
     ([[1, 2, -1, 4, 5]], [[5, 0, -100, 6, 0]])
     """
     both = [*zip(pairs.tokens, pairs.begins, strict=True)]
-    places = [np.arange(begin - 1, len(row) - 1) for row, begin in both]
+    positions = [np.arange(begin - 1, len(row) - 1) for row, begin in both]
     labels = [row[begin:].tolist() for row, begin in both]
-    return pack(Encoded(pairs.tokens, [], places, pairs.lost), labels, width, mix)
+    return pack(Encoded(pairs.tokens, [], positions, pairs.lost), labels, width, mix)
 
 
 def left_padded(prompts: Sequence[np.ndarray], rows: int) -> list[Prompts]:
-    """Returns prompts in batches of few shapes, those of like length together.
+    """Returns prompts in batches of few shapes, sorted by their length.
 
-    All batches have as many rows, and widths are powers of two, so that decoding is
-    compiled a few times at most.
+    All batches have the same number of rows, and their widths are powers of two, so
+    that decoding is compiled a few times at most.
 
     Args:
       prompts: tokens, int `[T]` each, T above 0.
-      rows: B, of a batch; one that is not full repeats its prompts.
+      rows: B, the number of rows of a batch; one that is not full repeats its prompts.
 
     >>> batch = left_padded([np.array([5, 6]), np.array([7])], rows=4)[0]
     >>> batch.index.tolist(), batch.tokens[:, -2:].tolist()
     ([1, 0], [[0, 7], [5, 6], [0, 7], [5, 6]])
     """
     order = np.argsort([len(row) for row in prompts], kind="stable")
-    found = []
+    batches = []
     for begin in range(0, len(order), rows):
         index = order[begin : begin + rows]
-        longest = len(prompts[index[-1]])
-        width = max(_LEAST, 1 << (longest - 1).bit_length())
+        width = next_power(len(prompts[index[-1]]), _LEAST)
         tokens = np.zeros((rows, width), np.int32)
         mask = np.zeros((rows, width), bool)
         for row, number in enumerate(np.resize(index, rows)):
             size = len(prompts[number])
             tokens[row, width - size :] = prompts[number]
             mask[row, width - size :] = True
-        found.append(Prompts(index, tokens, mask))
-    return found
+        batches.append(Prompts(index, tokens, mask))
+    return batches

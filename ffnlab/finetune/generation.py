@@ -1,4 +1,4 @@
-"""Texts for texts by a fine-tuned decoder: translation, summary, dialogue."""
+"""Text-to-text generation by a fine-tuned decoder: translation, summary, dialogue."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -10,48 +10,49 @@ import numpy as np
 from ffnlab.data.corpus import Tokenizes
 from ffnlab.data.examples import Columns, Examples, read_labelled
 from ffnlab.data.packed_rows import Rows
-from ffnlab.data.seq2seq import Pairs, encode_pairs, left_padded, pack_pairs
-from ffnlab.finetune import metrics, outputs, task
+from ffnlab.data.padding import next_power
+from ffnlab.data.seq2seq import (
+    Pairs,
+    Prompts,
+    encode_pairs,
+    left_padded,
+    pack_pairs,
+)
+from ffnlab.finetune import metrics, outputs
 from ffnlab.finetune.finetuned_model import FinetunedModel
 from ffnlab.finetune.outputs import Example, Prediction
+from ffnlab.finetune.task import (
+    MONITORED,
+    Task,
+    packing_options,
+    read_checkpoint,
+    read_parts,
+)
+from ffnlab.finetune.usage import Usage
 from ffnlab.models import decoding, language_model
 from ffnlab.models.transformer import TransformerConfig
-from ffnlab.pretrained.checkpoint import Checkpoint
 from ffnlab.report import plots
 from ffnlab.report.table import Table
-from ffnlab.train import layerwise
-from ffnlab.types import Array, Batch, Model, Objective, Params
+from ffnlab.types import Model, Params
 
 if TYPE_CHECKING:
     from ffnlab.finetune.config import Config
 
-_SHOWN = 5  # texts in the report
+_SHOWN = 5  # examples in the report
+_ROWS = 16  # prompts per batch
 
 
-@dataclasses.dataclass(frozen=True)
-class GenerationTask:
-    """Texts to be written, see `tasks.Task`.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GenerationTask(Task):
+    """A text to be generated from each text; the labels of examples are the targets.
 
     Attributes:
-      config: the flags.
-      examples: by part, as they were read; what is to be written are the labels.
-      pairs: by part, as tokens.
-      rows: by part, packed.
-      found: the checkpoint.
-      tokenizer: its tokenizer.
-      summary: what a reader should know of the data.
+      pairs: the prompts and targets by part, as tokens.
     """
 
-    config: "Config"
-    examples: dict[str, Examples]
     pairs: dict[str, Pairs]
-    rows: dict[str, Rows]
-    found: Checkpoint
-    tokenizer: Tokenizes
-    summary: str
 
     monitor = "BLEU"
-    vocab_ids = None  # every token may have to be written
     columns = {  # noqa: RUF012, of the class
         "BLEU": "bleu",
         "chrF": "chrf",
@@ -62,45 +63,32 @@ class GenerationTask:
     }
 
     @property
-    def sizes(self) -> dict[str, int]:
-        """How many texts there are, by part."""
-        return {part: len(found.texts) for part, found in self.examples.items()}
-
-    @property
-    def model(self) -> Model:
+    def float32_model(self) -> Model:
         """The decoder."""
-        return task.with_dtype(
-            self.config, language_model.conditional(self.found.config)
-        )
-
-    @property
-    def objective(self) -> Objective:
-        """Cross-entropy over the tokens to be written."""
-        return layerwise.objective(self.config.label_smoothing)
-
-    def count(self, batch: Batch) -> Array:
-        """Returns how many tokens are to be written in a batch."""
-        return layerwise.label_weights(batch["y"]).sum()
-
-    def classes(self, outputs: Array, batch: Batch) -> Array:
-        """Returns the logits of the classes for each entry of y."""
-        return outputs
+        return language_model.conditional(self.checkpoint.config)
 
     def predictor(self, part: str, batch: int) -> Callable[[Params], list[str]]:
-        """Returns what writes a text for each."""
-        write, prompts = _writer(self), self.pairs[part].prompts
-        return lambda params: write(params["encoder"], prompts)
+        """Returns a function to the generated texts."""
+        config, prompts = self.config, self.pairs[part].prompts
+        generate = make_generator(
+            self.checkpoint.config,
+            self.tokenizer,
+            config.max_target_length,
+            config.num_beams,
+            _ROWS,
+        )
+        return lambda params: generate(params["encoder"], prompts)
 
     def score(self, part: str, predicted: list[str]) -> dict[str, Any]:
-        """Returns the report of texts, a few of them, and `monitor`."""
-        found = self.examples[part]
-        scores = metrics.generation_report(predicted, found.labels)
-        some = zip(found.texts, found.labels, predicted, strict=True)
-        shown = [list(each) for each, _ in zip(some, range(_SHOWN), strict=False)]
-        return {"headline": scores["bleu"], **scores, "shown": shown}
+        """Returns BLEU, chrF, ROUGE and exact match, and a few of the texts."""
+        examples = self.examples[part]
+        scores = metrics.generation_report(predicted, examples.labels)
+        columns = (examples.texts, examples.labels, predicted)
+        shown = [list(row) for row in zip(*(c[:_SHOWN] for c in columns), strict=True)]
+        return {MONITORED: scores["bleu"], **scores, "shown": shown}
 
     def details(self, scores: dict[str, Any]) -> dict[str, Table]:
-        """Returns a few texts, what was to be written for them and what was."""
+        """Returns a few texts, with their targets and what was generated."""
         rows = [[" ".join(cell.split()) for cell in row] for row in scores["shown"]]
         return {"the first texts": Table(["text", "wanted", "written"], rows, words=3)}
 
@@ -112,42 +100,35 @@ class GenerationTask:
         return {"scores.png": "scores"}
 
     def write(self, part: str, predicted: list[str], directory: Path) -> None:
-        """Writes texts in the format that the part was read in."""
-        path = getattr(self.config, part) or self.config.train
-        said = list(map(Prediction, predicted))
-        outputs.write_predictions(directory, path, part, self.examples[part], said)
+        """Writes generated texts in the format of the part's file."""
+        path, texts = self.config.file_of(part), list(map(Prediction, predicted))
+        outputs.write_predictions(directory, path, part, self.examples[part], texts)
 
-    def about(self) -> dict[str, Any]:
-        """Returns what config.json says of its use."""
-        return {
-            "ffnlab_use": {
-                "task": "generate",
-                "dtype": self.config.dtype,
-                "length": self.config.most,
-                "target_length": self.config.max_target_length,
-                "template": self.config.template,
-                "beam": self.config.num_beams,
-                "text_column": self.config.text_column,
-            }
-        }
+    def usage(self) -> Usage:
+        """Returns how the fine-tuned model is used."""
+        config = self.config
+        return Usage(
+            "generate",
+            config.max_length,
+            dtype=config.dtype,
+            text_column=config.text_column,
+            max_target_length=config.max_target_length,
+            template=config.template,
+            num_beams=config.num_beams,
+        )
 
 
 def prepare(config: "Config") -> GenerationTask:
-    """Reads all files and packs them; everything that can be wrong is found here."""
-    metrics.generation_report(
-        ["a"], ["a"]
-    )  # what it needs is missed now, not after training
-    columns = Columns(config.text_column, config.pair_column, config.label_column)
+    """Returns the task of a config, with all files read, checked and packed.
 
-    def read(part: str) -> Examples:
-        path = getattr(config, part) or config.train
-        return read_labelled(path, "classify", columns, part)
-
-    examples = task.read_parts(config, read)
-    more = [read_labelled(path, "classify", columns) for path in config.extra]
-    examples["train"] = examples["train"].joined(*more)
+    Raises:
+      InputError: a file, the checkpoint or a flag cannot be used, or the libraries of
+        the metrics are missing.
+    """
+    metrics.generation_report(["a"], ["a"])  # a missing library fails before training
+    examples = _read_examples(config)
     texts = [*examples["train"].texts, *examples["train"].labels]
-    found, tokenizer = task.read_checkpoint(config, texts, causal=True, head=True)
+    checkpoint, tokenizer = read_checkpoint(config, texts, causal=True, head=True)
     pairs, rows, summary = {}, {}, []
     for part, each in examples.items():
         pairs[part] = encode_pairs(
@@ -155,73 +136,86 @@ def prepare(config: "Config") -> GenerationTask:
             each.texts,
             each.labels,
             config.template,
-            config.most,
+            config.max_length,
             config.max_target_length,
         )
-        how = task.packing_options(
-            config, found, part, pairs[part].tokens, len(each.texts)
-        )
-        rows[part] = pack_pairs(pairs[part], **how)
-        full, lost = rows[part].arrays["x/mask"].mean(), pairs[part].lost
-        summary.append(
-            f"{part}: {len(each.texts):,} texts in {len(rows[part].example_index):,} rows, "
-            f"{full:.0%} full" + (f", {lost:,} tokens cut off" if lost else "")
-        )
+        tokens = pairs[part].tokens
+        options = packing_options(config, checkpoint, part, tokens, len(each.texts))
+        rows[part] = pack_pairs(pairs[part], **options)
+        summary.append(_summary(part, pairs[part], rows[part]))
     return GenerationTask(
-        config, examples, pairs, rows, found, tokenizer, "\n".join(summary)
+        config=config,
+        examples=examples,
+        rows=rows,
+        checkpoint=checkpoint,
+        tokenizer=tokenizer,
+        vocab_ids=None,  # any token may have to be generated
+        summary="\n".join(summary),
+        pairs=pairs,
     )
 
 
-def _writer(
-    task: GenerationTask,
-) -> Callable[[Params, Sequence[np.ndarray]], list[str]]:
-    config = task.config
-    return make_generator(
-        task.found.config,
-        task.tokenizer,
-        config.max_target_length,
-        config.num_beams,
-        16,
+def _read_examples(config: "Config") -> dict[str, Examples]:
+    """Returns the examples by part; those of --extra are added to train."""
+    columns = Columns(config.text_column, config.pair_column, config.label_column)
+
+    def read(part: str) -> Examples:
+        return read_labelled(config.file_of(part), "classify", columns, part)
+
+    examples = read_parts(config, read)
+    extra = [read_labelled(path, "classify", columns) for path in config.extra]
+    return {**examples, "train": examples["train"].joined(*extra)}
+
+
+def _summary(part: str, pairs: Pairs, rows: Rows) -> str:
+    """Returns a line on a part: its size, how full its rows are, what was cut off."""
+    full = rows.arrays["x/mask"].mean()
+    lost = f", {pairs.lost:,} tokens cut off" if pairs.lost else ""
+    return (
+        f"{part}: {len(pairs.tokens):,} texts in {len(rows.example_index):,} rows, "
+        f"{full:.0%} full{lost}"
     )
 
 
 def make_generator(
     shape: TransformerConfig,
     tokenizer: Tokenizes,
-    steps: int,
-    width: int | None,
+    max_new_tokens: int,
+    num_beams: int | None,
     rows: int,
 ) -> Callable[[Params, Sequence[np.ndarray]], list[str]]:
-    """Returns what goes on with prompts, the likeliest way.
+    """Returns a function from parameters and prompts to their likeliest continuations.
 
     Args:
-      shape: of the decoder.
+      shape: the configuration of the decoder.
       tokenizer: its tokenizer, which has an end token.
-      steps: the most tokens to write.
-      width: of a beam search; None takes the likeliest token each time.
-      rows: prompts at a time.
+      max_new_tokens: the maximum number of tokens to generate.
+      num_beams: the width of the beam search; None decodes greedily.
+      rows: prompts per batch.
     """
-    options: dict[str, Any] = {"stop": tokenizer.end}
 
-    def write(params: Params, prompts: Sequence[np.ndarray]) -> list[str]:
+    def decode(params: Params, batch: Prompts) -> np.ndarray:
+        """Returns the new tokens of a batch, `[B, max_new_tokens]`."""
+        options: dict[str, Any] = {"mask": batch.mask, "stop": tokenizer.end}
+        given = (shape, params, batch.tokens, max_new_tokens)
+        if num_beams:
+            beams, _ = decoding.beam_search(*given, width=num_beams, **options)
+            tokens = beams[:, 0]
+        else:
+            tokens = decoding.generate(*given, **options)
+        return np.asarray(tokens)[:, batch.tokens.shape[1] :]
+
+    def generate(params: Params, prompts: Sequence[np.ndarray]) -> list[str]:
         texts = [""] * len(prompts)
         for batch in left_padded(prompts, rows):
-            given = (shape, params, batch.tokens, steps)
-            if width:
-                found, _ = decoding.beam_search(
-                    *given, mask=batch.mask, width=width, **options
-                )
-                found = found[:, 0]
-            else:
-                found = decoding.generate(*given, mask=batch.mask, **options)
-            new = np.asarray(found)[:, batch.tokens.shape[1] :]
-            for number, row in zip(batch.index, new, strict=False):
+            pairs = zip(batch.index, decode(params, batch), strict=False)
+            for number, row in pairs:
                 ends = np.flatnonzero(row == tokenizer.end)
                 kept = row[: ends[0]] if len(ends) else row
                 texts[number] = tokenizer.decode(kept.tolist()).strip()
         return texts
 
-    return write
+    return generate
 
 
 def text_generator(
@@ -245,7 +239,7 @@ def text_generator(
             tuned.tokenizer,
             about["target_length"],
             beam or about["beam"],
-            1 << (len(items) - 1).bit_length(),
+            next_power(len(items)),
         )
         return [
             Prediction(text) for text in write(tuned.params["encoder"], pairs.prompts)

@@ -16,7 +16,8 @@ import numpy as np
 
 from ffnlab.data.augment import check_amounts, movable
 from ffnlab.data.examples import TASKS, Examples
-from ffnlab.data.packed_rows import pack
+from ffnlab.data.packed_rows import next_width, pack
+from ffnlab.data.padding import next_power, pad_to
 from ffnlab.data.tokenizer import Encoded, Tokenizer
 from ffnlab.errors import InputError, choose
 from ffnlab.models.transformer import TransformerConfig, transformer_model
@@ -168,8 +169,7 @@ def _filled(
         return []
     tokens = [each.tokens for each in hidden]
     types = [np.zeros_like(row) for row in tokens]
-    width = 1 << (max(map(len, tokens)) - 1).bit_length()
-    width = min(max(width, 16), found.config.length)
+    width = next_width(max(map(len, tokens)), found.config.length)
     rows = pack(Encoded(tokens, types, [each.at for each in hidden], 0), None, width)
     old = np.concatenate([each.old for each in hidden])
     x = {
@@ -207,9 +207,11 @@ def _whole_words(tokenizer: Tokenizer, vocabulary: int) -> list[str | None]:
 def _drawn(found: Checkpoint, x: Batch, whole: np.ndarray, key: Key) -> np.ndarray:
     """Returns a token for each place of rows, `[N, K]`, by batches of one shape."""
     size, places = x["label_positions"].shape
-    more, wide = -size % _ROWS, (1 << (places - 1).bit_length()) - places
-    grown = {"label_positions": wide, "old": wide}
-    full = {k: np.pad(v, [(0, more), (0, grown.get(k, 0))]) for k, v in x.items()}
+    widths = dict.fromkeys(("label_positions", "old"), next_power(places))
+    full = {
+        name: pad_to(array, (size + -size % _ROWS, widths.get(name, array.shape[1])))
+        for name, array in x.items()
+    }
     made = []
     for begin in range(0, size, _ROWS):
         batch = {name: array[begin : begin + _ROWS] for name, array in full.items()}

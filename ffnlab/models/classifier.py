@@ -19,6 +19,7 @@ from flax import nnx
 
 from ffnlab import data
 from ffnlab.data.dataset import Arrays
+from ffnlab.data.padding import pad_to
 from ffnlab.errors import InputError
 from ffnlab.feedback.layers import FeedbackConfig, FeedbackLayer
 from ffnlab.models.transformer import Transformer, TransformerConfig
@@ -192,7 +193,7 @@ class Predictor:
         count = -(-self._rows // batch)
 
         def cut(array: np.ndarray) -> Array:
-            full = np.pad(array, [(0, count * batch - len(array)), (0, 0)])
+            full = pad_to(array, (count * batch, array.shape[1]))
             return jnp.asarray(full.reshape(count, batch, -1))
 
         def one(params: Params, x: Batch) -> tuple[Array, ...]:

@@ -105,11 +105,14 @@ def test_prompts_without_targets_and_without_tokens():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"template": "text"}, r"--template='text': must have \{text\} once"),
-        ({"template": "{text} {text}"}, r"must have \{text\} once"),
-        ({"length": 8, "target_length": 7}, "--length=8, .*: no room .* 1 tokens of"),
+        ({"template": "text"}, r"^template='text': should have \{text\} once"),
+        ({"template": "{text} {text}"}, r"should have \{text\} once"),
+        (
+            {"length": 8, "target_length": 7},
+            "^max_seq_length=8, max_target_length=7: no room .* 1 tokens of",
+        ),
         ({"template": "x" * 40 + "{text}"}, "no room for a source beside 40 tokens"),
-        ({"target_length": 0}, "--target_length=0: no room"),
+        ({"target_length": 0}, "max_target_length=0: no room"),
     ],
 )
 def test_what_cannot_be_encoded(options, message):
