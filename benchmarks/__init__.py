@@ -1,5 +1,7 @@
-"""One file per claim of speed, the peers beside us in the same run.
+"""Benchmarks: one module per claim of speed, each with its peers in the same run.
 
-`python -m benchmarks.sweep`, `.dispatch` and `.ffn`; `benchmarks/protocol.py` says how
-times are taken. Nothing here asserts a time: machines differ, and tables are read.
+Run one as `python -m benchmarks.NAME`: `sweep`, `dispatch`, `ffn`, `feedback`,
+`from_scratch`, `padding` or `finetune`. `benchmarks/protocol.py` describes how times
+are measured. A benchmark prints tables and asserts no time, because machines differ. It
+runs without its peer and says so.
 """

@@ -1,12 +1,12 @@
-"""Does a step cost more here than one written out by hand?
+"""Does a training step cost more in ffnlab than one written by hand?
 
-The digits MLP, 64 → 128 → 10 with relu, batches of 256 and of 16, Adam. Ours is what
-`ffnlab.train.fit` runs: 100 steps a call, the batches gathered on the device, the state
-donated, the optimizer from `ffnlab.train.optimizers.make` with its learning rate in the
-state. Beside it: the same steps written out on a flat dict, as one scan and as a
-donated call a step, and the same model trained by `nnx.jit` and `nnx.Optimizer`. All
-start from equal parameters, meet equal batches, and are checked to be equal after 20
-steps.
+Trains the digits MLP, 64 → 128 → 10 with relu, by Adam, in batches of 256 and 16. The
+first row is what `ffnlab.train.fit` runs: 100 steps per call, batches gathered on the
+device, a donated state, and an optimizer with its learning rate in the state. The other
+rows are the same steps written by hand on a flat dict, as one scan and as one donated
+call per step, and the same model trained by `nnx.jit` and `nnx.Optimizer`. All rows
+start from equal parameters, use equal batches, and are checked to have equal parameters
+after 20 steps.
 
     python -m benchmarks.dispatch
     python -m benchmarks.dispatch --rounds=1    (a smoke run)
@@ -28,11 +28,12 @@ from experiments import launch
 from ffnlab import data, trees
 from ffnlab.nn import pure
 from ffnlab.train import loop, objectives, optimizers
+from ffnlab.train.program import Program
 
 BATCHES, CHECKED = (256, 16), 20
-CHUNK, CALLS = 100, 5  # steps a call, and calls a run
+CHUNK, CALLS = 100, 5  # steps per call, and calls per run
 RATE, TARGET = 1e-3, 1.1
-NNX = "nnx.jit, at its best"
+NNX = "nnx.jit, best settings"
 
 
 class Classifier(nnx.Module):
@@ -47,12 +48,12 @@ class Classifier(nnx.Module):
 
 
 class Task(NamedTuple):
-    """What all rows are given.
+    """The data and parameters that all rows share.
 
     Attributes:
-      arrays: the training part, on the device.
-      indices: which examples make each batch of each call, `[calls, steps, B]`.
-      params: the first parameters, by name.
+      arrays: the training split, on the device.
+      indices: examples of each batch of each call, `[calls, steps, B]`.
+      params: the initial parameters, by name.
     """
 
     arrays: dict[str, jax.Array]
@@ -61,12 +62,12 @@ class Task(NamedTuple):
 
     @property
     def batches(self) -> np.ndarray:
-        """Which examples make each batch of all calls, `[calls · steps, B]`."""
+        """The examples of each batch of all calls, `[calls · steps, B]`."""
         return self.indices.reshape(-1, self.indices.shape[-1])
 
 
 def make_task(batch: int, calls: int, steps: int) -> Task:
-    """Returns the task of so many calls of so many steps."""
+    """Returns the task of `calls` calls of `steps` steps each."""
     part = data.load("digits").train
     indices = data.indices([0], 0, calls * steps, batch, data.size(part))
     indices = indices.reshape(calls, steps, batch)
@@ -75,34 +76,34 @@ def make_task(batch: int, calls: int, steps: int) -> Task:
 
 
 def ours(task: Task, flat: bool = False) -> Work:
-    """The program of `train.fit`; `flat` as in `optimizers.make`."""
+    """Returns the program of `train.fit`; `flat` is that of `optimizers.make`."""
     model = pure.functional(lambda rngs: Classifier(rngs=rngs))
     optimizer = optimizers.make("adam", flat=flat)
-    step = loop.make_step(model, objectives.OBJECTIVES["classes"], optimizer)
-    program = loop.Program(loop.scan_steps(step, data.take), donate=(0,))
+    learner = loop.Learner(model, objectives.OBJECTIVES["classes"], optimizer)
+    program = Program(loop.scan_steps(loop.make_step(learner), data.take), donate=(0,))
 
     def start() -> loop.TrainState:
         params = jax.tree.map(jnp.copy, task.params)
-        state = loop.init_state(model, optimizer, jax.random.key(0), 0, RATE)
+        state = loop.init_state(learner, jax.random.key(0), 0, RATE)
         return jax.block_until_ready(state._replace(params=params))
 
     def run(state: loop.TrainState) -> tuple[np.ndarray, dict]:
         values = []
         for indices in task.indices:
-            state, some = program(state, task.arrays, indices)
-            values.append(np.asarray(some))
+            state, losses = program(state, task.arrays, indices)
+            values.append(np.asarray(losses))
         params = jax.block_until_ready(state.params)
         return np.concatenate(values), trees.flatten(params)
 
     return Work(run, start)
 
 
-# An optimizer made anew is compiled anew.
+# One optimizer for all rows, because a new one is compiled again.
 ADAM = optax.adam(RATE)
 
 
 def by_hand(state: tuple, arrays: dict, index: jax.Array) -> tuple[tuple, jax.Array]:
-    """A step written out: `state` is a flat dict of parameters and optax's state."""
+    """Takes a step; `state` is a flat dict of parameters and the state of optax."""
     params, moments = state
     x, y = arrays["x"][index], arrays["y"][index]
 
@@ -121,31 +122,31 @@ step_by_hand = jax.jit(by_hand, donate_argnums=0)
 
 @functools.partial(jax.jit, donate_argnums=0)
 def scan_by_hand(state: tuple, arrays: dict, indices: jax.Array) -> tuple:
-    """A call's steps written out."""
+    """Takes the steps of a call by one scan."""
     return jax.lax.scan(lambda s, index: by_hand(s, arrays, index), state, indices)
 
 
 def hand_start(task: Task) -> tuple:
-    """Returns the state before the first step written out."""
+    """Returns the initial state of the steps written by hand."""
     params = jax.tree.map(jnp.copy, trees.flatten(task.params))
     return jax.block_until_ready((params, ADAM.init(params)))
 
 
 def scanned(task: Task) -> Work:
-    """The steps written out, as one scan."""
+    """Returns the steps written by hand, as one scan per call."""
 
     def run(state: tuple) -> tuple[np.ndarray, dict]:
         values = []
         for indices in task.indices:
-            state, some = scan_by_hand(state, task.arrays, indices)
-            values.append(np.asarray(some))
+            state, losses = scan_by_hand(state, task.arrays, indices)
+            values.append(np.asarray(losses))
         return np.concatenate(values), jax.block_until_ready(state[0])
 
     return Work(run, lambda: hand_start(task))
 
 
 def called(task: Task) -> Work:
-    """The steps written out, a donated call each."""
+    """Returns the steps written by hand, as one donated call per step."""
 
     def run(state: tuple) -> tuple[np.ndarray, dict]:
         values = []
@@ -158,7 +159,7 @@ def called(task: Task) -> Work:
 
 
 def nnx_step(model: Any, optimizer: Any, arrays: dict, index: jax.Array) -> jax.Array:
-    """A step in the way of Flax's own examples."""
+    """Takes a step as in the examples of Flax."""
     x, y = arrays["x"][index], arrays["y"][index]
 
     def loss(model: Classifier) -> jax.Array:
@@ -175,7 +176,7 @@ TREE = nnx.jit(nnx_step, graph=False, donate_argnums=(0, 1))
 
 
 def nnx_called(task: Task, step: Callable[..., Any], cached: bool = False) -> Work:
-    """The module itself and `nnx.Optimizer`, a call a step."""
+    """Returns the steps of a module and `nnx.Optimizer`, one call per step."""
 
     def start() -> tuple:
         model = Classifier(rngs=nnx.Rngs(0))
@@ -184,8 +185,8 @@ def nnx_called(task: Task, step: Callable[..., Any], cached: bool = False) -> Wo
 
     def run(state: tuple) -> tuple[np.ndarray, dict]:
         bind = nnx.cached_partial if cached else functools.partial
-        one = bind(step, *state)
-        values = [one(task.arrays, index) for index in task.batches]
+        bound = bind(step, *state)
+        values = [bound(task.arrays, index) for index in task.batches]
         params = nnx.to_pure_dict(nnx.state(state[0], nnx.Param))
         values = np.asarray(jax.device_get(values))
         return values, trees.flatten(jax.block_until_ready(params))
@@ -194,44 +195,44 @@ def nnx_called(task: Task, step: Callable[..., Any], cached: bool = False) -> Wo
 
 
 def works(task: Task) -> list[tuple]:
-    """Returns name, setting, work and target of each row, ours first."""
+    """Returns name, setting, work and target of each row, ffnlab first."""
     return [
-        ("ours", "as fit runs it", ours(task), None),
-        ("ours, flat=True", "as compare runs it", ours(task, flat=True), None),
-        ("by hand", f"a scan of {CHUNK}", scanned(task), TARGET),
-        ("by hand, a call a step", "donated", called(task), TARGET),
-        ("nnx.jit, a call a step", "as in its guides", nnx_called(task, GRAPH), None),
+        ("ffnlab", "as fit runs it", ours(task), None),
+        ("ffnlab, flat=True", "as compare runs it", ours(task, flat=True), None),
+        ("by hand", f"a scan of {CHUNK} steps", scanned(task), TARGET),
+        ("by hand, one call per step", "donated", called(task), TARGET),
+        ("nnx.jit", "as in its guides", nnx_called(task, GRAPH), None),
         (NNX, "cached_partial", nnx_called(task, GRAPH, cached=True), None),
         (NNX, "tree mode, donated", nnx_called(task, TREE), None),
     ]
 
 
 def check(batch: int) -> None:
-    """Checks that all rows compute the same in a few steps."""
+    """Checks that all rows compute the same in 20 steps."""
     (_, _, first, _), *rest = works(make_task(batch, 1, CHECKED))
-    wanted = first.once()
+    expected = first.once()
     for name, setting, work, _ in rest:
-        what = f"{name}, {setting}"
-        # Where a gradient is next to nothing, a step of Adam is its sign.
-        protocol.check_equal(what, wanted, work.once(), rtol=1e-4, atol=2 * RATE)
+        row = f"{name}, {setting}"
+        # Where a gradient is close to 0, a step of Adam is its sign times the rate.
+        protocol.check_equal(row, expected, work.once(), rtol=1e-4, atol=2 * RATE)
     print(f"batch {batch}: all rows are equal after {CHECKED} steps")
 
 
 def run(config: Config) -> list[Any]:
-    """Prints a table for each batch size and returns them."""
+    """Prints and returns a table for each batch size."""
     protocol.use_cpu()
     protocol.describe()
     tables = []
     for batch in BATCHES:
         check(batch)
         entries = [
-            Entry(name, setting, work, CALLS * CHUNK, target, "ours" not in name)
+            Entry(name, setting, work, CALLS * CHUNK, target, "ffnlab" not in name)
             for name, setting, work, target in works(make_task(batch, CALLS, CHUNK))
         ]
-        for one in entries:
-            one.work.once()
-        title = f"the digits MLP, a step with a batch of {batch}"
-        tables.append(protocol.contest(title, "µs", entries, config))
+        for entry in entries:
+            entry.work.once()
+        title = f"digits MLP, time per step at batch size {batch}"
+        tables.append(protocol.compare(title, "µs", entries, config))
     return tables
 
 

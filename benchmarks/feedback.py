@@ -1,15 +1,15 @@
-"""What does a two-sided fixed point cost, solver by solver, beside a one-way loop?
+"""How long does each solver take for a feedback layer, compared with recurrent layers?
 
-A coupled chain of T positions and H states, as many sequences as make 4096 positions,
-tanh, to a residual of 1e-4, forward and with its gradient. Its kernels are certified
-(the joint certificate at 0.9, half of the states hearing each side), or strong: random
-ones with ‖W‖ + ‖V‖ = 1.4, which nothing certifies. Beside the solvers run
-a plain `lax.scan`, which is the Elman network that hears the left alone, and a
-bidirectional GRU, both with H states. All solvers are checked to find equal states.
+Solves chains of T positions and H states with tanh, as many as make 4096 positions, to
+a residual of 1e-4, forward and with the gradient. The kernels are certified (joint
+certificate 0.9, each half of the states receives input from one side) or strong:
+random with ‖W‖ + ‖V‖ = 1.4, which no certificate covers. Two recurrent layers with H
+states run beside the solvers: an Elman network, which is a `lax.scan` from left to
+right, and a bidirectional GRU. All solvers are checked to reach equal states.
 
-A second table has the trained networks of `experiments.feedback`, a third the temporary
-memory of the gradients against the number of iterations, and of what `solvers.auto`
-picks.
+A second table gives the temporary memory of the gradients by number of iterations, and
+the last ones the solvers on the kernels of networks trained as by
+`experiments.feedback`.
 
     python -m benchmarks.feedback
     python -m benchmarks.feedback --rounds=1 --lengths=64 --widths=16    (a smoke run)
@@ -48,24 +48,24 @@ SOLVERS = {
     "newton": Newton(TOLERANCE, LIMIT),
     "newton, cyclic": Newton(TOLERANCE, LIMIT, parallel=True),
 }
-WIDEST_NEWTON = 32  # above, its blocks cost hundreds of sweeps
+WIDEST_NEWTON = 32  # wider dense blocks cost as much as hundreds of sweeps
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(protocol.Config):
-    """How often to look, and at what; each field is a flag."""
+    """How many rounds to measure, and at which sizes; each field is a flag."""
 
-    lengths: tuple[int, ...] = option((64, 512, 4096), "positions T", least=2)
-    widths: tuple[int, ...] = option((16, 64, 256), "states H", least=2)
+    lengths: tuple[int, ...] = option((64, 512, 4096), "Sequence lengths T.", least=2)
+    widths: tuple[int, ...] = option((16, 64, 256), "State widths H.", least=2)
 
 
 class Task(NamedTuple):
     """A chain to solve.
 
     Attributes:
-      drive: `[B, T, H]`.
-      left, right: `[H, H]`.
-      inside: its name in a table.
+      drive: U x + b, `[B, T, H]`.
+      left, right: the kernels W and V, `[H, H]`.
+      name: its name in a table.
     """
 
     drive: jax.Array
@@ -105,7 +105,7 @@ def solving(task: Task, gradient: str | None, **options: Any) -> Callable[..., A
 
 
 def looping(task: Task, kind: str, with_gradient: bool) -> Callable[..., Any]:
-    """Returns what a recurrent layer of as many states computes from the same drive."""
+    """Returns the states of a recurrent layer with H states, or their gradient."""
     width = task.drive.shape[-1]
     if kind == "elman":
 
@@ -128,26 +128,26 @@ def looping(task: Task, kind: str, with_gradient: bool) -> Callable[..., Any]:
     )
 
 
-def entries(task: Task, with_gradient: bool) -> list[Entry]:
-    """Returns the rows of a table; the first is Jacobi's."""
+def make_entries(task: Task, with_gradient: bool) -> list[Entry]:
+    """Returns the rows of a table; the first is that of Jacobi."""
     args = tuple(task[:3])
     gradient = "implicit" if with_gradient else None
     rows, states = [], None
     for name, solver in SOLVERS.items():
         if name.startswith("newton") and task.left.shape[0] > WIDEST_NEWTON:
             continue
-        found = solving(task, None, solver=solver)(*args)
-        turns = int(found.iterations.max())
-        if not bool(found.converged.all()):
+        solution = solving(task, None, solver=solver)(*args)
+        iterations = int(solution.iterations.max())
+        if not bool(solution.converged.all()):
             print(f"{name} does not converge in {LIMIT} iterations; left out")
             continue
-        states = found.state if states is None else states
-        protocol.check_equal(name, states, found.state, atol=20 * TOLERANCE)
+        states = solution.state if states is None else states
+        protocol.check_equal(name, states, solution.state, atol=20 * TOLERANCE)
         run = solving(task, gradient, solver=solver)
-        rows.append((name, f"{turns} iterations", run))
+        rows.append((name, f"{iterations} iterations", run))
     if with_gradient and rows and rows[0][0] == "jacobi":
-        turns = rows[0][1].partition(" ")[0]
-        unrolled = {"solver": Unrolled(int(turns))}
+        iterations = rows[0][1].partition(" ")[0]
+        unrolled = {"solver": Unrolled(int(iterations))}
         rows.append(("jacobi, bptt", rows[0][1], solving(task, "bptt", **unrolled)))
         rows.append(
             (
@@ -157,15 +157,15 @@ def entries(task: Task, with_gradient: bool) -> list[Entry]:
             )
         )
     rows += [
-        ("elman, a scan", "hears the left", looping(task, "elman", with_gradient)),
-        ("GRU both ways", "two scans", looping(task, "gru", with_gradient)),
+        ("elman", "one scan", looping(task, "elman", with_gradient)),
+        ("bidirectional GRU", "two scans", looping(task, "gru", with_gradient)),
     ]
-    made = []
+    entries = []
     for name, setting, run in rows:
         work = Work(functools.partial(_finish, run, args))
         work.once()
-        made.append(Entry(name, setting, work, peer=False))
-    return made
+        entries.append(Entry(name, setting, work, peer=False))
+    return entries
 
 
 def _finish(run: Callable[..., Any], args: tuple, _: None) -> Any:
@@ -183,63 +183,67 @@ def measure_memory(length: int = 512, width: int = 64) -> Table:
         ("one step", "one_step", {}),
     ):
         cells = []
-        for turns in (5, 20, 80):
-            solver = Unrolled(turns) if gradient == "bptt" else Jacobi(max_steps=turns)
+        for steps in (5, 20, 80):
+            solver = Unrolled(steps) if gradient == "bptt" else Jacobi(max_steps=steps)
             run = solving(task, gradient, solver=solver, **options)
-            found = run.lower(*task[:3]).compile().memory_analysis()
-            cells.append(f"{found.temp_size_in_bytes / task.drive.nbytes:.1f}")
+            memory = run.lower(*task[:3]).compile().memory_analysis()
+            cells.append(f"{memory.temp_size_in_bytes / task.drive.nbytes:.1f}")
         rows.append([name, *cells])
     columns = ["gradient", "5 iterations", "20", "80"]
     table = Table(columns, rows)
     print()
-    table.show(f"temporary memory in arrays of states, T = {length}, H = {width}")
+    table.show(f"temporary memory in arrays [B, T, H], T = {length}, H = {width}")
     return table
 
 
 def trained(bound: float | None) -> Task:
-    """Returns what a network trained on `noisy_smoothing` solves on its test part."""
+    """Returns the chain that a network trained on `noisy_smoothing` solves."""
     dataset = data.SEQUENCES["noisy_smoothing"]()
     config = sequence.SequenceConfig(
         dataset.classes, hidden=32, activation="relu", contractive=bound,
         solver=Jacobi(1e-3, 40),
     )  # fmt: skip
-    found = loop.fit(
+    learner = loop.Learner(
         sequence.sequence_model(config),
         objectives.OBJECTIVES["classes"],
         optimizers.make("adamw", clip=1.0),
+    )
+    result = loop.fit(
+        learner,
         dataset,
         Plan(200, 200, 32, monitor="accuracy", higher_is_better=True),
         learning_rate=5e-3,
     )
-    score = found.record.best
-    print(f"trained, {'certified' if bound else 'free'}: accuracy {score:.3f}")
-    model = bind(lambda r: sequence.SequenceModel(config, rngs=r), found.best)
+    kind = "certified" if bound else "free"
+    print(f"trained, {kind}: accuracy {result.record.best:.3f}")
+    model = bind(lambda r: sequence.SequenceModel(config, rngs=r), result.best)
     x = data.take(jax.device_put(dataset.test), jnp.arange(POSITIONS // 32))["x"]
     _, args, _ = model.body.problem(*model.read(x))
-    return Task(args["drive"], *args["kernels"], "certified" if bound else "free")
+    return Task(args["drive"], *args["kernels"], kind)
 
 
 def solve_trained(config: Config) -> list[Table]:
-    """Prints and returns how the solvers do on trained kernels."""
+    """Prints and returns the tables of the solvers on trained kernels."""
     tables = []
     for bound in (0.9, None):
         task = trained(bound)
         rows = []
         for name, solver in SOLVERS.items():
             run = solving(task, None, solver=solver, activation="relu")
-            found = run(*task[:3])
-            share, turns = float(found.converged.mean()), float(found.iterations.mean())
+            solution = run(*task[:3])
+            converged = float(solution.converged.mean())
+            iterations = float(solution.iterations.mean())
             work = Work(functools.partial(_finish, run, tuple(task[:3])))
             rows.append(
                 Entry(
                     name,
-                    f"{turns:.0f} iterations, {share:.0%} converged",
+                    f"{iterations:.0f} iterations, {converged:.0%} converged",
                     work,
                     peer=False,
                 )
             )
         title = f"trained kernels, {task.name}, T = 32, H = 32"
-        tables.append(protocol.contest(title, "ms", rows, config))
+        tables.append(protocol.compare(title, "ms", rows, config))
     return tables
 
 
@@ -252,10 +256,10 @@ def run(config: Config) -> list[Table]:
             for width in config.widths:
                 task = make_task(kind, length, width)
                 for with_gradient in (False, True):
-                    what = "gradient" if with_gradient else "forward"
-                    title = f"{kind}, T = {length}, H = {width}, {what}"
-                    rows = entries(task, with_gradient)
-                    tables.append(protocol.contest(title, "ms", rows, config))
+                    part = "gradient" if with_gradient else "forward"
+                    title = f"{kind}, T = {length}, H = {width}, {part}"
+                    rows = make_entries(task, with_gradient)
+                    tables.append(protocol.compare(title, "ms", rows, config))
     return [*tables, measure_memory(), *solve_trained(config)]
 
 

@@ -1,14 +1,15 @@
-"""What does a feed-forward block cost here, in time and in memory?
+"""How much time and memory does a feed-forward block take?
 
-Four tables, on one block of width 384 with 1536 hidden units, in float32:
+Prints tables for one block of width 384 with 1536 hidden units, in float32:
 
-- A step (forward, backward to the weights and to x, gradient descent) for 4096 tokens:
-  ours, the same equation left to JAX, torch with and without `torch.compile`, and the
-  step's matrix products alone, which are the limit. All are checked to be equal after 3
-  steps.
-- What the backward pass keeps of the forward pass, in arrays of the hidden units.
-- The temporary memory of 6 layers, scanned and unrolled, in the same unit.
-- A dropout mask of the hidden units, beside `jax.random.bernoulli`'s, bit for bit.
+- Time per step (forward, backward to the weights and to x, gradient descent) on 4096
+  tokens, for ffnlab, the same equation in plain JAX, and torch with and without
+  `torch.compile`. The matrix products of the step alone are the limit. All rows are
+  checked to have equal parameters after 3 steps.
+- Arrays that the forward pass keeps for the backward pass, in units of `[tokens, h]`.
+- Temporary memory of 6 layers, scanned and unrolled, in the same unit.
+- Time of a dropout mask of the hidden units against `jax.random.bernoulli`. Every bit
+  of the two masks is equal.
 
     python -m benchmarks.ffn
     python -m benchmarks.ffn --rounds=1    (a smoke run)
@@ -39,9 +40,9 @@ WIDTH, HIDDEN = 384, 1536
 TOKENS, CHECKED, RATE = 4096, 3, 0.1
 LAYERS, LAYER_TOKENS = 6, 2048
 DROPOUT, DROPOUT_TARGET = 0.1, 0.2
-LIMIT, COMPILED = "the limit: its products alone", "torch.compile"
+LIMIT, COMPILED = "limit: its matrix products alone", "torch.compile"
 
-# The names of an activation here, in JAX and in torch.
+# The kind of block in ffnlab, and its activation in JAX and in torch.
 KINDS = {
     "relu": ("mlp:relu", jax.nn.relu, "relu"),
     "gelu": ("mlp:gelu", functools.partial(jax.nn.gelu, approximate=False), "gelu"),
@@ -53,19 +54,19 @@ Apply = Callable[[Params, Array], Array]
 
 
 def block(kind: str) -> Model:
-    """Returns the block itself: no norm, no residual."""
+    """Returns the block alone, without norm and residual connection."""
     config = BlockConfig(KINDS[kind][0], WIDTH, HIDDEN, norm="none", residual=False)
     return pure.functional(lambda rngs: FeedForward(config, rngs=rngs))
 
 
 def ours(kind: str) -> Apply:
-    """Returns the block of `ffnlab.nn.ffn`."""
+    """Returns the forward pass of `ffnlab.nn.ffn.FeedForward`."""
     model = block(kind)
     return lambda params, x: model.apply(params, x)[0]
 
 
 def plain(kind: str) -> Apply:
-    """Returns the same equation, left to JAX."""
+    """Returns the same equation in plain JAX, differentiated by autodiff."""
     activation = KINDS[kind][1]
 
     def apply(params: Params, x: Array) -> Array:
@@ -82,9 +83,9 @@ def plain(kind: str) -> Apply:
 
 
 def stepping(apply: Apply, data: dict[str, Any]) -> Work:
-    """A step: forward, backward to the weights and to x, gradient descent.
+    """Returns a step: forward, backward to the weights and to x, gradient descent.
 
-    It goes from the parameters, the loss and the gradient of x to the next ones.
+    Its state is the parameters, the loss and the gradient with respect to x.
     """
 
     def loss(params: Params, x: Array) -> Array:
@@ -102,7 +103,7 @@ def stepping(apply: Apply, data: dict[str, Any]) -> Work:
 
 
 def products(inputs: int) -> Work:
-    """The matrix products of a step and nothing else."""
+    """Returns the matrix products of a step alone."""
     x, tall = jnp.ones((TOKENS, WIDTH)), jnp.ones((HIDDEN, WIDTH))
     pairs = [
         (jnp.full((TOKENS, HIDDEN), i + 1.0), jnp.full((WIDTH, HIDDEN), i + 1.0))
@@ -123,7 +124,7 @@ def products(inputs: int) -> Work:
 
 
 def make_data(kind: str) -> dict[str, Any]:
-    """Returns the first parameters, x and the target of a kind of block."""
+    """Returns the initial parameters, x and the target of a kind of block."""
     keys = jax.random.split(jax.random.key(0), 3)
     return {
         "params": block(kind).init(keys[0]),
@@ -133,7 +134,7 @@ def make_data(kind: str) -> dict[str, Any]:
 
 
 def torch_rows(kind: str, data: dict[str, Any]) -> list[tuple[str, str, Work]]:
-    """Returns name, setting and work of torch's rows."""
+    """Returns name, setting and work of each row of torch."""
     from benchmarks import peers
 
     task = peers.Block(
@@ -156,19 +157,19 @@ def torch_rows(kind: str, data: dict[str, Any]) -> list[tuple[str, str, Work]]:
     return [*rows, (COMPILED, f"{setting}, autotuned", tuned)]
 
 
-def check(name: str, wanted: Work, found: Work) -> None:
+def check(name: str, first: Work, other: Work) -> None:
     """Checks the parameters, the loss and the gradient of x after 3 steps."""
-    ends = []
-    for work in (wanted, found):
+    results = []
+    for work in (first, other):
         state = work.start()
         for _ in range(CHECKED):
             state = work.run(state)
-        ends.append((trees.flatten(state[0]), *state[1:]))
-    protocol.check_equal(name, *ends, rtol=1e-4, atol=1e-6)
+        results.append((trees.flatten(state[0]), *state[1:]))
+    protocol.check_equal(name, *results, rtol=1e-4, atol=1e-6)
 
 
 def time_steps(kind: str, config: Config) -> Table:
-    """Prints and returns the table of a step's times."""
+    """Prints and returns the table of times per step."""
     data = make_data(kind)
     first = stepping(ours(kind), data)
     rows = [("plain JAX", "autodiff", stepping(plain(kind), data))]
@@ -181,22 +182,22 @@ def time_steps(kind: str, config: Config) -> Table:
         else:
             check(f"{kind}: {name}, {setting}", first, work)
     print(f"{kind}: all rows are equal after {CHECKED} steps")
-    entries = [Entry("ours", "functional(FeedForward)", first, peer=False)]
+    entries = [Entry("ffnlab", "functional(FeedForward)", first, peer=False)]
     entries += [Entry(*row, peer=row[0] != LIMIT) for row in rows]
-    title = f"{kind}, a step on [{TOKENS}, {WIDTH}] with {HIDDEN} hidden units"
-    return protocol.contest(title, "ms", entries, config)
+    title = f"{kind}, time per step on [{TOKENS}, {WIDTH}], {HIDDEN} hidden units"
+    return protocol.compare(title, "ms", entries, config)
 
 
 def kept(apply: Apply, params: Params, x: Array) -> str:
-    """Returns how many arrays of the hidden units the backward pass is left with."""
-    told = io.StringIO()
-    with contextlib.redirect_stdout(told):
+    """Returns how many arrays `[tokens, h]` are kept for the backward pass."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
         print_saved_residuals(lambda p, x: apply(p, x).sum(), params, x)
-    return str(told.getvalue().count(f"f32[{x.shape[0]},{HIDDEN}]"))
+    return str(printed.getvalue().count(f"f32[{x.shape[0]},{HIDDEN}]"))
 
 
 def temporary(apply: Apply, params: Params, x: Array, scanned: bool) -> str:
-    """Returns the temporary memory of a gradient of 6 layers, in hidden arrays."""
+    """Returns the temporary memory of the gradient of 6 layers, in `[tokens, h]`."""
 
     def loss(layers: Params, x: Array) -> Array:
         if scanned:
@@ -212,33 +213,33 @@ def temporary(apply: Apply, params: Params, x: Array, scanned: bool) -> str:
 
 
 def measure_memory() -> Table:
-    """Prints and returns the table of what is kept and of temporary memory."""
+    """Prints and returns the table of kept arrays and of temporary memory."""
     x = jax.ShapeDtypeStruct((LAYER_TOKENS, WIDTH), jnp.float32)
     rows = []
     for kind in KINDS:
         init = block(kind).init
-        one = jax.eval_shape(init, jax.random.key(0))
+        layer = jax.eval_shape(init, jax.random.key(0))
         keys = jax.random.split(jax.random.key(0), LAYERS)
         layers = jax.eval_shape(jax.vmap(init), keys)
-        for name, apply in (("ours", ours(kind)), ("plain JAX", plain(kind))):
+        for name, apply in (("ffnlab", ours(kind)), ("plain JAX", plain(kind))):
             both = [temporary(apply, layers, x, scanned) for scanned in (True, False)]
-            rows.append([kind, name, kept(apply, one, x), *both])
-    columns = ["", "", "kept by a block", "6 layers, scanned", "6 layers, unrolled"]
+            rows.append([kind, name, kept(apply, layer, x), *both])
+    columns = ["", "", "kept per block", "6 layers, scanned", "6 layers, unrolled"]
     table = Table(columns, rows, words=2)
     print()
-    table.show(f"memory in arrays of hidden units, float32 [{LAYER_TOKENS}, {HIDDEN}]")
+    table.show(f"memory in float32 arrays of shape [{LAYER_TOKENS}, {HIDDEN}]")
     return table
 
 
 def time_masks(config: Config) -> Table:
-    """Prints and returns the table of dropout masks."""
+    """Prints and returns the table of times of a dropout mask."""
     shape, key = (TOKENS, HIDDEN), jax.random.key(0)
     mask = jax.jit(lambda key: keep_mask(key, DROPOUT, shape))
     drawn = jax.jit(lambda key: jax.random.bernoulli(key, 1.0 - DROPOUT, shape))
     np.testing.assert_array_equal(mask(key), drawn(key))
-    print("every bit of the two masks is equal")
+    print("both masks are equal in every bit")
     entries = [
-        Entry("ours", "keep_mask", Work(lambda _: mask(key).block_until_ready())),
+        Entry("ffnlab", "keep_mask", Work(lambda _: mask(key).block_until_ready())),
         Entry(
             "jax.random.bernoulli",
             "threefry",
@@ -246,8 +247,8 @@ def time_masks(config: Config) -> Table:
             target=DROPOUT_TARGET,
         ),
     ]
-    title = f"a dropout mask of [{TOKENS}, {HIDDEN}]"
-    return protocol.contest(title, "ms", entries, config)
+    title = f"dropout mask of shape [{TOKENS}, {HIDDEN}]"
+    return protocol.compare(title, "ms", entries, config)
 
 
 def run(config: Config) -> list[Table]:

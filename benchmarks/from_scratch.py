@@ -1,9 +1,9 @@
-"""How much slower than JAX is the engine that is written from scratch?
+"""How much slower than JAX is the engine written from scratch?
 
-A step of Adam of the digits MLP, 64 → 128 → 10 with relu, by `ffnlab.scratch` on NumPy
-and by JAX with optax, in float64 and in float32, at a batch of 128 and of 256. JAX's
-rows are one donated call a step, and its best, a scan of 100 steps a call. Both are
-checked to have equal parameters after 20 steps.
+Takes steps of Adam on the digits MLP, 64 → 128 → 10 with relu, by `ffnlab.scratch` on
+NumPy and by JAX with optax, in float64 and float32, at batch sizes 128 and 256. JAX
+runs as one donated call per step and, fastest, as a scan of 100 steps per call. All
+rows are checked to have equal parameters after 20 steps.
 
     python -m benchmarks.from_scratch
     python -m benchmarks.from_scratch --rounds=1    (a smoke run)
@@ -31,18 +31,18 @@ ADAM = optax.adam(RATE)
 
 
 class Task:
-    """Equal parameters and batches for all rows."""
+    """The parameters and batches that all rows share."""
 
     def __init__(self, dtype: type, batch: int, steps: int):
         part = data.load("digits").train
         self.x, self.y = part["x"].astype(dtype), part["y"].astype(np.int32)
         size = data.size(part)
         self.batches = data.indices([0], 0, steps, batch, size)[:, 0]  # [steps, B]
-        self.params = trees.mapped(lambda p: p.astype(dtype), MODEL.init(0))
+        self.params = trees.map_leaves(lambda p: p.astype(dtype), MODEL.init(0))
 
 
 def ours(task: Task) -> Work:
-    """The engine, a step at a time."""
+    """Returns the steps by the engine, one after another."""
     adam = optimizers.adam(RATE)
     slope = value_and_grad(
         lambda params, x, y: losses.cross_entropy(MODEL.apply(params, x)[0], y)
@@ -60,7 +60,7 @@ def ours(task: Task) -> Work:
 
 
 def step(state: tuple, batch: tuple) -> tuple[tuple, jax.Array]:
-    """The same by JAX and optax."""
+    """Takes the same step by JAX and optax."""
     params, memory = state
     value, grads = jax.value_and_grad(loss_by_jax)(params, *batch, "relu")
     updates, memory = ADAM.update(grads, memory)
@@ -81,7 +81,7 @@ def _start(task: Task) -> tuple:
 
 
 def called(task: Task) -> Work:
-    """JAX, a donated call a step."""
+    """Returns the steps by JAX, one donated call per step."""
 
     def run(state: tuple) -> dict:
         for rows in task.batches:
@@ -92,7 +92,7 @@ def called(task: Task) -> Work:
 
 
 def scanned(task: Task) -> Work:
-    """JAX, all steps in one call."""
+    """Returns the steps by JAX, all in one call."""
     x, y = jnp.asarray(task.x), jnp.asarray(task.y)
 
     def run(state: tuple) -> dict:
@@ -103,36 +103,36 @@ def scanned(task: Task) -> Work:
 
 
 def works(task: Task) -> list[tuple]:
-    """Returns name, setting, work and target of each row, ours first."""
+    """Returns name, setting, work and target of each row, ffnlab first."""
     return [
         ("ffnlab.scratch", "NumPy", ours(task), None),
-        ("JAX, a call a step", "donated", called(task), TARGET),
-        ("JAX, its best", f"a scan of {len(task.batches)}", scanned(task), TARGET),
+        ("JAX, one call per step", "donated", called(task), TARGET),
+        ("JAX, one scan", f"{len(task.batches)} steps per call", scanned(task), TARGET),
     ]
 
 
-def contest(dtype: type, batch: int, config: Config) -> Any:
-    """Checks that all rows compute the same, and prints their table."""
+def compare(dtype: type, batch: int, config: Config) -> Any:
+    """Checks that all rows compute the same, then prints and returns their table."""
     (_, _, first, _), *rest = works(Task(dtype, batch, CHECKED))
-    close = {"rtol": 1e-9} if dtype is np.float64 else {"rtol": 1e-3, "atol": RATE}
+    tolerance = {"rtol": 1e-9} if dtype is np.float64 else {"rtol": 1e-3, "atol": RATE}
     for name, _, work, _ in rest:
-        protocol.check_equal(name, first.once(), work.once(), **close)
+        protocol.check_equal(name, first.once(), work.once(), **tolerance)
     entries = [
         Entry(name, setting, work, STEPS, target, name != "ffnlab.scratch")
         for name, setting, work, target in works(Task(dtype, batch, STEPS))
     ]
-    for one in entries:
-        one.work.once()
-    title = f"a step of the digits MLP, {dtype.__name__}, a batch of {batch}"
-    return protocol.contest(title, "µs", entries, config)
+    for entry in entries:
+        entry.work.once()
+    title = f"digits MLP, time per step, {dtype.__name__}, batch size {batch}"
+    return protocol.compare(title, "µs", entries, config)
 
 
 def run(config: Config) -> list[Any]:
-    """Prints a table for each type and batch size and returns them."""
+    """Prints and returns a table for each dtype and batch size."""
     protocol.use_cpu()
     protocol.describe()
     with jax.enable_x64(True):
-        return [contest(*setting, config) for setting in SETTINGS]
+        return [compare(*setting, config) for setting in SETTINGS]
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""How much of an encoder's work goes to padding, and what is it to leave it out?
+"""How much time does packing save an encoder compared with padding?
 
-The sentences of a CoNLL file through an encoder, forward, by three layouts: packed
+Runs the sentences of a CoNLL file forward through an encoder in three layouts: packed
 (several sentences share a row), bucketed (four widths) and padded (every sentence to
-the longest). Real tokens per slot are printed for each, and times of the same work,
-checked to give equal states. Without a checkpoint the encoder is MiniLM's shape with
-random parameters, and a word is a token.
+the longest). Prints the share of slots that hold a token and the time of each layout.
+The states are checked to be equal. Without a checkpoint the encoder has the shape of
+MiniLM with random parameters, and each word is one token.
 
     python -m benchmarks.padding --conll=test.conll --checkpoint=minilm
-    python -m benchmarks.padding --rounds=1    (a smoke run, on lengths drawn at random)
+    python -m benchmarks.padding --rounds=1    (a smoke run on random lengths)
 """
 
 import dataclasses
@@ -37,12 +37,12 @@ from ffnlab.options import option
 
 @dataclasses.dataclass(frozen=True)
 class Config(protocol.Config):
-    """What to lay out; each field is a flag."""
+    """Which sentences to run, and how many per batch; each field is a flag."""
 
-    conll: str | None = option(None, "a CoNLL file; random lengths if not given")
-    checkpoint: str | None = option(None, "a checkpoint directory of a BERT")
-    sentences: int = option(128, "how many of them, from the start", least=1)
-    slots: int = option(1024, "slots in a batch, about", least=1)
+    conll: str | None = option(None, "CoNLL file. Random lengths are used without it.")
+    checkpoint: str | None = option(None, "Checkpoint directory of a BERT model.")
+    sentences: int = option(128, "Number of sentences, from the start.", least=1)
+    slots: int = option(1024, "Approximate number of slots per batch.", least=1)
 
 
 def _tokens(config: Config) -> list[np.ndarray]:
@@ -56,8 +56,8 @@ def _tokens(config: Config) -> list[np.ndarray]:
     return [np.arange(len(sentence)) for sentence in words]
 
 
-def _work(apply: Any, layouts: list[Layout], tokens: list, width: int) -> Work:
-    """Runs an encoder over all batches."""
+def _work(apply: Any, layouts: list[Layout], tokens: list) -> Work:
+    """Returns the forward pass of an encoder over all batches."""
     batches = [(gather(each, tokens), each.mask, each.sequence) for each in layouts]
 
     def run(_: None) -> list[np.ndarray]:
@@ -68,19 +68,20 @@ def _work(apply: Any, layouts: list[Layout], tokens: list, width: int) -> Work:
 
 
 def _outputs(work: Work, layouts: list[Layout], tokens: list, width: int) -> list:
-    found = [np.zeros((len(row), width), np.float32) for row in tokens]
+    outputs = [np.zeros((len(row), width), np.float32) for row in tokens]
     for layout, states in zip(layouts, work.once(), strict=True):
-        scatter(layout, states, found)
-    return found
+        scatter(layout, states, outputs)
+    return outputs
 
 
 def run(config: Config) -> Any:
-    """Prints the shares of padding and the times, and returns the table."""
+    """Prints and returns the table of times; settings give the share of full slots."""
     protocol.use_cpu()
     protocol.describe()
     if config.checkpoint:
-        found = pretrained.load(config.checkpoint, head=False, pooler=False)
-        model, params, width = found.model, found.params, found.config.features
+        checkpoint = pretrained.load(config.checkpoint, head=False, pooler=False)
+        model, params = checkpoint.model, checkpoint.params
+        width = checkpoint.config.features
     else:
         shape = EncoderConfig.minilm_l6(vocabulary=1000, pooler=False)
         model, width = transformer_model(shape), shape.features
@@ -89,7 +90,7 @@ def run(config: Config) -> Any:
     lengths = [len(row) for row in tokens]
     longest = max(lengths)
     wide = max(longest, 128)
-    ways = {
+    layouts_by_name = {
         "packed": pack_sequences(lengths, wide, max(config.slots // wide, 1)),
         "bucketed": bucket_sequences(lengths, best_widths(lengths, 4), config.slots),
         "padded": pad_sequences(lengths, longest, max(config.slots // longest, 1)),
@@ -103,19 +104,19 @@ def run(config: Config) -> Any:
     def alone(x: jax.Array, mask: jax.Array, segment_ids: jax.Array) -> jax.Array:
         return model.apply(params, x, mask)[0]
 
-    entries, wanted = [], None
-    for name, layouts in ways.items():
+    entries, expected = [], None
+    for name, layouts in layouts_by_name.items():
         apply = together if name == "packed" else alone
-        work = _work(apply, layouts, tokens, width)
+        work = _work(apply, layouts, tokens)
         outputs = _outputs(work, layouts, tokens, width)
-        wanted = outputs if wanted is None else wanted
-        protocol.check_equal(name, wanted, outputs, rtol=1e-3, atol=1e-3)
+        expected = outputs if expected is None else expected
+        protocol.check_equal(name, expected, outputs, rtol=1e-3, atol=1e-3)
         shapes = {layout.sequence.shape for layout in layouts}
         setting = f"{fill(layouts):.1%} of slots full, {len(shapes)} shapes"
         peer = name != "packed"
         entries.append(Entry(name, setting, work, len(tokens), None, peer))
-    print(f"{len(tokens)} sentences, {sum(lengths)} tokens, the longest {longest}")
-    return protocol.contest("a sentence through the encoder", "µs", entries, config)
+    print(f"{len(tokens)} sentences, {sum(lengths)} tokens, longest {longest}")
+    return protocol.compare("time per sentence, forward", "µs", entries, config)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What we are compared with, in torch; imported only where torch is installed."""
+"""The same work in torch; imported only where torch is installed."""
 
 import multiprocessing
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from benchmarks.protocol import Work
 
-# Each number of threads and each mode is compiled anew, by intent.
+# Each number of threads and each mode is compiled separately, on purpose.
 torch._dynamo.config.recompile_limit = 64
 
 _AUTOTUNED = {
@@ -23,12 +23,12 @@ _AUTOTUNED = {
 
 
 def compiled(function: Callable[..., Any], autotuned: bool, *args: Any) -> Callable:
-    """Returns a function compiled for such arguments and the present threads.
+    """Returns a function compiled for these arguments and the present thread count.
 
     Args:
       function: what to compile.
-      autotuned: whether torch tries out ways to multiply. Where it then fails to
-        compile, as torch 2.13 does with some ways, it does not try.
+      autotuned: whether torch tunes its matrix products. Where compilation then fails,
+        as it does in torch 2.13 for some of them, the default is compiled.
       *args: what the function is called with.
     """
     for options in (_AUTOTUNED, None) if autotuned else (None,):
@@ -39,12 +39,12 @@ def compiled(function: Callable[..., Any], autotuned: bool, *args: Any) -> Calla
         except InductorError:
             if options is None:
                 raise
-            print("torch.compile fails when autotuned; compiled as by default")
+            print("torch.compile fails when autotuned; compiled with the default mode")
     return fast
 
 
 def threaded(threads: int, make: Callable[..., Work], *args: Any) -> Work:
-    """Returns what `make(*args)` gives, made and run on so many threads."""
+    """Returns the work of `make(*args)`, made and run with `threads` threads."""
     torch.set_num_threads(threads)
     work = make(*args)
 
@@ -56,13 +56,13 @@ def threaded(threads: int, make: Callable[..., Work], *args: Any) -> Work:
 
 
 class Population(NamedTuple):
-    """The work of `benchmarks.sweep`, as arrays that any process can be sent.
+    """The work of `benchmarks.sweep`, as arrays that can be sent to a process.
 
     Attributes:
       params: `up/kernel` `[S, D, H]` and so on, by name.
       x: `[N, D]`.
       y: `[N]`.
-      indices: which examples make each batch, `[steps, S, B]`.
+      indices: the examples of each batch, `[steps, S, B]`.
       rate: the learning rate.
     """
 
@@ -92,7 +92,7 @@ def _loss(params: dict, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 def _adam(state: tuple, grads: dict, rate: float) -> tuple:
-    """Returns the state after a step of Adam as torch.optim and optax have it."""
+    """Returns the state after a step of Adam, as in torch.optim and optax."""
     params, first, second, count = state
     count = count + 1
     first = {k: 0.9 * first[k] + 0.1 * grads[k] for k in params}
@@ -106,7 +106,7 @@ def _adam(state: tuple, grads: dict, rate: float) -> tuple:
 
 
 def vmapped(work: Population, autotuned: bool) -> Work:
-    """A functional step for all members at once, compiled."""
+    """Returns a compiled functional step for all members at once."""
     x, y, indices = work.data()
     several = torch.func.vmap(torch.func.grad_and_value(_loss))
 
@@ -115,7 +115,7 @@ def vmapped(work: Population, autotuned: bool) -> Work:
         return _adam(state, grads, work.rate), losses
 
     def start() -> tuple:
-        # In the order of the layers: in another one torch 2.13 often fails to compile.
+        # In the order of the layers: torch 2.13 often fails to compile other orders.
         names = sorted(work.params, reverse=True)
         params = {name: torch.tensor(work.params[name]) for name in names}
         zeros = pytree.tree_map(torch.zeros_like, (params, params))
@@ -147,7 +147,7 @@ class _Classifier(torch.nn.Module):
         return self.down(torch.relu(self.up(x)))
 
     def named(self) -> dict[str, torch.Tensor]:
-        """Returns the parameters by our names; they share their memory."""
+        """Returns views of the parameters under the names of ffnlab."""
         return {
             "up/kernel": self.up.weight.detach().T,
             "up/bias": self.up.bias.detach(),
@@ -157,7 +157,7 @@ class _Classifier(torch.nn.Module):
 
 
 def looped(work: Population, fused: bool) -> Work:
-    """Modules trained one after another by `torch.optim.Adam`, without compiling."""
+    """Returns modules trained one after another by `torch.optim.Adam`, not compiled."""
     x, y, indices = work.data()
 
     def start() -> list[tuple]:
@@ -187,7 +187,7 @@ def looped(work: Population, fused: bool) -> Work:
 
 
 def multiplied(work: Population) -> Work:
-    """The matrix products of the steps and nothing else, batched over the members."""
+    """Returns the matrix products of the steps alone, batched over the members."""
     _, members, batch = work.indices.shape
     _, width, hidden = work.params["up/kernel"].shape
     classes = work.params["down/bias"].shape[1]
@@ -211,10 +211,10 @@ def multiplied(work: Population) -> Work:
 
 
 class Block(NamedTuple):
-    """The work of one feed-forward table of `benchmarks.ffn`.
+    """The work of one table of `benchmarks.ffn`.
 
     Attributes:
-      params: `up/kernel` `[D, H]` and so on, by name; `gate/...` if it is gated.
+      params: `up/kernel` `[D, H]` and so on, by name; `gate/...` for gated blocks.
       activation: a function of `torch.nn.functional`, by name.
       x: `[tokens, D]`.
       target: `[tokens, D]`.
@@ -232,7 +232,7 @@ class Block(NamedTuple):
         return {name: torch.tensor(array) for name, array in self.params.items()}
 
     def loss(self, params: dict, x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Returns the squared error of the block."""
+        """Returns the mean squared error of the block."""
 
         def dense(name: str, x: torch.Tensor) -> torch.Tensor:
             return torch.addmm(params[f"{name}/bias"], x, params[f"{name}/kernel"])
@@ -244,7 +244,7 @@ class Block(NamedTuple):
 
 
 def compiled_step(work: Block, autotuned: bool) -> Work:
-    """Forward, backward and a step of gradient descent as one compiled function."""
+    """Returns forward, backward and gradient descent as one compiled function."""
     x, target = torch.tensor(work.x), torch.tensor(work.target)
     both = torch.func.grad_and_value(work.loss, argnums=(0, 1))
 
@@ -257,7 +257,7 @@ def compiled_step(work: Block, autotuned: bool) -> Work:
 
 
 def eager_step(work: Block) -> Work:
-    """The same by autograd, the parameters changed in place."""
+    """Returns the same by autograd, with parameters changed in place."""
     x, target = torch.tensor(work.x, requires_grad=True), torch.tensor(work.target)
 
     def start() -> tuple:
@@ -294,12 +294,12 @@ def block_products(work: Block) -> Work:
 
 
 class Workers:
-    """Processes of one thread each, which do their shares of the work side by side.
+    """Processes with one thread each that share the work.
 
     Args:
-      make: `make(share, option)` makes the work, in the process that does it.
-      shares: what each process works on.
-      option: what else `make` takes.
+      make: `make(share, option)` returns the work of a process; called in the process.
+      shares: the share of each process.
+      option: second argument of `make`.
     """
 
     def __init__(self, make: Callable[..., Work], shares: Sequence[Any], option: Any):
@@ -329,18 +329,18 @@ class Workers:
 
     @property
     def work(self) -> Work:
-        """What all of them do together; `results` has what it computed."""
+        """The work of all processes together; `results` returns what it computed."""
         return Work(lambda _: self._ask("run"), lambda: self._ask("start"))
 
     def results(self) -> tuple:
-        """Returns what the last run computed, of all members."""
+        """Returns the losses and parameters of the last run, of all members."""
         losses, params = zip(*self._ask("result"), strict=True)
         together = {k: np.concatenate([p[k] for p in params]) for k in params[0]}
         return np.concatenate(losses, axis=1), together  # [steps, S]
 
 
 def _serve(connection: Any, make: Callable[..., Work], *args: Any) -> None:
-    """Answers a process that uses `Workers`, until it says stop."""
+    """Serves the requests of `Workers` until it is told to stop."""
     torch.set_num_threads(1)
     work, given, result = make(*args), None, None
     while (asked := connection.recv()) != "stop":

@@ -1,7 +1,8 @@
-"""The plain recipe of transformers for labels, imported where it and torch are there.
+"""The recipe of transformers for classification and tagging; needs torch.
 
-As run_ner and run_glue do it: each batch padded to its longest text, AdamW without
-decay of biases and norms, a rate that falls to 0 in a line, gradients clipped to 1.
+It follows run_ner and run_glue: each batch is padded to its longest text, AdamW does
+not decay biases and norms, the learning rate falls linearly to 0, and gradients are
+clipped to norm 1.
 """
 
 from collections.abc import Sequence
@@ -14,20 +15,20 @@ import transformers
 from benchmarks.protocol import Work
 from ffnlab.data.dataset import IGNORE
 
-_PLAIN = ("bias", "LayerNorm.weight")
+_NO_DECAY = ("bias", "LayerNorm.weight")
 
 
 class Recipe:
-    """A model of transformers and its data.
+    """A model of transformers with its data.
 
     Args:
-      checkpoint: its directory.
+      checkpoint: directory of the checkpoint.
       task: `tag` or `classify`.
-      classes: how many labels there are.
-      texts: texts, or the words of sentences for `tag`.
-      labels: the number of each label; for `tag` one a word.
-      batch: texts a step.
-      length: the most tokens of a text.
+      classes: number of labels.
+      texts: the texts; for `tag` the words of each sentence.
+      labels: the label of each text as a number; for `tag` one per word.
+      batch: texts per step.
+      length: largest number of tokens of a text.
     """
 
     def __init__(
@@ -43,26 +44,24 @@ class Recipe:
         self.checkpoint, self.task, self.classes = checkpoint, task, classes
         self.batch, self.length = batch, length
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
-        self.examples = [
-            self.encoded(*each) for each in zip(texts, labels, strict=True)
-        ]
+        self.examples = [self.encode(*each) for each in zip(texts, labels, strict=True)]
 
-    def encoded(self, text: Any, label: Any) -> tuple[list[int], Any]:
-        """Returns the tokens of a text and their labels, or the text's."""
+    def encode(self, text: Any, label: Any) -> tuple[list[int], Any]:
+        """Returns the tokens of a text and its label; for `tag` one label per token."""
         tagging = self.task == "tag"
-        found = self.tokenizer(
+        tokens = self.tokenizer(
             text, is_split_into_words=tagging, truncation=True, max_length=self.length
         )
         if not tagging:
-            return found["input_ids"], label
-        words, targets = found.word_ids(), []
+            return tokens["input_ids"], label
+        words, targets = tokens.word_ids(), []
         for place, word in enumerate(words):
             first = word is not None and (place == 0 or words[place - 1] != word)
             targets.append(label[word] if first else IGNORE)
-        return found["input_ids"], targets
+        return tokens["input_ids"], targets
 
-    def collated(self, examples: Sequence[tuple[list[int], Any]]) -> dict[str, Any]:
-        """Returns a batch, padded to its longest text."""
+    def collate(self, examples: Sequence[tuple[list[int], Any]]) -> dict[str, Any]:
+        """Returns a batch padded to its longest text."""
         longest = max(len(tokens) for tokens, _ in examples)
         ids = np.full((len(examples), longest), self.tokenizer.pad_token_id)
         tags = np.full(ids.shape, IGNORE)
@@ -79,7 +78,7 @@ class Recipe:
         }
 
     def model(self, seed: int) -> Any:
-        """Returns the checkpoint's model with a new head."""
+        """Returns the model of the checkpoint with a new head."""
         transformers.set_seed(seed)
         kind = {
             "tag": transformers.AutoModelForTokenClassification,
@@ -94,8 +93,8 @@ class Recipe:
             order = np.random.default_rng(seed).permutation(order)
         return [order[i : i + self.batch] for i in range(0, len(order), self.batch)]
 
-    def trained(self, seed: int, epochs: int, rate: float) -> Any:
-        """Returns a model after so many epochs."""
+    def train(self, seed: int, epochs: int, rate: float) -> Any:
+        """Returns a model trained for `epochs` epochs."""
         model = self.model(seed)
         steps = epochs * len(self.batches(None))
         step = self.step(model, rate, steps)
@@ -105,18 +104,18 @@ class Recipe:
         return model
 
     def step(self, model: Any, rate: float, steps: int) -> Any:
-        """Returns a function that trains on some of the examples."""
+        """Returns a function that takes a step on the examples it is given."""
         named = list(model.named_parameters())
-        plain = [p for name, p in named if name.endswith(_PLAIN)]
-        rest = [p for name, p in named if not name.endswith(_PLAIN)]
-        groups = [{"params": rest, "weight_decay": 0.01},
-                  {"params": plain, "weight_decay": 0.0}]  # fmt: skip
+        no_decay = [p for name, p in named if name.endswith(_NO_DECAY)]
+        decay = [p for name, p in named if not name.endswith(_NO_DECAY)]
+        groups = [{"params": decay, "weight_decay": 0.01},
+                  {"params": no_decay, "weight_decay": 0.0}]  # fmt: skip
         optimizer = torch.optim.AdamW(groups, lr=rate, fused=True)
         schedule = transformers.get_linear_schedule_with_warmup(optimizer, 0, steps)
         model.train()
 
         def step(rows: Sequence[int]) -> None:
-            model(**self.collated([self.examples[i] for i in rows])).loss.backward()
+            model(**self.collate([self.examples[i] for i in rows])).loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
@@ -124,31 +123,32 @@ class Recipe:
 
         return step
 
-    def predicted(self, model: Any, texts: Sequence[Any]) -> list[Any]:
-        """Returns a label for each text, for `tag` one for each word."""
+    def predict(self, model: Any, texts: Sequence[Any]) -> list[Any]:
+        """Returns the label of each text; for `tag` one label per word."""
         model.eval()
-        found = []
+        predictions = []
         blank = [[0] * len(text) if self.task == "tag" else 0 for text in texts]
         for begin in range(0, len(texts), 32):
             part = slice(begin, begin + 32)
             pairs = zip(texts[part], blank[part], strict=True)
-            examples = [self.encoded(*each) for each in pairs]
+            examples = [self.encode(*each) for each in pairs]
             with torch.no_grad():
-                batch = self.collated(examples)
+                batch = self.collate(examples)
                 guesses = model(**batch).logits.argmax(-1).numpy()
             if self.task == "classify":
-                found += guesses.tolist()
+                predictions += guesses.tolist()
                 continue
             for words, row, (_, targets) in zip(
                 texts[part], guesses, examples, strict=True
             ):
-                there = [k for k, t in zip(row, targets, strict=False) if t != IGNORE]
-                found.append([*map(int, there), *[0] * (len(words) - len(there))])
-        return found
+                pairs = zip(row, targets, strict=False)
+                labels = [int(k) for k, target in pairs if target != IGNORE]
+                predictions.append(labels + [0] * (len(words) - len(labels)))
+        return predictions
 
 
 def epoch(recipe: Recipe, threads: int, rate: float) -> Work:
-    """Returns an epoch of training over all examples, in their order."""
+    """Returns an epoch of training over all examples in order."""
     torch.set_num_threads(threads)
     step = recipe.step(recipe.model(0), rate, 10_000)
 
