@@ -1,11 +1,11 @@
-"""Data, split three ways and prepared by the training part alone.
+"""Data sets in three parts, and readers of files; only train fits the preparation.
 
     data = load("digits", seed=0)
     steps = indices(seeds=[0], start=0, stop=100, batch=32, size=size(data.train))
     batch = take(data.train, steps[0, 0])
 
-Everything here is NumPy; scikit-learn is imported only when a data set needs it, and
-JAX never.
+All arrays are NumPy's. scikit-learn is imported only if a data set needs it, and JAX
+never.
 """
 
 from ffnlab.lazy import attach
@@ -15,27 +15,39 @@ _NAMES = {
     "Columns": "examples",
     "DATASETS": "builtin",
     "Dataset": "dataset",
+    "Example": "examples",
     "Examples": "examples",
+    "Questions": "squad",
     "SEQUENCES": "synthetic",
     "Sentences": "conll",
     "brackets": "synthetic",
     "breast_cancer": "builtin",
+    "checkpoint_tokenizer": "tokenizer",
     "digest": "dataset",
     "digit_rows": "synthetic",
     "digits": "builtin",
+    "fill_ratio": "packing:fill",
+    "gather": "packing",
     "indices": "shuffle",
     "load": "builtin",
     "noisy_smoothing": "synthetic",
     "order": "shuffle",
+    "pack_sequences": "packing",
+    "pad_sequences": "packing",
     "posterior": "synthetic",
+    "python_files": "stdlib_source",
     "python_source": "stdlib_source",
+    "read_columns": "csv_files",
     "read_conll": "conll",
     "read_csv": "tabular",
     "read_labelled": "examples",
     "read_npz": "npz",
     "read_questions": "squad",
+    "read_texts": "corpus",
     "read_tokenizer": "tokenizer",
     "size": "dataset",
+    "tag_scheme": "tags:scheme_of",
+    "tag_spans": "tags:spans",
     "tagging_dataset": "conll",
     "take": "dataset",
     "thin": "dataset",

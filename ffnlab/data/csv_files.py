@@ -1,7 +1,7 @@
-"""Columns of CSV and TSV by name or number, as they stand; a header if there are names.
+"""Tables in CSV and TSV: some columns as texts, or all columns for features.
 
-`delimited` reads tables of features, and tells their separator by the header. Here it
-follows from the file's name: texts hold anything.
+`read_columns` is for texts, which may contain any separator: the format follows from
+the file's name. `read_rows` is for features and finds the separator in the header.
 """
 
 import csv
@@ -15,13 +15,15 @@ from ffnlab.errors import InputError, choose
 
 
 def read_columns(
-    path: Path, names: Sequence[str]
+    path: str | Path, names: Sequence[str], kind: str | None = None
 ) -> tuple[list[str] | None, list[tuple[int, list[str]]], list[int]]:
     """Reads a CSV or TSV file of which some columns are needed.
 
     Args:
       path: the file.
-      names: of those columns; if all are numbers, counted from 1, there is no header.
+      names: the names of those columns; if all are numbers, counted from 1, the file
+        has no header.
+      kind: `csv` or `tsv`; None takes the ending of the file's name.
 
     Returns:
       The header, if there is one; the line of each record and its fields; and the
@@ -30,13 +32,15 @@ def read_columns(
     Raises:
       InputError: there is no such column, or up to 20 lines that cannot be used.
     """
-    records, problems = _records(path)
+    path = Path(path)
+    tabs = (kind or path.suffix.lower().removeprefix(".")) == "tsv"
+    records, problems = _records(path, tabs)
     numbered = all(name.isdecimal() for name in names)
     line, first = records[0] if records else (0, [])
     if not records or (not numbered and any(bad < line for bad, _ in problems)):
-        stop_at(path, problems)  # without a header nothing else can be told
+        stop_at(path, problems)  # nothing else can be checked without a header
         return None, [], []
-    stop_at(path, [(line, what) for what in _other_separator(path, first, names)])
+    stop_at(path, [(line, what) for what in _other_separator(tabs, first, names)])
     find = _numbered if numbered else _named
     places = find(f"{path}:{line}", names, first)
     rows = records if numbered else records[1:]
@@ -52,16 +56,15 @@ def read_columns(
     return None if numbered else first, rows, places
 
 
-def _other_separator(path: Path, first: list[str], names: Sequence[str]) -> list[str]:
+def _other_separator(tabs: bool, first: list[str], names: Sequence[str]) -> list[str]:
     """Returns what is wrong with a first row of one cell that should be several."""
-    wanted = "tabs" if path.suffix.lower() == ".tsv" else "commas"
-    found = [sign for sign in (";", "\t", "|", ",") if sign in first[0]]
-    one = len(names) == 1 and (not found or first[0] in names or names[0].isdecimal())
+    signs = [sign for sign in (";", "\t", "|", ",") if sign in first[0]]
+    one = len(names) == 1 and (not signs or first[0] in names or names[0].isdecimal())
     if len(first) > 1 or one:
         return []
-    more = f", with {found[0]!r} in it" if found else ""
-    least = max(len(names), 2)
-    return [f"one column{more}; expected {least} or more, {wanted} between them"]
+    more = f", with {signs[0]!r} in it" if signs else ""
+    least, separator = max(len(names), 2), "tabs" if tabs else "commas"
+    return [f"one column{more}; expected {least} or more, {separator} between them"]
 
 
 def _numbered(where: str, names: Sequence[str], first: list[str]) -> list[int]:
@@ -80,20 +83,22 @@ def _named(where: str, names: Sequence[str], header: list[str]) -> list[int]:
     for name in names:
         if name not in header:
             what = "without a header they go by number, from 1"
-            others = [each for each in shown if each != name]
+            others = [cell for cell in shown if cell != name]
             choose(f"{where}: column ({what})", name, others)
         if header.count(name) > 1:
             raise InputError(f"{where}: column: two are named {name!r}; rename one")
     return [header.index(name) for name in names]
 
 
-def _records(path: Path) -> tuple[list[tuple[int, list[str]]], list[tuple[int, str]]]:
+def _records(
+    path: Path, tabs: bool
+) -> tuple[list[tuple[int, list[str]]], list[tuple[int, str]]]:
     """Returns the line of each record and its fields, and the problems of lines.
 
-    Quotes are of CSV alone.
+    Only CSV has quotes.
     """
     texts, problems = read_lines(path)
-    if path.suffix.lower() == ".tsv":
+    if tabs:
         lines = [(n, text) for n, text in enumerate(texts, 1) if text.strip()]
         records = [(line, text.split("\t")) for line, text in lines]
     else:
@@ -129,24 +134,24 @@ def read_rows(
     """Reads a whole CSV or TSV file into stripped strings.
 
     The delimiter is the tab if the name ends in `.tsv` or the header has tabs and no
-    commas; otherwise the one `csv.Sniffer` sees in the header among `,;|` and tab, or
-    the comma. Blank lines are skipped.
+    commas; otherwise the one that `csv.Sniffer` finds in the header among `,;|` and
+    tab, or the comma. Blank lines are skipped.
 
     Args:
       path: the file; UTF-8, with or without a byte-order mark.
       target: the name of the column to predict.
 
     Returns:
-      The C column names; for each of N rows the line it begins on, from 1; its C
-      fields; and the problems, pairs of line and what: rows of another length, which
-      are left out.
+      The C column names; for each of N rows the line it begins on, from 1, and its C
+      fields; and the problems, as pairs of a line and what is wrong: rows of another
+      length, which are left out.
 
     Raises:
       InputError: no such file, a directory, an empty file; a header without rows, with
-        an empty or repeated name, without the target, or with nothing beside it; bytes
+        an empty or repeated name, without the target, or with the target alone; bytes
         that are not UTF-8, NUL bytes, and quotes that do not match. The line is named.
     """
-    names, records = _opened(path, target)
+    names, records = _open(path, target)
     lines, rows, problems = [], [], []
     for line, fields in records:
         if len(fields) == len(names):
@@ -160,10 +165,10 @@ def read_rows(
     return names, lines, rows, problems
 
 
-def _opened(
+def _open(
     path: str | Path, target: str
 ) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
-    """Returns a file's checked column names and an iterator over its other records."""
+    """Returns the checked column names of a file and an iterator over its records."""
     records = _records_with_header(require_text(path))
     _, names = next(records)
     repeated = [name for name, count in Counter(names).items() if count > 1]
@@ -181,7 +186,7 @@ def _opened(
 
 
 def _records_with_header(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yields the line each record begins on, and its fields, stripped."""
+    """Yields the line on which each record begins, and its fields, stripped."""
     lines = _lines(path)
     header = next(lines)
     reader = csv.reader(
@@ -203,7 +208,7 @@ def _records_with_header(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _delimiter(path: Path, header: str) -> str:
-    """Returns the delimiter; the header shows it best, having no decimals or prose."""
+    """Returns the delimiter, by the header, which has no decimals and no prose."""
     if path.suffix.lower() == ".tsv" or ("\t" in header and "," not in header):
         return "\t"
     try:
@@ -213,7 +218,7 @@ def _delimiter(path: Path, header: str) -> str:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """Yields the decoded lines of a file, so that a bad byte is found with its line."""
+    """Yields the decoded lines of a file; errors name the line of a bad byte."""
     with path.open("rb") as file:
         for line, data in enumerate(file, start=1):
             try:

@@ -1,64 +1,83 @@
-"""Texts with labels, from the files people have: CSV, TSV, JSON lines, JSON, CoNLL.
+"""Texts, with or without labels, from CSV, TSV, JSON lines, JSON and CoNLL files.
 
     train = read_labelled("intents.tsv", "classify", Columns(text="2", label="1"))
     train.texts[0], train.labels[0]
 
-A file is read in one pass that tells of every bad line, `file:line: what`; in JSON of
-lists the line is the place in the list, from 1.
+A file is read in one pass that reports every bad line as `file:line: what`. In a JSON
+file of lists the line is the position in the list, from 1.
 """
 
-import json
-import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ffnlab.data import tags
-from ffnlab.data.conll import read_conll
+from ffnlab.data.conll import parse_conll, read_conll
 from ffnlab.data.csv_files import read_columns
-from ffnlab.data.files import (
-    is_text,
-    parse_json,
-    read_json,
-    read_lines,
-    require_file,
-    stop_at,
-)
+from ffnlab.data.files import collect, is_text, read_json, require_file, stop_at
+from ffnlab.data.json_lines import parse_objects, read_objects, texts_of, words_of
 from ffnlab.errors import InputError, choose
 
-TASKS = ("classify", "pairs", "tag")
 PARTS = ("train", "dev", "test")
+KEYS = {"train": "train", "dev": "val", "test": "test"}  # of a JSON file with all parts
+FORMATS = {  # that each task can be read from
+    "classify": ("csv", "tsv", "jsonl", "json"),
+    "pairs": ("csv", "tsv", "jsonl"),
+    "tag": ("conll", "jsonl"),
+}
+TASKS = tuple(FORMATS)
 _HEADINGS = ("label", "labels", "class", "category", "target", "intent")
-KEYS = {"train": "train", "dev": "val", "test": "test"}  # of JSON with all parts
 
 
 class Columns(NamedTuple):
-    """Where things are: names of a header or keys; or, counted from 1, columns.
+    """The columns of a table: names of a header, keys, or numbers counted from 1.
 
     Attributes:
-      text: of the text.
-      pair: of the second text, if the task has one.
-      label: of the label; None if there is none, as in a file to predict on.
+      text: the column of the text.
+      pair: the column of the second text, if the task has one.
+      label: the column of the label; None does not read labels.
     """
 
     text: str = "text"
     pair: str = "text2"
     label: str | None = "label"
 
+    def names(self, task: str) -> list[str]:
+        """Returns the columns that a task reads: text, second text, label."""
+        pair = [self.pair] if task == "pairs" else []
+        return [self.text, *pair, *([self.label] if self.label else [])]
 
-class Examples(NamedTuple):
-    """What a file holds; the lists run side by side.
+
+class Example(NamedTuple):
+    """One text, or pair of texts, of a file.
 
     Attributes:
-      texts: a text for each example; for `tag` its words.
+      text: the text, the words of a sentence, or a question.
+      pair: the second text, or the context of a question.
+      row: its source: an object or list of JSON, the cells of a row, the lines of the
+        words, or the id of a question; None for plain text.
+      label: the label, or the tags of the words; None if labels are not read.
+    """
+
+    text: Any
+    pair: str = ""
+    row: Any = None
+    label: Any = None
+
+
+class Examples(NamedTuple):
+    """The examples of a file, as parallel lists.
+
+    Attributes:
+      texts: the text of each example; for `tag` its words.
       pairs: the second texts of `pairs`; otherwise empty.
-      labels: a label for each example, for `tag` one a word, in IOB2 if they are of
-        spans; empty without labels.
-      lines: the line of each example, from 1, for `tag` of each word.
-      scheme: of the tags in the file, a key of `tags.SCHEMES`, or None.
-      rows: what each example came in: the cells of its row, its object or list of
-        JSON, the lines of its words; empty if it came from no file.
+      labels: the label of each example; for `tag` the tags of its words, in IOB2 if
+        they are tags of spans; empty if labels are not read.
+      lines: the line of each example, from 1; for `tag` the line of each word.
+      scheme: the scheme of the tags in the file, a key of `tags.SCHEMES`, or None.
+      rows: the source of each example: the cells of its row, its object or list of
+        JSON, the lines of its words; empty if there is no file.
       header: the names of these cells, if the file has a header.
     """
 
@@ -71,38 +90,43 @@ class Examples(NamedTuple):
     header: list[str] | None = None
 
     def subset(self, index: Sequence[int]) -> "Examples":
-        """Returns some of the examples."""
+        """Returns some of the examples.
 
-        def some(values: Sequence[Any]) -> Sequence[Any]:
+        Args:
+          index: their numbers, from 0.
+        """
+
+        def take(values: Sequence[Any]) -> Sequence[Any]:
             return [values[i] for i in index] if values else values
 
         *lists, scheme, rows, header = self
-        return Examples(*map(some, lists), scheme, some(rows), header)
+        return Examples(*map(take, lists), scheme, take(rows), header)
 
     def joined(self, *others: "Examples") -> "Examples":
         """Returns these examples followed by others of the same kind, without rows."""
-        columns = zip(*(each[:4] for each in (self, *others)), strict=True)
+        columns = zip(*(examples[:4] for examples in (self, *others)), strict=True)
         joined = ([value for part in parts for value in part] for parts in columns)
         return Examples(*joined, self.scheme)
 
 
 def read_labelled(
-    path: str | Path, task: str, columns: Columns | None = None, part: str = "train"
+    path: str | Path,
+    task: str,
+    columns: Columns | None = None,
+    part: str = "train",
+    kind: str | None = None,
 ) -> Examples:
-    """Reads texts and their labels.
-
-    The format follows from the name: `.csv`, `.tsv`, `.jsonl`, and `.json` for an
-    object of lists `[text, label]` under train, val and test. For `tag` any other name
-    is of CoNLL columns, and tags of spans are converted to IOB2.
+    """Reads texts and, unless `columns.label` is None, their labels.
 
     Args:
-      path: the file; UTF-8, with or without a byte-order mark, any line ends (but a
-        line feed for CoNLL). Blanks at the ends of lines and of cells do not count, nor
-        do lines without anything else.
+      path: the file; UTF-8, with or without a byte-order mark, any line ends (for CoNLL
+        only line feeds). Blanks at the ends of lines and cells are removed, and blank
+        lines are skipped.
       task: one of `TASKS`.
-      columns: where text and label are. Numbers are of a file without a header; as
-        they are, the first and the last column of CoNLL.
-      part: which list of a `.json` file to take.
+      columns: the columns of the text and the label. Numbers are for a file without a
+        header. The default takes the first and the last column of CoNLL.
+      part: the list to read from a JSON file with all parts.
+      kind: the format, see `format_of`; None takes that of the file's name.
 
     Raises:
       InputError: no such file, no example in it, or up to 20 lines that cannot be used.
@@ -115,175 +139,232 @@ def read_labelled(
     ['greeting']
     """
     path, columns = require_file(path), columns or Columns()
-    choose("task", task, TASKS)
+    kind = kind or format_of(path, task)
+    if kind == "json":
+        examples = _read_lists(path, part, bool(columns.label))
+    elif kind == "jsonl":
+        examples = _read_objects(path, task, columns)
+    elif kind == "conll":
+        examples = _read_conll(path, columns)
+    else:
+        examples = _read_table(path, task, columns, kind)
+    if not examples.texts:
+        unit = "sentence" if task == "tag" else "example"
+        raise InputError(f"{path}:1: no {unit} in it")
+    labelled = task == "tag" and columns.label
+    return _to_iob2(path, examples) if labelled else examples
+
+
+def format_of(path: str | Path, task: str) -> str:
+    """Returns the format that a task's reader takes for a file, by its name.
+
+    `.csv` and `.tsv` are tables, `.jsonl` has an object per line, and `.json` an object
+    of lists `[text, label]` under train, val and test, for classify. For tag, any name
+    but `.jsonl` means CoNLL columns.
+
+    Args:
+      path: the file.
+      task: one of `TASKS`.
+
+    Raises:
+      InputError: the task or the ending is unknown.
+
+    >>> format_of("dev.tsv", "classify"), format_of("dev.txt", "tag")
+    ('tsv', 'conll')
+    """
+    formats = FORMATS[choose("task", task, TASKS)]
+    ending = Path(path).suffix.lower().removeprefix(".")
     if task == "tag":
-        return _tagged(path, columns)
-    kind = path.suffix.lower()
-    readers = {".csv": _table, ".tsv": _table, ".jsonl": _objects}
-    if kind == ".json" and task == "classify":
-        found = _lists(path, part)
-    elif kind in readers:
-        found = readers[kind](path, task, columns)
-    else:
-        lists = " or .json" if task == "classify" else ""
-        raise InputError(f"{path}: expected .csv, .tsv, .jsonl{lists} for task={task}")
-    if not found.texts:
-        raise InputError(f"{path}:1: no example in it")
-    return found
+        return "jsonl" if ending == "jsonl" else "conll"
+    if ending in formats:
+        return ending
+    *others, last = (f".{name}" for name in formats)
+    endings = f"{', '.join(others)} or {last}"
+    raise InputError(f"{path}: expected {endings} for task={task}")
 
 
-def _tagged(path: Path, columns: Columns) -> Examples:
-    """Returns words and their tags, from CoNLL columns or JSON lines."""
-    if path.suffix.lower() == ".jsonl":
-        found = _objects(path, "tag", columns)
-    else:
-        places = _place(columns.text, "text") or 1, _place(columns.label, "label")
-        words, tagged, lines, rows = read_conll(path, True, *places)
-        found = Examples(words, [], tagged, lines, rows=rows)
-    if not found.texts:
-        raise InputError(f"{path}:1: no sentence in it")
-    return _in_iob2(path, found)
+def parse_examples(
+    lines: Iterable[tuple[int, str]], task: str, columns: Columns, kind: str
+) -> Iterator[tuple[int, Example | InputError]]:
+    """Yields examples without labels as their lines come, and the problems of lines.
+
+    Args:
+      lines: line numbers, from 1, and lines.
+      task: one of `TASKS`.
+      columns: the columns of the texts.
+      kind: `jsonl` or `conll`.
+
+    Yields:
+      Line numbers, and the example or an error that does not name the line.
+
+    >>> lines = enumerate(['{"text": 42}', "[]"], 1)
+    >>> [*parse_examples(lines, "classify", Columns(label=None), "jsonl")][0][1].text
+    '42'
+    """
+    if kind == "jsonl":
+        yield from _parse_records(parse_objects(lines), task, columns)
+        return
+    token = _place(columns.text, "text") or 1
+    for line, value in parse_conll(lines, token, tagged=False):
+        error = isinstance(value, InputError)
+        yield line, value if error else Example(value.tokens, row=value.rows)
 
 
-def _place(name: str | None, usual: str) -> int | None:
-    """Returns the number of a column of CoNLL; None for the usual one."""
-    if name is None or name == usual:
+def _parse_records(
+    records: Iterable[tuple[int, dict[str, Any] | InputError]],
+    task: str,
+    columns: Columns,
+) -> Iterator[tuple[int, Example | InputError]]:
+    """Yields the example of each object of JSON, or what is wrong with it."""
+    names, values_of = columns.names(task), words_of if task == "tag" else texts_of
+    for line, record in records:
+        try:
+            if isinstance(record, InputError):
+                raise record
+            yield line, _example(values_of(record, names), task, columns, record)
+        except InputError as error:
+            yield line, error
+
+
+def _example(cells: Sequence[Any], task: str, columns: Columns, row: Any) -> Example:
+    """Returns the example of some cells: text, second text if any, label if any."""
+    pair = cells[1] if task == "pairs" else ""
+    return Example(cells[0], pair, row, cells[-1] if columns.label else None)
+
+
+def _examples(
+    read: Sequence[tuple[int, Example]],
+    task: str,
+    columns: Columns,
+    header: list[str] | None = None,
+) -> Examples:
+    """Returns examples with their lines as parallel lists."""
+    texts, pairs, rows, labels = (
+        zip(*(e for _, e in read), strict=True) if read else [()] * 4
+    )
+    lines = [[line] * len(e.text) if task == "tag" else line for line, e in read]
+    return Examples(
+        [*texts],
+        [*pairs] if task == "pairs" else [],
+        [*labels] if columns.label else [],
+        lines,
+        rows=[*rows],
+        header=header,
+    )
+
+
+def _read_objects(path: Path, task: str, columns: Columns) -> Examples:
+    """Returns the examples of JSON lines."""
+    read = collect(path, _parse_records(read_objects(path), task, columns))
+    return _examples(read, task, columns)
+
+
+def _read_table(path: Path, task: str, columns: Columns, kind: str) -> Examples:
+    """Returns the examples of a CSV or TSV file."""
+    header, rows, places = read_columns(path, columns.names(task), kind)
+    read = [
+        (line, _example([fields[place] for place in places], task, columns, fields))
+        for line, fields in rows
+    ]
+    if not header and columns.label and read:
+        line, first = read[0]
+        if first.label.lower() in _HEADINGS:
+            what = "looks like a header; give the columns by name, not by number"
+            stop_at(path, [(line, f"{first.label!r} {what}")])
+    return _examples(read, task, columns, header)
+
+
+def _read_lists(path: Path, part: str, labelled: bool) -> Examples:
+    """Returns one part of a JSON file of lists `[text, label]`."""
+    lists, key = read_json(path), KEYS[choose("part", part, KEYS)]
+    if not isinstance(lists.get(key), list):
+        names = [name for name, value in lists.items() if isinstance(value, list)]
+        known = ", ".join(names) or "none"
+        raise InputError(f"{path}: no list {key!r}; there is {known}")
+    columns = Columns(label="label" if labelled else None)
+    read = []
+    for number, row in enumerate(lists[key], 1):
+        fits = isinstance(row, list) and (len(row) == 2 if labelled else row)
+        if fits and all(map(is_text, row if labelled else row[:1])):
+            read.append((number, _example(row, "classify", columns, row)))
+        else:
+            wanted = "pair [text, label]" if labelled else "list [text]"
+            read.append((number, InputError(f"expected a {wanted}")))
+    read = collect(f"{path}: {key}", read)
+    return _examples(read, "classify", columns)
+
+
+def last_part(path: str | Path) -> str:
+    """Returns the last part that a JSON file of lists has: test, dev or train.
+
+    Raises:
+      InputError: the file cannot be read, or has none of them.
+    """
+    path = require_file(path)
+    lists = read_json(path)
+    parts = [part for part in PARTS if isinstance(lists.get(KEYS[part]), list)]
+    if not parts:
+        raise InputError(f"{path}: no list {', '.join(KEYS.values())}")
+    return parts[-1]
+
+
+def _read_conll(path: Path, columns: Columns) -> Examples:
+    """Returns the sentences of CoNLL columns."""
+    token, tag = _place(columns.text, "text") or 1, None
+    if columns.label:
+        tag = _place(columns.label, "label")
+    read = read_conll(path, True, token, tag, tagged=bool(columns.label))
+    labels = read.tags if columns.label else []
+    return Examples(read.tokens, [], labels, read.lines, rows=read.rows)
+
+
+def _place(name: str, default: str) -> int | None:
+    """Returns the number of a column of CoNLL; None for the default one."""
+    if name == default:
         return None
     if not name.isdecimal():
         what = "columns of CoNLL have no names; give a number, from 1"
-        raise InputError(f"{usual}_column: {name!r}: {what}")
+        raise InputError(f"{default}_column: {name!r}: {what}")
     return int(name)
 
 
-def _in_iob2(path: Path, found: Examples) -> Examples:
-    if not tags.are_of_spans(tag for row in found.labels for tag in row):
-        return found  # one label a word, not spans: parts of speech, for instance
+def _to_iob2(path: Path, examples: Examples) -> Examples:
+    """Returns examples with tags of spans in IOB2; other tags stay as they are."""
+    if not tags.are_of_spans(tag for row in examples.labels for tag in row):
+        return examples  # one label per word, such as parts of speech
     problems = []
-    for row, lines in zip(found.labels, found.lines, strict=True):
+    for row, lines in zip(examples.labels, examples.lines, strict=True):
         try:
             tags.spans(row, "bioes")
         except InputError as error:
             problems.append((lines[0], str(error)))
     stop_at(path, problems)
-    scheme = tags.scheme_of(found.labels)
-    labels = [tags.convert(row, scheme, "iob2") for row in found.labels]
-    return found._replace(labels=labels, scheme=scheme)
-
-
-def _table(path: Path, task: str, columns: Columns) -> Examples:
-    """Returns the examples of a CSV or TSV file."""
-    names = [columns.text, *([columns.pair] if task == "pairs" else [])]
-    names += [columns.label] if columns.label else []
-    header, rows, places = read_columns(path, names)
-    cut = [(line, [fields[place] for place in places]) for line, fields in rows]
-    if not header and columns.label and cut and cut[0][1][-1].lower() in _HEADINGS:
-        what = "looks like a header; give the columns by name, not by number"
-        stop_at(path, [(cut[0][0], f"{cut[0][1][-1]!r} {what}")])
-    found = _examples(cut, task, columns)
-    return found._replace(rows=[fields for _, fields in rows], header=header)
-
-
-def _examples(
-    rows: Sequence[tuple[int, list[Any]]], task: str, columns: Columns
-) -> Examples:
-    """Returns examples from a line and its cells: text, pair if any, label if any."""
-    texts = [cells[0] for _, cells in rows]
-    pairs = [cells[1] for _, cells in rows] if task == "pairs" else []
-    labels = [cells[-1] for _, cells in rows] if columns.label else []
-    return Examples(texts, pairs, labels, [line for line, _ in rows])
-
-
-def _objects(path: Path, task: str, columns: Columns) -> Examples:
-    """Returns the examples of JSON lines."""
-    names = [columns.text, *([columns.pair] if task == "pairs" else [])]
-    names += [columns.label] if columns.label else []
-    texts, problems = read_lines(path)
-    rows, records = [], []
-    for line, text in enumerate(texts, 1):
-        if not text.strip():
-            continue
-        try:
-            record = parse_json(text)
-            cells = _cells(record, names, task)
-        except json.JSONDecodeError as error:
-            problems.append((line, f"not JSON: {error.msg}"))
-        except InputError as error:
-            problems.append((line, str(error)))
-        else:
-            rows.append((line, cells))
-            records.append(record)
-    stop_at(path, problems)
-    found = _examples(rows, task, columns)._replace(rows=records)
-    if task == "tag":
-        lines = [[line] * len(c[0]) for line, c in rows]
-        return found._replace(lines=lines)
-    return found
-
-
-def _cells(record: Any, names: Sequence[str], task: str) -> list[Any]:
-    """Returns the values of some keys.
-
-    Raises:
-      InputError: what is wrong, without the line.
-    """
-    if not isinstance(record, dict):
-        raise InputError("expected an object of JSON")
-    cells = []
-    for name in names:
-        if name not in record:
-            raise InputError(f"no {name!r}; there is {', '.join(record) or 'nothing'}")
-        value = record[name]
-        if task == "tag":
-            fits = isinstance(value, list) and all(map(is_text, value))
-            if not fits or not value:
-                raise InputError(
-                    f"{name!r} should be a list of words or tags, none blank"
-                )
-            cells.append(value)
-            continue
-        if isinstance(value, bool) or not isinstance(value, (str, int)):
-            raise InputError(f"{name!r} should be a text or a whole number")
-        if not is_text(str(value)):
-            raise InputError(f"{name!r} is empty, or holds half a character")
-        cells.append(str(value))
-    if task == "tag" and len(names) > 1 and len(cells[0]) != len(cells[1]):
-        raise InputError(f"{len(cells[0])} words and {len(cells[1])} tags")
-    return cells
-
-
-def _lists(path: Path, part: str) -> Examples:
-    """Returns one part of a JSON file of lists `[text, label]`."""
-    found, key = read_json(path), KEYS[choose("part", part, KEYS)]
-    if not isinstance(found.get(key), list):
-        lists = [name for name, value in found.items() if isinstance(value, list)]
-        raise InputError(
-            f"{path}: no list {key!r}; there is {', '.join(lists) or 'none'}"
-        )
-    rows, problems = [], []
-    for number, row in enumerate(found[key], 1):
-        good = isinstance(row, list) and len(row) == 2
-        if not good or not all(map(is_text, row)):
-            problems.append((number, "expected a pair [text, label]"))
-        rows.append((number, row))
-    stop_at(f"{path}: {key}", problems)
-    return _examples(rows, "classify", Columns())._replace(rows=found[key])
+    scheme = tags.scheme_of(examples.labels)
+    labels = [tags.convert(row, scheme, "iob2") for row in examples.labels]
+    return examples._replace(labels=labels, scheme=scheme)
 
 
 def label_names(train: Examples, task: str, path: str = "train") -> list[str]:
-    """Returns the labels of the training part, in order; for `tag` O is the first.
+    """Returns the labels of the training part, sorted; for tags of spans O is first.
 
-    Spans get both of their tags, B- and I-, so that any span can be written.
+    Every type of span has both of its tags, B- and I-, so that any span can be
+    predicted.
+
+    Args:
+      train: the training part.
+      task: one of `TASKS`.
+      path: its file, for errors.
 
     Raises:
-      InputError: there is but one label, and nothing to tell apart.
+      InputError: there is only one label, and nothing to tell apart.
     """
     if task != "tag":
         names = sorted(set(train.labels))
     else:
-        every = {tag for row in train.labels for tag in row}
-        kinds = sorted({tag[2:] for tag in every if train.scheme and tag != "O"})
+        known = {tag for row in train.labels for tag in row}
+        kinds = sorted({tag[2:] for tag in known if train.scheme and tag != "O"})
         spans = [f"{prefix}-{kind}" for kind in kinds for prefix in "BI"]
-        names = ["O", *spans] if train.scheme else sorted(every)
+        names = ["O", *spans] if train.scheme else sorted(known)
     if len(names) < 2:
         what = f"every label is {names[0]!r}: there is nothing to tell apart"
         raise InputError(f"{path}: {what}")
@@ -291,78 +372,38 @@ def label_names(train: Examples, task: str, path: str = "train") -> list[str]:
 
 
 def label_ids(
-    path: str, found: Examples, names: Sequence[str], ignore: bool = False
+    path: str, examples: Examples, names: Sequence[str], ignore: bool = False
 ) -> list[Any]:
     """Returns labels as numbers; for `tag` a list for each sentence.
 
     Args:
-      path: the file, for messages.
-      found: what was read.
-      names: from `label_names`.
-      ignore: whether a label that is not among them becomes −1, which no prediction
-        hits; otherwise it is an error.
+      path: the file, for errors.
+      examples: the examples with their labels.
+      names: the labels by number, see `label_names`.
+      ignore: whether an unknown label becomes −1, which counts as missed; otherwise it
+        is an error.
 
     Raises:
-      InputError: labels that training has not shown, each with its count and line.
+      InputError: labels do not occur in training; each is named with its count and
+        first line.
     """
     known = {name: number for number, name in enumerate(names)}
-    nested = bool(found.labels) and isinstance(found.labels[0], list)
-    flat, lines = found.labels, found.lines
+    nested = bool(examples.labels) and isinstance(examples.labels[0], list)
+    flat, lines = examples.labels, examples.lines
     if nested:
         flat, lines = ([v for row in rows for v in row] for rows in (flat, lines))
     unseen = Counter(label for label in flat if label not in known)
     if unseen and not ignore:
         first = dict(reversed([*zip(flat, lines, strict=True)]))
-        told = ", ".join(
+        shown = ", ".join(
             f"{name!r} ({count}, first in line {first[name]})"
             for name, count in unseen.most_common(8)
         )
-        told += f" and {len(unseen) - 8} more" if len(unseen) > 8 else ""
+        shown += f" and {len(unseen) - 8} more" if len(unseen) > 8 else ""
         raise InputError(
-            f"{path}: labels that training does not show: {told}; correct them, or "
+            f"{path}: labels that training does not show: {shown}; correct them, or "
             "unseen_labels=ignore counts them as missed"
         )
     if nested:
-        return [[known.get(tag, -1) for tag in row] for row in found.labels]
-    return [known.get(label, -1) for label in found.labels]
-
-
-SIGNS = ("$", "#")  # signs that every tokenizer has, in place of marks that none has
-
-
-def replace_markers(
-    texts: Sequence[str], marks: tuple[str, str]
-) -> tuple[list[str], list[str | None]]:
-    """Returns texts with signs around the two entities, and what is wrong with each.
-
-    Args:
-      texts: each has `<MARK>` and `</MARK>` once, around words, for both marks.
-      marks: of the first and of the second entity.
-
-    Returns:
-      N texts, and for each what is wrong with it, or None.
-
-    Source: the signs of Wu & He 2019, "Enriching Pre-trained Language Model with Entity
-    Information for Relation Classification".
-
-    >>> replace_markers(["<a>Ada</a> of <b>London</b>", "<a>Ada</a>"], ("a", "b"))[0][0]
-    '$ Ada $ of # London #'
-    >>> replace_markers(["<a>Ada</a>"], ("a", "b"))[1]
-    ['expected one <b>…</b> in it, found 0']
-    """
-    found, wrong = [], []
-    for text in texts:
-        problem = None
-        for mark, sign in zip(marks, SIGNS, strict=True):
-            name = re.escape(mark)
-            pattern = rf"\s*<{name}>\s*(\S.*?)\s*</{name}>\s*"
-            text, count = re.subn(pattern, rf" {sign} \1 {sign} ", text)
-            loose = len(re.findall(rf"</?{name}>", text))
-            if count != 1 or loose:
-                problem = problem or (
-                    f"expected one <{mark}>…</{mark}> in it, found {count}"
-                    + (" and a mark alone" if loose else "")
-                )
-        found.append(text.strip())
-        wrong.append(problem)
-    return found, wrong
+        return [[known.get(tag, -1) for tag in row] for row in examples.labels]
+    return [known.get(label, -1) for label in examples.labels]

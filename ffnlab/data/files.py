@@ -1,4 +1,4 @@
-"""What every reader of a user's file checks first, and how it says what is wrong."""
+"""Checks that all readers of a user's file share, and the list of its problems."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from typing import Any
 
 from ffnlab.errors import InputError
 
-SHOWN = 20  # problems listed; the rest is only counted
+SHOWN = 20  # problems that are listed; the others are counted
 
 
 def require_file(path: str | Path) -> Path:
@@ -44,8 +44,8 @@ def require_text(path: str | Path) -> Path:
     """Returns `path` as `require_file` does, unless its text is UTF-16.
 
     Raises:
-      InputError: as `require_file`, or the file begins with the mark of UTF-16, in
-        which every line would be wrong.
+      InputError: as `require_file`, or the file begins with the byte-order mark of
+        UTF-16, in which every line would be wrong.
     """
     path = require_file(path)
     with path.open("rb") as file:
@@ -55,14 +55,15 @@ def require_text(path: str | Path) -> Path:
 
 
 def decode_line(data: bytes, line: int) -> str:
-    """Returns a line of a UTF-8 file as text, the first without a byte-order mark.
+    """Returns a line of a UTF-8 file as text, without a byte-order mark.
 
     Args:
       data: the line.
       line: its number, from 1.
 
     Raises:
-      InputError: a NUL byte, or not UTF-8; the message is without the line.
+      InputError: the line has a NUL byte, or is not UTF-8. The message does not name
+        the line.
 
     >>> decode_line(b"\\xef\\xbb\\xbftext", line=1)
     'text'
@@ -77,11 +78,18 @@ def decode_line(data: bytes, line: int) -> str:
         raise InputError(what) from None
 
 
-def read_lines(path: str | Path) -> tuple[list[str], list[tuple[int, str]]]:
-    """Reads a text file, with or without a byte-order mark, of any line ends.
+def read_lines(
+    path: str | Path, carriage_returns: bool = True
+) -> tuple[list[str], list[tuple[int, str]]]:
+    """Reads the lines of a UTF-8 text file, with or without a byte-order mark.
+
+    Args:
+      path: the file.
+      carriage_returns: whether a carriage return alone ends a line, in a file without
+        line feeds.
 
     Returns:
-      All lines, without their ends, those that cannot be read being empty; and the
+      All lines, without their ends and empty where they cannot be read; and the
       problems, as `stop_at` takes them.
 
     Raises:
@@ -89,7 +97,7 @@ def read_lines(path: str | Path) -> tuple[list[str], list[tuple[int, str]]]:
     """
     data = require_text(path).read_bytes()
     texts, problems = [], []
-    end = b"\n" if b"\n" in data else b"\r"
+    end = b"\n" if b"\n" in data or not carriage_returns else b"\r"
     for line, piece in enumerate(data.split(end), start=1):
         try:
             texts.append(decode_line(piece, line).rstrip("\r"))
@@ -99,8 +107,33 @@ def read_lines(path: str | Path) -> tuple[list[str], list[tuple[int, str]]]:
     return texts, problems
 
 
+def collect(
+    path: str | Path, values: Iterable[tuple[int, Any | InputError]]
+) -> list[tuple[int, Any]]:
+    """Returns what a reader yields; raises one error if there are errors among it.
+
+    Args:
+      path: the file, for errors.
+      values: line numbers, from 1, each with a value or an error without the line.
+
+    Raises:
+      InputError: as `stop_at`.
+
+    >>> collect("a.txt", [(1, "a"), (2, "b")])
+    [(1, 'a'), (2, 'b')]
+    >>> collect("a.txt", [(1, "a"), (2, InputError("no tab"))])
+    Traceback (most recent call last):
+        ...
+    ffnlab.errors.InputError: a.txt:2: no tab
+    """
+    values = list(values)
+    problems = [(n, str(each)) for n, each in values if isinstance(each, InputError)]
+    stop_at(path, problems)
+    return values
+
+
 def is_text(value: Any) -> bool:
-    r"""Tells text from what is none, is blank, or cannot be written as UTF-8.
+    r"""Returns whether a value is a text that is not blank and can be written as UTF-8.
 
     >>> [is_text(value) for value in ("a b", "", " ", 3, "\ud83d")]
     [True, False, False, False, False]
@@ -111,11 +144,12 @@ def is_text(value: Any) -> bool:
 
 
 def parse_json(text: str) -> Any:
-    """Returns what a text of JSON says.
+    """Returns the value of a JSON text.
 
     Raises:
-      json.JSONDecodeError: not JSON.
-      InputError: a key is there twice, or it goes too deep or too high to be read.
+      json.JSONDecodeError: the text is not JSON.
+      InputError: an object has a key twice, or the nesting is too deep or a number too
+        long to be read.
 
     >>> parse_json('{"a": 1, "a": 2}')
     Traceback (most recent call last):
@@ -134,39 +168,40 @@ def parse_json(text: str) -> Any:
         return json.loads(text, object_pairs_hook=unique)
     except (InputError, json.JSONDecodeError):
         raise
-    except (RecursionError, ValueError):  # brackets by the thousand, digits likewise
-        raise InputError("JSON that goes too deep, or a number too long") from None
+    except (RecursionError, ValueError):  # thousands of brackets or digits
+        what = "JSON that goes too deep, or has too long a number"
+        raise InputError(what) from None
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Returns an object of JSON.
+    """Returns the JSON object of a file.
 
     Raises:
-      InputError: not JSON, not an object, or a key is there twice.
+      InputError: the file is not JSON or not an object, or has a key twice.
     """
     texts, problems = read_lines(path)
     stop_at(path, problems)
     try:
-        found = parse_json("\n".join(texts))
+        value = parse_json("\n".join(texts))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except json.JSONDecodeError as error:
         raise InputError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise InputError(f"{path}: expected an object of JSON")
-    return found
+    return value
 
 
 def stop_at(path: str | Path, problems: Iterable[tuple[int, str]]) -> None:
-    """Raises one error that lists the problems found in a file; none, and it returns.
+    """Raises one error that lists the problems of a file, if there are any.
 
     Args:
       path: the file.
       problems: pairs of a line number, from 1, and what is wrong there, in any order.
 
     Raises:
-      InputError: there are problems. One line each, `file:line: what`, by line; after
-        20 of them the rest is counted.
+      InputError: there are problems. It lists up to 20 of them, each as
+        `file:line: what`, sorted by line, and counts the others.
 
     >>> stop_at("a.csv", [(7, "no target"), (3, "expected 2 fields, found 1")])
     Traceback (most recent call last):
@@ -178,14 +213,14 @@ def stop_at(path: str | Path, problems: Iterable[tuple[int, str]]) -> None:
 
 
 def stop_with(path: str | Path, lines: Sequence[str]) -> None:
-    """Raises one error of lines that say what is wrong; none, and it returns.
+    """Raises one error that lists problems, if there are any.
 
     Args:
       path: the file.
-      lines: one for each problem; after 20 of them the rest is counted.
+      lines: a line for each problem.
 
     Raises:
-      InputError: there are lines.
+      InputError: there are lines. It lists up to 20 of them and counts the others.
     """
     if not lines:
         return

@@ -1,46 +1,41 @@
-"""Questions whose answers stand in a text: SQuAD's files, windows, rows, and back.
+"""Questions whose answers are spans of a text: SQuAD's files, windows and rows.
 
     train = read_questions("train-v2.0.json")
     pieces = windows(tokenizer, train, length=384, stride=128)
     rows = pack_windows(pieces, width=384)
-    texts, chances = texts_of(pieces, train, spans, scores, nothing)
+    texts, probabilities = texts_of(pieces, train, spans, scores, null_scores)
 
-A text that is too long for a model is cut into windows that overlap, and each window is
-asked the same question.
+A context that is too long for a model is cut into overlapping windows, each of which
+follows the same question.
 """
 
 import itertools
-import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ffnlab.data.dataset import IGNORE
-from ffnlab.data.files import (
-    parse_json,
-    read_json,
-    read_lines,
-    require_file,
-    stop_with,
-)
+from ffnlab.data.examples import Example
+from ffnlab.data.files import is_text, read_json, require_file, stop_with
+from ffnlab.data.json_lines import parse_objects, read_objects
 from ffnlab.data.packed_rows import Rows, pack
 from ffnlab.data.tokenizer import Encoded, Tokenizer
 from ffnlab.errors import InputError
 
 
 class Questions(NamedTuple):
-    """What a file asks; the lists run side by side.
+    """The questions of a file, as parallel lists.
 
     Attributes:
-      ids: the name of each question; no two are the same.
-      questions: what is asked.
-      contexts: the text that the answer stands in.
-      answers: the right answers of each; empty where the text has none.
+      ids: the id of each question; no two are equal.
+      questions: the questions.
+      contexts: the text that contains the answer.
+      answers: the right answers to each question; empty if the context has none.
       starts: the character of the context at which each of them begins, from 0.
-      rows: the objects of JSON that they came in; empty if they came from no file.
+      rows: the source of each question, an object of JSON; empty if there is no file.
     """
 
     ids: list[str]
@@ -61,16 +56,19 @@ class Questions(NamedTuple):
         return Questions(*(list(itertools.chain(*parts)) for parts in columns))
 
 
-def read_questions(path: str | Path, answered: bool = True) -> Questions:
-    """Reads questions, the texts they are about, and their answers.
+def read_questions(
+    path: str | Path, answered: bool = True, kind: str | None = None
+) -> Questions:
+    """Reads questions, their contexts and, unless `answered` is False, their answers.
 
-    The format follows from the name: `.json` is that of SQuAD 1.1 and 2.0; a line of
-    `.jsonl` has `question`, `context`, `answers`, an object of the lists `text` and
-    `answer_start`, and `id`, which is the number of the line where it is missing.
+    `.json` is the format of SQuAD 1.1 and 2.0. A line of `.jsonl` has `question`,
+    `context`, `answers`, an object of the lists `text` and `answer_start`, and `id`; if
+    there is no id, it is the number of the line.
 
     Args:
       path: the file; UTF-8, with or without a byte-order mark, any line ends.
-      answered: whether the answers are read; without, they need not be there.
+      answered: whether the answers are read; if not, they may be missing.
+      kind: the format, `json` or `jsonl`; None takes that of the file's name.
 
     Raises:
       InputError: no such file, no question in it, or up to 20 that cannot be used.
@@ -86,115 +84,134 @@ def read_questions(path: str | Path, answered: bool = True) -> Questions:
     [['Ada']]
     """
     path = require_file(path)
-    readers = {".json": _articles, ".jsonl": _objects}
-    if path.suffix.lower() not in readers:
+    kind = kind or path.suffix.lower().removeprefix(".")
+    if kind not in _SOURCES:
         raise InputError(f"{path}: expected .json of SQuAD, or .jsonl")
-    told: list[str] = []
+    problems: list[str] = []
     seen: dict[str, str] = {}
     rows = []
-    for where, usual, record in readers[path.suffix.lower()](path, told):
-        name = record.get("id", usual)
+    for where, default, record in _SOURCES[kind](path, problems):
+        name = record.get("id", default)
         name = str(name) if isinstance(name, str | int) else ""
         wrong = [] if name else ["no id"]
         if name in seen:
             wrong.append(f"id {name!r} is there already, {seen[name]}")
         elif name:
             seen[name] = where
-        wrong += _wrong(record, answered)
-        told += [f"{where}: {what}" for what in wrong]
+        wrong += _problems(record, answered)
+        problems += [f"{where}: {what}" for what in wrong]
         if not wrong:
             texts, starts = _answers(record) if answered else ([], [])
-            asked, context = record["question"], record["context"]
-            rows.append((name, asked, context, texts, starts, record))
-    stop_with(path, told)
+            question, context = record["question"], record["context"]
+            rows.append((name, question, context, texts, starts, record))
+    stop_with(path, problems)
     if not rows:
         raise InputError(f"{path}: no question in it")
     return Questions(*map(list, zip(*rows, strict=True)))
 
 
-def _objects(path: Path, told: list[str]) -> Iterator[tuple[str, str, dict]]:
-    """Yields the place of each of the JSON lines, its number and its object."""
-    texts, problems = read_lines(path)
-    told += [f"{path}:{line}: {what}" for line, what in problems]
-    for line, text in enumerate(texts, 1):
-        where = f"{path}:{line}"
-        if not text.strip():
-            continue
-        try:
-            record = parse_json(text)
-        except json.JSONDecodeError as error:
-            told.append(f"{where}: not JSON: {error.msg}")
-        except InputError as error:
-            told.append(f"{where}: {error}")
+def parse_questions(
+    lines: Iterable[tuple[int, str]],
+) -> Iterator[tuple[int, Example | InputError]]:
+    """Yields questions without answers as their JSON lines come, or their problems.
+
+    Args:
+      lines: line numbers, from 1, and lines. Ids are neither needed nor compared.
+
+    Yields:
+      Line numbers, and the question with its context, or an error that does not name
+      the line.
+
+    >>> lines = [(1, '{"question": "Who?", "context": "Ada did."}')]
+    >>> next(parse_questions(lines))[1][:2]
+    ('Who?', 'Ada did.')
+    """
+    for line, record in parse_objects(lines):
+        if isinstance(record, InputError):
+            yield line, record
+        elif wrong := _problems(record, answered=False):
+            yield line, InputError("; ".join(wrong))
         else:
-            if isinstance(record, dict):
-                yield where, str(line), record
-            else:
-                told.append(f"{where}: expected an object of JSON")
+            yield line, Example(record["question"], record["context"], record)
 
 
-def _articles(path: Path, told: list[str]) -> Iterator[tuple[str, str, dict]]:
+def _objects(path: Path, problems: list[str]) -> Iterator[tuple[str, str, dict]]:
+    """Yields the place of each JSON line, its number and its object."""
+    for line, record in read_objects(path):
+        if isinstance(record, InputError):
+            problems.append(f"{path}:{line}: {record}")
+        else:
+            yield f"{path}:{line}", str(line), record
+
+
+def _articles(path: Path, problems: list[str]) -> Iterator[tuple[str, str, dict]]:
     """Yields the place of each question of SQuAD's JSON, no number, and its object."""
 
-    def parts(found: Any, name: str, where: str) -> Iterator[tuple[str, dict]]:
-        held = found.get(name) if isinstance(found, dict) else None
-        if not isinstance(held, list):
-            told.append(f"{where}: expected an object with a list {name!r}")
-        for number, part in enumerate(held if isinstance(held, list) else [], 1):
+    def parts(value: Any, name: str, where: str) -> Iterator[tuple[str, dict]]:
+        members = value.get(name) if isinstance(value, dict) else None
+        if not isinstance(members, list):
+            problems.append(f"{where}: expected an object with a list {name!r}")
+            return
+        for number, part in enumerate(members, 1):
             if isinstance(part, dict):
                 yield str(part.get("title") or part.get("id") or number), part
             else:
-                told.append(f"{where}: {name} {number}: expected an object")
+                problems.append(f"{where}: {name} {number}: expected an object")
 
     for title, article in parts(read_json(path), "data", str(path)):
         where = f"{path}: article {title}"
         for number, paragraph in parts(article, "paragraphs", where):
-            there = f"{where}, paragraph {number}"
-            for name, question in parts(paragraph, "qas", there):
+            place = f"{where}, paragraph {number}"
+            for name, question in parts(paragraph, "qas", place):
                 record = {**question, "context": paragraph.get("context")}
-                yield f"{there}, question {name}", "", record
+                yield f"{place}, question {name}", "", record
+
+
+_SOURCES = {"json": _articles, "jsonl": _objects}
 
 
 def _answers(record: dict) -> tuple[list, list] | None:
-    """Returns texts and starts of the answers; None where they are neither form."""
-    found = record.get("answers")
-    if isinstance(found, list) and all(isinstance(each, dict) for each in found):
-        texts = [each.get("text") for each in found]
-        return texts, [each.get("answer_start") for each in found]
-    if not isinstance(found, dict):
+    """Returns the texts and starts of the answers; None if they have neither form."""
+    answers = record.get("answers")
+    if isinstance(answers, list) and all(isinstance(each, dict) for each in answers):
+        texts = [answer.get("text") for answer in answers]
+        return texts, [answer.get("answer_start") for answer in answers]
+    if not isinstance(answers, dict):
         return None
-    texts, starts = found.get("text"), found.get("answer_start")
+    texts, starts = answers.get("text"), answers.get("answer_start")
     lists = isinstance(texts, list) and isinstance(starts, list)
     return (texts, starts) if lists and len(texts) == len(starts) else None
 
 
-def _wrong(record: dict, answered: bool) -> list[str]:
-    """Returns what is wrong with a question, beside its id."""
-    wrong = []
+def _problems(record: dict, answered: bool) -> list[str]:
+    """Returns what is wrong with a question, except its id."""
+    problems = []
     for name in ("question", "context"):
         text = record.get(name)
         if not isinstance(text, str):
-            wrong.append(f"{name} should be a text")
+            problems.append(f"{name} should be a text")
         elif not text.strip():
-            wrong.append(f"{name} is empty")
+            problems.append(f"{name} is empty")
+        elif not is_text(text):
+            problems.append(f"{name} has half of a surrogate pair")
     if not answered:
-        return wrong
+        return problems
     answers, impossible = _answers(record), record.get("is_impossible")
     if answers is None:
-        return [*wrong, "answers should be texts, each with its answer_start"]
+        return [*problems, "answers should be texts, each with its answer_start"]
     if impossible and answers[0]:
-        wrong.append("is_impossible, and has answers")
+        problems.append("is_impossible, and has answers")
     if impossible is False and not answers[0]:
-        wrong.append("no answer, and is_impossible is false")
+        problems.append("no answer, and is_impossible is false")
     context = record.get("context")
     if isinstance(context, str):
-        found = (_misplaced(context, *each) for each in zip(*answers, strict=True))
-        wrong += [what for what in found if what]
-    return wrong
+        wrong = (_misplaced(context, *each) for each in zip(*answers, strict=True))
+        problems += [what for what in wrong if what]
+    return problems
 
 
 def _misplaced(context: str, text: Any, start: Any) -> str | None:
-    """Returns what is wrong with an answer; None where it stands as it says.
+    """Returns what is wrong with an answer; None if it is where it should be.
 
     >>> _misplaced("Ada sang. Ada left.", "Ada", 9)
     "answer 'Ada' is not at 9, where ' Ad' is; it is at 10"
@@ -208,22 +225,22 @@ def _misplaced(context: str, text: Any, start: Any) -> str | None:
     there = context[max(start, 0) :][: len(text)]
     places = [match.start() for match in re.finditer(re.escape(text), context)]
     nearest = min(places, key=lambda place: abs(place - start), default=None)
-    told = "nowhere in the context" if nearest is None else f"at {nearest}"
-    return f"answer {text!r} is not at {start}, where {there!r} is; it is {told}"
+    place = "nowhere in the context" if nearest is None else f"at {nearest}"
+    return f"answer {text!r} is not at {start}, where {there!r} is; it is {place}"
 
 
 class Windows(NamedTuple):
     """Questions with pieces of their contexts.
 
     Attributes:
-      tokens: `[CLS] question [SEP] piece [SEP]`, as the checkpoint has it; int32 `[T]`
-        each.
-      types: int32 `[T]` each: 1 for the piece, where the checkpoint tells them apart.
-      spans: from which to which character of the context each token is, int32 `[T, 2]`
-        each; −1 for a token that an answer can neither start nor end at.
-      question: whose window it is, int32 `[M]`.
-      target: the tokens that the first right answer starts and ends at, int32 `[M, 2]`;
-        0, the first token of the window, where it is not wholly inside.
+      tokens: `[CLS] question [SEP] piece [SEP]`, with the special tokens of the
+        checkpoint; int32 `[T]` each.
+      types: int32 `[T]` each: 1 for the piece, if the checkpoint has such types.
+      spans: the first character of each token in the context and the one after its
+        last, int32 `[T, 2]` each; −1 for a token at which no answer starts or ends.
+      question: the number of the window's question, int32 `[M]`.
+      target: the tokens at which the first right answer starts and ends, int32
+        `[M, 2]`; 0, the first token of the window, if it is not wholly inside.
     """
 
     tokens: list[np.ndarray]
@@ -239,14 +256,14 @@ def windows(
     """Cuts contexts into windows, each after its question.
 
     Args:
-      tokenizer: of the checkpoint.
-      questions: with or without answers.
-      length: the most tokens, special ones included. A question is cut where it would
-        take more than half of them.
-      stride: how many tokens of the context a window shares with the one before.
+      tokenizer: the tokenizer of the checkpoint.
+      questions: the questions, with or without answers.
+      length: the maximum number of tokens of a window, special ones included. A
+        question is cut if it takes more than half of them.
+      stride: the number of context tokens that a window shares with the one before.
 
     Raises:
-      InputError: `length` leaves no room, or `stride` does not let windows advance.
+      InputError: `length` leaves no room, or `stride` is too large for it.
 
     Source: the windows of Devlin et al. 2019 for SQuAD; there `stride` is the step.
     """
@@ -286,29 +303,30 @@ def windows(
 
 
 def _answer_tokens(spans: np.ndarray, questions: Questions, number: int) -> list[int]:
-    """Returns the first and last token of the first right answer; none if none is."""
+    """Returns the first and last token of the first right answer, if there is one."""
     if not questions.answers[number]:
         return []
     text, start = questions.answers[number][0], questions.starts[number][0]
     end = start + len(text.rstrip())
     start += len(text) - len(text.lstrip())
-    there = np.flatnonzero((spans[:, 0] < end) & (spans[:, 1] > start))
-    return [int(there[0]), int(there[-1])] if len(there) else []
+    inside = np.flatnonzero((spans[:, 0] < end) & (spans[:, 1] > start))
+    return [int(inside[0]), int(inside[-1])] if len(inside) else []
 
 
-def pack_windows(found: Windows, width: int, mix: int | None = None) -> Rows:
-    """Packs windows into rows, several in one.
+def pack_windows(pieces: Windows, width: int, mix: int | None = None) -> Rows:
+    """Packs windows into rows, several per row.
 
     Args:
-      found: of `windows`.
-      width: T, of a row; no window may be longer.
-      mix: see `places.pack`.
+      pieces: the result of `windows`.
+      width: T, the number of tokens of a row; no window may be longer.
+      mix: see `packed_rows.pack`.
 
     Returns:
-      `Rows` in which x/at is the first token of every window and `example_index` its number.
-      Further x/inside bool `[N, T]`: where an answer may start or end, and the first
-      token of each window, which is no answer; and y is int32 `[N, K, 2]`, the places
-      in the row of start and end, −100 where there is no window.
+      `Rows` in which the label positions are the first tokens of the windows and
+      `example_index` is the number of the window. Also x/inside bool `[N, T]`, True for
+      tokens at which an answer may start or end, and for the first token of each
+      window, which stands for no answer. y is int32 `[N, K, 2]`, the positions of start
+      and end in the row, −100 if there is no window.
 
     >>> one = Windows([np.array([1, 5, 2, 6, 7, 2])], [np.zeros(6, int)],
     ...               [np.array([[-1, -1]] * 3 + [[0, 3], [4, 6]] + [[-1, -1]])],
@@ -317,42 +335,42 @@ def pack_windows(found: Windows, width: int, mix: int | None = None) -> Rows:
     >>> rows.arrays["x/inside"].astype(int).tolist(), rows.arrays["y"].tolist()
     ([[1, 0, 0, 1, 1, 0, 0]], [[[3, 4]]])
     """
-    rows = pack(Encoded(found.tokens, found.types, [], 0), None, width, mix)
+    rows = pack(Encoded(pieces.tokens, pieces.types, [], 0), None, width, mix)
     label_positions = rows.arrays["x/label_positions"]
     inside = np.zeros(rows.arrays["x/mask"].shape, bool)
     y = np.full((*label_positions.shape, 2), IGNORE, np.int32)
     for row, slot in np.argwhere(rows.example_index >= 0):
         number, begin = rows.example_index[row, slot], label_positions[row, slot]
-        spans = found.spans[number]
+        spans = pieces.spans[number]
         inside[row, begin : begin + len(spans)] = spans[:, 0] >= 0
         inside[row, begin] = True
-        y[row, slot] = begin + found.target[number]
+        y[row, slot] = begin + pieces.target[number]
     return rows._replace(arrays={**rows.arrays, "x/inside": inside, "y": y})
 
 
 def texts_of(
-    found: Windows,
+    pieces: Windows,
     questions: Questions,
     spans: np.ndarray,
     scores: np.ndarray,
-    nothing: np.ndarray,
+    null_scores: np.ndarray,
     threshold: float = 0.0,
 ) -> tuple[dict[str, str], dict[str, float]]:
-    """Returns one answer to each question, and how it compares with the others.
+    """Returns one answer to each question, and its probability.
 
-    The best span of all windows is the answer, unless that there is none, in the window
-    where it scores least, scores higher by more than `threshold`. The candidates are
-    the best span of each window and that there is none; the probability is the softmax
-    of their scores. A span that two windows share is one candidate.
+    The answer is the best span of all windows, unless the score of no answer, in the
+    window where it is least, exceeds that of the span by more than `threshold`. The
+    candidates are the best span of each window and no answer; the probability is the
+    softmax of their scores. A span that two windows share is one candidate.
 
     Args:
-      found: of `windows`.
-      questions: that they were made of.
+      pieces: the result of `windows`.
+      questions: the questions of those windows.
       spans: the start and end token of each window's best span, int `[M, 2]`, counted
-        from the window's first.
-      scores: of those, `[M]`.
-      nothing: the score of no answer, `[M]`.
-      threshold: infinity always answers, where there is anything to answer with.
+        from the first token of the window.
+      scores: the scores of these spans, `[M]`.
+      null_scores: the score of no answer in each window, `[M]`.
+      threshold: see above; infinity answers every question that has a candidate.
 
     Returns:
       By id the text, empty for no answer, and the probability, in [0, 1].
@@ -361,22 +379,22 @@ def texts_of(
     """
     candidates: list[dict] = [{} for _ in questions.ids]
     least = np.full(len(questions.ids), np.inf)
-    np.minimum.at(least, found.question, nothing)
+    np.minimum.at(least, pieces.question, null_scores)
     for window, (start, end) in enumerate(spans):
-        begin, stop = found.spans[window][start, 0], found.spans[window][end, 1]
-        if begin >= 0:  # the window has something of the context
-            mine = candidates[found.question[window]]
-            best = mine.get((begin, stop), -np.inf)
-            mine[begin, stop] = max(best, float(scores[window]))
-    texts, chances = {}, {}
+        begin, stop = pieces.spans[window][start, 0], pieces.spans[window][end, 1]
+        if begin >= 0:  # the window has tokens of the context
+            own = candidates[pieces.question[window]]
+            best = own.get((begin, stop), -np.inf)
+            own[begin, stop] = max(best, float(scores[window]))
+    texts, probabilities = {}, {}
     for number, name in enumerate(questions.ids):
-        mine, none = candidates[number], float(least[number])
-        span = max(mine, key=mine.__getitem__, default=None)
-        if span is not None and none - mine[span] > threshold:
+        own, null = candidates[number], float(least[number])
+        span = max(own, key=own.__getitem__, default=None)
+        if span is not None and null - own[span] > threshold:
             span = None
-        chosen, every = mine.get(span, none), np.array([*mine.values(), none])
+        chosen, every = own.get(span, null), np.array([*own.values(), null])
         weights = np.exp(every - every.max())
-        chances[name] = float(np.exp(chosen - every.max()) / weights.sum())
+        probabilities[name] = float(np.exp(chosen - every.max()) / weights.sum())
         context = questions.contexts[number]
         texts[name] = "" if span is None else context[span[0] : span[1]]
-    return texts, chances
+    return texts, probabilities

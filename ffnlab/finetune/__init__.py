@@ -1,12 +1,21 @@
-"""Fine-tuning of checkpoints on files, and the fine-tuned model in use."""
+"""Fine-tuning of checkpoints on files, and predictions of fine-tuned models."""
 
 from ffnlab.lazy import attach
 
 _NAMES = {
     "Config": "config",
     "FinetunedModel": "finetuned_model",
+    "Pipeline": "predictor",
+    "PredictConfig": "predict_files",
+    "Prediction": "outputs",
     "Result": "runner",
+    "Usage": "usage",
+    "open_source": "inputs",
+    "pipeline": "predictor",
+    "predict": "predict_files",
+    "read_finetuned": "finetuned_model",
     "run": "runner",
+    "write_predictions": "outputs",
 }
 
 __getattr__, __dir__, __all__ = attach(__name__, _NAMES)

@@ -1,126 +1,138 @@
-"""A fine-tuned model as a file that runs without ffnlab's code.
+"""A fine-tuned model as a program that runs without ffnlab.
 
-The file is what `jax.export` writes; beside it lie the tokenizer and the labels:
+The program is written by `jax.export`, beside the tokenizer and the labels:
 
     from jax import export
     model = export.deserialize(open("model.jax", "rb").read())
-    chances = model.call(tokens, mask, types, at)    # [B, K, labels]
-    start_end = model.call(tokens, mask, types)      # of qa: logits [B, T, 2]
-    logits = model.call(tokens, mask)                # of generate: [B, T, V]
+    probabilities = model.call(tokens, mask, types, at)    # [B, K, labels]
+    start_end = model.call(tokens, mask, types)            # qa: logits [B, T, 2]
+    logits = model.call(tokens, mask)                      # generate: [B, T, V]
 """
 
 import contextlib
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ffnlab import io
 from ffnlab.data.tokenizer import Tokenizer
 from ffnlab.errors import InputError
 
 if TYPE_CHECKING:
     from ffnlab.finetune.finetuned_model import FinetunedModel
 
-    pass
 
+def export_model(model: "FinetunedModel", path: str | Path) -> list[Path]:
+    """Writes a model, its tokenizer and its labels.
 
-def export_model(tuned: "FinetunedModel", path: str) -> list[Path]:
-    """Writes a model, its tokenizer and its labels; returns the files.
+    The program takes tokens int32 `[B, T]`, mask bool `[B, T]` and, except for
+    generate, types int32 `[B, T]`; for the tasks with labels also `at` int32 `[B, K]`,
+    the positions of the labels, −1 for none. B, T and K may be any numbers, T up to the
+    positions of the model. It runs on CPU, CUDA and TPU.
 
-    The model takes tokens int32 `[B, T]`, mask bool `[B, T]`, and, unless it writes
-    text, types int32 `[B, T]`; one of labels takes also at int32 `[B, K]`, the places
-    to label, −1 for none. B, T and K may be any numbers, T up to the model's positions.
-    It runs on CPU, CUDA and TPU.
+    Args:
+      model: the fine-tuned model.
+      path: the file of the program. The labels, and how the model is used, go to a file
+        of that name with `.labels.json` appended, the tokenizer to one with
+        `.tokenizer.json`, unless tokens are bytes.
+
+    Returns:
+      The files that were written, the program first.
 
     Raises:
-      InputError: the file is there already, or its folder is not.
+      InputError: the file exists already, its directory does not, it cannot be written,
+        or flatbuffers is not installed.
     """
     target = Path(path)
     if target.exists():
         raise InputError(f"export: {target} exists already; choose another name")
     if not target.parent.is_dir():
         raise InputError(f"export: {target.parent}: no such directory")
-    inputs, outputs = _signature(tuned.about["task"])
-    about = {**tuned.about, "labels": tuned.names, "inputs": inputs, "outputs": outputs}
-    text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
-    contents = {".labels.json": text.encode()}
-    if isinstance(tuned.tokenizer, Tokenizer):  # bytes need none
-        contents[".tokenizer.json"] = tuned.tokenizer.inner.to_str().encode()
-    contents[""] = _program(tuned)
-    paths = {target.with_name(target.name + end): contents[end] for end in contents}
-    parts = {path: path.with_name(path.name + ".part") for path in paths}
+    contents = {"": _program(model)}
+    if isinstance(model.tokenizer, Tokenizer):
+        contents[".tokenizer.json"] = model.tokenizer.inner.to_str().encode()
+    contents[".labels.json"] = _labels(model).encode()
+    files = {target.with_name(target.name + end): contents[end] for end in contents}
     try:
-        for path, content in paths.items():
-            parts[path].write_bytes(content)
-        for path, part in parts.items():
-            os.replace(part, path)
+        # The block ends with the file that was opened first: the program comes last.
+        with contextlib.ExitStack() as stack:
+            for name, content in files.items():
+                file = stack.enter_context(io.atomic(name, "wb"))
+                file.write(content)
+                file.flush()
     except OSError as error:
-        for part in parts.values():
-            with contextlib.suppress(OSError):
-                part.unlink()
         raise InputError(f"export: {target}: {error.strerror}") from None
-    return list(reversed(paths))
+    return list(files)
+
+
+def _labels(model: "FinetunedModel") -> str:
+    """Returns the labels, and how the model is used, as JSON."""
+    inputs, outputs = _signature(model.usage.task)
+    signature = {"labels": model.names, "inputs": inputs, "outputs": outputs}
+    settings = {**model.usage.to_dict(), **signature}
+    return json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
 
 
 def _signature(task: str) -> tuple[dict[str, str], str]:
-    """Returns what the program of a task takes and gives, in its order."""
+    """Returns the inputs of a task's program, in their order, and its output."""
     inputs = {"tokens": "int32 [B, T]", "mask": "bool [B, T]"}
     if task == "generate":
         return inputs, "logits [B, T, vocabulary]"
     inputs["types"] = "int32 [B, T], 1 in the second text"
     if task == "qa":
         return inputs, "logits of start and end [B, T, 2]"
-    what = "the first token of a word" if task == "tag" else "0, the first token"
-    inputs["at"] = f"int32 [B, K], {what}; -1 for none"
+    position = "the first token of a word" if task == "tag" else "0, the first token"
+    inputs["at"] = f"int32 [B, K], {position}; -1 for none"
     return inputs, "probabilities [B, K, labels]"
 
 
-def _program(tuned: "FinetunedModel") -> bytes:
-    """Returns the model, its parameters included, for any B, T and K."""
+def _program(model: "FinetunedModel") -> bytes:
+    """Returns the model with its parameters, for any B, T and K."""
     import jax
     import jax.numpy as jnp
     from jax import export
 
     try:
-        import flatbuffers  # noqa: F401, what jax.export writes with
+        import flatbuffers  # noqa: F401, jax.export serializes with it
     except ImportError:
         need = "pip install 'ffnlab[export]'"
-        raise InputError(f"export: writing it needs flatbuffers: {need}") from None
-    inputs, _ = _signature(tuned.about["task"])
-    limits, placed = [f"t <= {tuned.found.config.length}"], "at" in inputs
-    batch, length, *places = export.symbolic_shape(
-        "b, t, k" if placed else "b, t", constraints=limits + ["k <= t"] * placed
+        raise InputError(f"export: this needs flatbuffers: {need}") from None
+    inputs, _ = _signature(model.usage.task)
+    limits, labelled = [f"t <= {model.checkpoint.config.length}"], "at" in inputs
+    batch, length, *positions = export.symbolic_shape(
+        "b, t, k" if labelled else "b, t", constraints=limits + ["k <= t"] * labelled
     )
-    shape = jax.ShapeDtypeStruct((batch, length), jnp.int32)
-    every = {
-        "tokens": shape,
+    tokens = jax.ShapeDtypeStruct((batch, length), jnp.int32)
+    known = {
+        "tokens": tokens,
         "mask": jax.ShapeDtypeStruct((batch, length), jnp.bool_),
-        "types": shape,
-        "at": jax.ShapeDtypeStruct((batch, *places), jnp.int32),
+        "types": tokens,
+        "at": jax.ShapeDtypeStruct((batch, *positions), jnp.int32),
     }
-    shapes = {name: every[name] for name in inputs}
+    shapes = {name: known[name] for name in inputs}
 
     def apply(*inputs: jax.Array) -> jax.Array:
-        return _applied(tuned, dict(zip(shapes, inputs, strict=True)))
+        return _apply(model, dict(zip(shapes, inputs, strict=True)))
 
     exporter = export.export(jax.jit(apply), platforms=["cpu", "cuda", "tpu"])
     return bytes(exporter(*shapes.values()).serialize())
 
 
-def _applied(tuned: "FinetunedModel", x: dict[str, Any]) -> Any:
-    """Returns what the model gives, one text a row."""
+def _apply(model: "FinetunedModel", x: dict[str, Any]) -> Any:
+    """Returns the outputs of the model, with one text per row."""
     import jax
     import jax.numpy as jnp
 
     from ffnlab.models.transformer import transformer_model
 
-    if tuned.about["task"] == "generate":
-        inner = transformer_model(tuned.found.config)
-        return inner.apply(tuned.params["encoder"], x["tokens"], x["mask"])[0]
+    if model.usage.task == "generate":
+        inner = transformer_model(model.checkpoint.config)
+        return inner.apply(model.params["encoder"], x["tokens"], x["mask"])[0]
     x = {**x, "segment_ids": jnp.zeros_like(x["tokens"])}
-    if not tuned.found.config.types:
+    if not model.checkpoint.config.types:
         x.pop("types")
-    if tuned.about["task"] == "qa":
+    if model.usage.task == "qa":
         x["inside"] = x["mask"]
-        return tuned.model.apply(tuned.params, x, None)[0]
-    return jax.nn.softmax(tuned.model.apply(tuned.params, x, None)[0])
+        return model.model.apply(model.params, x, None)[0]
+    x["label_positions"] = x.pop("at")
+    return jax.nn.softmax(model.model.apply(model.params, x, None)[0])

@@ -1,82 +1,91 @@
 """A fine-tuned model, read from the directory of its run."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from ffnlab.data.tokenizer import Tokenizer, checkpoint_tokenizer
+from ffnlab.data.corpus import Tokenizes
+from ffnlab.data.tokenizer import checkpoint_tokenizer
 from ffnlab.errors import InputError
 from ffnlab.finetune.task import PURPOSES
-from ffnlab.models import classifier
+from ffnlab.finetune.usage import KEY, Usage
+from ffnlab.models.classifier import ClassifierConfig, classifier_model
 from ffnlab.nn.precision import mixed_precision
-from ffnlab.pretrained import checkpoint, safetensors_io
-from ffnlab.pretrained.checkpoint import Checkpoint
+from ffnlab.pretrained.checkpoint import Checkpoint, load
+from ffnlab.pretrained.safetensors_io import load_classifier
 from ffnlab.types import Model, Params
+
+_NO_RUN = "not a run of experiments.finetune"
 
 
 class FinetunedModel(NamedTuple):
-    """A model that was fine-tuned, and how it is used.
+    """A fine-tuned model, and how it is used.
 
     Attributes:
-      found: its checkpoint.
-      model: what is applied.
+      checkpoint: its checkpoint.
+      model: the model that is applied; its parameters are `encoder` and, unless it
+        generates text, `head`.
       params: its parameters.
-      tokenizer: of its checkpoint.
-      names: of the labels, if it gives any.
-      about: `task`, `length` and what else config.json says of its use.
+      tokenizer: the tokenizer of the checkpoint.
+      names: the names of the labels; empty for qa and generate.
+      usage: how it is used.
     """
 
-    found: Checkpoint
+    checkpoint: Checkpoint
     model: Model
     params: Params
-    tokenizer: Tokenizer
+    tokenizer: Tokenizes
     names: list[str]
-    about: dict[str, Any]
+    usage: Usage
 
 
 def read_finetuned(directory: str | Path) -> FinetunedModel:
-    """Reads the model of a run.
+    """Returns the model of a run of fine-tuning.
+
+    Args:
+      directory: the run directory, or its `best/`.
 
     Raises:
-      InputError: the directory is none of `experiments.finetune`.
+      InputError: the directory does not hold a fine-tuned model.
     """
     folder = Path(directory)
     folder = folder / "best" if (folder / "best").is_dir() else folder
-    if not (folder / "config.json").is_file():
-        raise InputError(f"run: {directory}: not a run of experiments.finetune")
-    found = checkpoint.load(folder, head=None)
-    about = found.settings.get("ffnlab_use")
-    if not about:
-        raise InputError(f"run: {folder}: not a run of experiments.finetune")
-    tokenizer = checkpoint_tokenizer(folder, found.config.vocabulary)
-    task = about["task"]
-    if task == "generate":
+    path = folder / "config.json"
+    if not path.is_file():
+        raise InputError(f"run: {directory}: {_NO_RUN}, it has no config.json")
+    checkpoint = load(folder, head=None)
+    if KEY not in checkpoint.settings:
+        raise InputError(f"run: {folder}: {_NO_RUN}, its config.json has no {KEY}")
+    usage = Usage.from_dict(f"run: {path}", checkpoint.settings[KEY])
+    tokenizer = checkpoint_tokenizer(folder, checkpoint.config.vocabulary)
+    if usage.task == "generate":
         from ffnlab.models.language_model import conditional
 
-        params, model, names = {"encoder": found.params}, conditional(found.config), []
-        return FinetunedModel(found, model, params, tokenizer, names, about)
-    pooler = None if task in ("classify", "pairs") else False
-    found = checkpoint.load(folder, head=False, pooler=pooler, dropout=0.0)
-    head = safetensors_io.load_classifier(folder, PURPOSES[task], found.family)
-    params = {"encoder": found.params, "head": head}
-    labels = found.settings.get("id2label", {})
+        params, model = {"encoder": checkpoint.params}, conditional(checkpoint.config)
+        return FinetunedModel(checkpoint, model, params, tokenizer, [], usage)
+    pooler = None if usage.task in ("classify", "pairs") else False
+    checkpoint = load(folder, head=False, pooler=pooler, dropout=0.0)
+    head = load_classifier(folder, PURPOSES[usage.task], checkpoint.family)
+    params = {"encoder": checkpoint.params, "head": head}
+    labels = checkpoint.settings.get("id2label", {})
     names = [labels[str(number)] for number in range(len(labels))]
-    model = _model(found, about, len(names))
-    if about["dtype"] != "float32":
-        model = mixed_precision(model, about["dtype"])
-    return FinetunedModel(found, model, params, tokenizer, names, about)
+    model = _model(checkpoint, usage, len(names))
+    if usage.dtype != "float32":
+        model = mixed_precision(model, usage.dtype)
+    return FinetunedModel(checkpoint, model, params, tokenizer, names, usage)
 
 
-def _model(found: Checkpoint, about: dict[str, Any], labels: int) -> Model:
-    if about["task"] == "qa":
+def _model(checkpoint: Checkpoint, usage: Usage, labels: int) -> Model:
+    """Returns the encoder with the head of its task."""
+    if usage.task == "qa":
         from ffnlab.models.span_qa import SpanQAConfig, span_qa_model
 
-        return span_qa_model(SpanQAConfig(found.config))
-    shape = classifier.ClassifierConfig(
-        found.config,
+        return span_qa_model(SpanQAConfig(checkpoint.config))
+    config = ClassifierConfig(
+        checkpoint.config,
         labels,
-        about["head"],
-        about["hidden"],
-        0.0,
-        dense=about["dense"],
+        usage.head,
+        usage.head_hidden,
+        dropout=0.0,
+        dense=usage.dense,
     )
-    return classifier.classifier_model(shape)
+    return classifier_model(config)

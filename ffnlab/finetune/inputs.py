@@ -1,104 +1,158 @@
-"""What is to be predicted on: plain text, JSON lines, CSV, CoNLL columns, questions.
+"""The examples to predict on, from a file or line by line from standard input.
 
-A file is read whole before the first prediction, so that all its bad lines are told at
-once; standard input is read line by line.
+Files are read by the readers of training, with labels optional; plain text is read
+here. A file is read whole before the first prediction, so that all its bad lines are
+reported at once.
 """
 
 import itertools
-import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from ffnlab.data.conll import BETWEEN, cell_of, is_token
-from ffnlab.data.files import (
-    decode_line,
-    is_text,
-    parse_json,
-    read_lines,
-    require_file,
-    stop_at,
+from ffnlab.data.entity_markers import check_markers, replace_markers
+from ffnlab.data.examples import (
+    FORMATS,
+    Columns,
+    Example,
+    last_part,
+    parse_examples,
+    read_labelled,
 )
+from ffnlab.data.files import collect, decode_line, read_lines, require_file
+from ffnlab.data.squad import parse_questions, read_questions
 from ffnlab.errors import InputError
-from ffnlab.finetune.outputs import Example
+from ffnlab.finetune.usage import Usage
 
 KINDS = ("text", "conll", "jsonl", "csv", "tsv", "json")
+_STREAMED = ("text", "conll", "jsonl")
+_FORMATS = {**FORMATS, "qa": ("json", "jsonl"), "generate": FORMATS["classify"]}
+
+Numbered = Iterator[tuple[int, Example | InputError]]
 
 
 class Source(NamedTuple):
-    """What is to be predicted on.
+    """The examples to predict on, and how they were written.
 
     Attributes:
-      items: one after another.
-      kind: a name of `KINDS`.
-      header: the names of the columns of CSV or TSV, if it has some.
+      examples: the examples, one after another.
+      kind: their format, a name of `KINDS`.
+      header: the names of the columns of CSV or TSV, if the file has a header.
+      part: the part of a JSON file of lists, see `data.examples.PARTS`.
     """
 
-    items: Iterator[Example]
+    examples: Iterator[Example]
     kind: str
     header: list[str] | None = None
+    part: str | None = None
 
 
-Read = Iterator[tuple[int, Example | str]]  # an item or what is wrong, and its line
-
-
-def open_source(source: str, about: dict[str, Any], kind: str = "auto") -> Source:
-    """Returns what is to be predicted on.
+def open_source(source: str, usage: Usage, kind: str = "auto") -> Source:
+    """Returns the examples to predict on.
 
     Args:
-      source: a file; - is standard input.
-      about: how the model is used: `task`, `text_column`, `pair_column`, `marks`.
-      kind: a name of `KINDS`; auto is that of the file's ending, and otherwise text,
-        as of standard input.
+      source: a file; `-` is standard input.
+      usage: how the model is used.
+      kind: a name of `KINDS`; `auto` is the format of the file's ending, and text for
+        `.txt`, no ending and standard input.
 
     Raises:
-      InputError: the file cannot be read, is of a kind that the task has not, or up to
-        20 of its lines cannot be used. Items of a stream raise it when they are read.
+      InputError: the file cannot be read, the task does not take its format, or up to
+        20 of its lines cannot be used. The examples of standard input raise it when
+        they are read.
     """
-    kinds = _kinds(about["task"])
-    ending = Path(source).suffix.lower().removeprefix(".")
+    kind = _kind_of(source, usage.task, kind)
+    if source == "-":
+        return Source(_stream(kind, usage), kind)
+    if kind == "text":
+        texts, problems = read_lines(require_file(source))
+        errors = [(line, InputError(problem)) for line, problem in problems]
+        read = [*errors, *_parse_text(enumerate(texts, 1), usage)]
+        return Source((example for _, example in collect(source, read)), kind)
+    if usage.task == "qa":
+        return Source(_questions(source, kind), kind)
+    task, columns = _reading(usage, kind)
+    part = last_part(source) if kind == "json" else None
+    examples = read_labelled(source, task, columns, part or "train", kind)
+    if usage.marks:
+        check_markers(source, examples.texts, examples.lines, usage.marks)
+    pairs = examples.pairs or itertools.repeat("")
+    read = map(Example, examples.texts, pairs, examples.rows)
+    return Source(read, kind, examples.header, part)
+
+
+def _kind_of(source: str, task: str, kind: str) -> str:
+    """Returns the format of a source.
+
+    Raises:
+      InputError: the task does not take it.
+    """
+    known = ("text", *_FORMATS[task])
+    if source == "-":
+        known = tuple(name for name in known if name in _STREAMED)
     if kind == "auto":
-        kind = ending if source != "-" and ending in KINDS else "text"
-    if kind not in (kinds := [k for k in kinds if source != "-" or k in _READERS]):
+        kind = "text" if source == "-" else _ending(source, task)
+    if kind not in known:
         where = "standard input" if source == "-" else source
         raise InputError(
-            f"format: {where}: {about['task']} takes {', '.join(kinds)}, not {kind}; "
-            "format=text reads a text a line"
+            f"format: {where}: {task} takes {', '.join(known)}, not {kind}; "
+            "format=text reads a text per line"
         )
-    if source == "-":
-        return Source(_stream(_READERS[kind], about), kind)
-    path = require_file(source)
-    if kind == "json":
-        return Source(_questions(path), kind)
-    if kind in ("csv", "tsv"):
-        return _table(path, kind, about)
-    texts, problems = read_lines(path)
-    items = []
-    for line, found in _READERS[kind](enumerate(texts, 1), about):
-        if isinstance(found, str):
-            problems.append((line, found))
-        else:
-            items.append(found)
-    stop_at(path, problems)
-    return Source(iter(items), kind)
+    return kind
 
 
-def _kinds(task: str) -> list[str]:
-    """Returns what a task can be given."""
-    more = {"tag": ["conll"], "qa": ["json"]}.get(task, ["csv", "tsv"])
-    return ["text", "jsonl", *more]
+def _ending(path: str, task: str) -> str:
+    """Returns the format that the ending of a file's name stands for.
+
+    For tag, as in training, an unknown ending means CoNLL columns. `.csv` and `.json`
+    are not unknown: they hold something else.
+    """
+    ending = Path(path).suffix.lower().removeprefix(".")
+    if ending in ("", "txt"):
+        return "text"
+    if task == "tag" and ending not in ("csv", "json"):
+        return "jsonl" if ending == "jsonl" else "conll"
+    return ending if ending in KINDS else "text"
 
 
-def _stream(read: Callable[..., Read], about: dict[str, Any]) -> Iterator[Example]:
-    """Yields what standard input holds, as it comes."""
-    for line, found in read(_numbered(), about):
-        if isinstance(found, str):
-            raise InputError(f"standard input:{line}: {found}")
-        yield found
+def _reading(usage: Usage, kind: str) -> tuple[str, Columns]:
+    """Returns the task whose files are read, and the columns, without labels."""
+    text = usage.text_column
+    if usage.task == "tag":
+        # A model that was trained on JSON lines takes the first column of CoNLL.
+        text = "text" if kind == "conll" and not text.isdecimal() else text
+        return "tag", Columns(text, label=None)
+    task = "pairs" if usage.two_texts else "classify"
+    return task, Columns(text, usage.pair_column, None)
 
 
-def _numbered() -> Iterator[tuple[int, str]]:
+def _questions(path: str, kind: str) -> Iterator[Example]:
+    """Returns the questions of a file; those of SQuAD's JSON come in with their ids."""
+    read = read_questions(path, answered=False, kind=kind)
+    rows = read.ids if kind == "json" else read.rows
+    return map(Example, read.questions, read.contexts, rows)
+
+
+def _stream(kind: str, usage: Usage) -> Iterator[Example]:
+    """Yields the examples of standard input as they come."""
+    for line, example in _parse(kind, _standard_input(), usage):
+        if isinstance(example, InputError):
+            raise InputError(f"standard input:{line}: {example}")
+        yield example
+
+
+def _parse(kind: str, lines: Iterable[tuple[int, str]], usage: Usage) -> Numbered:
+    """Yields the examples of lines, or what is wrong with them."""
+    if kind == "text":
+        return _parse_text(lines, usage)
+    if usage.task == "qa":
+        return parse_questions(lines)
+    task, columns = _reading(usage, kind)
+    return _checked(parse_examples(lines, task, columns, kind), usage)
+
+
+def _standard_input() -> Iterator[tuple[int, str]]:
     """Yields the lines of standard input with their numbers."""
     stream = getattr(sys.stdin, "buffer", sys.stdin)
     for line, data in enumerate(iter(stream), 1):
@@ -109,124 +163,31 @@ def _numbered() -> Iterator[tuple[int, str]]:
             raise InputError(f"standard input:{line}: {error}") from None
 
 
-def _plain(lines: Iterable[tuple[int, str]], about: dict[str, Any]) -> Read:
-    """Reads a text a line, or two with a tab between."""
+def _parse_text(lines: Iterable[tuple[int, str]], usage: Usage) -> Numbered:
+    """Yields a text per line, or two with a tab between them."""
+    return _checked(_split(lines, usage), usage)
+
+
+def _split(lines: Iterable[tuple[int, str]], usage: Usage) -> Numbered:
     for number, line in lines:
         if not (line := line.strip()):
             continue
-        first, tab, second = line.partition("\t")
-        if about["task"] == "tag":
+        first, _, second = line.partition("\t")
+        if usage.task == "tag":
             yield number, Example(line.split())
-        elif not _two(about):
-            yield number, _marked(Example(line), about)
+        elif not usage.two_texts:
+            yield number, Example(line)
         elif first.strip() and second.strip() and "\t" not in second:
             yield number, Example(first, second)
         else:
-            two = "two texts" if about["task"] == "pairs" else "question, context"
-            yield number, f"expected {two} and one tab between"
+            two = "two texts" if usage.task == "pairs" else "question, context"
+            yield number, InputError(f"expected {two} and one tab between")
 
 
-def _two(about: dict[str, Any]) -> bool:
-    """Whether there are two texts: not where two entities are marked in one."""
-    return about["task"] in ("pairs", "qa") and not about.get("marks")
-
-
-def _marked(item: Example, about: dict[str, Any]) -> Example | str:
-    """Returns an item in which two entities are marked, if they are to be."""
-    if about.get("marks"):
-        from ffnlab.data.examples import replace_markers
-
-        (wrong,) = replace_markers([item.text], about["marks"])[1]
-        if wrong:
-            return wrong
-    return item
-
-
-def _columns(about: dict[str, Any]) -> list[str]:
-    """Returns the columns that are read."""
-    return [about["text_column"], *([about["pair_column"]] if _two(about) else [])]
-
-
-def _objects(lines: Iterable[tuple[int, str]], about: dict[str, Any]) -> Read:
-    """Reads an object of JSON a line."""
-    for number, line in lines:
-        if not line.strip():
-            continue
-        try:
-            yield number, _item(parse_json(line), about)
-        except json.JSONDecodeError as error:
-            yield number, f"not JSON: {error.msg}"
-        except InputError as error:
-            yield number, str(error)
-
-
-def _item(record: Any, about: dict[str, Any]) -> Example | str:
-    """Returns what an object of JSON holds."""
-    fits, kind = is_text, "a text"
-    if about["task"] == "tag":
-        fits, kind = _are_words, "a list of words, none blank"
-    names = _columns(about)
-    for name in names:
-        if not isinstance(record, dict):
-            return "expected an object of JSON"
-        if name not in record:
-            return f"no {name!r}; there is {', '.join(record) or 'nothing'}"
-        if not fits(record[name]):
-            return f"{name!r} should be {kind}"
-    pair = record[names[1]] if len(names) > 1 else ""
-    return _marked(Example(record[names[0]], pair, record), about)
-
-
-def _are_words(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(map(is_text, value))
-
-
-def _conll(lines: Iterable[tuple[int, str]], about: dict[str, Any]) -> Read:
-    """Reads words from the first of the columns of CoNLL, or that of training."""
-    name = about["text_column"]
-    place = int(name) if name.isdecimal() else 1
-    words: list[str] = []
-    rows: list[str] = []
-    for number, line in itertools.chain(lines, [(0, "")]):
-        line = line.strip(" \t\r\n")
-        if is_token(line):
-            try:
-                words.append(cell_of(BETWEEN.split(line), place))
-            except InputError as error:
-                yield number, str(error)
-        elif words:
-            yield number, Example(words, row=rows)
-            words, rows = [], []
-        if line:
-            rows.append(line)
-
-
-_READERS = {"text": _plain, "conll": _conll, "jsonl": _objects}
-
-
-def _table(path: Path, kind: str, about: dict[str, Any]) -> Source:
-    """Reads rows of CSV or TSV."""
-    from ffnlab.data.csv_files import read_columns
-
-    header, rows, places = read_columns(path, _columns(about))
-    items, problems = [], []
-    for line, cells in rows:
-        texts = [cells[place] for place in places]
-        found = _marked(Example(*texts, row=cells), about)
-        if isinstance(found, str):
-            problems.append((line, found))
-        else:
-            items.append(found)
-    stop_at(path, problems)
-    return Source(iter(items), kind, header)
-
-
-def _questions(path: Path) -> Iterator[Example]:
-    """Reads the questions of SQuAD's JSON."""
-    from ffnlab.data.squad import read_questions
-
-    found = read_questions(path, answered=False)
-    for name, question, context in zip(
-        found.ids, found.questions, found.contexts, strict=True
-    ):
-        yield Example(question, context, name)
+def _checked(read: Numbered, usage: Usage) -> Numbered:
+    """Yields examples, or what is wrong with the entity markers of one."""
+    for line, example in read:
+        if usage.marks and isinstance(example, Example):
+            (problem,) = replace_markers([example.text], usage.marks)[1]
+            example = InputError(problem) if problem else example
+        yield line, example

@@ -1,7 +1,7 @@
-"""What a model says of something, in the format that this came in.
+"""Predictions, written in the format of their inputs.
 
-Rows of a table, JSON lines and CoNLL columns come back whole, with what was predicted
-added; where they have a `predicted` already, it is `predicted2`.
+Rows of a table, JSON lines, lists and CoNLL columns come back whole, with the
+prediction added; if they have a `predicted` already, the new one is `predicted2`.
 """
 
 import itertools
@@ -13,42 +13,29 @@ from typing import Any, NamedTuple
 from ffnlab import io
 from ffnlab.data import tags
 from ffnlab.data.conll import is_token
-from ffnlab.data.examples import KEYS, Examples
-
-
-class Example(NamedTuple):
-    """One thing to predict on.
-
-    Attributes:
-      text: the text, the words of a sentence, or a question.
-      pair: the second text, or the context of a question.
-      row: what it came in: an object or list of JSON, the cells of a row, the lines of
-        the words, the id of a question; None for plain text.
-    """
-
-    text: Any
-    pair: str = ""
-    row: Any = None
+from ffnlab.data.examples import KEYS, Example, Examples
 
 
 class Prediction(NamedTuple):
-    """What a model says of an item.
+    """The prediction of a model for one example.
 
     Attributes:
-      text: a label, an answer, a text; for tag the labels of the words.
-      probability: its probability; for tag one for each word; None if it has none.
+      text: a label, an answer or a generated text; for tag the labels of the words.
+      probability: its probability; for tag that of each word; None if there is none.
     """
 
     text: Any
     probability: Any = None
 
     def cells(self) -> list[Any]:
-        """Returns the text and, if there is one, the probability to four digits."""
-        return (
-            [self.text]
-            if self.probability is None
-            else [self.text, round_probability(self.probability)]
-        )
+        """Returns the text and, if there is one, the probability to four digits.
+
+        >>> Prediction("greeting", 0.98765).cells(), Prediction("a text").cells()
+        (['greeting', 0.9877], ['a text'])
+        """
+        if self.probability is None:
+            return [self.text]
+        return [self.text, round_probability(self.probability)]
 
 
 class Format(NamedTuple):
@@ -57,8 +44,8 @@ class Format(NamedTuple):
     Attributes:
       kind: `text`, `conll`, `jsonl`, `csv`, `tsv` or `json`.
       header: the names of the columns of CSV or TSV, if there are any.
-      scheme: of tags, a key of `tags.SCHEMES`; None leaves them as they are.
-      probabilities: whether tags in columns have their probabilities before them.
+      scheme: the scheme of tags, a key of `tags.SCHEMES`; None leaves them as they are.
+      probabilities: whether columns of tags have a column of probabilities before them.
     """
 
     kind: str
@@ -67,62 +54,66 @@ class Format(NamedTuple):
     probabilities: bool = False
 
     def head(self, probability: bool) -> str:
-        """Returns what is written before all items: a header, if the input has one.
+        """Returns the text before all predictions: a header, if the input has one.
 
         Args:
-          probability: whether there are probabilities.
+          probability: whether predictions have probabilities.
         """
         if not self.header:
             return ""
         added = added_names(self.header)[: 1 + probability]
         return io.as_row([*self.header, *added], self.kind)
 
-    def line(self, item: Example, said: Prediction) -> str:
-        r"""Returns what is written of an item.
+    def line(self, example: Example, prediction: Prediction) -> str:
+        r"""Returns the lines of one example.
 
-        >>> item = Example(["Ada", "ran"], row=["Ada NNP", "ran VBD"])
-        >>> Format("conll", scheme="iob1").line(item, Prediction(["B-PER", "O"]))
+        >>> example = Example(["Ada", "ran"], row=["Ada NNP", "ran VBD"])
+        >>> tagged = Prediction(["B-PER", "O"])
+        >>> Format("conll", scheme="iob1").line(example, tagged)
         'Ada NNP I-PER\nran VBD O\n\n'
-        >>> item = Example(["Ada"], row={"id": 7, "text": ["Ada"]})
-        >>> Format("jsonl", scheme="iob1").line(item, Prediction(["B-PER"], [0.75]))
+        >>> example = Example(["Ada"], row={"id": 7, "text": ["Ada"]})
+        >>> tagged = Prediction(["B-PER"], [0.75])
+        >>> Format("jsonl", scheme="iob1").line(example, tagged)
         '{"id": 7, "text": ["Ada"], "predicted": ["I-PER"], "probability": [0.75]}\n'
-        >>> Format("csv").line(Example("a, b", row=["7", "a, b"]), Prediction("x", 0.75))
+        >>> example = Example("a, b", row=["7", "a, b"])
+        >>> Format("csv").line(example, Prediction("x", 0.75))
         '7,"a, b",x,0.75\n'
         """
         if self.scheme:
-            said = said._replace(text=tags.convert(said.text, "iob2", self.scheme))
-        if isinstance(said.text, list) and not isinstance(item.row, dict):
-            return self._columns(item, said)
-        added = said.cells()
-        if isinstance(item.row, dict):
-            names = added_names(item.row)[: len(added)]
-            row = {**item.row, **dict(zip(names, added, strict=True))}
+            converted = tags.convert(prediction.text, "iob2", self.scheme)
+            prediction = prediction._replace(text=converted)
+        if isinstance(prediction.text, list) and not isinstance(example.row, dict):
+            return self._columns(example, prediction)
+        added = prediction.cells()
+        if isinstance(example.row, dict):
+            names = added_names(example.row)[: len(added)]
+            row = {**example.row, **dict(zip(names, added, strict=True))}
             return json.dumps(row, ensure_ascii=False) + "\n"
-        if item.row is not None:
-            return io.as_row([*item.row, *added], self.kind)
-        if said.probability is None:
-            return said.text.replace("\n", " ") + "\n"
-        text = f"{item.text}\t{item.pair}" if item.pair else item.text
-        return f"{said.text}\t{said.probability:.4f}\t{text}\n"
+        if example.row is not None:
+            return io.as_row([*example.row, *added], self.kind)
+        if prediction.probability is None:
+            return prediction.text.replace("\n", " ") + "\n"
+        text = f"{example.text}\t{example.pair}" if example.pair else example.text
+        return f"{prediction.text}\t{prediction.probability:.4f}\t{text}\n"
 
-    def _columns(self, item: Example, said: Prediction) -> str:
+    def _columns(self, example: Example, prediction: Prediction) -> str:
         """Returns the lines of a sentence, each with its tag in one more column."""
-        added = [[tag] for tag in said.text]
+        added = [[tag] for tag in prediction.text]
         if self.probabilities:
-            pairs = zip(said.probability, said.text, strict=True)
+            pairs = zip(prediction.probability, prediction.text, strict=True)
             added = [[f"{probability:.4f}", tag] for probability, tag in pairs]
-        after, lines = iter(added), []
-        for line in item.row or item.text:
+        cells, lines = iter(added), []
+        for line in example.row or example.text:
             between = " " if " " in line and "\t" not in line else "\t"
-            if item.row and not is_token(line):
+            if example.row and not is_token(line):
                 lines += [line, ""]  # a new document
             else:
-                lines.append(between.join([line, *next(after)]))
+                lines.append(between.join([line, *next(cells)]))
         return "".join(line + "\n" for line in [*lines, ""])
 
 
 def added_names(taken: Iterable[str]) -> tuple[str, str]:
-    """Returns the names of a label and its probability beside others.
+    """Returns names for a label and its probability that are not taken.
 
     >>> added_names(["text"]), added_names(["text", "predicted"])
     (('predicted', 'probability'), ('predicted2', 'probability2'))
@@ -135,15 +126,31 @@ def added_names(taken: Iterable[str]) -> tuple[str, str]:
     raise AssertionError  # there is always a next number
 
 
-def answers_json(found: dict[str, str]) -> str:
+def answers_json(answers: dict[str, str]) -> str:
     """Returns answers by id, as SQuAD's evaluation takes them."""
-    return json.dumps(found, ensure_ascii=False, indent=1) + "\n"
+    return json.dumps(answers, ensure_ascii=False, indent=1) + "\n"
+
+
+def lists_json(part: str, pairs: Iterable[tuple[Example, Prediction]]) -> str:
+    r"""Returns a JSON file of lists, each with its prediction at the end.
+
+    Args:
+      part: the part of the data, a key of `data.examples.KEYS`.
+      pairs: examples whose rows are lists, with their predictions.
+
+    >>> example = Example("hello", row=["hello", "greeting"])
+    >>> lists_json("test", [(example, Prediction("greeting", 0.98765))])
+    '{"test": [\n["hello", "greeting", "greeting", 0.9877]\n]}\n'
+    """
+    rows = ([*example.row, *prediction.cells()] for example, prediction in pairs)
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    return f'{{"{KEYS[part]}": [\n' + ",\n".join(lines) + "\n]}\n"
 
 
 def round_probability(probability: Any) -> Any:
-    """Returns one probability, or a list of them, to four digits."""
+    """Returns a probability, or a list of them, to four digits."""
     if isinstance(probability, list):
-        return [round(float(each), 4) for each in probability]
+        return [round(float(value), 4) for value in probability]
     return round(float(probability), 4)
 
 
@@ -151,41 +158,30 @@ def write_predictions(
     directory: Path,
     path: str,
     part: str,
-    found: Examples,
-    said: Sequence[Prediction],
+    examples: Examples,
+    predictions: Sequence[Prediction],
     scheme: str | None = None,
 ) -> None:
-    """Writes what was said of a part of the data, in the format that it was read in.
+    """Writes predictions for a part of the data, in the format that it was read in.
 
     Args:
-      directory: to write `predictions-…` into.
+      directory: the directory for the file `predictions-PART.ENDING`.
       path: the file that was read.
-      part: which part it is.
-      found: its examples.
-      said: what was said of each.
-      scheme: of tags, if they are of spans.
+      part: the part of the data.
+      examples: the examples of that part.
+      predictions: the prediction for each.
+      scheme: the scheme to write tags of spans in.
     """
     kind = Path(path).suffix.lower().removeprefix(".")
-    if isinstance(said[0].text, list) and kind != "jsonl":
+    if isinstance(predictions[0].text, list) and kind != "jsonl":
         kind = "conll"
-    pairs = found.pairs or [""] * len(found.texts)
-    items = map(Example, found.texts, pairs, found.rows)
+    second = examples.pairs or itertools.repeat("")
+    rows = map(Example, examples.texts, second, examples.rows)
+    pairs = [*zip(rows, predictions, strict=True)]
     if kind == "json":
-        text = _lists(KEYS[part], zip(found.rows, said, strict=True))
+        text = lists_json(part, pairs)
     else:
-        form = Format(kind, found.header, scheme)
-        lines = [form.line(*each) for each in zip(items, said, strict=True)]
-        text = form.head(said[0].probability is not None) + "".join(lines)
+        form = Format(kind, examples.header, scheme)
+        head = form.head(predictions[0].probability is not None)
+        text = head + "".join(form.line(*pair) for pair in pairs)
     io.write(directory / f"predictions-{part}.{kind}", text)
-
-
-def _lists(key: str, rows: Iterable[tuple[list, Prediction]]) -> str:
-    """Returns JSON of lists, each with what was said of it at its end.
-
-    >>> _lists("test", [(["hello", "greeting"], Prediction("greeting", 0.98765))])
-    '{"test": [\\n["hello", "greeting", "greeting", 0.9877]\\n]}\\n'
-    """
-    lines = [
-        json.dumps([*row, *said.cells()], ensure_ascii=False) for row, said in rows
-    ]
-    return f'{{"{key}": [\n' + ",\n".join(lines) + "\n]}\n"

@@ -1,4 +1,4 @@
-"""Says of new text what a fine-tuned model learned to say."""
+"""Predictions of a fine-tuned model on files and standard input."""
 
 import contextlib
 import dataclasses
@@ -9,134 +9,145 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
-from ffnlab import options
+from ffnlab import io, options
+from ffnlab.data.examples import Example
 from ffnlab.errors import InputError
 from ffnlab.finetune import inputs
-from ffnlab.finetune.outputs import Example, Format, Prediction, answers_json
+from ffnlab.finetune.outputs import Format, Prediction, answers_json, lists_json
 from ffnlab.options import option
+
+Pairs = Iterator[tuple[Example, Prediction]]
 
 
 @dataclasses.dataclass(frozen=True)
 class PredictConfig:
-    """What to predict on, and by what; each field is a flag."""
+    """The model and the input of a prediction; each field is a flag."""
 
-    predict: str | None = option(
-        None, "a run of experiments.finetune, or its best/; needed"
+    run: str | None = option(
+        None,
+        "Directory of a fine-tuning run (its best/ is used). Required.",
     )
-    input: str = option("-", "a file; - is standard input")
-    output: str = option("-", "a file; - is standard output")
+    input: str = option("-", "Input file, or `-` for standard input.")
+    output: str = option("-", "Output file, or `-` for standard output.")
     format: str = option(
         "auto",
-        "of the input: text, jsonl, csv, tsv, conll for tag, json for qa; by its "
-        "ending if not given",
+        "Format of the input: text, jsonl, csv, tsv, conll (for tag) or json. `auto` "
+        "uses the file ending.",
         known=lambda: ("auto", *inputs.KINDS),
     )
-    probabilities: bool = option(False, "tags in columns: theirs before them")
-    batch_size: int = option(32, "texts at a time, of a file", least=1)
+    probabilities: bool = option(
+        False, "For tag, add a column of probabilities before the tags."
+    )
+    batch_size: int = option(32, "Texts per batch, for files.", least=1)
     num_beams: int | None = option(
-        None, "width of the search of generate; as in training if not given", least=1
+        None,
+        "Beam width of generate. The default is that of training.",
+        least=1,
     )
     export: str | None = option(
-        None, "instead, write the model to this file, to run without ffnlab"
+        None,
+        "Write the model to this file, as a program that runs without ffnlab, instead "
+        "of predicting.",
     )
 
     def __post_init__(self):
         options.check(self)
         if not self.run:
-            raise InputError("run: is needed")
-        if (
-            self.output != "-"
-            and Path(self.output).absolute() == Path(self.input).absolute()
-        ):
+            raise InputError("run: needed; give the directory of a fine-tuning run")
+        same = Path(self.output).absolute() == Path(self.input).absolute()
+        if self.output != "-" and same:
             raise InputError(f"output: {self.output} is the input; choose another")
 
 
 def predict(config: PredictConfig) -> int:
-    """Predicts; returns of how many texts.
+    """Writes predictions, or exports the model; returns the number of predictions.
 
     Raises:
       InputError: a file or directory cannot be used.
     """
     from ffnlab.finetune import finetuned_model, predictor
 
-    tuned = finetuned_model.read_finetuned(config.run)
+    model = finetuned_model.read_finetuned(config.run)
     if config.export:
-        from ffnlab.finetune import export
+        from ffnlab.finetune.export import export_model
 
-        files = export.export_model(tuned, config.export)
+        files = export_model(model, config.export)
         print(f"written: {', '.join(map(str, files))}")
         return 0
-    if config.num_beams and tuned.about["task"] != "generate":
-        raise InputError(f"num_beams: for generate, not {tuned.about['task']}")
-    if config.probabilities and tuned.about["task"] != "tag":
-        raise InputError(f"probabilities: for tag, not {tuned.about['task']}")
-    source = inputs.open_source(config.input, tuned.about, config.format)
+    usage = model.usage
+    if config.num_beams and usage.task != "generate":
+        raise InputError(f"num_beams: for generate, not {usage.task}")
+    if config.probabilities and usage.task != "tag":
+        raise InputError(f"probabilities: for tag, not {usage.task}")
+    source = inputs.open_source(config.input, usage, config.format)
     lost: list[int] = []
-    apply = predictor.make_predictor(tuned, {"beam": config.num_beams}, lost.append)
-    pairs = _pairs(apply, source, 1 if config.input == "-" else config.batch_size)
-    scheme, probability = tuned.about.get("scheme"), tuned.about["task"] != "generate"
-    form = Format(source.kind, source.header, scheme, config.probabilities)
-    with _opened(config.output) as out:
-        out.write(form.head(probability))
-        count = _written(out, form, pairs)
+    apply = predictor.make_predictor(model, config.num_beams, lost.append)
+    size = 1 if config.input == "-" else config.batch_size
+    form = Format(source.kind, source.header, usage.scheme, config.probabilities)
+    with _open(config.output) as file:
+        file.write(form.head(usage.task != "generate"))
+        count = _write(file, form, _pairs(apply, source.examples, size), source.part)
     if sum(lost):
-        most = f"the model reads {tuned.about['length']} tokens a text"
+        most = f"the model reads {usage.max_seq_length} tokens per text"
         print(f"{sum(lost):,} words or tokens cut off: {most}", file=sys.stderr)
     return count
 
 
-def _written(
-    out: TextIO, form: Format, pairs: Iterator[tuple[Example, Prediction]]
-) -> int:
-    """Writes what is said of items as it comes; returns of how many."""
-    if form.kind == "json":  # one object, by id
-        answers = {item.row: said.text for item, said in pairs}
-        out.write(answers_json(answers))
-        return len(answers)
+def _write(file: TextIO, form: Format, pairs: Pairs, part: str | None) -> int:
+    """Writes predictions as they come; returns their number."""
+    if form.kind == "json":  # one object
+        done = list(pairs)
+        if part:
+            file.write(lists_json(part, done))
+        else:
+            answers = {example.row: prediction.text for example, prediction in done}
+            file.write(answers_json(answers))
+        return len(done)
     count = 0
     for count, pair in enumerate(pairs, 1):  # noqa: B007, returned
-        out.write(form.line(*pair))
-        out.flush()
+        file.write(form.line(*pair))
+        file.flush()
     return count
 
 
 def _pairs(
-    apply: Callable[[list[Example]], list[Prediction]], source: inputs.Source, size: int
-) -> Iterator[tuple[Example, Prediction]]:
-    """Yields items, each with what is said of it, so many at a time."""
-    while batch := list(itertools.islice(source.items, size)):
+    apply: Callable[[list[Example]], list[Prediction]],
+    examples: Iterator[Example],
+    size: int,
+) -> Pairs:
+    """Yields examples with their predictions, made in batches."""
+    while batch := list(itertools.islice(examples, size)):
         yield from zip(batch, apply(batch), strict=True)
 
 
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[TextIO]:
-    """Opens what is written to; a file is there at the end, whole, or not at all."""
+def _open(path: str) -> Iterator[TextIO]:
+    """Opens the output: a file is in place at the end, whole, or not at all.
+
+    Pipes and devices are written to directly, and links are followed.
+    """
     path = "-" if path == "/dev/stdout" else path
     real = Path(path).resolve()
-    whole = path != "-" and (real.is_file() or not real.exists())
-    part = real.with_name(real.name + ".part")
     try:
         if path == "-":
             yield sys.stdout
             sys.stdout.flush()
-        else:
-            with open(part if whole else real, "w", encoding="utf-8") as file:
+        elif real.is_file() or not real.exists():
+            with io.atomic(real) as file:
                 yield file
-        if whole:
-            os.replace(part, real)
-    except BrokenPipeError:  # whoever reads it, such as head, has enough
+        else:
+            with open(real, "w", encoding="utf-8") as file:
+                yield file
+    except BrokenPipeError:  # a reader such as head has enough
         _mute(path)
     except OSError as error:
         _mute(path)
         where = "standard output" if path == "-" else path
         raise InputError(f"output: {where}: {error.strerror}") from None
-    finally:
-        if whole:
-            part.unlink(missing_ok=True)
 
 
 def _mute(path: str) -> None:
-    """Sends what standard output still holds nowhere, or Python fails on it at exit."""
+    """Discards the rest of standard output, on which Python would fail at exit."""
     if path == "-":
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

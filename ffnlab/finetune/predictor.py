@@ -1,80 +1,202 @@
-"""A fine-tuned model in use: from what was read to what it says of it."""
+"""Predictions of a fine-tuned model on new text.
+
+from ffnlab import finetune
+
+pipe = finetune.pipeline("runs/intents")    # the directory of a run
+pipe(["where is my order", "hello"])        # [Prediction(text, probability), ...]
+pipe.export("model.jax")                    # the files that were written
+"""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from ffnlab.data.examples import Examples
+from ffnlab.data.examples import Example, Examples
+from ffnlab.data.files import is_text
 from ffnlab.data.packed_rows import next_width, pack, pad_rows
+from ffnlab.errors import InputError
 from ffnlab.finetune.classification import encode
-from ffnlab.finetune.finetuned_model import FinetunedModel
-from ffnlab.finetune.outputs import Example, Prediction
+from ffnlab.finetune.export import export_model
+from ffnlab.finetune.finetuned_model import FinetunedModel, read_finetuned
+from ffnlab.finetune.outputs import Prediction
+from ffnlab.types import Array, Batch, Params
+
+
+def pipeline(
+    directory: str | Path, batch_size: int = 32, num_beams: int | None = None
+) -> "Pipeline":
+    """Returns the fine-tuned model of a run, ready to predict.
+
+    Args:
+      directory: the directory of a run of fine-tuning, or its `best/`.
+      batch_size: texts per batch, at least 1.
+      num_beams: the width of the beam search, for generate; None takes that of
+        training.
+
+    Raises:
+      InputError: the directory does not hold a fine-tuned model, or a number is out of
+        range.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch_size: {batch_size} should be at least 1")
+    model = read_finetuned(directory)
+    if num_beams is not None and model.usage.task != "generate":
+        raise InputError(f"num_beams: for generate, not {model.usage.task}")
+    return Pipeline(model, batch_size, num_beams)
+
+
+class Pipeline:
+    """A fine-tuned model, to call with texts.
+
+    Args:
+      model: the fine-tuned model.
+      batch_size: texts per batch.
+      num_beams: the width of the beam search, for generate; None takes that of
+        training.
+    """
+
+    def __init__(
+        self, model: FinetunedModel, batch_size: int = 32, num_beams: int | None = None
+    ):
+        self.model, self._batch_size = model, batch_size
+        self._predict = make_predictor(model, num_beams)
+
+    def __call__(self, texts: str | Sequence[Any]) -> list[Prediction]:
+        """Returns a prediction for each text.
+
+        Args:
+          texts: one text or a list. For tag a text is a list of words, or words with
+            blanks between them; for pairs it is a pair of texts (with entity markers
+            one text); for qa a pair of a question and its context.
+
+        Raises:
+          InputError: a text is missing, blank, or of another kind.
+        """
+        texts = [texts] if isinstance(texts, str) else texts
+        if not isinstance(texts, Sequence):
+            kind = type(texts).__name__
+            raise InputError(f"texts: expected a text or a list of texts, got a {kind}")
+        examples = [self._example(text, n) for n, text in enumerate(texts, 1)]
+        size = self._batch_size
+        batches = (examples[i : i + size] for i in range(0, len(examples), size))
+        return [each for batch in batches for each in self._predict(batch)]
+
+    def export(self, path: str | Path) -> list[Path]:
+        """Writes the model as a program of `jax.export`, its tokenizer and its labels.
+
+        Args:
+          path: the file of the program.
+
+        Returns:
+          The files that were written, the program first.
+
+        Raises:
+          InputError: a file exists already or cannot be written.
+        """
+        return export_model(self.model, path)
+
+    def _example(self, text: Any, number: int) -> Example:
+        """Returns a text as an example; `number` counts the texts from 1."""
+        usage = self.model.usage
+        if usage.task == "tag":
+            words = text.split() if isinstance(text, str) else text
+            if _texts(words) and len(words):
+                return Example(list(words))
+            raise InputError(f"texts: text {number} should be a list of words")
+        if not usage.two_texts:
+            if is_text(text):
+                return _marked(Example(text), usage.marks, number)
+            raise InputError(f"texts: text {number} should be a text that is not blank")
+        if _texts(text) and not isinstance(text, str) and len(text) == 2:
+            return Example(*text)
+        pair = "question and context" if usage.task == "qa" else "two texts"
+        raise InputError(f"texts: text {number} should be a pair of {pair}")
+
+
+def _texts(value: Any) -> bool:
+    """Returns whether a value is a list or tuple of texts, none of them blank."""
+    return isinstance(value, (list, tuple)) and all(map(is_text, value))
+
+
+def _marked(example: Example, marks: Sequence[str], number: int) -> Example:
+    """Returns an example after a check of its entity markers, if there are any."""
+    if marks:
+        from ffnlab.data.entity_markers import replace_markers
+
+        (problem,) = replace_markers([example.text], marks)[1]
+        if problem:
+            raise InputError(f"texts: text {number}: {problem}")
+    return example
 
 
 def make_predictor(
-    tuned: FinetunedModel,
-    options: dict[str, Any],
-    cut: Callable[[int], Any] = lambda count: None,
-) -> Callable[[Sequence[Example]], Any]:
-    """Returns what says something of each of some items.
+    model: FinetunedModel,
+    num_beams: int | None = None,
+    report_lost: Callable[[int], Any] = lambda count: None,
+) -> Callable[[Sequence[Example]], list[Prediction]]:
+    """Returns a function that predicts on a batch of examples.
 
     Args:
-      tuned: the model.
-      options: flags that change its use: `beam`.
-      cut: told how many words or tokens of some items the model does not see.
+      model: the fine-tuned model.
+      num_beams: the width of the beam search, for generate; None takes that of
+        training.
+      report_lost: receives the number of words or tokens that were cut off, batch by
+        batch.
     """
-    if tuned.about["task"] == "qa":
+    if model.usage.task == "qa":
         from ffnlab.finetune.question_answering import question_answerer
 
-        return question_answerer(tuned)
-    if tuned.about["task"] == "generate":
+        return question_answerer(model)
+    if model.usage.task == "generate":
         from ffnlab.finetune.generation import text_generator
 
-        return text_generator(tuned, cut, **options)
-    return LabelPredictor(tuned, cut)
+        return text_generator(model, report_lost, num_beams)
+    return _label_predictor(model, report_lost)
 
 
-class LabelPredictor:
-    """Labels batches of texts; few shapes are compiled, whatever their lengths."""
+def _label_predictor(
+    model: FinetunedModel, report_lost: Callable[[int], Any]
+) -> Callable[[Sequence[Example]], list[Prediction]]:
+    """Returns a function that gives labels and their probabilities.
 
-    def __init__(
-        self, tuned: FinetunedModel, cut: Callable[[int], Any] = lambda count: None
-    ):
-        self._tuned, self._cut = tuned, cut
-        self._run = jax.jit(
-            lambda params, x: jax.nn.softmax(tuned.model.apply(params, x, None)[0])
-        )
+    Rows are padded to powers of two, so that few shapes are compiled.
+    """
+    usage, names = model.usage, model.names
 
-    def __call__(self, items: Sequence[Example]) -> list[Prediction]:
-        """Returns for each text its label and probability; for tag lists of both."""
-        about, names = self._tuned.about, self._tuned.names
-        texts = [item.text for item in items]
-        pairs = [item.pair for item in items if item.pair]
-        found = Examples(texts, pairs, [], [])
-        encoded = encode(
-            about["task"],
-            self._tuned.tokenizer,
-            found,
-            about["length"],
-            about["marks"],
-        )
-        self._cut(encoded.lost)
-        width = next_width(max(map(len, encoded.tokens)), about["length"])
-        rows = pack(encoded, None, width)
-        probabilities = np.asarray(self._run(self._tuned.params, pad_rows(rows.arrays)))
-        flat = rows.flat(
-            probabilities[: len(rows.example_index), : rows.example_index.shape[1]]
-        )
-        best = [Prediction(names[row.argmax()], float(row.max())) for row in flat]
-        if about["task"] != "tag":
-            return best
-        first = "O" if "O" in names else names[0]
-        best = [
-            each if each.probability else Prediction(first, 0.0) for each in best
-        ]  # cut off
-        ends = np.cumsum([len(words) for words in texts])[:-1]
-        parts = np.split(np.arange(len(best)), ends)
-        return [Prediction([best[i].text for i in part], [best[i].probability for i in part])
-                for part in parts]  # fmt: skip
+    @jax.jit
+    def probabilities_of(params: Params, x: Batch) -> Array:
+        return jax.nn.softmax(model.model.apply(params, x, None)[0])
+
+    def predict(examples: Sequence[Example]) -> list[Prediction]:
+        texts = [example.text for example in examples]
+        pairs = [example.pair for example in examples if example.pair]
+        unlabelled, most = Examples(texts, pairs, [], []), usage.max_seq_length
+        encoded = encode(usage.task, model.tokenizer, unlabelled, most, usage.marks)
+        report_lost(encoded.lost)
+        rows = pack(encoded, None, next_width(max(map(len, encoded.tokens)), most))
+        padded = np.asarray(probabilities_of(model.params, pad_rows(rows.arrays)))
+        count, positions = rows.example_index.shape
+        flat = rows.flat(padded[:count, :positions])  # [labels of all texts, K]
+        if usage.task != "tag":
+            return [Prediction(names[p.argmax()], float(p.max())) for p in flat]
+        return _by_sentence(flat, names, texts)
+
+    return predict
+
+
+def _by_sentence(
+    probabilities: np.ndarray, names: Sequence[str], sentences: Sequence[list[str]]
+) -> list[Prediction]:
+    """Returns the tags and probabilities of each sentence; 0 for words cut off."""
+    outside = "O" if "O" in names else names[0]
+    ends = np.cumsum([len(words) for words in sentences])[:-1]
+    predictions = []
+    for rows in np.split(probabilities, ends):
+        best = rows.max(axis=1).tolist()
+        tags = [names[k] for k in rows.argmax(axis=1)]
+        tags = [tag if p else outside for tag, p in zip(tags, best, strict=True)]
+        predictions.append(Prediction(tags, best))
+    return predictions

@@ -122,7 +122,7 @@ def test_columns_of_conll_go_by_number(write):
     path = write("1 a DT O\n2 b NN B-X\n", "a.conll")
     found = read_labelled(path, "tag", Columns("2", label="3"))
     assert found.texts == [["a", "b"]] and found.labels == [["DT", "NN"]]
-    with pytest.raises(InputError, match="--label_column: 'pos': columns of CoNLL ha"):
+    with pytest.raises(InputError, match="^label_column: 'pos': columns of CoNLL"):
         read_labelled(path, "tag", Columns(label="pos"))
 
 
@@ -202,10 +202,10 @@ MALFORMED = {  # what is wrong in a line
         OBJECT + b', "text": "c"}': "'text' is there twice",
         b'{"text": "a"}': "no 'label'; there is text",
         b'{"text": " ", "label": "b"}': "'text' is empty",
-        b'{"text": "\\ud800", "label": "b"}': "half a character",
+        b'{"text": "\\ud800", "label": "b"}': "half of a surrogate pair",
         b'{"text": null, "label": "b"}': "should be a text or a whole number",
         b"[" * 100_000: "goes too deep",
-        b"9" * 5000: "a number too long",
+        b"9" * 5000: "too long a number",
         b"\xff": "not UTF-8",
     },
     "tags.jsonl": {
@@ -296,7 +296,7 @@ def test_columns_by_number_are_checked(write):
 
 def test_lists_hold_no_pairs(write):
     with pytest.raises(
-        InputError, match="expected .csv, .tsv, .jsonl for --task=pairs"
+        InputError, match="expected .csv, .tsv or .jsonl for task=pairs"
     ):
         read_labelled(write('{"train": [["a", "b"]]}', "a.json"), "pairs")
 

@@ -91,7 +91,7 @@ def test_tags_have_their_probabilities_if_they_are_asked_for(
 
 
 BAD_INPUT = {
-    "a.jsonl": ('{"2": "a"}\n{"2": ""}\nx\n[]\n', [2, 3, 4], "'2' should be a text"),
+    "a.jsonl": ('{"2": "a"}\n{"2": ""}\nx\n[]\n', [2, 3, 4], "'2' is empty, or has half"),
     "a.tsv": ("x\ta\nx\nx\t\n", [2, 3], "expected 2 fields, found 1"),
     "a.txt": (b"a\n\xff\n\0\n", [2, 3], "not UTF-8"),
 }
@@ -121,11 +121,11 @@ def test_formats_that_a_task_has_not_are_refused(tagged, sorted_texts, tmp_path)
         (tagged, path, "auto"),
         (sorted_texts, "-", "tsv"),
     ):
-        with pytest.raises(InputError, match="--format: .* takes text, jsonl.*, not "):
+        with pytest.raises(InputError, match="^format: .* takes text, .*jsonl.*, not "):
             predict_files.predict(
                 predict_files.PredictConfig(str(run.out), source, format=kind)
             )
-    with pytest.raises(InputError, match="--probabilities: for tag, not classify"):
+    with pytest.raises(InputError, match="^probabilities: for tag, not classify"):
         predict_files.predict(
             predict_files.PredictConfig(str(sorted_texts.out), probabilities=True)
         )
@@ -148,7 +148,7 @@ def test_what_is_no_file_is_written_into(sorted_texts, files, tmp_path):
     )
     assert not Path(os.devnull).is_file()
     for path in (tmp_path, tmp_path / "absent" / "p"):
-        with pytest.raises(InputError, match="--output: .*: (Is a|No such)"):
+        with pytest.raises(InputError, match="^output: .*: (Is a|No such)"):
             predict_files.predict(
                 predict_files.PredictConfig(str(sorted_texts.out), str(new), str(path))
             )
@@ -167,7 +167,7 @@ def test_words_that_the_model_does_not_see_are_told(tagged, tmp_path, capsys):
     )
     got = capsys.readouterr()
     assert got.out.count("\n") == 16
-    assert got.err == "3 words or tokens cut off: the model reads 14 tokens a text\n"
+    assert got.err == "3 words or tokens cut off: the model reads 14 tokens per text\n"
 
 
 def test_columns_of_conll_may_be_chosen(bert, files, tmp_path):

@@ -1,0 +1,100 @@
+"""JSON lines: one object per line, with texts, labels or lists of words."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ffnlab.data.files import is_text, parse_json, read_lines
+from ffnlab.errors import InputError
+
+
+def parse_objects(
+    lines: Iterable[tuple[int, str]],
+) -> Iterator[tuple[int, dict[str, Any] | InputError]]:
+    """Yields the object of each line, or what is wrong with it.
+
+    Args:
+      lines: line numbers, from 1, and lines; blank ones are skipped.
+
+    Yields:
+      Line numbers, and the object or an error without the line.
+
+    >>> [*parse_objects([(1, '{"a": 2}'), (2, ""), (3, "[4]")])]
+    [(1, {'a': 2}), (3, InputError('expected an object of JSON'))]
+    """
+    for number, line in lines:
+        if line.strip():
+            yield number, _object(line)
+
+
+def _object(line: str) -> dict[str, Any] | InputError:
+    try:
+        record = parse_json(line)
+    except json.JSONDecodeError as error:
+        return InputError(f"not JSON: {error.msg}")
+    except InputError as error:
+        return error
+    if isinstance(record, dict):
+        return record
+    return InputError("expected an object of JSON")
+
+
+def read_objects(path: str | Path) -> list[tuple[int, dict[str, Any] | InputError]]:
+    """Returns the objects of a file with their lines, and what is wrong with others.
+
+    Raises:
+      InputError: as `files.require_text`.
+    """
+    texts, problems = read_lines(path)
+    errors = [(line, InputError(problem)) for line, problem in problems]
+    return [*errors, *parse_objects(enumerate(texts, 1))]
+
+
+def texts_of(record: dict[str, Any], names: Sequence[str]) -> list[str]:
+    """Returns the texts under some keys; whole numbers are texts too.
+
+    Raises:
+      InputError: a key is missing, or its value is not a text; without the line.
+
+    >>> texts_of({"text": "a", "label": 3}, ["text", "label"])
+    ['a', '3']
+    """
+    texts = []
+    for name in names:
+        value = _value(record, name)
+        if isinstance(value, bool) or not isinstance(value, (str, int)):
+            raise InputError(f"{name!r} should be a text or a whole number")
+        if not is_text(str(value)):
+            raise InputError(f"{name!r} is empty, or has half of a surrogate pair")
+        texts.append(str(value))
+    return texts
+
+
+def words_of(record: dict[str, Any], names: Sequence[str]) -> list[list[str]]:
+    """Returns the list of words, and that of tags, under one or two keys.
+
+    Raises:
+      InputError: a key is missing, its value is not a list of texts, or there are not
+        as many tags as words; without the line.
+
+    >>> words_of({"text": ["Ada", "sings"], "label": ["B-PER", "O"]}, ["text", "label"])
+    [['Ada', 'sings'], ['B-PER', 'O']]
+    """
+    lists = []
+    for name in names:
+        value = _value(record, name)
+        if not isinstance(value, list) or not value or not all(map(is_text, value)):
+            raise InputError(f"{name!r} should be a list of words or tags, none blank")
+        lists.append(value)
+    words, *tags = map(len, lists)
+    if tags and tags[0] != words:
+        raise InputError(f"{words} words and {tags[0]} tags; give one tag per word")
+    return lists
+
+
+def _value(record: dict[str, Any], name: str) -> Any:
+    if name not in record:
+        names = ", ".join(record) or "nothing"
+        raise InputError(f"no {name!r}; there is {names}")
+    return record[name]

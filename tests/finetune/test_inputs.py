@@ -1,0 +1,240 @@
+"""What training reads, predict reads: every format, with the same texts."""
+
+import io
+import json
+import os
+import sys
+
+import pytest
+
+from ffnlab.data import Columns, read_conll, read_labelled, read_questions
+from ffnlab.data.examples import FORMATS
+from ffnlab.errors import InputError
+from ffnlab.finetune import inputs
+from ffnlab.finetune.usage import Usage
+from tests.conftest import SHARED
+
+CASES = SHARED.parent / "cases" / "files"
+QUESTIONS = [
+    {"id": f"q{n}", "question": f"Who {n}?", "context": "Ada sang.",
+     "answers": {"text": ["Ada"], "answer_start": [0]}} for n in range(2)
+]  # fmt: skip
+SQUAD = [
+    {"context": row["context"], "qas": [
+        {**row, "answers": [{"text": "Ada", "answer_start": 0}]}]}
+    for row in QUESTIONS
+]  # fmt: skip
+
+
+def lines(*rows):
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+FILES = {  # task, name, content, columns if they are not the usual ones
+    "table with commas": ("classify", "a.csv", 'label,text\na,"hi, you"\nb,"a\n\nb"\n'),
+    "table with tabs": ("classify", "a.tsv", 'text\tlabel\n"hi\tgreet\nbye\tpart\n'),
+    "table by number": ("classify", "a.tsv", "a\thi\nb\tbye\n",
+                        Columns("2", label="1")),
+    "JSON lines": ("classify", "a.jsonl", lines({"text": "größer", "label": "a"},
+                                                {"text": "b", "label": 1})),
+    "numbers as text": ("classify", "a.jsonl", lines({"text": 42, "label": "a"},
+                                                     {"text": -7, "label": "b"})),
+    "JSON lists": ("classify", "a.json", json.dumps(
+        {"train": [["no", "x"]], "val": [], "test": [["hi", "a"], ["bye", "b"]]})),
+    "texts to write": ("generate", "a.csv", "text,label\nhi,hallo\nbye,ciao\n"),
+    "lists to write": ("generate", "a.json", json.dumps({"train": [["hi", "hallo"]]})),
+    "table of pairs": ("pairs", "a.tsv", "one\ttwo\tlabel\nhi\tyou\ta\n",
+                       Columns("one", "two")),
+    "commas of pairs": ("pairs", "a.csv", "text,text2,label\nhi,you,a\n"),
+    "JSON lines of pairs": ("pairs", "a.jsonl", lines(
+        {"text": "hi", "text2": 3, "label": "a"})),
+    "marked entities": ("marks", "a.tsv", "text\tlabel\n<a>Ada</a> <b>sings</b>\tx\n"),
+    "marks in JSON lines": ("marks", "a.jsonl", lines(
+        {"text": "<b>Ada</b> in <a>Rome</a>", "label": "x"})),
+    "CoNLL": ("tag", "a.conll", "-DOCSTART- O\n\nAda B-PER\nsings O\n\nYes O\n"),
+    "CoNLL of more columns": ("tag", "a.conll", "1\tAda\tNNP\tO\n2\tran\tVB\tO\n",
+                              Columns("2", label="3")),
+    "CoNLL of another name": ("tag", "a.bio", "Ada B-PER\nsings O\n"),
+    "CoNLL in a .tsv": ("tag", "a.tsv", "Ada\tB-PER\nsings\tO\n"),
+    "JSON lines of words": ("tag", "a.jsonl", lines(
+        {"words": ["Ada", "sings"], "tags": ["B-PER", "O"]}),
+        Columns("words", label="tags")),
+    "SQuAD": ("qa", "a.json", json.dumps({"data": [{"paragraphs": SQUAD}]})),
+    "JSON lines of questions": ("qa", "a.jsonl", lines(*QUESTIONS)),
+}  # fmt: skip
+SAVED = {
+    "as it is": lambda text: text,
+    "CRLF": lambda text: text.replace("\n", "\r\n"),
+    "a byte-order mark": lambda text: "\ufeff" + text,
+    "both": lambda text: "\ufeff" + text.replace("\n", "\r\n"),
+    "no last line end": str.rstrip,
+    "blank lines at the end": lambda text: text + "\n \n",
+}
+
+
+def usage_of(task, columns):
+    marks = ("a", "b") if task == "marks" else ()
+    task = "pairs" if task == "marks" else task
+    return Usage(task, 64, "float32", columns.text, columns.pair, marks=marks)
+
+
+def trained(path, task, columns):
+    """Returns the texts and second texts that training reads."""
+    if task == "qa":
+        read = read_questions(path)
+        return [*zip(read.questions, read.contexts, strict=True)]
+    part = "test" if path.name == "a.json" and task == "classify" else "train"
+    task = {"marks": "classify", "generate": "classify"}.get(task, task)
+    read = read_labelled(path, task, columns, part)
+    pairs = read.pairs or [""] * len(read.texts)
+    return [*zip(read.texts, pairs, strict=True)]
+
+
+def case(name):
+    return (*FILES[name], Columns())[:4]
+
+
+@pytest.mark.parametrize("saved", SAVED)
+@pytest.mark.parametrize("name", FILES)
+def test_predict_reads_what_training_reads(write, name, saved):
+    task, file, content, columns = case(name)
+    path = write(SAVED[saved](content), file)
+    wanted = trained(path, task, columns)
+    source = inputs.open_source(str(path), usage_of(task, columns))
+    assert [example[:2] for example in source.examples] == wanted and wanted
+
+
+def test_every_format_that_training_reads_is_among_the_cases():
+    read = {(task, file.split(".")[1]) for task, file, *_ in FILES.values()}
+    for task, kinds in FORMATS.items():
+        assert {(task, kind) for kind in kinds} <= read
+    assert {("qa", "json"), ("qa", "jsonl")} <= read
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in FILES if case(n)[1][2:] in inputs._STREAMED]
+)
+def test_standard_input_is_read_as_a_file_is(write, monkeypatch, name):
+    task, file, content, columns = case(name)
+    path, usage = write(content, file), usage_of(task, columns)
+    wanted = [example for example in inputs.open_source(str(path), usage).examples]
+    monkeypatch.setattr(sys, "stdin", io.StringIO(content))
+    source = inputs.open_source("-", usage, file[2:])
+    assert [*source.examples] == wanted
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_format_may_be_given(write, name):
+    task, file, content, columns = case(name)
+    path, usage = write(content, file), usage_of(task, columns)
+    wanted = inputs.open_source(str(path), usage)
+    other = write(content, "a.txt")
+    source = inputs.open_source(str(other), usage, wanted.kind)
+    assert [*source.examples] == [*wanted.examples]
+    assert source[1:] == wanted[1:]
+
+
+def test_labels_may_be_missing(write):
+    for task, name, content in (
+        ("classify", "a.csv", "text\nhi\n"),
+        ("classify", "a.jsonl", '{"text": "hi"}\n'),
+        ("classify", "a.json", '{"test": [["hi"]]}'),
+        ("tag", "a.conll", "hi\n"),
+        ("qa", "a.jsonl", '{"question": "hi", "context": "you"}\n'),
+    ):
+        usage = usage_of(task, Columns())
+        (example,) = inputs.open_source(str(write(content, name)), usage).examples
+        assert example.text in ("hi", ["hi"])
+
+
+def test_examples_keep_what_they_came_in(write):
+    source = inputs.open_source(
+        str(write("id,text\n7,hi\n", "a.csv")), usage_of("classify", Columns())
+    )
+    assert source.header == ["id", "text"] and source.kind == "csv"
+    assert [example.row for example in source.examples] == [["7", "hi"]]
+    lists = write('{"val": [["hi", "a"]], "train": []}', "a.json")
+    source = inputs.open_source(str(lists), usage_of("classify", Columns()))
+    assert source.part == "dev"
+    assert [example.row for example in source.examples] == [["hi", "a"]]
+    squad = write(json.dumps({"data": [{"paragraphs": SQUAD}]}), "b.json")
+    source = inputs.open_source(str(squad), usage_of("qa", Columns()))
+    assert [example.row for example in source.examples] == ["q0", "q1"]
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "content", "message"),
+    [
+        ("classify", "a.jsonl", '{"text": true}\n{"text": " "}\n[]\n',
+         ["1: 'text' should be a text or a whole number", "2: 'text' is empty",
+          "3: expected an object of JSON"]),
+        ("pairs", "a.txt", "a\tb\na\na\t\n",
+         ["2: expected two texts and one tab", "3: "]),
+        ("marks", "a.txt", "<a>x</a> <b>y</b>\n\n<a>x</a>\n", ["3: expected one <b>"]),
+        ("marks", "a.jsonl", '{"text": "x"}\n', ["1: expected one <a>…</a> in it"]),
+        ("tag", "a.conll", "a\tb\n\nc\rd\n", ["3: a carriage return inside"]),
+        ("tag", "a.jsonl", '{"text": ["a", 3]}\n', ["1: 'text' should be a list"]),
+        ("qa", "a.jsonl", '{"question": "a"}\n', ["1: context should be a text"]),
+        ("qa", "a.txt", "a b\n", ["1: expected question, context and one tab"]),
+        ("classify", "a.json", '{"other": []}', [" no list train, val, test"]),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_named_by_line(write, task, name, content, message):
+    path = write(content, name)
+    with pytest.raises(InputError) as caught:
+        inputs.open_source(str(path), usage_of(task, Columns()))
+    found = str(caught.value).split("\n")
+    assert len(found) == len(message)
+    for line, wanted in zip(found, message, strict=True):
+        assert line.startswith(f"{path}:{wanted}")
+
+
+def test_bad_lines_of_standard_input_are_named_when_they_come(monkeypatch):
+    text = '{"text": "a"}\n\n{"text": ["a"]}\n'
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    usage = usage_of("classify", Columns())
+    examples = inputs.open_source("-", usage, "jsonl").examples
+    assert next(examples).text == "a"
+    with pytest.raises(InputError, match="^standard input:3: 'text' should be a text"):
+        next(examples)
+    raw = io.TextIOWrapper(io.BytesIO(b"\xef\xbb\xbfa\n\xff\n"))
+    monkeypatch.setattr(sys, "stdin", raw)
+    examples = inputs.open_source("-", usage).examples
+    assert next(examples).text == "a"
+    with pytest.raises(InputError, match="^standard input:2: not UTF-8"):
+        next(examples)
+
+
+def test_a_sentence_of_standard_input_comes_with_its_last_line(monkeypatch):
+    reader, writer = os.pipe()
+    with open(reader) as stream, open(writer, "w") as out:
+        monkeypatch.setattr(sys, "stdin", stream)
+        usage = usage_of("tag", Columns())
+        examples = inputs.open_source("-", usage, "conll").examples
+        out.write("Ada\nsings\n\n")
+        out.flush()  # and the pipe stays open
+        assert next(examples).text == ["Ada", "sings"]
+
+
+def test_a_tagger_of_json_lines_reads_columns(write):
+    usage = usage_of("tag", Columns("words"))
+    (example,) = inputs.open_source(str(write("a b\n", "a.conll")), usage).examples
+    assert example.text == ["a"]
+
+
+def test_files_that_people_have_are_read_as_in_training():
+    if not CASES.exists():
+        pytest.skip("the shared cases are not here")
+    columns = {"sts.tsv": Columns("sentence1", "sentence2", "score")}
+    for task, names in {
+        "classify": ["cells.csv", "add.csv", "cr.csv"],
+        "pairs": ["sts.tsv"],
+    }.items():
+        for name in names:
+            where = columns.get(name, Columns())
+            wanted = trained(CASES / name, task, where)
+            source = inputs.open_source(str(CASES / name), usage_of(task, where))
+            assert [example[:2] for example in source.examples] == wanted
+    wanted = read_conll(CASES / "cols.conll", plain=True).tokens
+    source = inputs.open_source(str(CASES / "cols.conll"), usage_of("tag", Columns()))
+    assert [example.text for example in source.examples] == wanted
