@@ -1,29 +1,31 @@
-"""What every launcher shares: flags from a config, one clear error, the devices.
+"""What every launcher shares: flags from a configuration, and one clear error.
 
-A launcher defines a frozen dataclass `Config` whose fields are made by `option`, a
-`run(config)`, and ends with `launch.main(Config, run)`. Nothing here imports JAX, so
-that a wrong flag is refused before it is.
+A launcher imports a configuration, a frozen dataclass whose fields are made by
+`ffnlab.options.option`, and a function of it, and ends with
+`launch.main(Config, run, __doc__)`. Nothing here imports JAX, so that a wrong flag is
+refused before JAX is imported.
 """
 
 import contextlib
 import dataclasses
-import inspect
 import json
 import re
 import sys
 import textwrap
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from absl import flags
 
+from ffnlab import options
 from ffnlab.errors import InputError
-from ffnlab.options import as_text
+
+Presets = Mapping[str, Mapping[str, Any]]
 
 
 class _List(flags.ArgumentParser):
-    """Reads a comma-separated list of words or numbers into a tuple."""
+    """Parses a comma-separated list of words or numbers into a tuple."""
 
     def __init__(self, kind: type):
         self.kind = kind
@@ -36,7 +38,7 @@ class _List(flags.ArgumentParser):
 
 
 class _Text(flags.ArgumentParser):
-    """Reads a text; one in double quotes as JSON does, so that it may hold anything.
+    """Parses a text; one in double quotes is read as JSON, so that it may hold all.
 
     >>> _Text().parse('"def \\\\n"'), _Text().parse('"a'), _Text().parse("a")
     ('def \\n', '"a', 'a')
@@ -55,116 +57,160 @@ _PARSERS = {
     bool: flags.BooleanParser,
     str: _Text,
 }
+_WORDS = {int: "integer", float: "number", bool: "true or false", str: "text"}
+# What Python says of a text that is not a number.
+_NO_NUMBER = r"invalid literal for int\(\) with base 10: |could not convert .* float: "
+
+
+def _kind(hint: Any) -> tuple[type, bool]:
+    """Returns the type of a field's values, and whether there may be several."""
+    inner = [a for a in typing.get_args(hint) if a not in (type(None), ...)]
+    return (inner[0] if inner else hint), typing.get_origin(hint) is tuple
 
 
 def define(config: type, values: flags.FlagValues) -> None:
-    """Defines a flag for each field of a Config."""
-    for name, hint in typing.get_type_hints(config).items():
-        field = config.__dataclass_fields__[name]
+    """Defines a flag for each field of a configuration."""
+    hints = typing.get_type_hints(config)
+    for field in dataclasses.fields(config):
+        name, (kind, several) = field.name, _kind(hints[field.name])
         text = field.metadata["text"]
-        inner = [a for a in typing.get_args(hint) if a not in (type(None), ...)]
-        if typing.get_origin(hint) is tuple:
-            serializer = flags.ArgumentSerializer()
-            flags.DEFINE(_List(inner[0]), name, field.default, text, values, serializer)
-        elif hint is bool:
+        if kind is bool:
             flags.DEFINE_boolean(name, field.default, text, values)
-        else:
-            parser = _PARSERS[inner[0] if inner else hint]()
-            serializer = flags.ArgumentSerializer()
-            flags.DEFINE(parser, name, field.default, text, values, serializer)
+            continue
+        parser = _List(kind) if several else _PARSERS[kind]()
+        serializer = flags.ArgumentSerializer()
+        flags.DEFINE(parser, name, field.default, text, values, serializer)
 
 
 def parse(
     config: type,
     argv: list[str],
-    presets: dict[str, dict] | None = None,
-    aliases: dict[str, str] | None = None,
+    presets: Presets | None = None,
+    aliases: Mapping[str, str] | None = None,
 ) -> Any:
-    """Returns the Config that a command line asks for.
+    """Returns the configuration that a command line asks for.
 
     Args:
-      config: the launcher's Config.
-      argv: the command line, with the program's name first.
-      presets: for a switch, what it sets of the flags that were not given.
-      aliases: other names of flags, and theirs.
+      config: The configuration's class; its `RENAMED` are old names of flags.
+      argv: The command line, with the program's name first.
+      presets: For each switch, the values of the flags that were not given.
+      aliases: Further names of flags, and the flags that they stand for.
 
     Raises:
-      InputError: a flag is unknown, cannot be read, or is out of range.
+      InputError: A flag is unknown, cannot be parsed, or is out of range.
     """
     values = flags.FlagValues()
-    flags.DEFINE_string("flagfile", None, "read flags from this file too", values)
+    flags.DEFINE_string("flagfile", None, "Read flags from this file too.", values)
     define(config, values)
     for switch in presets or {}:
-        flags.DEFINE_boolean(switch, False, "a preset", values)
-    argv = [_renamed(each, aliases or {}) for each in argv]
+        flags.DEFINE_boolean(switch, False, "A preset.", values)
+    rest = _assign(values, argv, {**getattr(config, "RENAMED", {}), **(aliases or {})})
+    if rest:
+        raise InputError(f"{rest[0]!r} is not a flag; flags start with -- (see --help)")
+    fields = [field.name for field in dataclasses.fields(config)]
+    given = {name: values[name].value for name in fields}
+    for switch, preset in (presets or {}).items():
+        if values[switch].value:
+            given |= {k: v for k, v in preset.items() if not values[k].present}
     try:
-        rest = values(argv)[1:]
+        return config(**given)
+    except InputError as error:
+        raise InputError(with_flags(str(error), config)) from None
+
+
+def _assign(
+    values: flags.FlagValues, argv: list[str], renamed: Mapping[str, str]
+) -> list[str]:
+    """Assigns flags from a command line and its flag files; returns the other words."""
+    try:
+        argv = values.read_flags_from_files(argv, force_gnu=False)
+        return values([options.rename_flag(each, renamed) for each in argv])[1:]
     except UnicodeDecodeError:
         raise InputError("--flagfile: not a text file") from None
     except flags.Error as error:
         message = str(error).replace("flag --", "--").removeprefix("ERROR:: ")
         message = re.sub(_NO_NUMBER, "not a number: ", message)
         raise InputError(f"{message} (--help lists the flags)") from None
-    if rest:
-        raise InputError(f"{rest[0]!r} is not a flag; flags start with -- (see --help)")
-    names = [field.name for field in dataclasses.fields(config)]
-    given = {name: values[name].value for name in names}
+
+
+def usage(config: type, description: str, presets: Presets | None = None) -> str:
+    """Returns what `--help` prints: flags under the headings of their classes."""
+    hints, lines = typing.get_type_hints(config), [description.strip()]
+    for owner, fields in _groups(config).items():
+        lines += ["", owner.__doc__.strip().splitlines()[0].rstrip(".") + ":"]
+        for field in fields:
+            lines += _flag(field, hints[field.name])
+    lines += ["", "Presets and files:"] if presets else ["", "Files:"]
     for switch, preset in (presets or {}).items():
-        if values[switch].value:
-            given |= {k: v for k, v in preset.items() if not values[k].present}
-    return config(**given)
+        short = [f"--{name}={options.as_text(value)}" for name, value in preset.items()]
+        lines += [f"  --{switch}", *_wrap(" ".join(short))]
+    return "\n".join(
+        [*lines, "  --flagfile=", *_wrap("Read flags from this file too.")]
+    )
 
 
-def _renamed(argument: str, aliases: dict[str, str]) -> str:
-    """Returns an argument with the name of its flag, if it has an alias of one.
+def _groups(config: type) -> dict[type, list[dataclasses.Field]]:
+    """Returns the fields by the class that defines them, the launcher's own first."""
+    classes = [c for c in config.__mro__ if dataclasses.is_dataclass(c)]
+    groups: dict[type, list[dataclasses.Field]] = {owner: [] for owner in classes}
+    for field in dataclasses.fields(config):
+        owner = next(c for c in classes if field.name in c.__dict__["__annotations__"])
+        groups[owner].append(field)
+    return {owner: fields for owner, fields in groups.items() if fields}
 
-    >>> _renamed("--output_dir=a", {"output_dir": "out"})
-    '--out=a'
+
+def _flag(field: dataclasses.Field, hint: Any) -> list[str]:
+    """Returns the lines of `--help` on a flag."""
+    kind, several = _kind(hint)
+    known = field.metadata["known"]
+    facts = [f"comma-separated {_WORDS[kind]}s" if several else _WORDS[kind]]
+    if known:
+        facts = [("any of " if several else "one of ") + ", ".join(known())]
+    facts += [limit for limit in [options.limits(field)] if limit]
+    shown = "" if field.default is None else options.as_text(field.default)
+    text = f"{field.metadata['text']} ({', '.join(facts)})"
+    return [f"  --{field.name}={shown}", *_wrap(text)]
+
+
+def _wrap(text: str) -> list[str]:
+    indent = " " * 6
+    return textwrap.wrap(text, 78, initial_indent=indent, subsequent_indent=indent)
+
+
+def with_flags(message: str, config: type) -> str:
+    """Returns an error of the library with flags for the parameters that it names.
+
+    >>> @dataclasses.dataclass
+    ... class Config:
+    ...     out: str = ""
+    ...     seed: int = 0
+    >>> with_flags("out: runs holds a run; resume it, or give seed=1", Config)
+    '--out: runs holds a run; resume it, or give --seed=1'
+    >>> with_flags("out and seed: give one of them", Config)
+    '--out and --seed: give one of them'
     """
-    name, equals, value = argument.partition("=")
-    if not name.startswith("--") or name[2:] not in aliases:
-        return argument
-    return f"--{aliases[name[2:]]}{equals}{value}"
-
-
-# What Python says of a text that is none.
-_NO_NUMBER = r"invalid literal for int\(\) with base 10: |could not convert .* float: "
-_INDENT = {"initial_indent": "      ", "subsequent_indent": "      "}
-
-
-def usage(
-    config: type, description: str, presets: dict[str, dict] | None = None
-) -> str:
-    """Returns what `--help` prints."""
-    lines = [description.strip(), "", "Flags:"]
-    own = inspect.get_annotations(config)  # before those it shares with others
-    fields = sorted(dataclasses.fields(config), key=lambda field: field.name not in own)
-    for field in fields:
-        shown = "" if field.default is None else as_text(field.default)
-        text = textwrap.wrap(field.metadata["text"], 78, **_INDENT)
-        lines += [f"  --{field.name}={shown}", *text]
-    for switch, preset in (presets or {}).items():
-        short = " ".join(f"--{name}={as_text(value)}" for name, value in preset.items())
-        lines += [f"  --{switch}", *textwrap.wrap(short, 78, **_INDENT)]
-    lines += ["  --flagfile=", "      read flags from this file too"]
-    return "\n".join(lines)
+    names = "|".join(field.name for field in dataclasses.fields(config))
+    lead = re.match(rf"(?:{names})(?:(?:, | and |, and )(?:{names}))*(?=: |=)", message)
+    end = lead.end() if lead else 0
+    leading = re.sub(rf"\b({names})\b", r"--\1", message[:end])
+    return leading + re.sub(rf"(?<![\w./-])({names})(?==\S)", r"--\1", message[end:])
 
 
 def main(
     config: type,
     run: Callable[[Any], Any],
     description: str,
-    presets: dict[str, dict] | None = None,
-    aliases: dict[str, str] | None = None,
+    presets: Presets | None = None,
+    aliases: Mapping[str, str] | None = None,
 ) -> None:
     """Runs a launcher from the command line; exits with 2 if the input is wrong.
 
     Args:
-      config: the launcher's Config.
-      run: what to do with it.
-      description: the launcher's docstring.
-      presets: see `parse`.
-      aliases: see `parse`.
+      config: The launcher's configuration.
+      run: The function to call with it.
+      description: The launcher's docstring.
+      presets: See `parse`.
+      aliases: See `parse`.
     """
     if {"--help", "-h", "--helpfull", "-help"} & set(sys.argv[1:]):
         print(usage(config, description, presets))
@@ -172,7 +218,7 @@ def main(
     try:
         run(parse(config, sys.argv, presets, aliases))
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {with_flags(str(error), config)}", file=sys.stderr)
         sys.exit(2)
     except RuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):

@@ -23,6 +23,8 @@ _NAMES = {
     "FeedbackNetwork": "feedback.layers",
     "Model": "types",
     "Objective": "types",
+    "Hooks": "train.loop",
+    "Learner": "train.loop",
     "Plan": "train.record",
     "SequenceConfig": "models.sequence",
     "Tower": "models.mlp",

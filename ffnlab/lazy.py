@@ -14,9 +14,9 @@ def attach(
     refuse a wrong flag before JAX is imported.
 
     Args:
-      package: the package's `__name__`.
-      names: public name to where it is defined: `module`, or `module:name` where the
-        name is another one there. Modules are relative to the package.
+      package: The package's `__name__`.
+      names: Where each public name is defined: `module`, or `module:name` if it has
+        another name there. Modules are relative to the package.
 
     >>> __getattr__, __dir__, __all__ = attach("ffnlab", {"choose": "errors"})
     >>> __getattr__("choose").__module__, __all__

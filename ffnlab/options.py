@@ -1,14 +1,20 @@
-"""Dataclass fields that are flags: their limits, checked, and their flag file."""
+"""Dataclass fields that are flags: their help, their limits and their flag files.
 
-import ast
+A configuration is a frozen dataclass whose fields are made by `option`. It may be put
+together from several dataclasses, whose docstrings are then the headings of `--help`.
+A class attribute `RENAMED` maps old names of fields to today's, so that old command
+lines and flag files keep working.
+"""
+
 import dataclasses
-import importlib.util
+import importlib
 import json
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from ffnlab import names
 from ffnlab.errors import InputError, choose
 
 
@@ -26,97 +32,71 @@ def option(
     """Returns a dataclass field that is also a flag.
 
     Args:
-      default: its value unless given; None stands for "not given".
-      text: what `--help` says of it.
-      least: numbers must be at least this.
-      above: numbers must be above this.
-      below: numbers must be below this.
-      known: returns the names that exist.
-      empty: whether a list may hold nothing.
-      repeats: whether a list may hold one thing twice.
+      default: The default value; None stands for "not given".
+      text: The help text. `--help` adds the type, the range and the default.
+      least: The smallest number allowed.
+      above: Numbers must exceed this.
+      below: Numbers must be smaller than this.
+      known: Returns the names allowed.
+      empty: Whether a list may be empty.
+      repeats: Whether a list may hold an entry twice.
     """
     limits = {"least": least, "above": above, "below": below, "known": known}
     more = {"text": text, "empty": empty, "repeats": repeats}
     return dataclasses.field(default=default, metadata={**limits, **more})
 
 
-def names_in(module: str, table: str, **having: Any) -> Callable[[], list[str]]:
-    """Returns a function that gives the keys of a module's table.
+def names_in(module: str, table: str) -> Callable[[], list[str]]:
+    """Returns a function that returns the keys of a module's table.
 
-    An unimported module is read, not run: importing JAX takes a second or two, and a
-    misspelt name should not.
+    Tables of modules that import JAX are listed in `ffnlab.names`, and read from there
+    until their module is imported; from then on, rows that a user added count too.
 
     Args:
-      module: for instance `ffnlab.nn.ffn`.
-      table: the name of a dict literal in it, for instance `BLOCKS`.
-      **having: only the rows with these fields, as they are written: `fixed=False`.
+      module: The module's name, for instance `ffnlab.nn.ffn`.
+      table: The name of a dict in it, for instance `BLOCKS`.
 
     >>> names_in("ffnlab.data.builtin", "DATASETS")()
     ['digits', 'bytes', 'breast_cancer', 'wine']
-    >>> names_in("ffnlab.nn.ffn", "BLOCKS", fixed=False)()
-    ['mlp', 'glu']
     """
 
-    def names() -> list[str]:
-        if module in sys.modules:
-            rows = getattr(sys.modules[module], table)
-            fields = {k: {f: getattr(v, f) for f in having} for k, v in rows.items()}
-        else:
-            fields = _written(module, table)
-        return [k for k, found in fields.items() if having.items() <= found.items()]
+    def known() -> list[str]:
+        listed = names.TABLES.get((module, table))
+        if listed and module not in sys.modules:
+            return list(listed)
+        return list(getattr(importlib.import_module(module), table))
 
-    return names
-
-
-def _written(module: str, table: str) -> dict[str, dict[str, Any]]:
-    """Returns the keys of a dict literal, each with its row's literal keywords."""
-    with open(importlib.util.find_spec(module).origin, encoding="utf-8") as file:
-        body = ast.parse(file.read()).body
-    for node in body:
-        targets = getattr(node, "targets", [getattr(node, "target", None)])
-        if getattr(targets[0], "id", None) == table:
-            return {
-                ast.literal_eval(key): {
-                    each.arg: each.value.value
-                    for each in getattr(row, "keywords", [])
-                    if isinstance(each.value, ast.Constant)
-                }
-                for key, row in zip(node.value.keys, node.value.values, strict=True)
-            }
-    raise LookupError(f"{module} has no table {table}")
+    return known
 
 
 def check(config: Any) -> None:
-    """Checks each field of a config against the limits of its option.
+    """Checks each field of a configuration against the limits of its option.
+
+    Lists become tuples.
 
     Raises:
-      InputError: a number is not finite or out of range, or a name is unknown; the
-        flag is named.
+      InputError: A number is not finite or out of range, or a name is unknown; the
+        field is named.
     """
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if isinstance(value, list):  # as a notebook would write it
+        if isinstance(value, list):
             value = tuple(value)
             object.__setattr__(config, field.name, value)
         values = value if isinstance(value, tuple) else (value,)
         if value == () and not field.metadata["empty"]:
             raise InputError(f"{field.name}: at least one is needed")
         if len(set(values)) < len(values) and not field.metadata["repeats"]:
-            raise InputError(f"{field.name}: {as_text(value)} has one of them twice")
+            raise InputError(f"{field.name}: {as_text(value)} has an entry twice")
         for one in values:
             if isinstance(one, (int, float)) and not isinstance(one, bool):
                 _check_number(field, one)
             elif isinstance(one, str) and field.metadata["known"]:
-                choose(f"{field.name}", one, field.metadata["known"]())
+                choose(field.name, one, field.metadata["known"]())
 
 
 def _check_number(field: dataclasses.Field, value: float) -> None:
     least, above, below = (field.metadata[key] for key in ("least", "above", "below"))
-    wanted = [
-        f"{word} {limit:g}"
-        for word, limit in (("at least", least), ("above", above), ("below", below))
-        if limit is not None
-    ]
     fits = (
         math.isfinite(value)
         and (least is None or value >= least)
@@ -124,17 +104,28 @@ def _check_number(field: dataclasses.Field, value: float) -> None:
         and (below is None or value < below)
     )
     if not fits:
-        raise InputError(
-            f"{field.name}: {value} should be a number {' and '.join(wanted)}"
-        )
+        raise InputError(f"{field.name}: {value} should be a number {limits(field)}")
 
 
-def to_flags(config: Any, leave_out: Iterable[str] = ()) -> str:
-    """Returns the lines of a flag file that gives this config again.
+def limits(field: dataclasses.Field) -> str:
+    """Returns the range of a field's numbers in words, or nothing.
+
+    >>> limits(option(0.5, "Dropout rate.", least=0, below=1))
+    'at least 0 and below 1'
+    """
+    words = (("at least", "least"), ("above", "above"), ("below", "below"))
+    bounds = ((word, field.metadata[key]) for word, key in words)
+    return " and ".join(
+        f"{word} {bound:g}" for word, bound in bounds if bound is not None
+    )
+
+
+def to_flags(config: Any, leave_out: Iterable[str] = ("out", "resume")) -> str:
+    """Returns the lines of a flag file that gives this configuration again.
 
     Args:
-      config: an instance of a launcher's Config.
-      leave_out: the fields that belong to one run and not to its repetition.
+      config: The configuration.
+      leave_out: The fields that belong to one run and not to its repetition.
     """
     values = {
         field.name: getattr(config, field.name)
@@ -145,7 +136,27 @@ def to_flags(config: Any, leave_out: Iterable[str] = ()) -> str:
     return "".join(lines)
 
 
+def rename_flag(argument: str, renamed: Mapping[str, str]) -> str:
+    """Returns a command-line argument with today's name of its flag.
+
+    >>> rename_flag("--length=64", {"length": "max_seq_length"})
+    '--max_seq_length=64'
+    >>> rename_flag("--noremat", {"remat": "gradient_checkpointing"})
+    '--nogradient_checkpointing'
+    """
+    if not argument.startswith("-"):
+        return argument
+    dashes = argument[: len(argument) - len(argument.lstrip("-"))]
+    name, equals, value = argument.lstrip("-").partition("=")
+    if name in renamed:
+        name = renamed[name]
+    elif name.startswith("no") and name[2:] in renamed and not equals:
+        name = f"no{renamed[name[2:]]}"
+    return f"{dashes}{name}{equals}{value}"
+
+
 def as_text(value: Any) -> str:
+    """Returns a value as a flag file holds it."""
     if isinstance(value, tuple):
         return ",".join(map(as_text, value))
     if isinstance(value, str) and (value != value.strip() or set('\n\r"') & set(value)):

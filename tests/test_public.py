@@ -1,36 +1,96 @@
+import importlib
+import pkgutil
 import subprocess
 import sys
+import types
 
 import pytest
 
 import ffnlab
+from ffnlab import names
+
+DOORS = [
+    "data",
+    "feedback",
+    "finetune",
+    "models",
+    "nn",
+    "pretrain",
+    "pretrained",
+    "report",
+    "scratch",
+    "sweep",
+    "train",
+]
 
 
-def test_importing_costs_nothing():
-    code = (
-        "import sys, ffnlab; "
-        "heavy = {'jax', 'matplotlib', 'sklearn', 'scipy'} & set(sys.modules); "
-        "assert not heavy, heavy"
-    )
+def run(code):
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def submodules():
+    found = pkgutil.walk_packages(ffnlab.__path__, "ffnlab.")
+    return [module.name for module in found]
+
+
+def test_importing_costs_nothing():
+    run(
+        "import sys, ffnlab; "
+        f"[__import__('ffnlab.' + name) for name in {DOORS} if name != 'scratch']; "
+        "heavy = {'jax', 'matplotlib', 'sklearn', 'scipy'} & set(sys.modules); "
+        "assert not heavy, heavy"
+    )
+
+
 def test_the_whole_library_needs_neither_matplotlib_nor_scikit_learn():
-    code = (
+    run(
         "import sys, ffnlab; [getattr(ffnlab, name) for name in ffnlab.__all__]; "
         "import ffnlab.sweep.ranking, ffnlab.report.plots; "
         "heavy = {'matplotlib', 'sklearn', 'torch'} & set(sys.modules); "
         "assert not heavy, heavy"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_public_names_exist_and_are_documented():
-    for name in ffnlab.__all__:
-        assert getattr(ffnlab, name).__doc__, name
-    assert set(dir(ffnlab)) == set(ffnlab.__all__)
+def test_launchers_check_their_flags_without_jax():
+    run(
+        "import sys; from experiments import launch; "
+        "import experiments.compare, experiments.feedback, experiments.exchange, "
+        "experiments.finetune, experiments.from_scratch, experiments.predict, "
+        "experiments.pretrain; assert 'jax' not in sys.modules"
+    )
+
+
+def test_names_are_those_of_the_tables():
+    for (module, table), listed in names.TABLES.items():
+        assert listed == tuple(getattr(importlib.import_module(module), table)), table
+    from ffnlab.nn.ffn import BLOCKS
+
+    taking = tuple(name for name, block in BLOCKS.items() if not block.fixed)
+    assert taking == names.OPEN_BLOCKS
+
+
+def test_doors_list_every_package():
+    packages = {m.name for m in pkgutil.iter_modules(ffnlab.__path__) if m.ispkg}
+    assert packages == set(DOORS)
+
+
+@pytest.mark.parametrize("door", ["", *DOORS])
+def test_no_module_shares_a_name_with_what_its_package_exports(door):
+    modules = submodules()
+    for name in modules:
+        importlib.import_module(name)
+    package = importlib.import_module(f"ffnlab.{door}".rstrip("."))
+    assert package.__all__
+    for name in package.__all__:
+        value, full = getattr(package, name), f"{package.__name__}.{name}"
+        assert (full in modules) == isinstance(value, types.ModuleType), full
+        if callable(value):
+            assert value.__doc__, full
+    assert set(package.__all__) <= set(dir(package))
 
 
 def test_unknown_names_are_attribute_errors():
     with pytest.raises(AttributeError, match="no attribute 'swigul'"):
         _ = ffnlab.swigul
+    with pytest.raises(AttributeError, match="module 'ffnlab.nn' has no attribute"):
+        _ = importlib.import_module("ffnlab.nn").swigul

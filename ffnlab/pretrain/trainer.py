@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ffnlab.report.progress import follow
+from ffnlab.report.progress import progress_callback
 from ffnlab.train.record import check_finite
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ffnlab.pretrain.config import Config
     from ffnlab.pretrained.checkpoint import Checkpoint
     from ffnlab.report.table import Table
+    from ffnlab.train.evaluation import Evaluate
     from ffnlab.train.record import Record
     from ffnlab.types import Model, Objective, Params
 
@@ -49,7 +50,9 @@ def train(
     import jax
 
     from ffnlab.report.progress import Progress
-    from ffnlab.train import checkpoint, loop
+    from ffnlab.train import loop
+    from ffnlab.train.checkpoint import Checkpoints
+    from ffnlab.train.program import Program
     from ffnlab.types import Model
 
     model = job.model
@@ -64,16 +67,18 @@ def train(
     with Progress(plan.steps, "steps") as progress:
         progress.begin(job.dataset.name)
         fitted = loop.fit(
-            model,
-            objective,
-            config.make_optimizer(plan.steps, flat=False),
+            loop.Learner(
+                model, objective, config.make_optimizer(plan.steps, flat=False)
+            ),
             job.dataset,
             plan,
             learning_rate=config.learning_rate,
             key=key,
-            checkpoints=checkpoint.Checkpoints(directory / "checkpoints", seconds=60.0),
-            on_evaluation=follow(progress, plan, "bits", "valid {:.3f} bits"),
-            scored=config.batch_size,
+            evaluator=Program(_evaluate(config, job, "valid")),
+            hooks=loop.Hooks(
+                Checkpoints(directory / "checkpoints", seconds=60.0),
+                progress_callback(progress, plan, "bits", "valid {:.3f} bits"),
+            ),
         )
     check_finite(fitted.record, config.learning_rate)
     return fitted.best, fitted.record
@@ -84,17 +89,21 @@ def score(config: "Config", job: Job, part: str, params: "Params") -> dict[str, 
     import jax
     import numpy as np
 
-    from ffnlab import data
-    from ffnlab.train import loop
-
-    arrays = getattr(job.dataset, part)
-    size, objective = data.size(arrays), job.objective(part)
-    evaluate = loop.make_evaluate(
-        job.model, objective, data.take, size, config.batch_size
-    )
-    found = jax.jit(evaluate)(params, jax.device_put(arrays))
+    arrays = jax.device_put(getattr(job.dataset, part))
+    found = jax.jit(_evaluate(config, job, part))(params, arrays)
     means = {name: float(value) for name, value in found.items()}
     return {**means, "perplexity": float(np.exp(means["loss"]))}
+
+
+def _evaluate(config: "Config", job: Job, part: str) -> "Evaluate":
+    """Returns what scores parameters on a part, `--batch_size` windows at a time."""
+    from ffnlab import data
+    from ffnlab.train.evaluation import make_evaluate
+
+    size = data.size(getattr(job.dataset, part))
+    return make_evaluate(
+        job.model, job.objective(part), data.take, size, config.batch_size
+    )
 
 
 def generate_samples(config: "Config", job: Job, params: "Params") -> list[str]:

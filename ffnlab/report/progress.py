@@ -81,16 +81,16 @@ class Progress:
         return f"{(self._done - self._at_start) / seconds:,.0f} {self._unit}/s"
 
 
-def follow(
-    progress: "Progress", plan: "Plan", score: str, text: str
+def progress_callback(
+    progress: Progress, plan: "Plan", score: str, text: str
 ) -> "Callable[[Record], None]":
-    """Returns what tells a Progress of a run as it is validated, for `train.fit`.
+    """Returns a function that reports a run's record to a progress bar.
 
     Args:
-      progress: of the steps.
-      plan: of the run.
-      score: the one to show.
-      text: how, for instance `valid {:.3f} bits`.
+      progress: The progress, in steps.
+      plan: The plan of the run.
+      score: The score to show.
+      text: How to show it, for instance `valid {:.3f} bits`.
     """
     last = 0
 

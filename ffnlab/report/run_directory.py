@@ -1,4 +1,8 @@
-"""The directory of a run: chosen, checked, owned, and described."""
+"""The directory of a run: chosen, checked, owned by one process, and described.
+
+A run directory holds `flags`, which repeat the run, `versions.json`, what the launcher
+writes, and while the run goes on `lock` and `checkpoints/`.
+"""
 
 import contextlib
 import datetime
@@ -11,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ffnlab import options
 from ffnlab.errors import InputError
 from ffnlab.io import write
 
@@ -29,32 +34,68 @@ PACKAGES = (
 )
 
 
-def check_directory(path: str | Path, resume: bool | None) -> None:
-    """Checks, without touching anything, that a run may use a directory.
+def choose_directory(out: str | None, name: str, resume: bool | None = None) -> str:
+    """Returns a directory that a run may use.
 
     Args:
-      path: the directory.
-      resume: whether it holds a run to go on with; None if that cannot be.
+      out: The directory asked for, or None.
+      name: The first part of the name of a new directory below `runs`.
+      resume: Whether the directory holds a run to continue; None if the launcher
+        cannot continue one.
 
     Raises:
-      InputError: it is a file, holds another run, or holds none to resume.
+      InputError: As `check_directory`.
+    """
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    out = out or f"runs/{name}-{stamp}"
+    check_directory(out, resume)
+    return out
+
+
+def choose_unfinished(config: "Steps", name: str) -> str:
+    """Returns the directory of a configuration, unless its run is finished.
+
+    Raises:
+      InputError: As `check_directory`, or the run to resume has its report.md.
+    """
+    out = choose_directory(config.out, name, config.resume)
+    if config.resume and Path(out, "report.md").exists():
+        raise InputError(f"resume: {out} is finished; its report.md has the results")
+    return out
+
+
+def check_directory(path: str | Path, resume: bool | None) -> None:
+    """Checks, without changing anything, that a run may use a directory.
+
+    Args:
+      path: The directory.
+      resume: Whether it holds a run to continue; None if there is no way to.
+
+    Raises:
+      InputError: It is a file, cannot be written to, holds another run, or holds no
+        run to resume.
     """
     path = Path(path)
     parent = next(each for each in (path, *path.absolute().parents) if each.exists())
     if not parent.is_dir():
         raise InputError(f"out: {parent} is a file; name a directory")
     if not os.access(parent, os.W_OK):
-        raise InputError(f"out: {parent} cannot be written to; choose another")
+        raise InputError(
+            f"out: {parent} cannot be written to; choose another directory"
+        )
     if (path / "flags").exists() and not resume:
         way = "" if resume is None else "resume=true continues it, or "
         raise InputError(
-            f"out: {path} already holds a run; {way}delete it, or choose another"
+            f"out: {path} already holds a run; {way}delete it, or choose another "
+            "directory"
         )
     others = {each.name for each in path.iterdir()} if path.is_dir() else set()
     if others - {"lock"} and not (path / "flags").exists():
-        raise InputError(f"out: {path} holds files of something else; choose another")
+        raise InputError(
+            f"out: {path} holds files of something else; choose another directory"
+        )
     if resume and not (path / "flags").exists():
-        raise InputError(f"resume: {path} holds no run to go on with")
+        raise InputError(f"resume: {path} holds no run to continue")
 
 
 @contextlib.contextmanager
@@ -62,10 +103,10 @@ def acquire(directory: Path) -> Iterator[None]:
     """Owns a directory until the block ends or the process dies.
 
     Args:
-      directory: an existing directory; a file named `lock` in it is held.
+      directory: An existing directory; the file `lock` in it is held.
 
     Raises:
-      InputError: another process owns it.
+      InputError: Another process owns it.
     """
     with open(directory / "lock", "a") as file:
         try:
@@ -79,34 +120,35 @@ def acquire(directory: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def open_run(path: str | Path, flags: str, resume: bool | None) -> Iterator[Path]:
+def open_run(path: str | Path, config: Any, resume: bool | None) -> Iterator[Path]:
     """Opens the directory of a run and owns it until the block ends.
 
     Args:
-      path: the directory; made if it does not exist.
-      flags: the lines of the flag file that repeats the run.
-      resume: whether to go on with the run that it holds; None if there is no way to.
+      path: The directory; it is made if it does not exist.
+      config: The configuration of the run, whose flag file is written, or compared
+        with that of the run to resume.
+      resume: Whether to continue the run that it holds; None if there is no way to.
 
     Yields:
       The directory, holding `flags` and `versions.json`.
 
     Raises:
-      InputError: as `check_directory`, or the run to resume had other flags, or
+      InputError: As `check_directory`, or the run to resume had other flags, or
         another process is writing here.
-      KeyboardInterrupt: the block was interrupted; the message says how to go on.
+      KeyboardInterrupt: The block was interrupted; the message says how to continue.
     """
     check_directory(path, resume)
-    path, found = Path(path), json.dumps(versions(), indent=2) + "\n"
+    path, description = Path(path), json.dumps(versions(), indent=2) + "\n"
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"out: {path} cannot be made: {error.strerror}") from None
     with acquire(path):
         if resume:
-            _check_same(path / "flags", flags)
+            _check_same_flags(path / "flags", config)
         else:
-            write(path / "flags", flags)
-            write(path / "versions.json", found)
+            write(path / "flags", options.to_flags(config))
+            write(path / "versions.json", description)
         try:
             yield path
         except KeyboardInterrupt:
@@ -116,20 +158,24 @@ def open_run(path: str | Path, flags: str, resume: bool | None) -> Iterator[Path
             raise KeyboardInterrupt(how) from None
 
 
-def same_data(directory: Path, digest: str) -> None:
-    """Notes what data a run is of; a run that goes on must be of the same.
+def check_same_data(directory: Path, digest: str) -> None:
+    """Records the digest of a run's data; a run that is resumed must have the same.
 
     Raises:
-      InputError: the data has changed since.
+      InputError: The data has changed since.
     """
     path = directory / "data.sha256"
     if path.exists() and path.read_text("utf-8").strip() != digest:
-        raise InputError(f"resume: {path}: the data has changed since; start anew")
+        raise InputError(f"resume: {path}: the data has changed since; start a new run")
     write(path, digest + "\n")
 
 
-def _check_same(path: Path, flags: str) -> None:
-    old, new = (set(text.splitlines()) for text in (path.read_text("utf-8"), flags))
+def _check_same_flags(path: Path, config: Any) -> None:
+    """Raises if a flag file, under today's names, is not that of a configuration."""
+    renamed = getattr(config, "RENAMED", {})
+    lines = path.read_text("utf-8").splitlines()
+    old = {options.rename_flag(line, renamed) for line in lines}
+    new = set(options.to_flags(config).splitlines())
     if old != new:
         here = ", ".join(sorted(new - old)) or "fewer flags"
         there = ", ".join(sorted(old - new)) or "fewer flags"
@@ -140,45 +186,16 @@ def _check_same(path: Path, flags: str) -> None:
 
 
 def versions() -> dict[str, Any]:
-    """Returns what a result may depend on: Python, machine, devices, packages."""
+    """Returns what a result may depend on: Python, machine, devices and packages."""
     import jax
 
-    found = {}
+    installed = {}
     for name in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
     return {
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "devices": [device.device_kind for device in jax.local_devices()],
-        **found,
+        **installed,
     }
-
-
-def choose_directory(out: str | None, name: str, resume: bool | None = None) -> str:
-    """Returns the directory of a run, which is free to use.
-
-    Args:
-      out: where it was asked for.
-      name: what to call it if it was not.
-      resume: whether it holds a run to go on with; None if that cannot be.
-
-    Raises:
-      InputError: `--out` is a file, holds another run, or holds none to resume.
-    """
-    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    out = out or f"runs/{name}-{stamp}"
-    check_directory(out, resume)
-    return out
-
-
-def choose_unfinished(config: "Steps", name: str) -> str:
-    """Returns the directory of a run, unless the run to resume is over.
-
-    Raises:
-      InputError: as `choose_directory`, or there is a report.md already.
-    """
-    out = choose_directory(config.out, name, config.resume)
-    if config.resume and Path(out, "report.md").exists():
-        raise InputError(f"resume: {out} is finished; its report.md says what came")
-    return out

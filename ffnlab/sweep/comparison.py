@@ -1,10 +1,11 @@
 """Which feed-forward block should I use, and how sure can I be?"""
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ffnlab import options
+from ffnlab import names
 from ffnlab.errors import InputError, choose
 from ffnlab.options import names_in, option
 from ffnlab.report.run_directory import choose_directory
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from ffnlab.stats import Comparison
 
 _BLOCKS = names_in("ffnlab.nn.ffn", "BLOCKS")
-_OPEN_BLOCKS = names_in("ffnlab.nn.ffn", "BLOCKS", fixed=False)
+
 _ACTIVATIONS = names_in("ffnlab.nn.activations", "ACTIVATIONS")
 
 QUICK = {
@@ -104,8 +105,8 @@ class CompareConfig(Training):
             choose("baseline", self.baseline, self.names)
 
     def _check_open(self, name: str, kind: str) -> None:
-        if kind not in _OPEN_BLOCKS():
-            takers = " or ".join(f"{each}:NAME" for each in _OPEN_BLOCKS())
+        if kind not in _open_blocks():
+            takers = " or ".join(f"{each}:NAME" for each in _open_blocks())
             raise InputError(
                 f"blocks: {name!r}: {kind} has an activation of its own; "
                 f"write {kind} alone, or {takers}"
@@ -128,6 +129,14 @@ class CompareConfig(Training):
     def source(self) -> str:
         """What the data is called in a report."""
         return str(Path(self.csv or self.npz or self.data or "digits").stem)
+
+
+def _open_blocks() -> list[str]:
+    """Returns the blocks that take the name of an activation."""
+    loaded = sys.modules.get("ffnlab.nn.ffn")
+    if loaded is None:
+        return list(names.OPEN_BLOCKS)
+    return [name for name, block in loaded.BLOCKS.items() if not block.fixed]
 
 
 class CompareResult(NamedTuple):
@@ -165,9 +174,8 @@ def compare(config: CompareConfig) -> CompareResult:
     from ffnlab.train import objectives  # these import JAX, what is above does not
 
     sizes = _matched(config)
-    flags = options.to_flags(config, leave_out=("out", "resume"))
-    with run_directory.open_run(out, flags, config.resume) as directory:
-        run_directory.same_data(directory, data.digest(dataset))
+    with run_directory.open_run(out, config, config.resume) as directory:
+        run_directory.check_same_data(directory, data.digest(dataset))
         print(f"writing to {directory}", flush=True)
         jobs = [_job(config, dataset, found) for found in sizes.values()]
         runs = train_all(config, jobs, directory)

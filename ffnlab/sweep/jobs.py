@@ -1,4 +1,4 @@
-"""What experiments that train share: their flags, and the training of populations."""
+"""The training of the populations that a comparison needs, one after another."""
 
 import shutil
 from collections.abc import Sequence
@@ -10,19 +10,20 @@ from ffnlab.train.config import Training
 
 if TYPE_CHECKING:
     from ffnlab.data import Dataset
-    from ffnlab.report.progress import Progress
+    from ffnlab.sweep.population import Population
     from ffnlab.train.record import Plan
-    from ffnlab.types import Model
+    from ffnlab.types import Model, Objective
 
 
 class Job(NamedTuple):
     """A population to train.
 
     Attributes:
-      name: what is compared.
-      model: as pure functions.
-      dataset: what it is trained and scored on.
-      facts: what all its lines say; `block` is the name, `task` sets jobs apart.
+      name: What is compared.
+      model: The model, as pure functions.
+      dataset: What it is trained and scored on.
+      facts: What all its lines in results.jsonl hold; `block` is the name, and `task`
+        tells jobs of one name apart.
     """
 
     name: str
@@ -32,7 +33,7 @@ class Job(NamedTuple):
 
     @property
     def key(self) -> tuple[str, str]:
-        """What sets it apart from the other jobs."""
+        """What tells it from the other jobs."""
         return self.facts.get("task", ""), self.name
 
     @property
@@ -40,83 +41,85 @@ class Job(NamedTuple):
         """Its name as part of a path."""
         return "-".join(filter(None, self.key)).replace(":", "-")
 
+    @property
+    def objective(self) -> "Objective":
+        """What it is trained and scored by."""
+        from ffnlab.train.objectives import OBJECTIVES
+
+        return OBJECTIVES[self.dataset.task]
+
 
 def train_all(config: Training, jobs: Sequence[Job], directory: Path) -> list[dict]:
     """Trains the populations that a directory has no results of, one after another.
 
     Args:
-      config: how.
-      jobs: all of them.
-      directory: receives results.jsonl, and best/NAME.npz with the parameters of the
-        chosen runs, `[seeds, ...]` each; on the way, checkpoints.
+      config: How to train.
+      jobs: All populations.
+      directory: Receives results.jsonl, and best/NAME.npz with the parameters of the
+        chosen runs, `[seeds, ...]` each; while training, checkpoints.
 
     Returns:
-      A line for every run, as `results.lines` makes them.
+      One line for every run, as `ranking.lines` makes them.
     """
+    import jax
+
     from ffnlab import io
     from ffnlab.report.progress import Progress
+    from ffnlab.sweep.population import fit_population
+    from ffnlab.train.checkpoint import Checkpoints
+    from ffnlab.train.loop import Hooks, Learner
 
-    path = directory / "results.jsonl"
-    runs = io.read_lines(path)
+    runs = io.read_lines(directory / "results.jsonl")
     finished = {(run.get("task", ""), run["block"]) for run in runs}
-    from ffnlab.train.objectives import OBJECTIVES
-
-    plans = [config.plan(job.dataset, OBJECTIVES[job.dataset.task]) for job in jobs]
-    sizes = [plan.steps * config.members for plan in plans]
-    done = sum(s for s, job in zip(sizes, jobs, strict=True) if job.key in finished)
-    with Progress(sum(sizes), "steps", done) as progress:
-        for job, plan in zip(jobs, plans, strict=True):
-            if job.key in finished:
-                continue
+    plans = {job.key: config.plan(job.dataset, job.objective) for job in jobs}
+    sizes = {key: plan.steps * config.members for key, plan in plans.items()}
+    done = sum(size for key, size in sizes.items() if key in finished)
+    with Progress(sum(sizes.values()), "steps", done) as progress:
+        for job in (job for job in jobs if job.key not in finished):
+            plan, folder = plans[job.key], directory / "checkpoints" / job.slug
             progress.begin(" ".join(filter(None, job.key)))
-            folder = directory / "checkpoints" / job.slug
-            best = directory / "best" / f"{job.slug}.npz"
-            runs += _train(config, job, plan, folder, best, progress)
-            io.write_lines(path, runs)
+            population = fit_population(
+                Learner(job.model, job.objective, config.make_optimizer(plan.steps)),
+                job.dataset,
+                plan,
+                seeds=range(config.seeds),
+                learning_rates=config.learning_rates,
+                key=jax.random.key(config.seed),
+                hooks=Hooks(
+                    Checkpoints(folder, seconds=60.0),
+                    lambda record: progress.reach(int(record.step) * config.members),
+                ),
+            )
+            runs += _test(job, plan, population, directory)
+            io.write_lines(directory / "results.jsonl", runs)
             shutil.rmtree(folder, ignore_errors=True)
             progress.end()
     shutil.rmtree(directory / "checkpoints", ignore_errors=True)
     return runs
 
 
-def _train(
-    config: Training,
-    job: Job,
-    plan: "Plan",
-    folder: Path,
-    best: Path,
-    progress: "Progress",
+def _test(
+    job: Job, plan: "Plan", population: "Population", directory: Path
 ) -> list[dict]:
-    """Trains one population and scores the chosen members on the test part."""
+    """Scores the chosen members on the test part, and writes their parameters.
+
+    The test part is used once, at the learning rate that validation chose.
+    """
     import jax
     import numpy as np
 
     from ffnlab import trees
     from ffnlab.sweep import ranking
-    from ffnlab.sweep.population import evaluate_members, fit_population
-    from ffnlab.train import checkpoint, objectives
+    from ffnlab.sweep.population import evaluate_members
 
-    objective = objectives.OBJECTIVES[job.dataset.task]
-    population = fit_population(
-        job.model,
-        objective,
-        config.make_optimizer(plan.steps),
-        job.dataset,
-        plan,
-        seeds=range(config.seeds),
-        learning_rates=config.learning_rates,
-        key=jax.random.key(config.seed),
-        checkpoints=checkpoint.Checkpoints(folder, seconds=60.0),
-        on_evaluation=lambda record: progress.reach(int(record.step) * config.members),
-    )
-    # The only look at the test part: once, at the rate that validation chose.
     chosen = ranking.choose_members(population, plan)
     params = jax.tree.map(
         lambda array: jax.device_get(array)[chosen], population.fit.best
     )
-    scores = evaluate_members(job.model, objective, job.dataset.test, params)
-    best.parent.mkdir(exist_ok=True)
-    np.savez(best, **trees.flatten(params))
+    scores = evaluate_members(job.model, job.objective, job.dataset.test, params)
+    path = directory / "best" / f"{job.slug}.npz"
+    path.parent.mkdir(exist_ok=True)
+    np.savez(path, **trees.flatten(params))
     return ranking.lines(job.facts, population, plan, chosen, scores)
 
 
@@ -124,7 +127,7 @@ def read_best(directory: Path, job: Job, member: int = 0) -> dict[str, Any]:
     """Returns the best parameters of one chosen run, in the order of the seeds.
 
     Raises:
-      InputError: the file is not there or not what training wrote.
+      InputError: The file is missing or is not what training wrote.
     """
     import numpy as np
 

@@ -13,25 +13,27 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
-import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ffnlab import data
-from ffnlab.data import Arrays, Dataset
-from ffnlab.train.checkpoint import Checkpoints
+from ffnlab.data import Arrays
+from ffnlab.train.evaluation import Evaluator, make_evaluate
 from ffnlab.train.loop import (
+    NO_HOOKS,
     Fit,
-    Program,
-    Step,
+    Hooks,
+    Learner,
+    Programs,
+    TrainState,
     init_state,
-    make_evaluate,
     make_step,
     run_identity,
     run_loop,
     scan_steps,
 )
-from ffnlab.train.record import Plan, Record
-from ffnlab.types import Array, Gradient, Key, Model, Objective, Params
+from ffnlab.train.program import Program
+from ffnlab.train.record import Plan
+from ffnlab.types import Array, Key, Model, Objective, Params
 
 Batching = Literal["auto", "map", "vmap"]
 _MEMBERS, _SHARED = PartitionSpec("members"), PartitionSpec()
@@ -100,20 +102,16 @@ def spread(
 
 
 def fit_population(
-    model: Model,
-    objective: Objective,
-    optimizer: optax.GradientTransformation,
-    dataset: Dataset,
+    learner: Learner,
+    dataset: Any,
     plan: Plan,
     *,
     seeds: Sequence[int],
     learning_rates: Sequence[float],
     key: Key | None = None,
-    checkpoints: Checkpoints | None = None,
-    on_evaluation: Callable[[Record], None] | None = None,
+    evaluator: Evaluator | None = None,
+    hooks: Hooks = NO_HOOKS,
     batching: Batching = "auto",
-    gradient: Gradient | None = None,
-    evaluate: Any = None,
 ) -> Population:
     """Trains seeds × learning rates together, each as `train.fit` would alone.
 
@@ -121,36 +119,31 @@ def fit_population(
     best parameters, and its state and curve go on until all have stopped.
 
     Args:
-      model: from `models.functional`.
-      objective: what is minimised and scored.
-      optimizer: from `optimizers.make`; its own learning rate is replaced.
-      dataset: from `ffnlab.data`; the test part is not touched.
-      plan: how long to train and how often to look.
-      seeds: the initial parameters and the order of the data; runs of one seed share
-        both, whatever their learning rate, and whatever their model the order.
-      learning_rates: the peaks.
-      key: the root key of the experiment; `jax.random.key(0)` if None.
-      checkpoints: where to save and to resume from, bit for bit.
-      on_evaluation: called with the record after every evaluation.
-      batching: see `spread`.
-      gradient: what the optimizer is given, if not the mean's, see `train.make_step`.
-      evaluate: what scores all members, `[S]` each, if not the objective on the
-        validation part; see `train.fit`.
+      learner: The model, its objective and its optimizer, whose learning rate is
+        replaced.
+      dataset: A `Dataset` or `train.Parts`; a test part is not used.
+      plan: How long to train and how often to evaluate.
+      seeds: The initial parameters and the order of the data. Runs of one seed share
+        both whatever their learning rate, and the order whatever their model.
+      learning_rates: The peak learning rates.
+      key: The root key of the experiment; `jax.random.key(0)` if None.
+      evaluator: What scores all members, `[S]` each; None is the objective on the
+        validation part.
+      hooks: Checkpoints, and a function to call after every evaluation.
+      batching: See `spread`.
 
     Returns:
       The population, members ordered by learning rate, then by seed.
 
-    >>> from ffnlab.train import objectives, optimizers
-    >>> from ffnlab.models import mlp
-    >>> from ffnlab.nn.ffn import BlockConfig
+    >>> from ffnlab.models import TowerConfig, tower
+    >>> from ffnlab.nn import BlockConfig
+    >>> from ffnlab.train import OBJECTIVES, optimizers
     >>> wine = data.load("wine")
     >>> block = BlockConfig("mlp:gelu", features=16, hidden=16)
-    >>> model = mlp.tower(mlp.TowerConfig(wine.features, wine.classes, block))
-    >>> plan = Plan(steps=20, every=20, batch=32)
-    >>> population = fit_population(
-    ...     model, objectives.OBJECTIVES["classes"], optimizers.make("adam"), wine,
-    ...     plan,
-    ...     seeds=[0, 1], learning_rates=[0.001, 0.01])
+    >>> model = tower(TowerConfig(wine.features, wine.classes, block))
+    >>> learner = Learner(model, OBJECTIVES["classes"], optimizers.make("adam"))
+    >>> population = fit_population(learner, wine, Plan(steps=20, every=20, batch=32),
+    ...                             seeds=[0, 1], learning_rates=[0.001, 0.01])
     >>> population.fit.record.loss.shape, population.seeds.tolist()
     ((4, 20), [0, 1, 0, 1])
     """
@@ -161,18 +154,7 @@ def fit_population(
     members = _padded((runs.ravel(), rates.ravel()))
     mesh = _mesh()
     split, whole = NamedSharding(mesh, _MEMBERS), NamedSharding(mesh, _SHARED)
-    several = _several(make_step(model, objective, optimizer, gradient), batching)
-    if evaluate is None:
-        examples = data.size(dataset.valid)
-        score = make_evaluate(model, objective, data.take, examples)
-        evaluate = Program(spread(score, batching))
-
-    def begin(seed: Array, learning_rate: Array) -> Any:
-        return init_state(model, optimizer, key, seed, learning_rate)
-
-    # Not jitted: drawing is done once, and blocks of equal shapes share compiled ops.
-    state = jax.device_put(jax.vmap(begin)(*members), split)
-    run = run_identity(
+    identity = run_identity(
         dataset,
         plan,
         key,
@@ -180,25 +162,49 @@ def fit_population(
         learning_rates=[*map(float, learning_rates)],
         devices=mesh.size,
     )
-    fitted = run_loop(
-        several,
-        evaluate,
-        state,
+    result = run_loop(
+        _programs(learner, dataset, evaluator, batching),
+        jax.device_put(_init_members(learner, key, members), split),
         jax.device_put((dataset.train, dataset.valid), whole),
         _batches(members[0], plan, data.size(dataset.train), split),
         plan,
+        hooks,
+        identity,
         shape=members[0].shape,
-        run=run,
-        checkpoints=checkpoints,
-        on_evaluation=on_evaluation,
     )
-    return Population(runs.ravel(), rates.ravel(), _trimmed(fitted, runs.size))
+    return Population(runs.ravel(), rates.ravel(), _without_fillers(result, runs.size))
+
+
+def _init_members(learner: Learner, key: Key, members: tuple[Any, Any]) -> TrainState:
+    """Returns the states of all members before the first step, `[S]`.
+
+    It is not jitted: drawing is done once, and blocks of equal shapes share compiled
+    operations.
+    """
+    return jax.vmap(lambda seed, rate: init_state(learner, key, seed, rate))(*members)
+
+
+def _programs(
+    learner: Learner, dataset: Any, evaluator: Evaluator | None, batching: Batching
+) -> Programs:
+    """Returns many steps of all members as one program, and what evaluates them."""
+    scan = scan_steps(make_step(learner), data.take)
+
+    def steps(state: Any, arrays: Any, indices: Array) -> Any:
+        one = spread(lambda member, data: scan(member[0], data, member[1]), batching)
+        return one((state, indices), arrays)
+
+    if evaluator is None:
+        examples = data.size(dataset.valid)
+        score = make_evaluate(learner.model, learner.objective, data.take, examples)
+        evaluator = Program(spread(score, batching))
+    return Programs(Program(steps, donate=(0,)), evaluator)
 
 
 def _batches(
     seeds: np.ndarray, plan: Plan, size: int, split: NamedSharding
 ) -> Callable[[int, int], Array]:
-    """Returns which examples make the batches of some steps, `[S, steps, B]`."""
+    """Returns a function that returns the examples of some steps, `[S, steps, B]`."""
 
     def indices(start: int, stop: int) -> Array:
         steps = data.indices(seeds, start, stop, plan.batch, size)  # [steps, S, B]
@@ -207,27 +213,16 @@ def _batches(
     return indices
 
 
-def _several(step: Step, batching: Batching) -> Program:
-    """Returns many steps of all members as one program, which takes over the state."""
-    many = scan_steps(step, data.take)
-
-    def steps(state: Any, arrays: Any, indices: Array) -> Any:
-        one = spread(lambda member, data: many(member[0], data, member[1]), batching)
-        return one((state, indices), arrays)
-
-    return Program(steps, donate=(0,))
-
-
-def _trimmed(fitted: Fit, size: int) -> Fit:
+def _without_fillers(result: Fit, size: int) -> Fit:
     """Drops the members that only filled the last device."""
-    if fitted.record.best.size == size:
-        return fitted
-    step = fitted.record.step
+    if result.record.best.size == size:
+        return result
+    step = result.record.step
     state, best, rest = jax.tree.map(
         lambda array: array[:size],
-        (fitted.state, fitted.best, fitted.record._replace(step=np.zeros(size))),
+        (result.state, result.best, result.record._replace(step=np.zeros(size))),
     )
-    return fitted._replace(state=state, best=best, record=rest._replace(step=step))
+    return result._replace(state=state, best=best, record=rest._replace(step=step))
 
 
 def evaluate_members(

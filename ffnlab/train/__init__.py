@@ -4,8 +4,12 @@ from ffnlab.lazy import attach
 
 _NAMES = {
     "Checkpoints": "checkpoint",
+    "Evaluator": "evaluation",
     "Fit": "loop",
+    "Hooks": "loop",
+    "Learner": "loop",
     "OBJECTIVES": "objectives",
+    "Parts": "loop",
     "Plan": "record",
     "Record": "record",
     "fit": "loop",

@@ -1,7 +1,8 @@
 """How a model is trained, as dataclasses whose fields are flags."""
 
 import dataclasses
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
 
 from ffnlab import options
 from ffnlab.errors import InputError
@@ -17,34 +18,45 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Steps:
-    """How a model is trained; each field is a flag."""
+    """Training: optimizer, schedule and length of a run."""
+
+    RENAMED: ClassVar[Mapping[str, str]] = {"warmup": "warmup_steps"}
 
     optimizer: str = option(
         "adamw",
-        "sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw, lion or muon",
+        "Optimizer.",
         known=names_in("ffnlab.train.optimizers", "OPTIMIZERS"),
     )
     schedule: str = option(
         "cosine",
-        "of the learning rate: constant, linear or cosine",
+        "Schedule of the learning rate after the warm-up.",
         known=names_in("ffnlab.train.optimizers", "SCHEDULES"),
     )
     warmup_steps: int = option(
-        20, "steps over which the learning rate rises; at most half the run", least=0
+        20,
+        "Steps over which the learning rate rises linearly, at most half of the run.",
+        least=0,
     )
     weight_decay: float | None = option(
-        None, "decoupled; the optimizer's own if not given", least=0
+        None,
+        "Decoupled weight decay, scaled by the learning rate. The default is the "
+        "optimizer's own.",
+        least=0,
     )
-    clip: float = option(1.0, "largest norm of the gradient; 0 is no limit", least=0)
-    steps: int = option(300, "steps of a run", least=1)
-    epochs: float | None = option(None, "length of a run, before --steps", above=0)
-    batch_size: int = option(128, "examples a step", least=1)
+    clip: float = option(1.0, "Largest norm of the gradient; 0 does not clip.", least=0)
+    steps: int = option(300, "Steps per run.", least=1)
+    epochs: float | None = option(None, "Epochs per run, instead of steps.", above=0)
+    batch_size: int = option(128, "Examples per step.", least=1)
     evaluations: int = option(
-        10, "how often a run is validated, at equal distances", least=1
+        10, "Evaluations on the validation part per run, evenly spaced.", least=1
     )
-    seed: int = option(0, "of the split and of all else", least=0, below=2**31)
-    out: str | None = option(None, "directory to write; runs/… if not given")
-    resume: bool = option(False, "go on with the run in --out")
+    seed: int = option(
+        0, "Random seed of the split and of everything else.", least=0, below=2**31
+    )
+    out: str | None = option(
+        None, "Output directory. The default is a new directory below runs/."
+    )
+    resume: bool = option(False, "Continue the run in the output directory.")
 
     def __post_init__(self):
         options.check(self)
@@ -52,7 +64,7 @@ class Steps:
             raise InputError("resume: out must name the run to go on with")
 
     def plan(self, dataset: "Dataset", objective: "Objective") -> "Plan":
-        """Returns how long a model trains on a data set, and by what it is judged."""
+        """Returns the plan of a run on a data set, monitored by an objective."""
         from ffnlab import data
         from ffnlab.train.record import Plan
 
@@ -71,14 +83,14 @@ class Steps:
     def make_optimizer(
         self, steps: int, flat: bool = True, learning_rate: float = 1e-3
     ) -> "optax.GradientTransformation":
-        """Returns the optimizer of a run of so many steps; see `optimizers.make`."""
+        """Returns the optimizer of a run of `steps` steps; see `optimizers.make`."""
         from ffnlab.train import optimizers
 
         warmup = min(self.warmup_steps, steps // 2)
         return optimizers.make(
             self.optimizer,
             learning_rate,
-            share=optimizers.schedule(self.schedule, steps, warmup),
+            schedule=optimizers.schedule(self.schedule, steps, warmup),
             weight_decay=self.weight_decay,
             clip=self.clip or None,
             flat=flat,
@@ -87,14 +99,16 @@ class Steps:
 
 @dataclasses.dataclass(frozen=True)
 class Training(Steps):
-    """How populations are trained; each field is a flag."""
+    """Replicates: seeds and learning rates."""
 
-    seeds: int = option(16, "runs per model and learning rate", least=1, below=100_000)
+    seeds: int = option(16, "Runs per model and learning rate.", least=1, below=100_000)
     learning_rates: tuple[float, ...] = option(
-        (1e-3, 3e-3, 1e-2), "peaks; validation chooses one for each model", above=0
+        (1e-3, 3e-3, 1e-2),
+        "Peak learning rates; validation chooses one for each model.",
+        above=0,
     )
 
     @property
     def members(self) -> int:
-        """How many runs a population has."""
+        """The number of runs of a population."""
         return self.seeds * len(self.learning_rates)

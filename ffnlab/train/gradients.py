@@ -30,21 +30,6 @@ from ffnlab.types import (
 )
 
 
-def mean_loss(model: Model, objective: Objective) -> Loss:
-    """Returns `loss(params, batch, key)`, the objective's mean over what counts.
-
-    Args:
-      model: `apply(params, x, key)` must take the key of its dropout last.
-      objective: its score named `loss` is meant.
-    """
-
-    def loss(params: Params, batch: Batch, key: Key) -> Array:
-        outputs, _ = model.apply(params, batch["x"], key)
-        return objectives.means(objective.score(outputs, batch))["loss"]
-
-    return loss
-
-
 def mean_gradient(loss: Loss) -> Gradient:
     """Returns a loss with its gradient.
 

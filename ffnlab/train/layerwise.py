@@ -12,13 +12,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from ffnlab import trees
-from ffnlab.data.dataset import IGNORE
 from ffnlab.errors import InputError
-from ffnlab.train.objectives import accuracy, cross_entropy
-from ffnlab.types import Array, Batch, Key, Model, Objective, Params, Scores
+from ffnlab.types import Array, Batch, Key, Model, Params
 
 
 def frozen_patterns(freeze: Sequence[str], layers: int) -> list[str]:
@@ -100,7 +99,23 @@ def _depth(name: str, layers: int) -> int:
 def scale_by_layer(
     optimizer: optax.GradientTransformation, rates: Any
 ) -> optax.GradientTransformation:
-    """Returns an optimizer whose updates, its decay included, are scaled by array."""
+    """Returns an optimizer whose updates, its decay included, are scaled per array.
+
+    Arrays of rate 0 are not updated and have no moments.
+
+    Args:
+      optimizer: Any optimizer.
+      rates: The factor of each array, a tree of floats as of `layer_rates`.
+
+    >>> optimizer = scale_by_layer(optax.sgd(1.0), {"a": 0.5, "b": 0.0})
+    >>> params = {"a": jnp.ones(1), "b": jnp.ones(1)}
+    >>> updates, _ = optimizer.update(params, optimizer.init(params), params)
+    >>> updates["a"].tolist(), updates["b"].tolist()
+    ([-0.5], [0.0])
+    """
+    frozen = jax.tree.map(lambda rate: rate == 0, rates)
+    if any(jax.tree.leaves(frozen)):
+        optimizer = optax.selective_transform(optimizer, freeze_mask=frozen)
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         updates, state = optimizer.update(updates, state, params)
@@ -221,57 +236,28 @@ def _with_table(params: Params, table: Array) -> Params:
     return {**params, "embed": embed}
 
 
-def objective(
-    smoothing: float = 0.0, weights: Sequence[float] | None = None
-) -> Objective:
-    """Returns what a labeller is trained on: cross-entropy over the places.
-
-    Args:
-      smoothing: the share of the target that is spread over all classes.
-      weights: what each class counts; None is 1 each.
-
-    >>> scores = objective().score(jnp.zeros((1, 2, 4)), {"y": jnp.array([[1, -100]])})
-    >>> [round(float(loss), 4) for loss in scores.values["loss"][0]]
-    [1.3863, 0.0]
-    """
-
-    def score(logits: Array, batch: Batch) -> Scores:
-        labels = batch["y"]
-        loss, weight = cross_entropy(logits, labels, smoothing)
-        if weights is not None:
-            weight = weight * label_weights(labels, weights).astype(loss.dtype)
-        return Scores({"loss": loss, "accuracy": accuracy(logits, labels)}, weight)
-
-    return Objective(score, "accuracy", higher_is_better=True)
-
-
-def label_weights(labels: Array, weights: Sequence[float] | None = None) -> Array:
-    """Returns what each place counts: the weight of its class, or 0 where it has none.
-
-    Args:
-      labels: int `[...]`, −100 where there is none.
-      weights: what each class counts; None is 1 each.
-
-    >>> label_weights(jnp.array([1, 0, -100]), [0.5, 2.0]).tolist()
-    [2.0, 0.5, 0.0]
-    """
-    there = labels != IGNORE
-    if weights is None:
-        return there.astype(float)
-    return jnp.where(there, jnp.asarray(weights)[jnp.where(there, labels, 0)], 0.0)
-
-
 def balanced_weights(labels: Any, classes: int) -> list[float]:
-    """Returns a weight for each class: the rarer, the more it counts; the mean is 1.
+    """Returns a weight for each class, inversely proportional to its frequency.
 
-    Source: King & Zeng 2001; as `class_weight="balanced"` of scikit-learn.
+    A class without labels has the weight 0; the mean over the labels is 1, times the
+    share of the classes that occur.
+
+    Args:
+      labels: int `[N]` in 0…K−1; a negative label is ignored.
+      classes: K.
+
+    Source: King & Zeng 2001; scikit-learn's `compute_class_weight`.
 
     >>> balanced_weights([0, 0, 0, 1], classes=2)
     [0.6666666666666666, 2.0]
     """
-    import numpy as np
+    from sklearn.utils.class_weight import compute_class_weight
 
     labels = np.asarray(labels)
-    counts = np.bincount(labels[labels >= 0], minlength=classes)
-    total = counts.sum()
-    return [float(total / (classes * count)) if count else 0.0 for count in counts]
+    labels = labels[labels >= 0]
+    found = np.unique(labels)
+    weights = np.zeros(classes)
+    if len(found):
+        balanced = compute_class_weight("balanced", classes=found, y=labels)
+        weights[found] = balanced * (len(found) / classes)
+    return weights.tolist()

@@ -5,12 +5,14 @@ stay out of every mean: a mean is always `sum(value · weight) / sum(weight)`.
 """
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import optax
 
 from ffnlab.data.dataset import IGNORE
-from ffnlab.types import Array, Batch, Objective, Scores
+from ffnlab.types import Array, Batch, Key, Loss, Model, Objective, Params, Scores
 
 
 def cross_entropy(
@@ -59,6 +61,59 @@ def score_classes(logits: Array, batch: Batch) -> Scores:
     """
     loss, weight = cross_entropy(logits, batch["y"])
     return Scores({"loss": loss, "accuracy": accuracy(logits, batch["y"])}, weight)
+
+
+def label_weights(labels: Array, weights: Sequence[float] | None = None) -> Array:
+    """Returns the weight of each label: that of its class, or 0 where it is ignored.
+
+    Args:
+      labels: int `[...]`, `IGNORE` (−100) where there is no label.
+      weights: the weight of each class; None is 1 each.
+
+    >>> label_weights(jnp.array([1, 0, -100]), [0.5, 2.0]).tolist()
+    [2.0, 0.5, 0.0]
+    """
+    mask = labels != IGNORE
+    if weights is None:
+        return mask.astype(float)
+    return jnp.where(mask, jnp.asarray(weights)[jnp.where(mask, labels, 0)], 0.0)
+
+
+def cross_entropy_objective(
+    smoothing: float = 0.0,
+    weights: Sequence[float] | None = None,
+    class_logits: Callable[[Any, Batch], Array] = lambda outputs, batch: outputs,
+    joint: bool = False,
+) -> Objective:
+    """Returns the objective of a classifier: the cross-entropy of its labels.
+
+    Scores are `loss` in nats and `accuracy` in [0, 1] for each entry of `y`.
+
+    Args:
+      smoothing: the share of the target that is spread evenly over all classes.
+      weights: the weight of each class; None is 1 each.
+      class_logits: `class_logits(outputs, batch)` returns the logits of the classes,
+        `[..., K]`, for each entry of `y`; the default returns the outputs.
+      joint: whether the last axis of `y` holds labels of one entry, such as the start
+        and end of an answer: the loss is their mean, and all must be right.
+
+    >>> batch = {"y": jnp.array([[1, -100]])}
+    >>> scores = cross_entropy_objective().score(jnp.zeros((1, 2, 4)), batch)
+    >>> [round(float(loss), 4) for loss in scores.values["loss"][0]]
+    [1.3863, 0.0]
+    """
+
+    def score(outputs: Any, batch: Batch) -> Scores:
+        logits, labels = class_logits(outputs, batch), batch["y"]
+        loss, weight = cross_entropy(logits, labels, smoothing)
+        if weights is not None:
+            weight = weight * label_weights(labels, weights).astype(loss.dtype)
+        right = accuracy(logits, labels)
+        if joint:
+            loss, right, weight = loss.mean(-1), right.prod(-1), weight[..., 0]
+        return Scores({"loss": loss, "accuracy": right}, weight)
+
+    return Objective(score, "accuracy", higher_is_better=True)
 
 
 def score_values(outputs: Array, batch: Batch) -> Scores:
@@ -147,3 +202,18 @@ def average(sums: dict[str, Array], weight: Array) -> dict[str, Array]:
     1.5
     """
     return {name: value / jnp.maximum(weight, 1e-9) for name, value in sums.items()}
+
+
+def mean_loss(model: Model, objective: Objective) -> Loss:
+    """Returns `loss(params, batch, key)`, the mean of an objective's loss.
+
+    Args:
+      model: The model; `apply(params, x, key)` takes the key of its dropout last.
+      objective: Its score named `loss` is averaged over what counts.
+    """
+
+    def loss(params: Params, batch: Batch, key: Key) -> Array:
+        outputs, _ = model.apply(params, batch["x"], key)
+        return means(objective.score(outputs, batch))["loss"]
+
+    return loss

@@ -115,7 +115,7 @@ def make(
     name: str,
     learning_rate: float = 1e-3,
     *,
-    share: Schedule = lambda count: 1.0,
+    schedule: Schedule = lambda count: 1.0,
     weight_decay: float | None = None,
     clip: float | None = None,
     mask: Any = decayed,
@@ -126,7 +126,7 @@ def make(
     Args:
       name: a key of `OPTIMIZERS`.
       learning_rate: the peak. `with_learning_rate` replaces it in a state.
-      share: step to share of the peak, from `schedule`.
+      schedule: `schedule(step)`, the factor of the peak, as of the function `schedule`.
       weight_decay: λ of θ ← θ − rate · λθ, for any optimizer: decoupled, and scaled
         by the rate, as in optax's AdamW (the paper's own leaves the rate out). None
         is the optimizer's own: 1e-4 for adamw, 1e-3 for lion, otherwise 0.
@@ -153,7 +153,7 @@ def make(
     @optax.inject_hyperparams
     def build(learning_rate: Any) -> optax.GradientTransformation:
         def rate(count: Array) -> Array:
-            return learning_rate * share(count)
+            return learning_rate * schedule(count)
 
         parts = [optax.clip_by_global_norm(clip)] if clip else []
         parts.append(recipe.build(rate))

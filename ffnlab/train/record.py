@@ -1,4 +1,4 @@
-"""How long a run trains, and what it writes down on the way; NumPy on the host."""
+"""How long a run trains, and what is recorded on the way; NumPy on the host."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """How long to train, and how often to look.
+    """How long to train, and how often to evaluate.
 
     Attributes:
-      steps: how many steps.
-      every: evaluate after this many; they run in one call without the host.
-      batch: how many examples a step sees.
-      patience: stop after this many evaluations without a better one, or None.
-      monitor: the score of the validation part that decides what is better.
-      higher_is_better: its direction; must be given unless `loss` is monitored.
+      steps: The number of steps.
+      every: Steps between evaluations; they run in one call without the host.
+      batch: Examples per step.
+      patience: Stop after this many evaluations without a better one, or None.
+      monitor: The score of the validation part that decides what is better.
+      higher_is_better: Its direction; required unless `loss` is monitored.
     """
 
     steps: int
@@ -35,9 +35,7 @@ class Plan:
     def __post_init__(self):
         if self.higher_is_better is None:
             if self.monitor != "loss":
-                raise InputError(
-                    f"monitor={self.monitor!r}: say whether higher_is_better"
-                )
+                raise InputError(f"monitor={self.monitor!r} needs higher_is_better")
             object.__setattr__(self, "higher_is_better", False)
         if min(self.steps, self.every, self.batch) < 1:
             raise InputError(
@@ -49,22 +47,22 @@ class Plan:
 
     @property
     def evaluations(self) -> int:
-        """How often a run that is not stopped early is evaluated."""
+        """The number of evaluations of a run that is not stopped early."""
         return -(-self.steps // self.every)
 
 
 class Record(NamedTuple):
-    """What a run wrote down, on the host. Shapes are after any leading axis `[S]`.
+    """What is recorded of a run, on the host. Shapes follow any leading axis `[S]`.
 
     Attributes:
-      step: how many steps were run, int `[]`, without the leading axis.
-      loss: the training loss of each step, float32 `[steps]`; NaN where not run.
-      scores: each score of the validation part after each `every` steps,
+      step: The number of steps run, int `[]`, without the leading axis.
+      loss: The training loss of each step, float32 `[steps]`; NaN where not run.
+      scores: Each score of the validation part after every `every` steps,
         float32 `[evaluations]`; NaN where not run.
-      best: the best monitored score, float32 `[]`; infinitely bad before the first.
-      best_step: the step it was reached at, int32 `[]`.
-      waited: evaluations since then, int32 `[]`.
-      diverged: the first step whose loss was not finite, int32 `[]`; −1 if none.
+      best: The best monitored score, float32 `[]`; infinitely bad before the first.
+      best_step: The step of the best score, int32 `[]`.
+      waited: Evaluations since then, int32 `[]`.
+      diverged: The first step whose loss was not finite, int32 `[]`; −1 if none.
     """
 
     step: np.ndarray
@@ -82,15 +80,17 @@ class Record(NamedTuple):
         return self.waited >= plan.patience
 
     def finished(self, plan: Plan) -> bool:
-        """Whether there is nothing left to run."""
+        """Whether no steps are left to run."""
         return bool(self.step >= plan.steps or self.stopped(plan).all())
 
 
-def blank(plan: Plan, names: Iterable[str], shape: tuple[int, ...] = ()) -> Record:
+def empty_record(
+    plan: Plan, names: Iterable[str], shape: tuple[int, ...] = ()
+) -> Record:
     """Returns the record of a run, or of a population of `shape`, before it starts.
 
     Raises:
-      InputError: what the plan monitors is not among the names of the scores.
+      InputError: The monitored score is not among the names of the scores.
     """
     names = list(names)
     choose("monitor", plan.monitor, names)
@@ -109,20 +109,20 @@ def blank(plan: Plan, names: Iterable[str], shape: tuple[int, ...] = ()) -> Reco
     )
 
 
-def note(
+def add_evaluation(
     record: Record, plan: Plan, losses: np.ndarray, scores: dict[str, np.ndarray]
 ) -> tuple[Record, np.ndarray]:
-    """Adds one evaluation to a record.
+    """Returns a record with one more evaluation.
 
     Args:
-      record: what was written down so far.
-      plan: how better is decided.
-      losses: the training losses since the last evaluation, `[..., steps]`.
-      scores: each score, `[...]`.
+      record: The record so far.
+      plan: How better is decided.
+      losses: The training losses since the last evaluation, `[..., steps]`.
+      scores: Each score, `[...]`.
 
     Returns:
-      The record, and whether this evaluation is a run's best so far, bool `[...]`. A
-      run that was stopped or has diverged does not get better.
+      The record, and whether this evaluation is a run's best so far, bool `[...]`;
+      it never is for a run that was stopped or has diverged.
     """
     start = int(record.step)
     stop, row = start + losses.shape[-1], start // plan.every
@@ -142,7 +142,7 @@ def note(
         step=np.asarray(stop, np.int64),
         loss=loss,
         scores=curves,
-        best=np.where(better, score, record.best),
+        best=np.where(better, score, record.best).astype(np.float32),
         best_step=np.where(better, stop, record.best_step).astype(np.int32),
         waited=np.where(better, 0, record.waited + 1).astype(np.int32),
         diverged=diverged,
@@ -150,11 +150,11 @@ def note(
     return updated, better
 
 
-def check_finite(record: "Record", learning_rate: float) -> None:
-    """Refuses a run whose loss was not finite.
+def check_finite(record: Record, learning_rate: float) -> None:
+    """Raises if the loss of a run, or of a member of a population, was not finite.
 
     Raises:
-      InputError: it was not, or that of one of several; the step is named.
+      InputError: It was not; the step is named.
     """
     if (record.diverged >= 0).any():
         raise InputError(

@@ -11,6 +11,8 @@ from ffnlab.sweep import ranking
 from ffnlab.sweep.population import evaluate_members, fit_population
 from ffnlab.train import loop, objectives, optimizers
 from ffnlab.train.checkpoint import Checkpoints
+from ffnlab.train.evaluation import make_evaluate
+from ffnlab.train.loop import Learner
 from ffnlab.train.record import Plan
 
 OBJECTIVE = objectives.OBJECTIVES["classes"]
@@ -32,7 +34,9 @@ def population(wine, **options):
         "adamw", schedule=optimizers.schedule("cosine", 24, 4), clip=1.0, flat=True
     )
     given = {"seeds": [0, 1, 5], "learning_rates": [1e-3, 1e-2], **options}
-    return optimizer, fit_population(tower(), OBJECTIVE, optimizer, wine, PLAN, **given)
+    return optimizer, fit_population(
+        Learner(tower(), OBJECTIVE, optimizer), wine, PLAN, **given
+    )
 
 
 @pytest.mark.parametrize("batching", ["map", "vmap"])
@@ -41,9 +45,7 @@ def test_a_member_is_the_same_single_run(wine, batching):
     assert found.seeds.tolist() == [0, 1, 5, 0, 1, 5]
     for member in (1, 5):
         alone = loop.fit(
-            tower(),
-            OBJECTIVE,
-            optimizer,
+            Learner(tower(), OBJECTIVE, optimizer),
             wine,
             PLAN,
             seed=int(found.seeds[member]),
@@ -74,7 +76,11 @@ def test_a_diverging_member_does_not_sink_the_others(wine):
     optimizer = optimizers.make("sgd")
     both, calm = (
         fit_population(
-            tower(0.0), OBJECTIVE, optimizer, wine, PLAN, seeds=[0, 1], learning_rates=r
+            Learner(tower(0.0), OBJECTIVE, optimizer),
+            wine,
+            PLAN,
+            seeds=[0, 1],
+            learning_rates=r,
         )
         for r in ([1e-2, 1e20], [1e-2])
     )
@@ -94,12 +100,10 @@ def test_resumed_population_is_the_same_bit_for_bit(wine, tmp_path):
 
     checkpoints = Checkpoints(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        population(wine, checkpoints=checkpoints, on_evaluation=stop)
+        population(wine, hooks=Hooks(checkpoints, stop))
     seen = []
     _, resumed = population(
-        wine,
-        checkpoints=checkpoints,
-        on_evaluation=lambda record: seen.append(record.step),
+        wine, hooks=Hooks(checkpoints, lambda record: seen.append(record.step))
     )
     assert seen == [24]
     chex.assert_trees_all_equal(resumed.fit.state, whole.fit.state)
@@ -110,7 +114,7 @@ def test_resumed_population_is_the_same_bit_for_bit(wine, tmp_path):
 def test_evaluate_members_is_evaluate_of_each(wine):
     _, found = population(wine, seeds=[0, 1, 2], learning_rates=[1e-2])
     got = evaluate_members(tower(), OBJECTIVE, wine.test, found.fit.best)
-    one = loop.make_evaluate(tower(), OBJECTIVE, data.take, data.size(wine.test))
+    one = make_evaluate(tower(), OBJECTIVE, data.take, data.size(wine.test))
     for member in range(3):
         params = jax.tree.map(lambda a: a[member], found.fit.best)  # noqa: B023
         expected = one(params, jax.device_put(wine.test))
@@ -121,9 +125,7 @@ def test_evaluate_members_is_evaluate_of_each(wine):
 def test_runs_of_a_seed_start_alike_whatever_the_rate(wine):
     plan = Plan(1, 1, 16)
     found = fit_population(
-        tower(0.0),
-        OBJECTIVE,
-        optimizers.make("sgd"),
+        Learner(tower(0.0), OBJECTIVE, optimizers.make("sgd")),
         wine,
         plan,
         seeds=[0, 1],

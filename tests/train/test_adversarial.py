@@ -13,8 +13,7 @@ from ffnlab.models.transformer import EncoderConfig
 from ffnlab.nn.dropout import dropout
 from ffnlab.train import adversarial
 from ffnlab.train.adversarial import fgm, freelb
-from ffnlab.train.gradients import mean_loss
-from ffnlab.train.objectives import OBJECTIVES
+from ffnlab.train.objectives import OBJECTIVES, mean_loss
 
 KEY = jax.random.key(0)
 PACKS = np.array([[5, 5, 7, 7, 7, -1], [2, 2, 2, 2, 9, 9]])

@@ -12,10 +12,10 @@ from ffnlab.data.dataset import IGNORE
 from ffnlab.errors import InputError
 from ffnlab.models import mlp
 from ffnlab.models.classifier import ClassifierConfig, classifier_model
-from ffnlab.models.language_model import add_mlm_loss, masked_head, with_mlm_head
+from ffnlab.models.language_model import add_mlm_loss, init_mlm_head, with_mlm_head
 from ffnlab.models.transformer import EncoderConfig
 from ffnlab.nn.ffn import BlockConfig
-from ffnlab.train import gradients, layerwise, objectives
+from ffnlab.train import gradients, objectives
 from ffnlab.train.adversarial import fgm
 from ffnlab.types import Model
 
@@ -38,7 +38,7 @@ def made(model, rows=12):
 
 
 def places(batch):
-    return layerwise.label_weights(batch["y"]).sum()
+    return objectives.label_weights(batch["y"]).sum()
 
 
 @pytest.mark.parametrize("weights", [None, [0.5, 1.0, 3.0]])
@@ -46,11 +46,11 @@ def places(batch):
 def test_parts_of_a_batch_are_the_whole(parts, weights, x64):
     model = tower()
     params, batch = made(model)
-    loss = gradients.mean_loss(model, layerwise.objective(0.1, weights))
+    loss = objectives.mean_loss(model, objectives.cross_entropy_objective(0.1, weights))
     whole = gradients.mean_gradient(loss)
 
     def count(batch):
-        return layerwise.label_weights(batch["y"], weights).sum()
+        return objectives.label_weights(batch["y"], weights).sum()
 
     cut = jax.jit(gradients.accumulate(whole, parts, count))
     expected = whole(params, batch, KEY)
@@ -78,7 +78,7 @@ def test_parts_hold_one_part_in_memory():
     """The scan sees a third of the rows, and no gradient is stacked."""
     model = tower()
     params, batch = made(model)
-    gradient = gradients.mean_gradient(gradients.mean_loss(model, OBJECTIVE))
+    gradient = gradients.mean_gradient(objectives.mean_loss(model, OBJECTIVE))
     jaxpr = jax.make_jaxpr(gradients.accumulate(gradient, 3, places))(
         params, batch, KEY
     )
@@ -91,7 +91,7 @@ def test_parts_hold_one_part_in_memory():
 def test_a_batch_that_does_not_divide_is_refused():
     model = tower()
     params, batch = made(model)
-    gradient = gradients.mean_gradient(gradients.mean_loss(model, OBJECTIVE))
+    gradient = gradients.mean_gradient(objectives.mean_loss(model, OBJECTIVE))
     with pytest.raises(InputError, match="--accumulate: 5 parts of a batch of 12 rows"):
         gradients.accumulate(gradient, 5, places)(params, batch, KEY)
 
@@ -100,7 +100,7 @@ def test_nothing_labelled_is_a_gradient_of_zero():
     model = tower()
     params, batch = made(model)
     batch["y"] = jnp.full(12, IGNORE)
-    gradient = gradients.mean_gradient(gradients.mean_loss(model, OBJECTIVE))
+    gradient = gradients.mean_gradient(objectives.mean_loss(model, OBJECTIVE))
     found = gradients.accumulate(gradient, 2, places)(params, batch, KEY)
     assert not any(leaf.any() for leaf in jax.tree.leaves(found))
 
@@ -126,7 +126,7 @@ def test_r_drop_is_what_is_written(x64):
 def test_r_drop_without_dropout_is_the_mean_loss(x64):
     model = tower()
     params, batch = made(model)
-    plain = gradients.mean_loss(model, OBJECTIVE)
+    plain = objectives.mean_loss(model, OBJECTIVE)
     both = gradients.r_drop(model, OBJECTIVE, 5.0)
     found, expected = (jax.value_and_grad(f)(params, batch, KEY) for f in (both, plain))
     chex.assert_trees_all_close(found, expected, rtol=1e-12, atol=1e-15)
@@ -180,7 +180,7 @@ def test_all_of_it_at_once():
         block="mlp:relu", types=0, embed_norm=False, head_dense=False,
     )  # fmt: skip
     model = classifier_model(ClassifierConfig(encoder, 3))
-    params = {**model.init(KEY), "masked": masked_head(encoder, KEY)}
+    params = {**model.init(KEY), "masked": init_mlm_head(encoder, KEY)}
     segment_ids = jnp.tile(jnp.array([0, 0, 0, 1, 1, 1, 1, -1]), (4, 1))
     x = {
         "tokens": jnp.arange(32).reshape(4, 8) % 17 + 3,
@@ -189,8 +189,8 @@ def test_all_of_it_at_once():
         "label_positions": jnp.tile(jnp.array([0, -1, 3]), (4, 1)),
     }
     batch = {"x": x, "y": jnp.tile(jnp.array([1, IGNORE, 2]), (4, 1))}
-    loss = gradients.r_drop(model, layerwise.objective(), 1.0)
-    loss = add_mlm_loss(loss, with_mlm_head(encoder, mask=2, special=(0, 1)), 0.5)
+    loss = gradients.r_drop(model, objectives.cross_entropy_objective(), 1.0)
+    loss = add_mlm_loss(loss, with_mlm_head(encoder, 2, special_tokens=(0, 1)), 0.5)
     gradient = gradients.accumulate(fgm(loss, 8, 1.0), 2, places)
     value, grads = jax.jit(chex.assert_max_traces(gradient, n=1))(params, batch, KEY)
     chex.assert_trees_all_equal_shapes_and_dtypes(grads, params)

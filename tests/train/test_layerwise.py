@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from ffnlab import EncoderConfig, Plan, fit, trees
+from ffnlab import EncoderConfig
 from ffnlab.data.dataset import Dataset
 from ffnlab.data.packed_rows import pack
 from ffnlab.data.tokenizer import Encoded
@@ -22,6 +22,7 @@ from ffnlab.models.transformer import transformer_model
 from ffnlab.nn.pure import functional
 from ffnlab.train import layerwise, objectives, optimizers
 from ffnlab.train.checkpoint import Checkpoints
+from ffnlab.train.loop import Hooks, Learner, fit
 from ffnlab.types import Model
 
 KEY = jax.random.key(0)
@@ -123,7 +124,7 @@ def test_what_is_frozen_stays_and_costs_no_gradient():
     rates = layerwise.layer_rates(params, 2, 1.0, ["embeddings", "layers.0-1"])
     learner = layerwise.stop_gradients(model, rates)
     x = {n.removeprefix("x/"): a for n, a in rows.arrays.items() if n != "y"}
-    score = layerwise.objective().score
+    score = objectives.cross_entropy_objective().score
 
     def loss(params):
         batch = {"y": jnp.asarray(rows.arrays["y"])}
@@ -145,7 +146,7 @@ def test_weights_and_smoothing():
     logits = jnp.array([[[2.0, 0.0], [2.0, 0.0], [9.0, 9.0]]])
     weights = layerwise.balanced_weights([0, 0, 0, 1], 2)
     found = objectives.means(
-        layerwise.objective(0.1, weights).score(logits, {"y": labels})
+        objectives.cross_entropy_objective(0.1, weights).score(logits, {"y": labels})
     )
     chances = np.log(np.exp([2.0, 0.0]) / np.exp([2.0, 0.0]).sum())
     losses = [-0.95 * chances[0] - 0.05 * chances[1], -0.95 * chances[1]
@@ -153,6 +154,20 @@ def test_weights_and_smoothing():
     expected = np.average(losses, weights=weights)
     assert float(found["loss"]) == pytest.approx(expected, rel=1e-5)
     assert layerwise.balanced_weights([0, 0], 2) == [0.5, 0.0]
+
+
+def test_balanced_weights_are_inverse_frequencies():
+    rng = np.random.default_rng(0)
+    for classes in (2, 5, 9):
+        labels = rng.integers(-1, classes, 200)
+        labels[labels == 1] = -1  # a class of the dev part alone
+        counts = np.bincount(labels[labels >= 0], minlength=classes)
+        total = counts.sum()
+        wanted = [total / (classes * n) if n else 0.0 for n in counts]
+        found = layerwise.balanced_weights(labels, classes)
+        np.testing.assert_allclose(found, wanted, rtol=1e-15)
+        assert found[1] == 0.0
+    assert layerwise.balanced_weights([-1], 3) == [0.0] * 3
 
 
 def test_other_configs_are_refused():
@@ -232,8 +247,8 @@ def test_turns_are_resumed_bit_for_bit(tmp_path):
             if int(record.step) == stop:
                 raise KeyboardInterrupt
 
-        return fit(model, layerwise.objective(), optimizer, dataset, Plan(6, 2, 4),
-                   on_evaluation=on_evaluation, **options).state  # fmt: skip
+        objective = objectives.cross_entropy_objective()
+        return fit(Learner(model, objective, optimizer), dataset, Plan(6, 2, 4), **options, hooks=Hooks(on_evaluation=on_evaluation)).state  # fmt: skip
 
     whole, checkpoints = run(None), Checkpoints(tmp_path)
     with pytest.raises(KeyboardInterrupt):

@@ -11,7 +11,8 @@ from ffnlab.models import mlp
 from ffnlab.nn.ffn import BlockConfig
 from ffnlab.train import gradients, loop, objectives, optimizers
 from ffnlab.train.checkpoint import Checkpoints
-from ffnlab.train.record import Plan, blank, note
+from ffnlab.train.evaluation import make_evaluate
+from ffnlab.train.record import Plan, add_evaluation, empty_record
 
 OBJECTIVE = objectives.OBJECTIVES["classes"]
 
@@ -29,7 +30,9 @@ def tower(kind="swiglu", dropout=0.0):
 def test_fit_learns_real_data(wine):
     optimizer = optimizers.make("adamw", clip=1.0)
     plan = Plan(60, 20, 32, monitor="accuracy", higher_is_better=True)
-    found = loop.fit(tower(), OBJECTIVE, optimizer, wine, plan, learning_rate=1e-2)
+    found = loop.fit(
+        loop.Learner(tower(), OBJECTIVE, optimizer), wine, plan, learning_rate=1e-2
+    )
     assert found.record.scores["accuracy"][-1] > 0.9
     assert found.record.loss[-1] < 0.5 * found.record.loss[0]
     assert int(found.state.step) == 60
@@ -39,7 +42,9 @@ def test_fit_learns_real_data(wine):
 def test_step_is_what_is_written_out(wine):
     """Against the loss, its gradient and SGD, spelled out."""
     model, optimizer = tower(), optimizers.make("sgd")
-    state = loop.init_state(model, optimizer, jax.random.key(0), 3, 0.1)
+    state = loop.init_state(
+        loop.Learner(model, OBJECTIVE, optimizer), jax.random.key(0), 3, 0.1
+    )
     batch = {
         "x": jnp.asarray(wine.train["x"][:9]),
         "y": jnp.asarray(wine.train["y"][:9]),
@@ -52,15 +57,17 @@ def test_step_is_what_is_written_out(wine):
 
     value, grads = jax.value_and_grad(loss)(state.params)
     expected = jax.tree.map(lambda p, g: p - 0.1 * g, state.params, grads)
-    after, got = loop.make_step(model, OBJECTIVE, optimizer)(state, batch)
+    after, got = loop.make_step(loop.Learner(model, OBJECTIVE, optimizer))(state, batch)
     assert float(got) == pytest.approx(float(value), rel=1e-6)
     chex.assert_trees_all_close(after.params, expected, rtol=1e-5, atol=1e-7)
 
 
 def test_scan_is_the_same_as_steps(wine):
     model, optimizer = tower(dropout=0.2), optimizers.make("adam")
-    step = loop.make_step(model, OBJECTIVE, optimizer)
-    start = loop.init_state(model, optimizer, jax.random.key(0), 0, 1e-2)
+    step = loop.make_step(loop.Learner(model, OBJECTIVE, optimizer))
+    start = loop.init_state(
+        loop.Learner(model, OBJECTIVE, optimizer), jax.random.key(0), 0, 1e-2
+    )
     arrays = jax.device_put(wine.train)
     indices = data.indices([0], 0, 6, 16, data.size(wine.train))[:, 0]
     state = start
@@ -72,8 +79,10 @@ def test_scan_is_the_same_as_steps(wine):
 
 def test_steps_draw_different_dropout(wine):
     model, optimizer = tower(dropout=0.5), optimizers.make("sgd")
-    step = loop.make_step(model, OBJECTIVE, optimizer)
-    state = loop.init_state(model, optimizer, jax.random.key(0), 0, 0.0)
+    step = loop.make_step(loop.Learner(model, OBJECTIVE, optimizer))
+    state = loop.init_state(
+        loop.Learner(model, OBJECTIVE, optimizer), jax.random.key(0), 0, 0.0
+    )
     batch = data.take(jax.device_put(wine.train), jnp.arange(16))
     state, first = step(state, batch)
     _, second = step(state, batch)
@@ -85,7 +94,7 @@ def test_evaluation_counts_every_example_once(wine, size):
     model = tower()
     params = model.init(jax.random.key(0))
     part = {name: array[:size] for name, array in wine.valid.items()}
-    evaluate = loop.make_evaluate(model, OBJECTIVE, data.take, size, batch=8)
+    evaluate = make_evaluate(model, OBJECTIVE, data.take, size, batch=8)
     got = evaluate(params, jax.device_put(part))
     logits, _ = model.apply(params, jnp.asarray(part["x"]))
     scores = OBJECTIVE.score(logits, part)
@@ -109,14 +118,11 @@ def test_resumed_is_the_same_bit_for_bit(wine, tmp_path):
 
         try:
             found = loop.fit(
-                model,
-                OBJECTIVE,
-                optimizer,
+                loop.Learner(model, OBJECTIVE, optimizer),
                 wine,
                 plan,
                 learning_rate=1e-2,
-                checkpoints=checkpoints,
-                on_evaluation=on_evaluation,
+                hooks=loop.Hooks(checkpoints=checkpoints, on_evaluation=on_evaluation),
             )
         except KeyboardInterrupt:
             return None, seen
@@ -134,13 +140,11 @@ def test_resumed_is_the_same_bit_for_bit(wine, tmp_path):
 def test_a_checkpoint_of_another_run_is_refused(wine, tmp_path):
     def fit(kind="swiglu", optimizer="sgd", steps=2, **options):
         return loop.fit(
-            tower(kind),
-            OBJECTIVE,
-            optimizers.make(optimizer),
+            loop.Learner(tower(kind), OBJECTIVE, optimizers.make(optimizer)),
             wine,
             Plan(steps, 1, 16),
-            checkpoints=Checkpoints(tmp_path / "run"),
             **options,
+            hooks=loop.Hooks(checkpoints=Checkpoints(tmp_path / "run")),
         )
 
     fit()
@@ -161,9 +165,7 @@ def test_the_optimizers_own_rate_is_kept_unless_another_is_given(wine):
     model, plan = tower(), Plan(1, 1, 16)
     for given, expected in ((None, 0.5), (0.25, 0.25)):
         found = loop.fit(
-            model,
-            OBJECTIVE,
-            optimizers.make("sgd", 0.5),
+            loop.Learner(model, OBJECTIVE, optimizers.make("sgd", 0.5)),
             wine,
             plan,
             learning_rate=given,
@@ -177,20 +179,23 @@ def test_an_unknown_score_to_monitor_is_refused(wine):
     with pytest.raises(
         InputError, match="monitor: unknown 'acuracy'; nearest: accuracy"
     ):
-        loop.fit(tower(), OBJECTIVE, optimizers.make("sgd"), wine, plan)
-    with pytest.raises(InputError, match="say whether higher_is_better"):
+        loop.fit(loop.Learner(tower(), OBJECTIVE, optimizers.make("sgd")), wine, plan)
+    with pytest.raises(InputError, match="needs higher_is_better"):
         Plan(1, 1, 16, monitor="accuracy")
 
 
 def test_early_stopping_keeps_the_best(wine):
     plan = Plan(60, 5, 16, patience=2)
     found = loop.fit(
-        tower(), OBJECTIVE, optimizers.make("sgd"), wine, plan, learning_rate=0.3
+        loop.Learner(tower(), OBJECTIVE, optimizers.make("sgd")),
+        wine,
+        plan,
+        learning_rate=0.3,
     )
     scores, best = found.record.scores["loss"], int(found.record.best_step)
     assert found.record.best == np.nanmin(scores)
     assert int(found.record.step) == best + 10 < 60
-    evaluate = loop.make_evaluate(tower(), OBJECTIVE, data.take, data.size(wine.valid))
+    evaluate = make_evaluate(tower(), OBJECTIVE, data.take, data.size(wine.valid))
     again = evaluate(found.best, jax.device_put(wine.valid))["loss"]
     assert float(again) == pytest.approx(float(found.record.best), rel=1e-4)
 
@@ -198,9 +203,13 @@ def test_early_stopping_keeps_the_best(wine):
 def test_compiles_two_programs(wine):
     chex.clear_trace_counter()
     model, optimizer = tower(), optimizers.make("adam")
-    step = chex.assert_max_traces(loop.make_step(model, OBJECTIVE, optimizer), n=1)
+    step = chex.assert_max_traces(
+        loop.make_step(loop.Learner(model, OBJECTIVE, optimizer)), n=1
+    )
     many = loop.Program(loop.scan_steps(step, data.take), donate=(0,))
-    state = loop.init_state(model, optimizer, jax.random.key(0), 0, 1e-3)
+    state = loop.init_state(
+        loop.Learner(model, OBJECTIVE, optimizer), jax.random.key(0), 0, 1e-3
+    )
     arrays = jax.device_put(wine.train)
     for start in (0, 5, 10):
         rows = data.indices([0], start, start + 5, 8, data.size(wine.train))[:, 0]
@@ -212,16 +221,22 @@ PLAN = Plan(6, 2, 4, patience=1)
 
 
 def test_record_of_a_population():
-    record = blank(PLAN, ["loss"], (3,))
+    record = empty_record(PLAN, ["loss"], (3,))
     losses_ = np.array([[1, 1], [1, np.nan], [1, 1]], np.float32)
-    record, better = note(record, PLAN, losses_, {"loss": np.array([3.0, 3.0, 3.0])})
+    record, better = add_evaluation(
+        record, PLAN, losses_, {"loss": np.array([3.0, 3.0, 3.0])}
+    )
     assert better.tolist() == [True, False, True]
     assert record.diverged.tolist() == [-1, 1, -1]
     good = np.ones((3, 2), np.float32)
-    record, better = note(record, PLAN, good, {"loss": np.array([2.0, 0.0, 4.0])})
+    record, better = add_evaluation(
+        record, PLAN, good, {"loss": np.array([2.0, 0.0, 4.0])}
+    )
     assert better.tolist() == [True, False, False]
     assert record.stopped(PLAN).tolist() == [False, True, True]
-    record, better = note(record, PLAN, good, {"loss": np.array([9.0, 9.0, 0.0])})
+    record, better = add_evaluation(
+        record, PLAN, good, {"loss": np.array([9.0, 9.0, 0.0])}
+    )
     assert better.tolist() == [False, False, False]  # the third had stopped
     assert record.best.tolist() == [2.0, np.inf, 3.0]
     assert record.best_step.tolist() == [4, 0, 2]
@@ -229,9 +244,11 @@ def test_record_of_a_population():
 
 
 def test_a_score_of_nan_is_never_better():
-    record = blank(Plan(2, 1, 4), ["loss"])
+    record = empty_record(Plan(2, 1, 4), ["loss"])
     one = np.ones(1, np.float32)
-    record, better = note(record, Plan(2, 1, 4), one, {"loss": np.float32(np.nan)})
+    record, better = add_evaluation(
+        record, Plan(2, 1, 4), one, {"loss": np.float32(np.nan)}
+    )
     assert not better
 
 
@@ -246,19 +263,26 @@ def test_bad_plans(change):
 def test_a_gradient_of_ones_own_is_what_the_optimizer_gets(wine):
     """That of the mean is the very program of None; another one is another run."""
     model, optimizer = tower(dropout=0.2), optimizers.make("sgd")
-    state = loop.init_state(model, optimizer, jax.random.key(0), 0, 0.1)
+    state = loop.init_state(
+        loop.Learner(model, OBJECTIVE, optimizer), jax.random.key(0), 0, 0.1
+    )
     batch = data.take(jax.device_put(wine.train), jnp.arange(16))
-    mean = gradients.mean_gradient(gradients.mean_loss(model, OBJECTIVE))
+    mean = gradients.mean_gradient(objectives.mean_loss(model, OBJECTIVE))
 
     def halved(params, batch, key):
         value, grads = mean(params, batch, key)
         return value, jax.tree.map(lambda each: each / 2, grads)
 
-    steps = [loop.make_step(model, OBJECTIVE, optimizer, g) for g in (None, mean)]
+    steps = [
+        loop.make_step(loop.Learner(model, OBJECTIVE, optimizer, g))
+        for g in (None, mean)
+    ]
     prints = [loop.Program(step).fingerprint(state, batch) for step in steps]
     assert prints[0] == prints[1]
     whole, value = steps[0](state, batch)
-    half, same = loop.make_step(model, OBJECTIVE, optimizer, halved)(state, batch)
+    half, same = loop.make_step(loop.Learner(model, OBJECTIVE, optimizer, halved))(
+        state, batch
+    )
     assert float(value) == float(same)
     moved = jax.tree.map(jnp.subtract, whole.params, state.params)
     less = jax.tree.map(jnp.subtract, half.params, state.params)
@@ -272,7 +296,9 @@ def test_fit_trains_by_the_gradient_that_it_is_given(wine):
         return jnp.float32(7.0), jax.tree.map(jnp.zeros_like, params)
 
     plan, optimizer = Plan(2, 1, 16), optimizers.make("sgd", 0.5)
-    found = loop.fit(tower(), OBJECTIVE, optimizer, wine, plan, gradient=none)
+    found = loop.fit(loop.Learner(tower(), OBJECTIVE, optimizer, none), wine, plan)
     assert found.record.loss.tolist() == [7.0, 7.0]
-    began = loop.init_state(tower(), optimizer, jax.random.key(0), 0)
+    began = loop.init_state(
+        loop.Learner(tower(), OBJECTIVE, optimizer), jax.random.key(0), 0
+    )
     chex.assert_trees_all_equal(found.state.params, began.params)
