@@ -185,9 +185,9 @@ def test_other_seeds_and_copies_are_other_copies():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"names": ["swop"]}, "--augment: unknown 'swop'; nearest: swap"),
-        ({"names": ["mlm_substitute"]}, "--augment: unknown 'mlm_substitute'"),
-        ({"names": ["mention_replace"]}, "--augment: mention_replace needs --task=tag"),
+        ({"names": ["swop"]}, "^augment: unknown 'swop'; nearest: swap"),
+        ({"names": ["mlm_substitute"]}, "^augment: unknown 'mlm_substitute'"),
+        ({"names": ["mention_replace"]}, "^augment: mention_replace needs task=tag"),
         ({"task": "sort"}, "task: unknown 'sort'"),
         ({"copies": 0}, "copies=0 must be at least 1"),
         ({"rate": 1.0}, "rate=1 must be above 0 and below 1"),

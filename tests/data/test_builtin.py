@@ -13,7 +13,7 @@ from sklearn import datasets as sklearn_datasets
 from sklearn.preprocessing import StandardScaler
 
 import ffnlab.data
-from ffnlab.data import DATASETS, Dataset, load, size, take
+from ffnlab.data import DATASETS, Dataset, builtin, load, size, take
 from ffnlab.data.dataset import split_rows, standardise, standardise_target
 from ffnlab.data.stdlib_source import python_source
 from ffnlab.errors import InputError
@@ -115,7 +115,7 @@ def test_unknown_names_offer_the_nearest():
 
 
 def test_the_names_are_a_literal_that_needs_no_import():
-    tree = ast.parse(pathlib.Path(ffnlab.data.__file__).read_text(encoding="utf-8"))
+    tree = ast.parse(pathlib.Path(builtin.__file__).read_text(encoding="utf-8"))
     literal = next(
         node.value
         for node in tree.body

@@ -4,13 +4,19 @@ import io
 import json
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from ffnlab import finetune
 from ffnlab.errors import InputError
-from ffnlab.finetune import predict_files, runner
+from ffnlab.finetune import predict_files, predictor
+from ffnlab.finetune.classification import prepare
+from ffnlab.finetune.usage import Usage
 from tests.tuned import config
 
 
@@ -27,27 +33,25 @@ def test_prediction_adds_columns_to_a_table(sorted_texts, files, tmp_path):
         assert cells == same and float(one) == pytest.approx(float(two), abs=1e-3)
 
 
-def test_prediction_keeps_the_header_of_a_table(bert, files, tmp_path):
-    folder = tmp_path / "named"
-    folder.mkdir()
-    for part in ("train", "dev", "test"):
-        rows = (files / f"{part}.tsv").read_text().replace("\t", ",")
-        (folder / f"{part}.csv").write_text("label,text\n" + rows)
-    found = runner.run(
-        config(bert, folder, "classify", tmp_path / "run", ".csv", epochs=1.0)
-    )
+def used_with(result, folder, **columns):
+    """A copy of a run whose data had other columns."""
+    shutil.copytree(result.out / "best", folder)
+    settings = json.loads((folder / "config.json").read_text())
+    settings["ffnlab_use"] |= columns
+    (folder / "config.json").write_text(json.dumps(settings))
+    return str(folder)
+
+
+def test_prediction_keeps_the_header_of_a_table(sorted_texts, tmp_path):
+    run = used_with(sorted_texts, tmp_path / "run", text_column="text")
     (tmp_path / "new.csv").write_text('id,text\n7,"w1, w2"\n8,w3\n')
     out, again = tmp_path / "p.csv", tmp_path / "q.csv"
-    given = predict_files.PredictConfig(
-        str(found.out), str(tmp_path / "new.csv"), str(out)
-    )
+    given = predict_files.PredictConfig(run, str(tmp_path / "new.csv"), str(out))
     assert predict_files.predict(given) == 2
     lines = out.read_text().splitlines()
     assert lines[0] == "id,text,predicted,probability"
     assert lines[1].startswith('7,"w1, w2",') and lines[2].startswith("8,w3,")
-    predict_files.predict(
-        predict_files.PredictConfig(str(found.out), str(out), str(again))
-    )
+    predict_files.predict(predict_files.PredictConfig(run, str(out), str(again)))
     lines = again.read_text().splitlines()  # nothing that was there is lost
     assert lines[0] == "id,text,predicted,probability,predicted2,probability2"
 
@@ -91,7 +95,11 @@ def test_tags_have_their_probabilities_if_they_are_asked_for(
 
 
 BAD_INPUT = {
-    "a.jsonl": ('{"2": "a"}\n{"2": ""}\nx\n[]\n', [2, 3, 4], "'2' is empty, or has half"),
+    "a.jsonl": (
+        '{"2": "a"}\n{"2": ""}\nx\n[]\n',
+        [2, 3, 4],
+        "'2' is empty, or has half",
+    ),
     "a.tsv": ("x\ta\nx\nx\t\n", [2, 3], "expected 2 fields, found 1"),
     "a.txt": (b"a\n\xff\n\0\n", [2, 3], "not UTF-8"),
 }
@@ -170,23 +178,141 @@ def test_words_that_the_model_does_not_see_are_told(tagged, tmp_path, capsys):
     assert got.err == "3 words or tokens cut off: the model reads 14 tokens per text\n"
 
 
-def test_columns_of_conll_may_be_chosen(bert, files, tmp_path):
-    folder = tmp_path / "numbered"
-    folder.mkdir()
+def test_columns_of_conll_may_be_chosen(tagged, bert, files, tmp_path):
+    """The same words and tags in other columns are the same data to a model."""
     for part in ("train", "dev", "test"):
         rows = (files / f"{part}.conll").read_text().splitlines()
         lines = [f"7 {row} X".replace("\t", " ") if row else "" for row in rows]
-        (folder / f"{part}.conll").write_text("\n".join(lines) + "\n")
-    columns = {"text_column": "2", "label_column": "3", "epochs": 1.0}
-    run = runner.run(config(bert, folder, "tag", tmp_path / "o", ".conll", **columns))
-    assert "CITY" in run.scores["test"][0]["types"]
-    out = tmp_path / "p.conll"
-    predict_files.predict(
-        predict_files.PredictConfig(str(run.out), str(folder / "test.conll"), str(out))
-    )
-    assert out.read_text() == (run.out / "predictions-test.conll").read_text()
+        (tmp_path / f"{part}.conll").write_text("\n".join(lines) + "\n")
+    columns = {"text_column": "2", "label_column": "3"}
+    moved = prepare(config(bert, tmp_path, "tag", tmp_path / "o", ".conll", **columns))
+    usual = prepare(config(bert, files, "tag", tmp_path / "o", ".conll"))
+    assert moved.usage().text_column == "2"
+    for name, array in usual.rows["train"].arrays.items():
+        np.testing.assert_array_equal(array, moved.rows["train"].arrays[name])
+    run, out = used_with(tagged, tmp_path / "r", text_column="2"), tmp_path / "p.conll"
+    test = tmp_path / "test.conll"
+    predict_files.predict(predict_files.PredictConfig(run, str(test), str(out)))
+    wanted = (tagged.out / "predictions-test.conll").read_text().splitlines()
+    for row, line in zip(wanted, out.read_text().splitlines(), strict=True):
+        word, tag, predicted = row.split("\t") if row else [""] * 3
+        assert line == (f"7 {word} {tag} X {predicted}" if row else "")
     (tmp_path / "bad.conll").write_text("7 w1\nw2\n")
     with pytest.raises(InputError, match="bad.conll:2: column 2 of 1; columns count"):
         predict_files.predict(
-            predict_files.PredictConfig(str(run.out), str(tmp_path / "bad.conll"))
+            predict_files.PredictConfig(run, str(tmp_path / "bad.conll"))
         )
+
+
+def test_json_of_lists_comes_back_as_lists(sorted_texts, tmp_path):
+    path, out = tmp_path / "in.json", tmp_path / "out.json"
+    path.write_text(json.dumps({"test": [["w1 w2", "even"], ["w14 w15"]], "val": []}))
+    given = predict_files.PredictConfig(str(sorted_texts.out), str(path), str(out))
+    assert predict_files.predict(given) == 2
+    rows = json.loads(out.read_text())["test"]
+    assert [row[:-2] for row in rows] == [["w1 w2", "even"], ["w14 w15"]]
+    assert [row[-2] for row in rows] == ["even", "odd"]
+
+
+@pytest.fixture(scope="module")
+def classifier(sorted_texts):
+    return finetune.pipeline(sorted_texts.out, batch_size=3)
+
+
+@pytest.fixture(scope="module")
+def tagger(tagged):
+    return finetune.pipeline(str(tagged.out / "best"))
+
+
+def test_a_pipeline_predicts_as_the_run_did(classifier, sorted_texts, files):
+    rows = (files / "test.tsv").read_text().splitlines()
+    texts = [row.split("\t")[1] for row in rows]
+    written = (sorted_texts.out / "predictions-test.tsv").read_text().splitlines()
+    for row, prediction in zip(written, classifier(texts), strict=True):
+        *_, label, probability = row.split("\t")
+        assert prediction.text == label
+        assert prediction.probability == pytest.approx(float(probability), abs=1e-3)
+
+
+def test_a_pipeline_takes_one_text_or_none(classifier, tagger):
+    (prediction,) = classifier("w1 w2")
+    assert prediction.text == "even" and classifier(("w1 w2",)) == [prediction]
+    assert classifier([]) == []
+    one, two = tagger(["w1 w2", ["w1", "w2"]])
+    assert one == two and one.text == ["B-CITY", "B-NAME"]
+    assert all(0 < p <= 1 for p in one.probability) and len(one.probability) == 2
+
+
+WRONG = {
+    "classifier": {
+        3: "expected a text or a list of texts, got a int",
+        ("a", 3): "text 2 should be a text that is not blank",
+        (" ",): "text 1 should be a text that is not blank",
+        ("a", ("b",)): "text 2 should be a text",
+    },
+    "tagger": {
+        ("",): "text 1 should be a list of words",
+        (("a", " "),): "text 1 should be a list of words",
+        (3,): "text 1 should be a list of words",
+    },
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_what_a_pipeline_cannot_use_is_one_line(request, kind):
+    pipe = request.getfixturevalue(kind)
+    for texts, message in WRONG[kind].items():
+        with pytest.raises(InputError, match=f"^texts: {message}[^\n]*$"):
+            pipe(texts)
+
+
+@pytest.fixture
+def batches(monkeypatch):
+    """What pipelines predict on, batch by batch; predictions are the examples."""
+    seen = []
+    echo = lambda batch: seen.append(batch) or batch  # noqa: E731
+    monkeypatch.setattr(predictor, "make_predictor", lambda model, num_beams: echo)
+    return seen
+
+
+def pipeline_of(usage):
+    return predictor.Pipeline(SimpleNamespace(usage=usage), batch_size=2)
+
+
+@pytest.mark.parametrize(
+    ("task", "kind"), [("pairs", "two texts"), ("qa", "question and context")]
+)
+def test_a_pipeline_of_two_texts_takes_pairs(batches, task, kind):
+    pipe = pipeline_of(Usage(task, 14))
+    given = [("a", "b"), ["c", "d"], ("e", "f")]
+    assert [example[:2] for example in pipe(given)] == list(map(tuple, given))
+    assert list(map(len, batches)) == [2, 1]
+    for wrong in ("ab", ["ab"], [("a",)], [("a", "b", "c")], [("a", "")]):
+        with pytest.raises(InputError, match=f"text 1 should be a pair of {kind}"):
+            pipe(wrong)
+
+
+def test_a_pipeline_of_marked_entities_takes_texts(batches):
+    pipe, text = pipeline_of(Usage("pairs", 14, marks=("a", "b"))), "<a>x</a> <b>y</b>"
+    assert pipe([text])[0].text == text
+    with pytest.raises(InputError, match="text 2: expected one <b>…</b> in it"):
+        pipe([text, "<a>x</a>"])
+
+
+def test_a_pipeline_checks_what_it_is_given(sorted_texts, tmp_path):
+    with pytest.raises(InputError, match="^batch_size: 0 should be at least 1"):
+        finetune.pipeline(sorted_texts.out, batch_size=0)
+    with pytest.raises(InputError, match="^num_beams: for generate, not classify"):
+        finetune.pipeline(sorted_texts.out, num_beams=2)
+    with pytest.raises(InputError, match="^run: .*: not a run of experiments.finetune"):
+        finetune.pipeline(tmp_path)
+
+
+def test_a_pipeline_exports_its_model(classifier, tmp_path, monkeypatch):
+    monkeypatch.setattr("ffnlab.finetune.export._program", lambda model: b"program")
+    files = classifier.export(tmp_path / "m.jax")
+    assert [path.name for path in files] == [
+        "m.jax", "m.jax.tokenizer.json", "m.jax.labels.json"
+    ]  # fmt: skip
+    labels = json.loads(files[2].read_text())
+    assert labels["labels"] == ["even", "odd"] and labels["task"] == "classify"

@@ -1,0 +1,49 @@
+"""A fine-tuned model, read from its run."""
+
+import json
+import shutil
+
+import chex
+import pytest
+
+from ffnlab.errors import InputError
+from ffnlab.finetune.finetuned_model import read_finetuned
+from ffnlab.finetune.usage import KEY
+
+
+def test_a_model_is_read_with_its_labels_and_its_usage(sorted_texts):
+    model = read_finetuned(sorted_texts.out)
+    assert model.names == ["even", "odd"]
+    usage = model.usage
+    assert (usage.task, usage.text_column, usage.max_seq_length) == (
+        "classify",
+        "2",
+        14,
+    )
+    assert model.checkpoint.directory == sorted_texts.out / "best"
+    assert sorted(model.params) == ["encoder", "head"]
+    again = read_finetuned(str(sorted_texts.out / "best"))
+    chex.assert_trees_all_equal(again.params, model.params)
+
+
+def test_what_is_no_run_is_refused(sorted_texts, bert, tmp_path):
+    name = "not a run of experiments.finetune"
+    with pytest.raises(
+        InputError, match=f"^run: .*/absent: {name}, it has no config.j"
+    ):
+        read_finetuned(tmp_path / "absent")
+    with pytest.raises(
+        InputError, match=f"^run: .*: {name}, its config.json has no ff"
+    ):
+        read_finetuned(bert)
+    folder = tmp_path / "run"
+    shutil.copytree(sorted_texts.out / "best", folder)
+    settings = json.loads((folder / "config.json").read_text())
+    for change, message in (
+        ({KEY: {"task": "draw"}}, "should be a record with one of the tasks classify"),
+        ({KEY: [1]}, "should be a record"),
+        ({KEY: {"task": "qa", "length": 3}}, "has no 'dtype'; train again"),
+    ):
+        (folder / "config.json").write_text(json.dumps({**settings, **change}))
+        with pytest.raises(InputError, match=f"^run: .*config.json: {KEY} {message}"):
+            read_finetuned(folder)
