@@ -1,4 +1,4 @@
-"""Labels by a fine-tuned encoder: for a text, a pair of texts, or every word."""
+"""Classification by a fine-tuned encoder: of texts, of pairs of texts, of words."""
 
 import dataclasses
 import itertools
@@ -8,27 +8,38 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ffnlab import pretrained
 from ffnlab.data.augment import augment
+from ffnlab.data.entity_markers import check_markers, replace_markers
 from ffnlab.data.examples import (
     Columns,
     Examples,
     label_ids,
     label_names,
     read_labelled,
-    replace_markers,
 )
-from ffnlab.data.files import read_json, stop_at
+from ffnlab.data.files import read_json
 from ffnlab.data.packed_rows import Rows, pack
 from ffnlab.data.tokenizer import Encoded, Tokenizer
-from ffnlab.finetune import metrics, outputs, task
+from ffnlab.finetune import metrics, outputs
 from ffnlab.finetune.outputs import Prediction
+from ffnlab.finetune.task import (
+    MONITORED,
+    Task,
+    mask_token_ids,
+    packing_options,
+    read_checkpoint,
+    read_parts,
+    renumber_tokens,
+)
+from ffnlab.finetune.usage import Usage
 from ffnlab.models.classifier import ClassifierConfig, Predictor, classifier_model
 from ffnlab.pretrained.checkpoint import Checkpoint
 from ffnlab.pretrained.safetensors_io import config_file
 from ffnlab.report import plots
 from ffnlab.report.table import Table
 from ffnlab.train import layerwise
-from ffnlab.types import Array, Batch, Model, Objective, Params
+from ffnlab.types import Model, Params
 
 if TYPE_CHECKING:
     from ffnlab.finetune.config import Config
@@ -47,88 +58,53 @@ _CLASSES = {
     "weighted F1": "weighted",
     "Matthews": "matthews",
 }
-# What transformers has before the last layer: the pooler of a BERT, or a layer of its
-# own in the head, with this activation.
+# The activation of the dense layer that transformers has in the head, before the last
+# layer; a BERT has its pooler instead.
 _DENSE = {"roberta": "tanh", "distilbert": "relu"}
 
 
-@dataclasses.dataclass(frozen=True)
-class ClassificationTask:
-    """What is to be labelled, see `tasks.Task`.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassificationTask(Task):
+    """One label for each text, pair of texts or word.
 
     Attributes:
-      config: the flags.
-      names: of the labels.
-      examples: by part, as they were read.
-      labels: by part, as numbers; −1 is one that training does not show.
-      rows: by part, packed; tokens are numbered by their place in `vocab_ids`.
-      vocab_ids: the tokens that occur in any part, ascending: the others have no gradient,
-        and their embeddings wait outside until the end.
-      found: the checkpoint.
-      tokenizer: its tokenizer.
-      shape: what the labeller is made of, its vocabulary being `vocab_ids`.
-      summary: what a reader should know of the data.
+      labels: the label ids by part; −1 is a label that does not occur in train.
+      shape: the configuration of the classifier; its vocabulary is `vocab_ids`.
     """
 
-    config: "Config"
-    names: list[str]
-    examples: dict[str, Examples]
     labels: dict[str, list]
-    rows: dict[str, Rows]
-    vocab_ids: np.ndarray
-    found: Checkpoint
-    tokenizer: Tokenizer
     shape: ClassifierConfig
-    summary: str
 
     @property
     def spans(self) -> bool:
-        """Whether the labels are of spans of words."""
+        """Whether the labels are tags of spans of words."""
         return bool(self.examples["train"].scheme)
 
     @property
     def monitor(self) -> str:
-        """What the best epoch is chosen by."""
+        """The name of the metric that chooses the best epoch."""
         return "span F1" if self.spans else "accuracy"
 
     @property
     def columns(self) -> dict[str, str]:
-        """The scores to show."""
+        """The metrics to report."""
         return _SPANS if self.spans else _CLASSES
 
     @property
-    def sizes(self) -> dict[str, int]:
-        """How many texts there are, by part."""
-        return {part: len(found.texts) for part, found in self.examples.items()}
+    def float32_model(self) -> Model:
+        """The classifier."""
+        return classifier_model(self.shape)
 
     @property
-    def model(self) -> Model:
-        """The labeller."""
-        return task.with_dtype(self.config, classifier_model(self.shape))
-
-    @property
-    def objective(self) -> Objective:
-        """Cross-entropy over the places."""
-        return layerwise.objective(self.config.label_smoothing, self.weights)
-
-    @property
-    def weights(self) -> list[float] | None:
-        """What each label counts, if not all the same."""
+    def label_weights(self) -> list[float] | None:
+        """The weight of each label in the loss, or None if all weigh the same."""
         if self.config.class_weights == "none":
             return None
         labels = self.rows["train"].arrays["y"].ravel()
-        return layerwise.balanced_weights(labels[labels >= 0], len(self.names))
-
-    def count(self, batch: Batch) -> Array:
-        """Returns what the places of a batch count together."""
-        return layerwise.label_weights(batch["y"], self.weights).sum()
-
-    def classes(self, outputs: Array, batch: Batch) -> Array:
-        """Returns the logits of the classes for each entry of y."""
-        return outputs
+        return layerwise.balanced_weights(labels, len(self.label_names))
 
     def predictor(self, part: str, batch: int) -> Callable[[Params], tuple]:
-        """Returns what gives labels and their probabilities, `[count]` each."""
+        """Returns a function to labels and their probabilities, `[count]` each."""
         rows = self.rows[part]
         predict = Predictor(self.model, rows.arrays, batch)
 
@@ -139,130 +115,162 @@ class ClassificationTask:
         return flat
 
     def score(self, part: str, predicted: tuple) -> dict[str, Any]:
-        """Returns the report of predictions, `monitor` among them."""
+        """Returns accuracy and F1s of texts or words, or precision and F1s of spans."""
         if self.config.task != "tag":
-            found = metrics.classification_report(
-                predicted[0], self.labels[part], self.names
+            scores = metrics.classification_report(
+                predicted[0], self.labels[part], self.label_names
             )
-            return {"headline": found["accuracy"], **found}
-        gold = self.examples[part].labels
-        guess = split_by_sentence([self.names[k] for k in predicted[0]], gold)
-        words = metrics.word_report(guess, gold, self.names)
+            return {MONITORED: scores["accuracy"], **scores}
+        labels = self.examples[part].labels
+        names = [self.label_names[k] for k in predicted[0]]
+        tags = split_by_sentence(names, labels)
+        words = metrics.word_report(tags, labels, self.label_names)
         if not self.spans:
-            return {"headline": words["accuracy"], **words}
-        found = metrics.span_report(guess, gold)
-        return {"headline": found["f1"], **found, "words": words}
+            return {MONITORED: words["accuracy"], **words}
+        scores = metrics.span_report(tags, labels)
+        return {MONITORED: scores["f1"], **scores, "words": words}
 
     def details(self, scores: dict[str, Any]) -> dict[str, Table]:
         """Returns the scores of each label; for spans also those of single words."""
-        found = {"by label": label_table(scores["types"])}
+        tables = {"by label": label_table(scores["types"])}
         if self.spans:
-            found["word by word, O included"] = label_table(scores["words"]["types"])
-        return found
+            words = label_table(scores["words"]["types"])
+            tables["word by word, O included"] = words
+        return tables
 
     def draw(self, scores: dict[str, Any], directory: Path) -> dict[str, str]:
-        """Draws F1 by label, and which labels are taken for which."""
+        """Draws F1 by label, and the confusion of labels."""
         figure = plots.by_type({k: v["f1"] for k, v in scores["types"].items()})
         plots.save(figure, directory / "types.png")
-        drawn = {"types.png": "F1 by label"}
-        if "confusion" in scores and len(self.names) <= 40:
-            figure = plots.confusion(np.array(scores["confusion"]), self.names)
+        titles = {"types.png": "F1 by label"}
+        if "confusion" in scores and len(self.label_names) <= 40:
+            figure = plots.confusion(np.array(scores["confusion"]), self.label_names)
             plots.save(figure, directory / "confusion.png")
-            drawn["confusion.png"] = "confusion of labels"
-        return drawn
+            titles["confusion.png"] = "confusion of labels"
+        return titles
 
     def write(self, part: str, predicted: tuple, directory: Path) -> None:
-        """Writes predictions in the format that the part was read in."""
-        found, (labels, probabilities) = self.examples[part], predicted
-        given = [self.names[k] for k in labels]
+        """Writes predictions in the format of the part's file."""
+        examples, (labels, probabilities) = self.examples[part], predicted
+        names = [self.label_names[k] for k in labels]
         if self.config.task == "tag":
-            given = split_by_sentence(given, found.labels)
-            probabilities = split_by_sentence(probabilities, found.labels)
-        # A part may lack a B- by chance; what touches is then to be kept apart.
-        alike = found.scheme != "io" or self.examples["train"].scheme == "io"
-        scheme = found.scheme if alike else "iob1"
-        said = list(map(Prediction, given, probabilities))
+            names = split_by_sentence(names, examples.labels)
+            probabilities = split_by_sentence(probabilities, examples.labels)
+        # A small part may have no B- tags although the scheme has them: spans that
+        # touch must then be told apart.
+        same = examples.scheme != "io" or self.examples["train"].scheme == "io"
         outputs.write_predictions(
-            directory, _path(self.config, part), part, found, said, scheme
+            directory,
+            self.config.file_of(part),
+            part,
+            examples,
+            list(map(Prediction, names, probabilities)),
+            examples.scheme if same else "iob1",
         )
 
-    def about(self) -> dict[str, Any]:
-        """Returns what config.json says of the head, and how it is used."""
-        names = enumerate(self.names)
-        return {
-            "id2label": {str(number): name for number, name in names},
-            "label2id": {name: number for number, name in enumerate(self.names)},
-            "ffnlab_use": {
-                "task": self.config.task,
-                "head": self.config.head,
-                "hidden": self.config.head_hidden,
-                "dense": self.shape.dense,
-                "dtype": self.config.dtype,
-                "length": self.config.most,
-                "scheme": self.examples["train"].scheme,
-                "marks": list(self.config.marks),
-                "text_column": self.config.text_column,
-                "pair_column": self.config.pair_column,
-            },
-        }
+    def usage(self) -> Usage:
+        """Returns how the fine-tuned model is used."""
+        config = self.config
+        return Usage(
+            config.task,
+            config.max_length,
+            dtype=config.dtype,
+            text_column=config.text_column,
+            pair_column=config.pair_column,
+            head=config.head,
+            head_hidden=config.head_hidden,
+            dense=self.shape.dense,
+            scheme=self.examples["train"].scheme,
+            marks=config.marks,
+        )
 
 
 def encode(
     task: str,
     tokenizer: Tokenizer,
-    found: Examples,
-    length: int,
+    examples: Examples,
+    max_length: int,
     marks: Sequence[str] = (),
 ) -> Encoded:
-    """Returns the tokens of examples; marks of entities become signs."""
+    """Returns the tokens of examples; entity markers become special signs.
+
+    Args:
+      task: `classify`, `pairs` or `tag`.
+      tokenizer: the tokenizer of the checkpoint.
+      examples: the examples.
+      max_length: the maximum number of tokens of an example.
+      marks: the names of the two entity markers, or none.
+    """
     if task == "tag":
-        return tokenizer.words(found.texts, length)
-    texts = replace_markers(found.texts, marks)[0] if marks else found.texts
-    return tokenizer.texts(texts, found.pairs or None, length)
+        return tokenizer.words(examples.texts, max_length)
+    texts = replace_markers(examples.texts, marks)[0] if marks else examples.texts
+    return tokenizer.texts(texts, examples.pairs or None, max_length)
 
 
 def prepare(config: "Config") -> ClassificationTask:
-    """Reads all files and packs them; everything that can be wrong is found here."""
-    examples = _examples(config)
+    """Returns the task of a config, with all files read, checked and packed.
+
+    Raises:
+      InputError: a file, the checkpoint or a flag cannot be used.
+    """
+    examples = _read_examples(config)
     names = label_names(examples["train"], config.task, config.train)
-    found, tokenizer = task.read_checkpoint(
-        config, _texts(examples["train"]), head=False, pooler=_pooled(config)
+    checkpoint, tokenizer = read_checkpoint(
+        config, _texts(examples["train"]), head=False, pooler=_pooler(config)
     )
-    examples["train"] = _with_copies(config, examples["train"], tokenizer)
+    examples["train"] = _augment(config, examples["train"], tokenizer)
     labels, rows, summary = {}, {}, []
     for part, each in examples.items():
         ignore = part != "train" and config.unseen_labels == "ignore"
-        labels[part] = label_ids(_path(config, part), each, names, ignore)
-        encoded = encode(config.task, tokenizer, each, config.most, config.marks)
-        how = task.packing_options(config, found, part, encoded.tokens, len(each.texts))
-        rows[part] = pack(encoded, labels[part], **how)
+        labels[part] = label_ids(config.file_of(part), each, names, ignore)
+        encoded = encode(config.task, tokenizer, each, config.max_length, config.marks)
+        options = packing_options(
+            config, checkpoint, part, encoded.tokens, len(each.texts)
+        )
+        rows[part] = pack(encoded, labels[part], **options)
         summary.append(_summary(part, each, encoded, rows[part]))
-    arrays = [each.arrays for each in rows.values()]
-    vocab_ids = task.renumber_tokens(arrays, task.mask_tokens_of(config, tokenizer))
-    shape = ClassifierConfig(
-        dataclasses.replace(found.config, vocabulary=len(vocab_ids)),
-        len(names),
+    arrays = [packed.arrays for packed in rows.values()]
+    vocab_ids = renumber_tokens(arrays, mask_token_ids(config, tokenizer))
+    return ClassificationTask(
+        config=config,
+        examples=examples,
+        rows=rows,
+        checkpoint=checkpoint,
+        tokenizer=tokenizer,
+        vocab_ids=vocab_ids,
+        summary="\n".join(summary),
+        label_names=names,
+        labels=labels,
+        shape=_shape(config, checkpoint, len(vocab_ids), len(names)),
+    )
+
+
+def _shape(
+    config: "Config", checkpoint: Checkpoint, vocabulary: int, classes: int
+) -> ClassifierConfig:
+    dense = _DENSE.get(checkpoint.family) if config.task != "tag" else None
+    return ClassifierConfig(
+        dataclasses.replace(checkpoint.config, vocabulary=vocabulary),
+        classes,
         config.head,
         config.head_hidden,
-        found.config.dropout,
+        checkpoint.config.dropout,
         config.gradient,
-        _DENSE.get(found.family) if config.task != "tag" else None,
+        dense,
     )
-    return ClassificationTask(config, names, examples, labels, rows, vocab_ids, found, tokenizer, shape,
-                  "\n".join(summary))  # fmt: skip
 
 
-def _texts(found: Examples) -> list[str]:
-    """Returns all texts, of words with blanks between."""
-    texts = [*found.texts, *found.pairs]
+def _texts(examples: Examples) -> list[str]:
+    """Returns all texts; words are joined by spaces."""
+    texts = [*examples.texts, *examples.pairs]
     return [" ".join(text) if isinstance(text, list) else text for text in texts]
 
 
-def _pooled(config: "Config") -> bool | None:
-    """Returns whether there is a dense layer on a text's first place in the encoder.
+def _pooler(config: "Config") -> bool | None:
+    """Returns whether the encoder has a pooler, a dense layer on the first token.
 
-    That of a BERT is drawn where the checkpoint has none, as transformers does; our own
-    family has what its checkpoint has.
+    As in transformers, that of a BERT is drawn if the checkpoint has none. None takes
+    what the checkpoint has, for our own family.
     """
     if config.task == "tag" or config.scratch:
         return config.task != "tag"
@@ -270,67 +278,61 @@ def _pooled(config: "Config") -> bool | None:
     return {"bert": True, "ffnlab": None}.get(kind, False)
 
 
-def _path(config: "Config", part: str) -> str:
-    return getattr(config, part) or config.train
-
-
-def _examples(config: "Config") -> dict[str, Examples]:
-    """Returns the parts that there are."""
+def _read_examples(config: "Config") -> dict[str, Examples]:
+    """Returns the examples by part; those of --extra are added to train."""
 
     def read(part: str) -> Examples:
-        return _read(config, _path(config, part), part)
+        return _read(config, config.file_of(part), part)
 
-    found = task.read_parts(config, read)
-    more = [_read(config, path) for path in config.extra]
-    return {**found, "train": found["train"].joined(*more)}
+    examples = read_parts(config, read)
+    extra = [_read(config, path) for path in config.extra]
+    return {**examples, "train": examples["train"].joined(*extra)}
 
 
 def _read(config: "Config", path: str, part: str = "train") -> Examples:
-    """Returns the examples of a file; with marked entities one text each."""
+    """Returns the examples of a file; two marked entities stand in one text."""
     columns = Columns(config.text_column, config.pair_column, config.label_column)
     if not config.marks:
         return read_labelled(path, config.task, columns, part)
-    found = read_labelled(path, "classify", columns, part)
-    pairs = zip(found.lines, replace_markers(found.texts, config.marks)[1], strict=True)
-    stop_at(path, [(line, what) for line, what in pairs if what])
-    return found
+    examples = read_labelled(path, "classify", columns, part)
+    check_markers(path, examples.texts, examples.lines, config.marks)
+    return examples
 
 
-def _with_copies(config: "Config", train: Examples, tokenizer: Tokenizer) -> Examples:
+def _augment(config: "Config", train: Examples, tokenizer: Tokenizer) -> Examples:
     """Returns the training part with altered copies."""
-    altered = augment(
-        train,
-        config.task,
-        [name for name in config.augment if name != "mlm_substitute"],
-        config.augment_copies,
-        config.augment_rate,
-        config.seed,
+    names = [name for name in config.augment if name != "mlm_substitute"]
+    copies, seed = config.augment_copies, config.seed
+    augmented = augment(train, config.task, names, copies, config.augment_rate, seed)
+    if "mlm_substitute" not in config.augment:
+        return augmented
+    from ffnlab.finetune.mlm_augment import mlm_substitute
+
+    model = pretrained.load(config.checkpoint)
+    substituted = mlm_substitute(
+        train, config.task, model, tokenizer, copies, seed=seed
     )
-    if "mlm_substitute" in config.augment:
-        from ffnlab.finetune.mlm_augment import mlm_substitute
-        from ffnlab.pretrained import checkpoint
-
-        whole = checkpoint.load(config.checkpoint)
-        copies = mlm_substitute(train, config.task, whole, tokenizer,
-                             config.augment_copies, seed=config.seed)  # fmt: skip
-        own = range(len(train.texts), len(copies.texts))
-        altered = altered.joined(copies.subset(own))
-    return altered
+    new = range(len(train.texts), len(substituted.texts))
+    return augmented.joined(substituted.subset(new))
 
 
-def _summary(part: str, found: Examples, encoded: Encoded, rows: Rows) -> str:
+def _summary(part: str, examples: Examples, encoded: Encoded, rows: Rows) -> str:
     """Returns a line on a part: its size, how full its rows are, what was cut off."""
     full = rows.arrays["x/mask"].mean()
-    scheme = f", tags in {found.scheme}" if found.scheme else ""
+    scheme = f", tags in {examples.scheme}" if examples.scheme else ""
     lost = f", {encoded.lost:,} words or tokens cut off" if encoded.lost else ""
     return (
-        f"{part}: {len(found.texts):,} texts in {len(rows.example_index):,} rows, {full:.0%} "
-        f"full{scheme}{lost}"
+        f"{part}: {len(examples.texts):,} texts in {len(rows.example_index):,} rows, "
+        f"{full:.0%} full{scheme}{lost}"
     )
 
 
 def split_by_sentence(flat: Sequence[Any], like: list) -> list[list[Any]]:
-    """Returns what is predicted of words, by sentence.
+    """Returns values of words by sentence.
+
+    Args:
+      flat: one value for each word.
+      like: sentences, of as many words each.
 
     >>> split_by_sentence(["O", "O", "B-PER"], [["O"], ["O", "O"]])
     [['O'], ['O', 'B-PER']]
@@ -340,7 +342,7 @@ def split_by_sentence(flat: Sequence[Any], like: list) -> list[list[Any]]:
 
 
 def label_table(types: dict[str, dict[str, float]]) -> Table:
-    """Returns a line for each label: precision, recall, F1, and how many there are."""
+    """Returns a table of precision, recall, F1 and support by label."""
     worst = sorted(types, key=lambda name: types[name]["f1"])
     shown = types if len(types) <= 40 else {name: types[name] for name in worst[:20]}
     rows = [

@@ -65,7 +65,7 @@ class GenerationTask(Task):
     @property
     def float32_model(self) -> Model:
         """The decoder."""
-        return language_model.conditional(self.checkpoint.config)
+        return language_model.seq2seq_lm(self.checkpoint.config)
 
     def predictor(self, part: str, batch: int) -> Callable[[Params], list[str]]:
         """Returns a function to the generated texts."""
@@ -219,30 +219,35 @@ def make_generator(
 
 
 def text_generator(
-    tuned: FinetunedModel, cut: Callable[[int], Any], beam: int | None
+    model: FinetunedModel, report_lost: Callable[[int], Any], num_beams: int | None
 ) -> Callable[[Sequence[Example]], list[Prediction]]:
-    """Returns what writes a text for each of some items."""
-    about, shape = tuned.about, tuned.found.config
+    """Returns a function that generates a text for each example.
 
-    def written(items: Sequence[Example]) -> list[Prediction]:
+    Args:
+      model: the fine-tuned decoder.
+      report_lost: receives the number of tokens that were cut off, call by call.
+      num_beams: the width of the beam search; None takes that of training.
+    """
+    usage = model.usage
+
+    def generate(examples: Sequence[Example]) -> list[Prediction]:
         pairs = encode_pairs(
-            tuned.tokenizer,
-            [item.text for item in items],
+            model.tokenizer,
+            [example.text for example in examples],
             None,
-            about["template"],
-            about["length"],
-            about["target_length"],
+            usage.template,
+            usage.max_seq_length,
+            usage.max_target_length,
         )
-        cut(pairs.lost)
+        report_lost(pairs.lost)
         write = make_generator(
-            shape,
-            tuned.tokenizer,
-            about["target_length"],
-            beam or about["beam"],
-            next_power(len(items)),
+            model.checkpoint.config,
+            model.tokenizer,
+            usage.max_target_length,
+            num_beams or usage.num_beams,
+            next_power(len(examples)),
         )
-        return [
-            Prediction(text) for text in write(tuned.params["encoder"], pairs.prompts)
-        ]
+        texts = write(model.params["encoder"], pairs.prompts)
+        return [Prediction(text) for text in texts]
 
-    return written
+    return generate

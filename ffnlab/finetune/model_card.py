@@ -1,4 +1,4 @@
-"""A model card, for those who find best/ without its run."""
+"""The model card, a README for those who find best/ without its run."""
 
 import dataclasses
 from pathlib import Path
@@ -11,7 +11,7 @@ from ffnlab.report.table import Table
 if TYPE_CHECKING:
     from ffnlab.finetune.config import Config
 
-# What the tasks are called where models are looked for.
+# The names of the tasks on model hubs.
 PIPELINES = {
     "classify": "text-classification",
     "pairs": "text-classification",
@@ -24,7 +24,7 @@ _USES = {
     "pairs": "gives two texts one label",
     "tag": "gives every word a label",
     "qa": "finds the answer to a question in a text, or that there is none",
-    "generate": "writes a text for a text",
+    "generate": "generates a text from a text",
 }
 _FILES = ("train", "extra", "dev", "test")
 _ALWAYS = ("epochs", "batch_size", "learning_rate", "seed")
@@ -32,7 +32,7 @@ _LEFT_OUT = (*_FILES, "task", "checkpoint", "out", "resume")
 
 
 def checkpoint_name(config: "Config") -> str:
-    """Returns what the checkpoint is called."""
+    """Returns the name of the checkpoint."""
     if config.scratch:
         return "a small model from scratch"
     path = Path(config.checkpoint).resolve()
@@ -40,10 +40,17 @@ def checkpoint_name(config: "Config") -> str:
 
 
 def model_card(config: "Config", task: Task, table: Table) -> str:
-    """Returns the card, in Markdown with a head for machines."""
+    """Returns the card, in Markdown after a head of metadata.
+
+    Args:
+      config: the flags.
+      task: the task.
+      table: the scores by part.
+    """
     loads = loads_in_transformers(config, task)
     head = {"pipeline_tag": PIPELINES[config.task]}
-    head |= {"library_name": "transformers"} if loads else {}
+    if loads:
+        head["library_name"] = "transformers"
     lines = "".join(f"{name}: {value}\n" for name, value in head.items())
     return f"""---
 {lines}---
@@ -68,12 +75,12 @@ without a test.
 def _seeds(config: "Config") -> str:
     if config.seeds == 1:
         return "One seed was trained."
-    many = f"The best of {config.seeds} seeds by the dev part is here;"
-    return f"{many} the table is of all."
+    best = f"The best of {config.seeds} seeds by the dev part is here;"
+    return f"{best} the table is of all."
 
 
 def _labels(task: Task) -> str:
-    names = list(task.about().get("id2label", {}).values())
+    names = task.label_names
     if not names:
         return ""
     more = f" and {len(names) - 20} more" if len(names) > 20 else ""
@@ -81,15 +88,17 @@ def _labels(task: Task) -> str:
 
 
 def _training(config: "Config") -> str:
-    """Returns some flags, and all that were not left as they are."""
-    alike = [
+    """Returns the main flags, and all others that differ from their defaults."""
+    defaults = [
         field.name
         for field in dataclasses.fields(config)
         if field.name not in _ALWAYS and getattr(config, field.name) == field.default
     ]
-    flags = options.to_flags(config, leave_out=(*_LEFT_OUT, *alike)).splitlines()
-    begun = f"- from {checkpoint_name(config)}, `--task={config.task}`, {config.optimizer}\n"
-    return begun + "".join(f"- `{flag}`\n" for flag in flags)
+    flags = options.to_flags(config, leave_out=(*_LEFT_OUT, *defaults)).splitlines()
+    name = checkpoint_name(config)
+    lines = [f"from {name}, `--task={config.task}`, {config.optimizer}"]
+    lines += [f"`{flag}`" for flag in flags]
+    return "".join(f"- {line}\n" for line in lines)
 
 
 def _loading(config: "Config") -> str:

@@ -1,4 +1,4 @@
-"""Answers by a fine-tuned encoder: a span of a context, or that there is none."""
+"""Question answering by a fine-tuned encoder: a span of a context, or no answer."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -18,22 +18,29 @@ from ffnlab.data.squad import (
     texts_of,
     windows,
 )
-from ffnlab.data.tokenizer import Tokenizer
-from ffnlab.finetune import metrics, task
+from ffnlab.finetune import metrics
 from ffnlab.finetune.finetuned_model import FinetunedModel
 from ffnlab.finetune.outputs import Example, Format, Prediction, answers_json
+from ffnlab.finetune.task import (
+    MONITORED,
+    Task,
+    mask_token_ids,
+    packing_options,
+    read_checkpoint,
+    read_parts,
+    renumber_tokens,
+)
+from ffnlab.finetune.usage import Usage
 from ffnlab.models.span_qa import (
     SpanQAConfig,
     best_spans,
-    by_window,
     make_span_finder,
-    objective,
     span_qa_model,
+    window_logits,
 )
-from ffnlab.pretrained.checkpoint import Checkpoint
 from ffnlab.report import plots
 from ffnlab.report.table import Table
-from ffnlab.train import layerwise
+from ffnlab.train.objectives import cross_entropy_objective, label_weights
 from ffnlab.types import Array, Batch, Model, Objective, Params
 
 if TYPE_CHECKING:
@@ -42,87 +49,65 @@ if TYPE_CHECKING:
 _WORDS = ("who", "what", "when", "where", "which", "why", "how")
 
 
-@dataclasses.dataclass(frozen=True)
-class QuestionAnsweringTask:
-    """Questions to be answered, see `tasks.Task`.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QuestionAnsweringTask(Task):
+    """The span of a context that answers a question, or that there is none.
 
     Attributes:
-      config: the flags.
-      questions: by part, as they were read.
-      windows: by part, what their contexts were cut into.
-      rows: by part, packed; tokens are numbered by their place in `vocab_ids`.
-      vocab_ids: the tokens that occur in any part, ascending.
-      found: the checkpoint.
-      tokenizer: its tokenizer.
-      summary: what a reader should know of the data.
+      windows: the windows by part into which the contexts are cut.
     """
 
-    config: "Config"
-    questions: dict[str, Questions]
     windows: dict[str, Windows]
-    rows: dict[str, Rows]
-    vocab_ids: np.ndarray
-    found: Checkpoint
-    tokenizer: Tokenizer
-    summary: str
 
     monitor = "F1"
     columns = {"exact match": "exact", "F1": "f1"}  # noqa: RUF012, of the class
 
     @property
-    def sizes(self) -> dict[str, int]:
-        """How many questions there are, by part."""
-        return {part: len(found.ids) for part, found in self.questions.items()}
-
-    @property
-    def model(self) -> Model:
-        """The answerer."""
-        shape = dataclasses.replace(self.found.config, vocabulary=len(self.vocab_ids))
-        config = SpanQAConfig(shape, self.found.config.dropout)
-        return task.with_dtype(self.config, span_qa_model(config))
+    def float32_model(self) -> Model:
+        """The model of start and end."""
+        encoder = self.checkpoint.config
+        shape = dataclasses.replace(encoder, vocabulary=len(self.vocab_ids))
+        return span_qa_model(SpanQAConfig(shape, encoder.dropout))
 
     @property
     def objective(self) -> Objective:
-        """Cross-entropy over the tokens of each window."""
-        return objective()
+        """The objective of training: cross-entropy over the tokens of each window."""
+        return cross_entropy_objective(class_logits=window_logits, joint=True)
 
     def count(self, batch: Batch) -> Array:
-        """Returns how many windows a batch has."""
-        return layerwise.label_weights(batch["y"][..., 0]).sum()
+        """Returns the number of windows of a batch."""
+        return label_weights(batch["y"][..., 0]).sum()
 
-    def classes(self, outputs: Array, batch: Batch) -> Array:
+    def class_logits(self, outputs: Array, batch: Batch) -> Array:
         """Returns the logits of the tokens for each entry of y, `[B, K, 2, T]`."""
-        return by_window(outputs, batch["x"]).swapaxes(1, 2)
+        return window_logits(outputs, batch)
 
     def predictor(self, part: str, batch: int) -> Callable[[Params], tuple]:
-        """Returns what gives texts and their probabilities, by id."""
-        rows = self.rows[part]
-        find = make_span_finder(
-            self.model, rows.arrays, batch, self.config.max_answer_length
+        """Returns a function to answers and their probabilities, by id."""
+        rows, config = self.rows[part], self.config
+        find_spans = make_span_finder(
+            self.model, rows.arrays, batch, config.max_answer_length
         )
 
-        def answered(params: Params) -> tuple[dict[str, str], dict[str, float]]:
-            found = [rows.flat(each) for each in find(params)]
-            asked, threshold = (
-                self.questions[part],
-                self.config.null_score_diff_threshold,
+        def answer(params: Params) -> tuple[dict[str, str], dict[str, float]]:
+            spans = [rows.flat(array) for array in find_spans(params)]
+            questions, threshold = (
+                self.examples[part],
+                config.null_score_diff_threshold,
             )
-            return texts_of(self.windows[part], asked, *found, threshold)
+            return texts_of(self.windows[part], questions, *spans, threshold)
 
-        return answered
+        return answer
 
     def score(self, part: str, predicted: tuple) -> dict[str, Any]:
-        """Returns the report of answers, also by question word, and `monitor`."""
-        asked = self.questions[part]
-        found = metrics.question_answering_report(predicted[0], asked)
-        kinds = [_kind(question) for question in asked.questions]
-        words = {}
-        for kind in sorted(set(kinds)):
-            some = asked.subset([i for i, each in enumerate(kinds) if each == kind])
-            each = metrics.question_answering_report(predicted[0], some)
-            words[kind] = {"exact": each["exact"], "f1": each["f1"],
-                           "support": len(some.ids)}  # fmt: skip
-        return {"headline": found["f1"], **found, "words": words}
+        """Returns exact match and F1, also by question word."""
+        answers, questions = predicted[0], self.examples[part]
+        scores = metrics.question_answering_report(answers, questions)
+        return {
+            MONITORED: scores["f1"],
+            **scores,
+            "words": _by_question_word(answers, questions),
+        }
 
     def details(self, scores: dict[str, Any]) -> dict[str, Table]:
         """Returns the scores with and without an answer, and by question word."""
@@ -140,31 +125,44 @@ class QuestionAnsweringTask:
     def write(self, part: str, predicted: tuple, directory: Path) -> None:
         """Writes answers by id, as SQuAD's evaluation takes them, or JSON lines."""
         texts, probabilities = predicted
-        path = getattr(self.config, part) or self.config.train
-        if path.lower().endswith(".jsonl"):
-            asked = self.questions[part]
-            items = map(Example, asked.questions, asked.contexts, asked.rows)
-            said = (Prediction(texts[name], probabilities[name]) for name in asked.ids)
-            lines = map(Format("jsonl").line, items, said)
-            io.write(directory / f"predictions-{part}.jsonl", "".join(lines))
+        if not self.config.file_of(part).lower().endswith(".jsonl"):
+            io.write(directory / f"predictions-{part}.json", answers_json(texts))
             return
-        text = answers_json(texts)
-        io.write(directory / f"predictions-{part}.json", text)
+        asked = self.examples[part]
+        examples = map(Example, asked.questions, asked.contexts, asked.rows)
+        answers = (Prediction(texts[name], probabilities[name]) for name in asked.ids)
+        lines = map(Format("jsonl").line, examples, answers)
+        io.write(directory / f"predictions-{part}.jsonl", "".join(lines))
 
-    def about(self) -> dict[str, Any]:
-        """Returns what config.json says of the head, and how it is used."""
-        return {
-            "ffnlab_use": {
-                "task": "qa",
-                "dtype": self.config.dtype,
-                "length": self.config.most,
-                "stride": self.config.overlap,
-                "longest": self.config.max_answer_length,
-                "threshold": self.config.null_score_diff_threshold,
-                "text_column": "question",
-                "pair_column": "context",
-            }
+    def usage(self) -> Usage:
+        """Returns how the fine-tuned model is used."""
+        config = self.config
+        return Usage(
+            "qa",
+            config.max_length,
+            dtype=config.dtype,
+            text_column="question",
+            pair_column="context",
+            doc_stride=config.window_stride,
+            max_answer_length=config.max_answer_length,
+            null_score_diff_threshold=config.null_score_diff_threshold,
+        )
+
+
+def _by_question_word(
+    answers: dict[str, str], questions: Questions
+) -> dict[str, dict[str, float]]:
+    """Returns exact match, F1 and support by the question word."""
+    kinds, scores = [_kind(question) for question in questions.questions], {}
+    for kind in sorted(set(kinds)):
+        part = questions.subset([i for i, each in enumerate(kinds) if each == kind])
+        report = metrics.question_answering_report(answers, part)
+        scores[kind] = {
+            "exact": report["exact"],
+            "f1": report["f1"],
+            "support": len(part.ids),
         }
+    return scores
 
 
 def _kind(question: str) -> str:
@@ -177,72 +175,98 @@ def _kind(question: str) -> str:
     return next((word for word in words if word in _WORDS), "other")
 
 
-def _table(first: str, scores: dict[str, dict[str, float]]) -> Table:
+def _table(heading: str, scores: dict[str, dict[str, float]]) -> Table:
     rows = [
-        [name, f"{100 * each['exact']:.2f}", f"{100 * each['f1']:.2f}",
-         f"{each['support']:,.0f}"]
+        [
+            name,
+            *(f"{100 * each[key]:.2f}" for key in ("exact", "f1")),
+            f"{each['support']:,.0f}",
+        ]
         for name, each in scores.items()
-    ]  # fmt: skip
-    return Table([first, "exact match, %", "F1, %", "support"], rows, words=1)
+    ]
+    return Table([heading, "exact match, %", "F1, %", "support"], rows, words=1)
 
 
 def prepare(config: "Config") -> QuestionAnsweringTask:
-    """Reads all files and packs them; everything that can be wrong is found here."""
+    """Returns the task of a config, with all files read, checked and packed.
 
-    def read(part: str) -> Questions:
-        return read_questions(getattr(config, part) or config.train)
-
-    # The questions of one context stay together: what answers one may answer another.
-    questions = task.read_parts(config, read, lambda found: found.contexts)
-    for path in config.extra:
-        questions["train"] = questions["train"].joined(read_questions(path))
+    Raises:
+      InputError: a file, the checkpoint or a flag cannot be used.
+    """
+    questions = _read_examples(config)
     texts = [*questions["train"].contexts, *questions["train"].questions]
-    found, tokenizer = task.read_checkpoint(config, texts, head=False, pooler=False)
+    checkpoint, tokenizer = read_checkpoint(config, texts, head=False, pooler=False)
     pieces, rows, summary = {}, {}, []
     for part, asked in questions.items():
-        pieces[part] = windows(tokenizer, asked, config.most, config.overlap)
+        pieces[part] = windows(
+            tokenizer, asked, config.max_length, config.window_stride
+        )
         tokens = pieces[part].tokens
-        how = task.packing_options(config, found, part, tokens, len(asked.ids))
-        rows[part] = pack_windows(pieces[part], **how)
+        options = packing_options(config, checkpoint, part, tokens, len(asked.ids))
+        rows[part] = pack_windows(pieces[part], **options)
         summary.append(_summary(part, asked, pieces[part], rows[part]))
-    arrays = [each.arrays for each in rows.values()]
-    vocab_ids = task.renumber_tokens(arrays, task.mask_tokens_of(config, tokenizer))
-    return QuestionAnsweringTask(config, questions, pieces, rows, vocab_ids, found, tokenizer,
-                   "\n".join(summary))  # fmt: skip
+    arrays = [packed.arrays for packed in rows.values()]
+    vocab_ids = renumber_tokens(arrays, mask_token_ids(config, tokenizer))
+    return QuestionAnsweringTask(
+        config=config,
+        examples=questions,
+        rows=rows,
+        checkpoint=checkpoint,
+        tokenizer=tokenizer,
+        vocab_ids=vocab_ids,
+        summary="\n".join(summary),
+        windows=pieces,
+    )
+
+
+def _read_examples(config: "Config") -> dict[str, Questions]:
+    """Returns the questions by part; those of --extra are added to train."""
+
+    def read(part: str) -> Questions:
+        return read_questions(config.file_of(part))
+
+    # A context may answer several of its questions, so a split keeps them together.
+    questions = read_parts(config, read, lambda train: train.contexts)
+    for path in config.extra:
+        questions["train"] = questions["train"].joined(read_questions(path))
+    return questions
 
 
 def _summary(part: str, asked: Questions, pieces: Windows, rows: Rows) -> str:
-    without = sum(not each for each in asked.answers)
+    """Returns a line on a part: its size, and how full its rows are."""
+    unanswered = sum(not answers for answers in asked.answers)
     full = rows.arrays["x/mask"].mean()
     return (
-        f"{part}: {len(asked.ids):,} questions, {without:,} without an answer, in "
-        f"{len(pieces.tokens):,} windows, {len(rows.example_index):,} rows, {full:.0%} full"
+        f"{part}: {len(asked.ids):,} questions, {unanswered:,} without an answer, in "
+        f"{len(pieces.tokens):,} windows, {len(rows.example_index):,} rows, "
+        f"{full:.0%} full"
     )
 
 
 def question_answerer(
-    tuned: FinetunedModel,
+    model: FinetunedModel,
 ) -> Callable[[Sequence[Example]], list[Prediction]]:
-    """Returns what answers questions, each with its context."""
-    about = tuned.about
-    find = jax.jit(
-        lambda params, x: best_spans(
-            tuned.model.apply(params, x, None)[0], x, about["longest"]
-        )
-    )
+    """Returns a function that answers questions, each with its context."""
+    usage = model.usage
 
-    def answered(items: Sequence[Example]) -> list[Prediction]:
-        names = [str(number) for number in range(len(items))]
-        none = [[] for _ in items]
-        texts, contexts = [item.text for item in items], [item.pair for item in items]
-        asked = Questions(names, texts, contexts, none, none)
-        pieces = windows(tuned.tokenizer, asked, about["length"], about["stride"])
-        width = next_width(max(map(len, pieces.tokens)), about["length"])
-        rows = pack_windows(pieces, width)
-        found = find(tuned.params, pad_rows(rows.arrays))
-        shape = rows.example_index.shape
-        flat = [rows.flat(np.asarray(each)[: shape[0], : shape[1]]) for each in found]
-        said, probabilities = texts_of(pieces, asked, *flat, about["threshold"])
-        return [Prediction(said[name], probabilities[name]) for name in names]
+    @jax.jit
+    def find_spans(params: Params, x: Batch) -> tuple[Array, ...]:
+        logits = model.model.apply(params, x, None)[0]
+        return best_spans(logits, x, usage.max_answer_length)
 
-    return answered
+    def answer(examples: Sequence[Example]) -> list[Prediction]:
+        ids = [str(number) for number in range(len(examples))]
+        texts, contexts = zip(*(example[:2] for example in examples), strict=True)
+        unanswered = [[] for _ in examples]
+        asked = Questions(ids, [*texts], [*contexts], unanswered, unanswered)
+        most = usage.max_seq_length
+        pieces = windows(model.tokenizer, asked, most, usage.doc_stride)
+        rows = pack_windows(pieces, next_width(max(map(len, pieces.tokens)), most))
+        padded = find_spans(model.params, pad_rows(rows.arrays))
+        count, places = rows.example_index.shape
+        spans = [rows.flat(np.asarray(array)[:count, :places]) for array in padded]
+        threshold = usage.null_score_diff_threshold
+        answers, probabilities = texts_of(pieces, asked, *spans, threshold)
+        return [Prediction(answers[name], probabilities[name]) for name in ids]
+
+    return answer

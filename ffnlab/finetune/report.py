@@ -1,4 +1,4 @@
-"""What is told of a fine-tuning: tables, pictures, predictions, the model card."""
+"""The report of a fine-tuning: tables, pictures, predictions and the model card."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,7 +7,7 @@ import numpy as np
 
 from ffnlab import io, stats
 from ffnlab.finetune import model_card
-from ffnlab.finetune.task import Task, save
+from ffnlab.finetune.task import MONITORED, Task, save
 from ffnlab.finetune.trainer import Run
 from ffnlab.report.table import Table
 
@@ -16,23 +16,28 @@ if TYPE_CHECKING:
 
 
 def publish(config: "Config", task: Task, directory: Path, runs: list[Run]) -> Table:
-    """Prints and writes what the runs found, and the best of them by the dev part."""
-    best = max(runs, key=lambda run: run.scores["dev"]["headline"])
+    """Prints and writes the results of runs, and saves the one that is best on dev.
+
+    Args:
+      config: the flags.
+      task: the task.
+      directory: the run directory.
+      runs: one run for each seed.
+
+    Returns:
+      The table of scores by part.
+    """
+    best = max(runs, key=lambda run: run.scores["dev"][MONITORED])
     save(config, task, best.params, directory / "best")
     part = "test" if "test" in best.scores else "dev"
-    table, tables = _table(task, runs), task.details(best.scores[part])
-    print()
-    table.show(
-        f"the best epoch by the dev part, {len(runs)} seed{'s' * (len(runs) > 1)}"
-    )
-    for title, each in tables.items():
-        print()
-        each.show(f"seed {best.seed}, {part} part, {title}")
-    io.write_lines(directory / "results.jsonl", [_line(run) for run in runs])
+    table, tables = scores_table(task, runs), task.details(best.scores[part])
+    _show(table, tables, runs, f"seed {best.seed}, {part} part")
+    io.write_lines(directory / "results.jsonl", [result_line(run) for run in runs])
     for name, predicted in best.predicted.items():
         task.write(name, predicted, directory)
     pictures = task.draw(best.scores[part], directory)
-    io.write(directory / "report.md", _report(config, task, table, tables, pictures))
+    text = report_text(config, task, table, tables, pictures)
+    io.write(directory / "report.md", text)
     card = model_card.model_card(config, task, table)
     for folder in (directory, directory / "best"):
         io.write(folder / "README.md", card)
@@ -42,55 +47,81 @@ def publish(config: "Config", task: Task, directory: Path, runs: list[Run]) -> T
     return table
 
 
-def _line(run: Run) -> dict[str, Any]:
+def _show(
+    table: Table, tables: dict[str, Table], runs: list[Run], subject: str
+) -> None:
+    """Prints the table of all runs, then those of the best."""
+    print()
+    seeds = f"{len(runs)} seed{'s' * (len(runs) > 1)}"
+    table.show(f"the best epoch by the dev part, {seeds}")
+    for title, each in tables.items():
+        print()
+        each.show(f"{subject}, {title}")
+
+
+def result_line(run: Run) -> dict[str, Any]:
+    """Returns the line of results.jsonl on a run."""
     return {
         "seed": run.seed,
         "best_step": int(run.record.best_step),
-        "dev_curve": run.record.scores["headline"].tolist(),
+        "dev_curve": run.record.scores[MONITORED].tolist(),
         "seconds_per_step": None if np.isnan(run.seconds) else run.seconds,
         **run.scores,
     }
 
 
-def _table(task: Task, runs: list[Run]) -> Table:
-    """Returns a line for each part: the mean over seeds, and its interval."""
+def scores_table(task: Task, runs: list[Run]) -> Table:
+    """Returns a row for each part: mean scores over seeds, with their intervals."""
     rows = []
     for part in runs[0].scores:
         cells = []
         for key in task.columns.values():
             values = 100 * np.array([run.scores[part][key] for run in runs])
-            shown = f"{values.mean():.2f}"
+            cell = f"{values.mean():.2f}"
             if len(values) > 1:
                 low, high = stats.bootstrap_interval(values, np.mean)
-                shown += f" [{low:.2f}, {high:.2f}]"
-            cells.append(shown)
+                cell += f" [{low:.2f}, {high:.2f}]"
+            cells.append(cell)
         rows.append([part, f"{task.sizes[part]:,}", *cells])
     return Table(["part", "texts", *(f"{n}, %" for n in task.columns)], rows, words=1)
 
 
-def _report(
+def report_text(
     config: "Config",
     task: Task,
     table: Table,
     tables: dict[str, Table],
     pictures: dict[str, str],
 ) -> str:
+    """Returns report.md.
+
+    Args:
+      config: the flags.
+      task: the task.
+      table: the scores by part.
+      tables: further tables of the best run, by title.
+      pictures: the titles of pictures, by file.
+    """
+    name, file = model_card.checkpoint_name(config), Path(config.train).name
     summary = "".join(f"- {line}\n" for line in task.summary.splitlines())
-    shown = "\n\n".join(f"{title[0].upper() + title[1:]}:\n\n{each.markdown()}"
-                        for title, each in tables.items())  # fmt: skip
-    drawn = "".join(f"![{title}]({name})\n" for name, title in pictures.items())
-    shape = task.found.config
+    details = "\n\n".join(
+        f"{title[0].upper() + title[1:]}:\n\n{each.markdown()}"
+        for title, each in tables.items()
+    )
+    images = "".join(f"![{title}]({path})\n" for path, title in pictures.items())
+    shape, family = task.checkpoint.config, task.checkpoint.family
+    most = config.max_length
     length = f"{config.steps:,} steps" if config.steps else f"{config.epochs:g} epochs"
-    return f"""# What does {model_card.checkpoint_name(config)} make of {Path(config.train).name}?
+    return f"""# What does {name} make of {file}?
 
 {table.markdown()}
 
-{shown}
+{details}
 
-{drawn}
-Fine-tuned: a {task.found.family} of {shape.layers} layers of width {shape.features},
+{images}
+Fine-tuned: a {family} of {shape.layers} layers of width {shape.features},
 {length}. The best was chosen by {task.monitor} of the dev part; over several seeds
-there are means with bootstrap 95 % intervals. What was cut off at {config.most} tokens
+there are means with bootstrap 95 % intervals. What was cut off at {most} tokens
 counts as missed.
 
 {summary}

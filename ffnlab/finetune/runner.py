@@ -4,7 +4,6 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ffnlab import options
 from ffnlab.finetune.config import Config
 from ffnlab.report.run_directory import choose_unfinished
 
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
     from ffnlab.report.table import Table
 
 
-# Imported for its task alone; each has a `prepare`.
+# The module of each task, imported when it is needed; each has a `prepare`.
 _MODULES = {
     "classify": "classification",
     "pairs": "classification",
@@ -24,12 +23,12 @@ _MODULES = {
 
 
 class Result(NamedTuple):
-    """What a fine-tuning found.
+    """The result of a fine-tuning.
 
     Attributes:
-      out: the directory that holds it.
-      scores: by part, for each seed a report, see `ffnlab.finetune.metrics`.
-      table: what was printed.
+      out: the run directory.
+      scores: by part, the scores of each seed, see `ffnlab.finetune.metrics`.
+      table: the table of scores by part.
     """
 
     out: Path
@@ -38,7 +37,7 @@ class Result(NamedTuple):
 
 
 def run(config: Config) -> Result:
-    """Fine-tunes and writes a report.
+    """Fine-tunes a checkpoint and writes a run directory with a report.
 
     Raises:
       InputError: a file or directory cannot be used, or flags do not fit together.
@@ -51,18 +50,21 @@ def run(config: Config) -> Result:
 
     out = choose_unfinished(config, "finetune")
     task = prepare(config)
-    flags = options.to_flags(config, leave_out=("out", "resume"))
-    with run_directory.open_run(out, flags, config.resume) as directory:
-        run_directory.same_data(directory, digest(task))
+    with run_directory.open_run(out, config, config.resume) as directory:
+        run_directory.check_same_data(directory, digest(task))
         print(f"writing to {directory}\n{task.summary}", flush=True)
         runs = trainer.train(config, task, directory)
         table = report.publish(config, task, directory, runs)
         shutil.rmtree(directory / "checkpoints", ignore_errors=True)
-    scores = {part: [each.scores[part] for each in runs] for part in runs[0].scores}
+    scores = {part: [run.scores[part] for run in runs] for part in runs[0].scores}
     return Result(directory, scores, table)
 
 
 def prepare(config: Config) -> "Task":
-    """Reads all files and packs them; everything that can be wrong is found here."""
+    """Returns the task of a config, with all files read, checked and packed.
+
+    Raises:
+      InputError: a file, the checkpoint or a flag cannot be used.
+    """
     module = importlib.import_module(f"ffnlab.finetune.{_MODULES[config.task]}")
     return module.prepare(config)

@@ -1,96 +1,149 @@
-"""What all tasks of fine-tuning share: a checkpoint in, data in parts, a model out."""
+"""What the tasks of fine-tuning share: a checkpoint, packed data by part, a model."""
 
+import abc
+import dataclasses
 import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ffnlab import data
+from ffnlab import data, pretrained
 from ffnlab.data.dataset import Arrays
 from ffnlab.data.examples import PARTS
 from ffnlab.data.packed_rows import Rows
 from ffnlab.data.packing import even_width
 from ffnlab.data.tokenizer import Tokenizer, checkpoint_tokenizer, read_tokenizer
 from ffnlab.errors import InputError
-from ffnlab.models.transformer_config import dropouts
+from ffnlab.finetune import usage
+from ffnlab.finetune.usage import Usage
+from ffnlab.models.transformer_config import dropout_fields
 from ffnlab.nn.precision import mixed_precision
-from ffnlab.pretrained import checkpoint
 from ffnlab.pretrained.checkpoint import Checkpoint
 from ffnlab.report.table import Table
 from ffnlab.train import layerwise
+from ffnlab.train.objectives import cross_entropy_objective, label_weights
 from ffnlab.types import Array, Batch, Model, Objective, Params
 
 if TYPE_CHECKING:
     from ffnlab.finetune.config import Config
 
+# The key of the monitored score, in the scores of a part and in results.jsonl.
+MONITORED = "headline"
 
-class Task(Protocol):
-    """What a task brings: its data, its head, and how predictions are scored.
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task(abc.ABC):
+    """The data of a task, its model, and how its predictions are scored and written.
 
     Attributes:
-      found: the checkpoint.
-      tokenizer: its tokenizer.
-      vocab_ids: the tokens that occur in any part, ascending, if the others wait outside.
-      model: parameters are `encoder` and `head`.
-      objective: what is minimised.
-      count: `count(batch)`, the sum of the weights in that.
-      classes: `classes(outputs, batch)`, the logits of the classes for each entry of y.
-      rows: packed, by part.
-      sizes: how many texts there are, by part.
-      monitor: what the best epoch is chosen by.
-      columns: the scores to show: what they are called, and their keys.
-      summary: what a reader should know of the data.
+      config: the flags.
+      examples: the examples by part, as they were read.
+      rows: the packed examples by part; tokens are numbered by their place in
+        `vocab_ids`.
+      checkpoint: the checkpoint to start from.
+      tokenizer: the tokenizer of the checkpoint.
+      vocab_ids: the ids of all tokens that occur in any part, ascending. The others
+        have no gradient, and their embeddings are left out until the end. None trains
+        the whole vocabulary.
+      summary: a line on each part.
+      label_names: the names of the labels, if the task has labels.
+      monitor: the name of the metric that chooses the best epoch.
+      columns: the metrics to report: their headings, and their keys in the scores.
     """
 
-    found: Checkpoint
+    config: "Config"
+    examples: dict[str, Any]
+    rows: dict[str, Rows]
+    checkpoint: Checkpoint
     tokenizer: Tokenizer
     vocab_ids: np.ndarray | None
-    model: Model
-    objective: Objective
-    count: Callable[[Batch], Array]
-    classes: Callable[[Any, Batch], Array]
-    rows: dict[str, Rows]
-    sizes: dict[str, int]
-    monitor: str
-    columns: dict[str, str]
     summary: str
+    label_names: Sequence[str] = ()
 
+    monitor: ClassVar[str]
+    columns: ClassVar[dict[str, str]]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The number of examples by part."""
+        # Examples and questions are lists side by side: the first is as long as all.
+        return {part: len(examples[0]) for part, examples in self.examples.items()}
+
+    @property
+    def label_weights(self) -> Sequence[float] | None:
+        """The weight of each label in the loss, or None if all weigh the same."""
+        return None
+
+    @property
+    def model(self) -> Model:
+        """The model; parameters are `encoder` and `head`. It computes in --dtype."""
+        return with_dtype(self.config, self.float32_model)
+
+    @property
+    def objective(self) -> Objective:
+        """The objective of training: cross-entropy over the labels `y`."""
+        return cross_entropy_objective(self.config.label_smoothing, self.label_weights)
+
+    def count(self, batch: Batch) -> Array:
+        """Returns the sum of the weights of the labels of a batch."""
+        return label_weights(batch["y"], self.label_weights).sum()
+
+    def class_logits(self, outputs: Any, batch: Batch) -> Array:
+        """Returns the logits of the classes for each entry of y."""
+        return outputs
+
+    @property
+    @abc.abstractmethod
+    def float32_model(self) -> Model:
+        """The model, which computes in float32."""
+
+    @abc.abstractmethod
     def predictor(self, part: str, batch: int) -> Callable[[Params], Any]:
-        """Returns what predicts a part, in the order of its file, from parameters."""
+        """Returns a function from parameters to predictions, compiled once.
 
+        Args:
+          part: the part to predict; predictions are in the order of its file.
+          batch: rows per batch.
+        """
+
+    @abc.abstractmethod
     def score(self, part: str, predicted: Any) -> dict[str, Any]:
-        """Returns the report of predictions, `monitor` among them."""
+        """Returns the scores of predictions; `MONITORED` is one of them."""
 
+    @abc.abstractmethod
     def details(self, scores: dict[str, Any]) -> dict[str, Table]:
-        """Returns further tables of the scores, such as one of each label."""
+        """Returns further tables of the scores by title, such as one of each label."""
 
+    @abc.abstractmethod
     def draw(self, scores: dict[str, Any], directory: Path) -> dict[str, str]:
         """Draws pictures of the scores; returns their titles by file."""
 
+    @abc.abstractmethod
     def write(self, part: str, predicted: Any, directory: Path) -> None:
-        """Writes predictions in the format that the part was read in."""
+        """Writes predictions in the format of the part's file."""
 
-    def about(self) -> dict[str, Any]:
-        """Returns what config.json says of the head, and how it is used."""
+    @abc.abstractmethod
+    def usage(self) -> Usage:
+        """Returns how the fine-tuned model is used."""
 
 
 def read_checkpoint(
     config: "Config", texts: Iterable[str], causal: bool = False, **options: Any
 ) -> tuple[Checkpoint, Tokenizer]:
-    """Returns the checkpoint to begin with, and its tokenizer.
+    """Returns the checkpoint to start from, and its tokenizer.
 
     Args:
       config: the flags.
-      texts: what a small model from scratch learns its tokens from.
+      texts: the texts from which a small model from scratch learns its tokens.
       causal: whether the task needs a decoder.
       **options: see `pretrained.load`.
 
     Raises:
-      InputError: it cannot be read, or is not what the task and the flags need.
+      InputError: the checkpoint cannot be read, or does not fit the task or the flags.
     """
     if not config.scratch:
         return _read(config, Path(config.checkpoint), causal, options)
@@ -98,33 +151,36 @@ def read_checkpoint(
 
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent, "tiny")
-        tiny.write(folder, texts, causal, config.most, config.seed)
+        tiny.write(folder, texts, causal, config.max_length, config.seed)
         return _read(config, folder, causal, options)
 
 
 def _read(
     config: "Config", folder: Path, causal: bool, options: dict[str, Any]
 ) -> tuple[Checkpoint, Tokenizer]:
-    more = dropouts(config.dropout)
-    found = checkpoint.load(
-        folder, remat=config.gradient_checkpointing, **more, **options
-    )
-    if found.config.causal != causal:
+    remat = config.gradient_checkpointing
+    options = {"remat": remat, **dropout_fields(config.dropout), **options}
+    checkpoint = pretrained.load(folder, **options)
+    _check_checkpoint(config, checkpoint, causal)
+    if not causal:  # words and pairs need tokens, and special tokens around them
+        return checkpoint, read_tokenizer(folder)
+    return checkpoint, checkpoint_tokenizer(folder, checkpoint.config.vocabulary)
+
+
+def _check_checkpoint(config: "Config", checkpoint: Checkpoint, causal: bool) -> None:
+    shape = checkpoint.config
+    if shape.causal != causal:
         kinds = ("an encoder such as BERT", "a decoder such as GPT-2")
         raise InputError(
-            f"checkpoint: {folder}: task={config.task} needs {kinds[causal]}; "
-            f"this is a {found.family}"
+            f"checkpoint: {checkpoint.directory}: task={config.task} needs "
+            f"{kinds[causal]}; this is a {checkpoint.family}"
         )
-    layerwise.frozen_patterns(config.freeze, found.config.layers)
-    most = found.config.length
-    if config.most > most and found.config.positions == "learned":
+    layerwise.frozen_patterns(config.freeze, shape.layers)
+    if config.max_length > shape.length and shape.positions == "learned":
         raise InputError(
-            f"max_seq_length: {config.most} is more than the {most} positions of the "
-            "checkpoint"
+            f"max_seq_length: {config.max_length} is more than the {shape.length} "
+            "positions of the checkpoint"
         )
-    if not causal:  # words and pairs need tokens, and marks around them
-        return found, read_tokenizer(folder)
-    return found, checkpoint_tokenizer(folder, found.config.vocabulary)
 
 
 def read_parts(
@@ -132,75 +188,83 @@ def read_parts(
     read: Callable[[str], Any],
     groups: Callable[[Any], Sequence] | None = None,
 ) -> dict[str, Any]:
-    """Returns the parts of the data that there are; --split cuts them from one file.
+    """Returns the examples by part; --split takes all parts from one file.
 
     Args:
       config: the flags.
-      read: `read(part)` gives the examples of a part: lists side by side, and `subset`.
-      groups: what gives, for all examples, what must stay together in a split.
+      read: `read(part)` returns the examples of a part: lists side by side, and
+        `subset`.
+      groups: returns a group for each example; a split keeps groups together.
+
+    Raises:
+      InputError: a part of the split would be empty, or a file cannot be read.
     """
     if not config.split:
-        there = [part for part in PARTS if config.lists or getattr(config, part)]
-        return {part: read(part) for part in there}
-    whole = read("train")
-    names = list(groups(whole)) if groups else list(range(len(whole[0])))
-    unique = list(dict.fromkeys(names))
-    order = data.order(config.seed, 0, len(unique), len(unique))
-    ends = np.round(np.cumsum(config.split) * len(order)).astype(int)[:2]
-    pieces = np.split(order, ends)
-    if not all(map(len, pieces)):
-        raise InputError(f"split: {len(order)} examples do not fill three parts")
-    part_of = {unique[i]: part for part, piece in zip(PARTS, pieces, strict=True)
-               for i in piece}  # fmt: skip
+        parts = [part for part in PARTS if config.one_file or getattr(config, part)]
+        return {part: read(part) for part in parts}
+    examples = read("train")
+    names = list(groups(examples)) if groups else list(range(len(examples[0])))
+    part_of = _split(config, list(dict.fromkeys(names)))
     return {
-        part: whole.subset([i for i, name in enumerate(names) if part_of[name] == part])
+        part: examples.subset([i for i, n in enumerate(names) if part_of[n] == part])
         for part in PARTS
     }
 
 
-def packing_options(
-    config: "Config", found: Checkpoint, part: str, tokens: Sequence, texts: int
-) -> dict[str, Any]:
-    """Returns how a part is packed: the width of rows, and what they are mixed by.
+def _split(config: "Config", groups: Sequence) -> dict[Any, str]:
+    """Returns the part of each group, drawn by the seed."""
+    order = data.order(config.seed, 0, len(groups), len(groups))
+    ends = np.round(np.cumsum(config.split) * len(order)).astype(int)[:2]
+    pieces = np.split(order, ends)
+    if not all(map(len, pieces)):
+        raise InputError(f"split: {len(order)} examples do not fill three parts")
+    pairs = zip(PARTS, pieces, strict=True)
+    return {groups[i]: part for part, piece in pairs for i in piece}
 
-    Whole rows of train make up --batch_size, and texts meet in them by chance.
+
+def packing_options(
+    config: "Config", checkpoint: Checkpoint, part: str, tokens: Sequence, count: int
+) -> dict[str, Any]:
+    """Returns how a part is packed: the width of its rows, and the seed of their order.
+
+    Whole rows of train make up --batch_size, and examples share a row at random.
 
     Args:
       config: the flags.
-      found: the checkpoint, whose positions no row may have more of.
-      part: which.
-      tokens: what is put in rows, `[T]` each.
-      texts: how many texts that is; a long one may be several.
+      checkpoint: the checkpoint, whose positions limit the width.
+      part: the name of the part.
+      tokens: the texts or windows that are packed, `[T]` each.
+      count: the number of examples; a long one may be several windows.
     """
     if part != "train":
-        return {"width": config.most}
-    sizes = [len(row) for row in tokens]
-    count = config.batch_size * len(sizes) / texts
-    width = even_width(sizes, count, max(found.config.length, config.most))
-    return {"width": width, "mix": config.seed}
+        return {"width": config.max_length}
+    lengths = [len(row) for row in tokens]
+    per_batch = config.batch_size * len(lengths) / count
+    most = max(checkpoint.config.length, config.max_length)
+    return {"width": even_width(lengths, per_batch, most), "mix": config.seed}
 
 
 def renumber_tokens(parts: Iterable[Arrays], also: Iterable[int] = ()) -> np.ndarray:
-    """Numbers the tokens of rows anew, in place; returns the old ones by new number.
+    """Numbers the tokens of rows anew, in place; returns the old ids by new number.
 
     Args:
       parts: arrays with x/tokens.
-      also: tokens that are needed beside those.
+      also: ids of further tokens that are needed.
     """
     parts = list(parts)
-    found = [np.unique(part["x/tokens"]) for part in parts]
-    vocab_ids = np.unique(np.concatenate([*found, np.array([*also], np.int32)]))
+    ids = [np.unique(part["x/tokens"]) for part in parts]
+    vocab_ids = np.unique(np.concatenate([*ids, np.array([*also], np.int32)]))
     for part in parts:
         tokens = np.searchsorted(vocab_ids, part["x/tokens"])
         part["x/tokens"] = tokens.astype(np.int32)
     return vocab_ids
 
 
-def mask_tokens_of(config: "Config", tokenizer: Tokenizer) -> list[int]:
-    """Returns the token that stands for hidden ones, if some are to be found again.
+def mask_token_ids(config: "Config", tokenizer: Tokenizer) -> list[int]:
+    """Returns the id of the mask token if a masked-language-model loss needs it.
 
     Raises:
-      InputError: the tokenizer has none.
+      InputError: the tokenizer has no mask token.
     """
     if not config.mlm_loss_weight:
         return []
@@ -209,22 +273,34 @@ def mask_tokens_of(config: "Config", tokenizer: Tokenizer) -> list[int]:
     return [tokenizer.mask]
 
 
+# Names under which arrays are hashed, so that runs from before a renaming resume.
+_HASHED_AS = {"x/segment_ids": "x/packs", "x/label_positions": "x/at"}
+
+
 def digest(task: Task) -> str:
-    """Returns a hash of all arrays."""
-    found = hashlib.sha256()
+    """Returns a hash of all arrays of a task."""
+    sha256 = hashlib.sha256()
     for rows in task.rows.values():
-        for name, array in sorted(rows.arrays.items()):
-            found.update(name.encode() + array.tobytes())
-    return found.hexdigest()
+        arrays = {_HASHED_AS.get(k, k): array for k, array in rows.arrays.items()}
+        for name, array in sorted(arrays.items()):
+            sha256.update(name.encode() + array.tobytes())
+    return sha256.hexdigest()
 
 
 def with_dtype(config: "Config", model: Model, keep: str = "head") -> Model:
-    """Returns a model that computes in --dtype, but in one part of its parameters."""
+    """Returns a model that computes in --dtype, except for one part of its parameters.
+
+    Args:
+      config: the flags.
+      model: a model that computes in float32.
+      keep: the part of the parameters that stays in float32.
+    """
     if config.dtype == "float32":
         return model
     return mixed_precision(model, config.dtype, keep=(keep,))
 
 
+# The names of tasks in the architectures of transformers.
 PURPOSES = {
     "classify": "SequenceClassification",
     "pairs": "SequenceClassification",
@@ -235,29 +311,40 @@ _STEMS = {"bert": "Bert", "roberta": "Roberta", "distilbert": "DistilBert"}
 
 
 def save(config: "Config", task: Task, params: Params, folder: Path) -> None:
-    """Writes a checkpoint directory with the head, and how it is used."""
+    """Writes a checkpoint directory with the head and how the model is used."""
     shutil.rmtree(folder, ignore_errors=True)
-    encoder, found = params["encoder"], task.found
+    encoder, checkpoint = params["encoder"], task.checkpoint
     if task.vocab_ids is not None:
-        encoder = layerwise.restore_embeddings(encoder, found.params, task.vocab_ids)
-    about, purpose = task.about(), PURPOSES.get(config.task)
-    if found.family in _STEMS and purpose and config.head == "linear":
-        about["architectures"] = [f"{_STEMS[found.family]}For{purpose}"]
-    checkpoint.save(
+        whole = checkpoint.params
+        encoder = layerwise.restore_embeddings(encoder, whole, task.vocab_ids)
+    pretrained.save(
         folder,
-        found.config,
+        checkpoint.config,
         encoder,
-        like=found,
+        like=checkpoint,
         classifier=params.get("head"),
-        purpose=purpose,
-        about=about,
+        purpose=PURPOSES.get(config.task),
+        about=_settings(config, task),
     )
     if config.scratch:
         task.tokenizer.save(folder)
 
 
+def _settings(config: "Config", task: Task) -> dict[str, Any]:
+    """Returns what config.json holds beside the settings of the checkpoint."""
+    settings: dict[str, Any] = {usage.KEY: task.usage().to_dict()}
+    if task.label_names:
+        names = dict(enumerate(task.label_names))
+        settings["id2label"] = {str(number): name for number, name in names.items()}
+        settings["label2id"] = {name: number for number, name in names.items()}
+    stem, purpose = _STEMS.get(task.checkpoint.family), PURPOSES.get(config.task)
+    if stem and purpose and config.head == "linear":
+        settings["architectures"] = [f"{stem}For{purpose}"]
+    return settings
+
+
 def loads_in_transformers(config: "Config", task: Task) -> bool:
-    """Whether transformers has such a model."""
+    """Returns whether transformers has a model of the same kind."""
     if config.task == "generate":
-        return task.found.family == "gpt2"
-    return task.found.family in _STEMS and config.head == "linear"
+        return task.checkpoint.family == "gpt2"
+    return task.checkpoint.family in _STEMS and config.head == "linear"

@@ -1,4 +1,4 @@
-"""How a task is fine-tuned: the gradient, one seed or many, the best by dev."""
+"""Training of a task: the plan, the gradient, one seed or several at once."""
 
 import dataclasses
 import os
@@ -10,14 +10,14 @@ import jax
 import numpy as np
 
 from ffnlab import pretrained
-from ffnlab.data.dataset import Dataset
-from ffnlab.finetune.task import Task, with_dtype
+from ffnlab.finetune.task import MONITORED, Task, with_dtype
 from ffnlab.models import language_model
 from ffnlab.models.transformer import TransformerConfig
-from ffnlab.report.progress import Progress, follow
+from ffnlab.report.progress import Progress, progress_callback
 from ffnlab.sweep import population
-from ffnlab.train import adversarial, checkpoint, gradients, layerwise, loop
-from ffnlab.train.gradients import mean_loss
+from ffnlab.train import adversarial, gradients, layerwise, loop
+from ffnlab.train.checkpoint import Checkpoints
+from ffnlab.train.objectives import mean_loss
 from ffnlab.train.record import Plan, Record, check_finite
 from ffnlab.types import Gradient, Model, Params
 
@@ -26,15 +26,16 @@ if TYPE_CHECKING:
 
 
 class Run(NamedTuple):
-    """One seed's training.
+    """The training of one seed.
 
     Attributes:
-      seed: its number.
-      params: the best by the dev part.
-      record: what was written down.
-      scores: by part, see `Task.score`.
-      predicted: by part, see `Task.predictor`.
-      seconds: of a step of all seeds that trained together, without compiling.
+      seed: the seed.
+      params: the parameters that scored best on the dev part.
+      record: the losses and dev scores.
+      scores: the scores by part, see `Task.score`.
+      predicted: the predictions by part, see `Task.predictor`.
+      seconds: the seconds of a step, without compiling; a step is of all seeds that
+        trained together.
     """
 
     seed: int
@@ -46,15 +47,15 @@ class Run(NamedTuple):
 
 
 def init_from_checkpoint(config: "Config", task: Task) -> Model:
-    """Returns the task's model, which begins with the checkpoint's encoder."""
+    """Returns the task's model, whose encoder is initialized from the checkpoint."""
 
     def init(key: jax.Array) -> Params:
-        encoder = task.found.params
+        encoder = task.checkpoint.params
         if task.vocab_ids is not None:
             encoder = layerwise.prune_embeddings(encoder, task.vocab_ids)
         params = task.model.init(key)
         if config.mlm_loss_weight:
-            params["masked"] = _masked_head(config, task, key)
+            params["masked"] = _init_mlm_head(config, task, key)
         if config.scratch:
             return params
         return {**params, "encoder": jax.tree.map(jax.numpy.array, encoder)}
@@ -66,33 +67,37 @@ Predictors = dict[str, Callable[[Params], Any]]  # by part; compiled once for al
 
 
 class DevEvaluator:
-    """Scores parameters on the dev part, on the host, for `train.fit`."""
+    """Scores parameters on the dev part, on the host.
 
-    def __init__(self, task: Task, predictors: Predictors):
-        self._task, self._predict = task, predictors["dev"]
+    Args:
+      task: the task.
+      predict: its predictor of the dev part.
+      members: the number of runs whose parameters are stacked along a leading axis
+        `[S]`; None is one run, without the axis. More members than that repeat the
+        last one.
+    """
+
+    def __init__(
+        self, task: Task, predict: Callable[[Params], Any], members: int | None = None
+    ):
+        self._task, self._predict, self._members = task, predict, members
 
     def outputs(self, params: Params, arrays: Any) -> dict[str, None]:
         """Returns the names of the scores."""
-        return {"headline": None}
-
-    def __call__(self, params: Params, arrays: Any) -> dict[str, float]:
-        """Returns the scores."""
-        predicted = self._predict(params)
-        return {"headline": self._task.score("dev", predicted)["headline"]}
-
-
-class PopulationDevEvaluator(DevEvaluator):
-    """Scores each member of a population, `[S]`."""
+        return {MONITORED: None}
 
     def __call__(self, params: Params, arrays: Any) -> dict[str, np.ndarray]:
-        """Returns the scores."""
-        params = jax.device_get(params)  # members lie on several devices
-        members = range(len(jax.tree.leaves(params)[0]))
-        one = [
-            super(PopulationDevEvaluator, self).__call__(member(params, s), arrays)
-            for s in members
-        ]
-        return {"headline": np.array([each["headline"] for each in one], np.float32)}
+        """Returns the monitored score, float32 `[]` or `[S]`."""
+        if self._members is None:
+            return {MONITORED: np.float32(self._score(params))}
+        params = jax.device_get(params)  # members are on several devices
+        stacked = len(jax.tree.leaves(params)[0])
+        scores = [self._score(member(params, s)) for s in range(self._members)]
+        filled = np.minimum(np.arange(stacked), self._members - 1)
+        return {MONITORED: np.array(scores, np.float32)[filled]}
+
+    def _score(self, params: Params) -> float:
+        return self._task.score("dev", self._predict(params))[MONITORED]
 
 
 def member(params: Params, number: int) -> Params:
@@ -101,76 +106,81 @@ def member(params: Params, number: int) -> Params:
 
 
 def make_plan(config: "Config", task: Task) -> Plan:
-    """Returns how long to train; a batch is the rows of about so many texts."""
-    texts, rows = task.sizes["train"], len(task.rows["train"].example_index)
+    """Returns how long to train; a batch is the rows of about batch_size examples."""
+    examples, rows = task.sizes["train"], len(task.rows["train"].example_index)
     parts = config.gradient_accumulation_steps
-    batch = min(max(round(config.batch_size * rows / texts), 1), max(rows // parts, 1))
-    asked = config.steps or max(round(config.epochs * rows / (batch * parts)), 1)
-    looks = config.evaluations or max(round(asked * batch * parts / rows), 1)
-    every = -(-asked // looks)
-    # A last stretch of another length would be compiled anew, which takes longer.
-    steps = config.steps or every * looks
+    batch = round(config.batch_size * rows / examples)
+    batch = parts * min(max(batch, 1), max(rows // parts, 1))
+    steps = config.steps or max(round(config.epochs * rows / batch), 1)
+    evaluations = config.evaluations or max(round(steps * batch / rows), 1)
+    every = -(-steps // evaluations)
+    # A shorter last stretch would be compiled anew, which takes longer than the steps.
     return Plan(
-        steps,
+        config.steps or every * evaluations,
         every,
-        batch * parts,
+        batch,
         patience=config.patience,
-        monitor="headline",
+        monitor=MONITORED,
         higher_is_better=True,
     )
 
 
 def steps_per_epoch(task: Task, plan: Plan) -> float:
-    """Returns how many steps an epoch has."""
+    """Returns the number of steps of an epoch."""
     return len(task.rows["train"].example_index) / plan.batch
 
 
 def make_gradient(config: "Config", task: Task, model: Model, rates: Any) -> Gradient:
-    """Returns what a step descends along."""
-    width, loss = task.found.config.features, mean_loss(model, task.objective)
+    """Returns the gradient of a step: that of the loss, or an adversarial one.
+
+    Args:
+      config: the flags.
+      task: the task.
+      model: the model, without a gradient where the rate is 0.
+      rates: the share of the learning rate of every array.
+    """
+    width, loss = task.checkpoint.config.features, mean_loss(model, task.objective)
     if config.r_drop_alpha:
         loss = gradients.r_drop(
-            model, task.objective, config.r_drop_alpha, task.classes
+            model, task.objective, config.r_drop_alpha, task.class_logits
         )
     if config.mlm_loss_weight:
-        hidden = with_dtype(config, _hidden(task), keep="masked")
-        hidden = layerwise.stop_gradients(hidden, rates)
-        loss = language_model.add_mlm_loss(loss, hidden, config.mlm_loss_weight)
-    gradient = gradients.mean_gradient(loss)
+        mlm = with_dtype(config, _mlm_model(task), keep="masked")
+        mlm = layerwise.stop_gradients(mlm, rates)
+        loss = language_model.add_mlm_loss(loss, mlm, config.mlm_loss_weight)
+    gradient, epsilon = gradients.mean_gradient(loss), config.adversarial_epsilon
     if config.adversarial == "fgm":
-        gradient = adversarial.fgm(loss, width, config.adversarial_epsilon)
+        gradient = adversarial.fgm(loss, width, epsilon)
     if config.adversarial == "freelb":
-        step = config.adversarial_epsilon / 5  # the first offset is as long
-        gradient = adversarial.freelb(
-            loss, width, 3, step, config.adversarial_epsilon, step
-        )
-    return gradients.accumulate(
-        gradient, config.gradient_accumulation_steps, task.count
-    )
+        step = epsilon / 5  # the first offset is as long
+        gradient = adversarial.freelb(loss, width, 3, step, epsilon, step)
+    parts = config.gradient_accumulation_steps
+    return gradients.accumulate(gradient, parts, task.count)
 
 
-def _hidden(task: Task) -> Model:
+def _mlm_model(task: Task) -> Model:
     """Returns the masked language model of the task's encoder."""
     mask = int(np.searchsorted(task.vocab_ids, task.tokenizer.mask))
-    special = {number for side in task.tokenizer.around for number in side}
-    places = [int(np.searchsorted(task.vocab_ids, number)) for number in special]
-    return language_model.with_mlm_head(_encoder(task), mask, special=places)
+    ids = {number for side in task.tokenizer.around for number in side}
+    special = [int(np.searchsorted(task.vocab_ids, number)) for number in ids]
+    return language_model.with_mlm_head(_encoder(task), mask, special_tokens=special)
 
 
 def _encoder(task: Task) -> TransformerConfig:
-    """Returns the encoder as it is trained: with the tokens alone that occur."""
-    return dataclasses.replace(task.found.config, vocabulary=len(task.vocab_ids))
+    """Returns the encoder as it is trained, with the tokens that occur."""
+    shape = task.checkpoint.config
+    return dataclasses.replace(shape, vocabulary=len(task.vocab_ids))
 
 
-def _masked_head(config: "Config", task: Task, key: jax.Array) -> Params:
-    """Returns the checkpoint's head for hidden tokens, or a new one."""
-    drawn = language_model.masked_head(_encoder(task), key)
+def _init_mlm_head(config: "Config", task: Task, key: jax.Array) -> Params:
+    """Returns the checkpoint's masked-language-model head, or a new one."""
+    drawn = language_model.init_mlm_head(_encoder(task), key)
     if config.scratch:
         return drawn
-    whole = pretrained.load(config.checkpoint)
-    if whole.config.head == "none":
+    checkpoint = pretrained.load(config.checkpoint)
+    if checkpoint.config.head == "none":
         return drawn
-    head = whole.params["head"]
+    head = checkpoint.params["head"]
     return {**head, "bias": head["bias"][task.vocab_ids]}
 
 
@@ -184,58 +194,50 @@ def train(config: "Config", task: Task, directory: Path) -> list[Run]:
     with Progress(plan.steps * units, "steps") as progress:
         work = Work(config, task, directory, plan, progress, predictors)
         if together:
-            return _together(work)
-        return [_one(work, seed) for seed in range(config.seeds)]
+            return _train_together(work)
+        return [_train_one(work, seed) for seed in range(config.seeds)]
 
 
 def _fits(config: "Config", task: Task) -> bool:
-    """Whether the states of all seeds fit in half of the memory.
+    """Returns whether the states of all seeds fit in half of the memory.
 
     A state has the parameters, the best of them and two moments, float32.
     """
     shapes = jax.eval_shape(init_from_checkpoint(config, task).init, jax.random.key(0))
-    each = 4 * 4 * sum(leaf.size for leaf in jax.tree.leaves(shapes))
-    told = jax.local_devices()[0].memory_stats() or {}
-    there = told.get("bytes_limit", 0) * jax.local_device_count()
-    there = there or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return config.seeds * each < there / 2
+    state = 4 * 4 * sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    stats = jax.local_devices()[0].memory_stats() or {}
+    memory = stats.get("bytes_limit", 0) * jax.local_device_count()
+    memory = memory or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return config.seeds * state < memory / 2
 
 
 def fit_arguments(config: "Config", task: Task, plan: Plan) -> dict[str, Any]:
-    """Returns what `train.fit` and `sweep.fit_population` are given alike."""
+    """Returns the arguments that `fit` and `fit_population` have in common."""
     key, model = jax.random.key(config.seed), init_from_checkpoint(config, task)
-    layers = task.found.config.layers
-    shapes = jax.eval_shape(model.init, key)
+    layers, shapes = task.checkpoint.config.layers, jax.eval_shape(model.init, key)
     rates = layerwise.layer_rates(shapes, layers, config.layer_decay, config.freeze)
     optimizer = config.make_optimizer(
         plan.steps, flat=False, learning_rate=config.learning_rate
     )
     optimizer = layerwise.scale_by_layer(optimizer, rates)
     if config.unfreeze_every_epochs:
-        every = max(
-            round(config.unfreeze_every_epochs * steps_per_epoch(task, plan)), 1
+        every = round(config.unfreeze_every_epochs * steps_per_epoch(task, plan))
+        optimizer = layerwise.gradual_unfreezing(
+            optimizer, shapes, layers, max(every, 1)
         )
-        optimizer = layerwise.gradual_unfreezing(optimizer, shapes, layers, every)
     model = layerwise.stop_gradients(model, rates)
+    gradient = make_gradient(config, task, model, rates)
+    parts = (task.rows[part].arrays for part in ("train", "dev"))
     return {
-        "model": model,
-        "objective": task.objective,
-        "optimizer": optimizer,
-        "dataset": _dataset(config, task),
+        "learner": loop.Learner(model, task.objective, optimizer, gradient),
+        "dataset": loop.Parts(Path(config.train).name, *parts),
         "plan": plan,
         "key": key,
-        "gradient": make_gradient(config, task, model, rates),
     }
 
 
-def _dataset(config: "Config", task: Task) -> Dataset:
-    """Returns the rows as what `train.fit` takes; it does not look at the test part."""
-    seen, chosen = (task.rows[part].arrays for part in ("train", "dev"))
-    return Dataset(Path(config.train).name, seen, chosen, {}, config.task, 1, 1, {})
-
-
 class Work(NamedTuple):
-    """What all runs of a fine-tuning share."""
+    """What the runs of a fine-tuning have in common."""
 
     config: "Config"
     task: Task
@@ -245,59 +247,55 @@ class Work(NamedTuple):
     predictors: Predictors
 
 
-def _one(work: Work, seed: int) -> Run:
-    """Trains one seed."""
-    config, task, directory, plan, progress, predictors = work
-    progress.begin(f"seed {seed}")
-    fitted = loop.fit(
-        **fit_arguments(config, task, plan),
-        seed=seed,
-        checkpoints=checkpoint.Checkpoints(
-            directory / "checkpoints" / str(seed), seconds=60.0
-        ),
-        on_evaluation=follow(progress, plan, "headline", task.monitor + " {:.2%}"),
-        evaluate=DevEvaluator(task, predictors),
+def _hooks(work: Work, folder: str, prefix: str = "") -> loop.Hooks:
+    """Returns the checkpoints and the progress of a run or population."""
+    shown = f"{prefix}{work.task.monitor} {{:.2%}}"
+    return loop.Hooks(
+        Checkpoints(work.directory / "checkpoints" / folder, seconds=60.0),
+        progress_callback(work.progress, work.plan, MONITORED, shown),
     )
-    check_finite(fitted.record, config.learning_rate)
-    return _judged(work, seed, fitted.best, fitted.record, fitted.seconds_per_step)
 
 
-def _together(work: Work) -> list[Run]:
+def _train_one(work: Work, seed: int) -> Run:
+    """Trains one seed."""
+    config, task = work.config, work.task
+    work.progress.begin(f"seed {seed}")
+    result = loop.fit(
+        **fit_arguments(config, task, work.plan),
+        seed=seed,
+        evaluator=DevEvaluator(task, work.predictors["dev"]),
+        hooks=_hooks(work, str(seed)),
+    )
+    check_finite(result.record, config.learning_rate)
+    return _score(work, seed, result.best, result.record, result.seconds_per_step)
+
+
+def _train_together(work: Work) -> list[Run]:
     """Trains all seeds as one population."""
-    config, task, directory, plan, progress, predictors = work
-    progress.begin(f"{config.seeds} seeds")
-    _, _, fitted = population.fit_population(
-        **fit_arguments(config, task, plan),
+    config, task = work.config, work.task
+    work.progress.begin(f"{config.seeds} seeds")
+    _, _, result = population.fit_population(
+        **fit_arguments(config, task, work.plan),
         seeds=range(config.seeds),
         learning_rates=[config.learning_rate],
-        checkpoints=checkpoint.Checkpoints(directory / "checkpoints", seconds=60.0),
-        on_evaluation=follow(
-            progress, plan, "headline", "mean " + task.monitor + " {:.2%}"
-        ),
-        evaluate=PopulationDevEvaluator(task, predictors),
+        evaluator=DevEvaluator(task, work.predictors["dev"], config.seeds),
+        hooks=_hooks(work, "", "mean "),
     )
-    check_finite(fitted.record, config.learning_rate)
-    best, step = jax.device_get(fitted.best), fitted.record.step
-    curves = fitted.record._replace(step=np.zeros(config.seeds))
-    return [
-        _judged(
-            work,
-            seed,
-            member(best, seed),
-            member(curves, seed)._replace(step=step),
-            fitted.seconds_per_step,
-        )
-        for seed in range(config.seeds)
-    ]
+    check_finite(result.record, config.learning_rate)
+    best, step = jax.device_get(result.best), result.record.step
+    curves = result.record._replace(step=np.zeros(config.seeds))
+    runs = []
+    for seed in range(config.seeds):
+        record = member(curves, seed)._replace(step=step)
+        seconds = result.seconds_per_step
+        runs.append(_score(work, seed, member(best, seed), record, seconds))
+    return runs
 
 
-def _judged(
+def _score(
     work: Work, seed: int, params: Params, record: Record, seconds: float
 ) -> Run:
-    """Returns a run with what its best parameters predict and score."""
-    predicted = {part: each(params) for part, each in work.predictors.items()}
+    """Returns a run with the predictions and scores of its best parameters."""
+    predicted = {part: predict(params) for part, predict in work.predictors.items()}
     scores = {part: work.task.score(part, each) for part, each in predicted.items()}
     return Run(seed, params, record, scores, predicted, seconds)
-
-
-# What transformers calls a model for a task.
