@@ -1,6 +1,6 @@
-"""What is told of predictions: labels of texts, words and spans; answers; texts.
+"""Metrics of predictions: labels of texts, words and spans; answers; generated texts.
 
-All of it is on the host.
+All are computed on the host.
 """
 
 import re
@@ -25,46 +25,44 @@ def classification_report(
     """Returns accuracy, Matthews' coefficient, F1s, and precision and recall by class.
 
     Args:
-      predicted: N labels.
-      gold: N true ones; −1 is a label that no prediction hits.
-      names: of the labels.
+      predicted: the predicted labels, int `[N]`.
+      gold: the true labels, int `[N]`; −1 is a label that no prediction hits.
+      names: the names of the labels.
 
     Returns:
       `accuracy`, `matthews`, `macro`, `weighted`; under `types` by name `precision`,
-      `recall`, `f1`, `support`; `confusion`, `[K, K]`, true labels down.
+      `recall`, `f1`, `support`; `confusion`, `[K, K]`, with a row for each true label.
 
-    >>> found = classification_report([0, 1, 1], [0, 1, 0], ["ham", "spam"])
-    >>> round(found["accuracy"], 3), found["types"]["spam"]["precision"]
+    >>> report = classification_report([0, 1, 1], [0, 1, 0], ["ham", "spam"])
+    >>> round(report["accuracy"], 3), report["types"]["spam"]["precision"]
     (0.667, 0.5)
     """
     from sklearn import metrics
 
     gold, predicted = np.asarray(gold), np.asarray(predicted)
-    labels = np.arange(len(names))
-    parts = metrics.precision_recall_fscore_support(
+    labels, known = np.arange(len(names)), gold >= 0
+    columns = metrics.precision_recall_fscore_support(
         gold, predicted, labels=labels, zero_division=0.0
     )
-    kinds = ("precision", "recall", "f1", "support")
+    keys = ("precision", "recall", "f1", "support")
     types = {
-        name: dict(zip(kinds, (float(part[k]) for part in parts), strict=True))
-        for k, name in enumerate(names)
+        name: dict(zip(keys, map(float, row), strict=True))
+        for name, row in zip(names, np.stack(columns, axis=1), strict=True)
     }
-    there = gold >= 0
+    confusion = metrics.confusion_matrix(gold[known], predicted[known], labels=labels)
     return {
         "accuracy": float((gold == predicted).mean()),
         "matthews": float(metrics.matthews_corrcoef(gold, predicted)),
         **_averages(types),
         "types": types,
-        "confusion": metrics.confusion_matrix(
-            gold[there], predicted[there], labels=labels
-        ).tolist(),
+        "confusion": confusion.tolist(),
     }
 
 
 def _averages(types: dict[str, dict[str, float]]) -> dict[str, float]:
-    """Returns the mean F1 over types, and that weighted by how many there are."""
-    f1 = [each["f1"] for each in types.values()]
-    support = [each["support"] for each in types.values()]
+    """Returns the mean of F1 over types, and the mean weighted by support."""
+    f1 = [scores["f1"] for scores in types.values()]
+    support = [scores["support"] for scores in types.values()]
     return {
         "macro": float(np.mean(f1)) if f1 else 0.0,
         "weighted": float(np.average(f1, weights=support)) if sum(support) else 0.0,
@@ -76,7 +74,12 @@ def word_report(
     gold: Sequence[Sequence[str]],
     names: Sequence[str],
 ) -> Report:
-    """Returns the report of single words, `O` being a label like any other.
+    """Returns the classification report of words; `O` is a label like any other.
+
+    Args:
+      predicted: the predicted tags of each sentence.
+      gold: the true tags of each sentence.
+      names: the names of the labels.
 
     >>> word_report([["O", "B-LOC"]], [["O", "O"]], ["O", "B-LOC"])["accuracy"]
     0.5
@@ -92,34 +95,36 @@ def word_report(
 def span_report(
     predicted: Sequence[Sequence[str]], gold: Sequence[Sequence[str]]
 ) -> Report:
-    """Returns what `tags.span_f1` says of IOB2 tags, with the means over types.
+    """Returns precision, recall and F1 of the spans of IOB2 tags, also by type.
 
-    An I- without its beginning begins an entity, as conlleval has it; under `strict`,
-    the F1 when it does not, as in seqeval's strict mode.
+    An I- tag without a B- tag starts a span, as in conlleval; `strict` is the F1 where
+    it does not, as in seqeval's strict mode.
 
-    >>> found = span_report([["O", "I-LOC"]], [["O", "B-LOC"]])
-    >>> found["f1"], found["strict"]
+    Args:
+      predicted: the predicted tags of each sentence.
+      gold: the true tags of each sentence.
+
+    >>> report = span_report([["O", "I-LOC"]], [["O", "B-LOC"]])
+    >>> report["f1"], report["strict"]
     (1.0, 0.0)
     """
-    found = tags.span_f1(predicted, gold, "iob2")
-    strict = tags.span_f1(
-        [tags.strict(row) for row in predicted], [tags.strict(row) for row in gold],
-        "iob2",
-    )  # fmt: skip
-    return {**found, **_averages(found["types"]), "strict": strict["f1"]}
+    report = tags.span_f1(predicted, gold, "iob2")
+    pair = ([tags.strict(row) for row in rows] for rows in (predicted, gold))
+    strict = tags.span_f1(*pair, "iob2")
+    return {**report, **_averages(report["types"]), "strict": strict["f1"]}
 
 
 def question_answering_report(
     predicted: Mapping[str, str], questions: Questions
 ) -> Report:
-    """Returns how many answers are right to the letter, and the F1 of their words.
+    """Returns the exact match of answers, and the F1 of their words.
 
-    Case, punctuation of ASCII, articles and space do not count; of several right
-    answers the best counts. Where there is none, only the empty answer is right.
+    Case, ASCII punctuation, articles and spaces are ignored. Of several true answers
+    the best match counts. Without a true answer, only the empty answer is right.
 
     Args:
-      predicted: a text for each id.
-      questions: with their right answers.
+      predicted: the predicted answer by question id.
+      questions: the questions, with their true answers.
 
     Returns:
       `exact` and `f1` in [0, 1]; both, and `support`, under `types` for `answerable`
@@ -131,39 +136,39 @@ def question_answering_report(
     Source: Rajpurkar et al. 2016, section 6.1, and 2018.
 
     >>> asked = Questions(["1"], ["Who?"], ["The old cat"], [["old cat"]], [[4]])
-    >>> found = question_answering_report({"1": "The cat!"}, asked)
-    >>> found["exact"], round(found["f1"], 3)
+    >>> report = question_answering_report({"1": "The cat!"}, asked)
+    >>> report["exact"], round(report["f1"], 3)
     (0.0, 0.667)
     """
     scores: dict[str, list] = {"answerable": [], "unanswerable": []}
     for name, gold in zip(questions.ids, questions.answers, strict=True):
         if name not in predicted:
             raise InputError(f"question {name!r} has no prediction")
-        guess = _compared(predicted[name])
-        # An answer of which nothing is left says nothing, unless all are such.
-        pairs = [_agreement(guess, words) for words in map(_compared, gold) if words]
-        best = np.max(pairs or [_agreement(guess, [])], axis=0)
+        guess = _normalize(predicted[name])
+        # True answers that are empty after that count only if all of them are.
+        pairs = [_match(guess, words) for words in map(_normalize, gold) if words]
+        best = np.max(pairs or [_match(guess, [])], axis=0)
         scores["answerable" if gold else "unanswerable"].append(tuple(best))
     types = {
-        name: {**_exact_and_f1(each), "support": float(len(each))}
-        for name, each in scores.items()
-        if each
+        name: {**_exact_and_f1(pairs), "support": float(len(pairs))}
+        for name, pairs in scores.items()
+        if pairs
     }
     return {**_exact_and_f1(sum(scores.values(), [])), "types": types}
 
 
-def _compared(text: str) -> list[str]:
+def _normalize(text: str) -> list[str]:
     """Returns the words of an answer that are compared.
 
-    >>> _compared("The U.S.A. -- an  era")
+    >>> _normalize("The U.S.A. -- an  era")
     ['usa', 'era']
     """
     text = text.lower().translate(str.maketrans("", "", string.punctuation))
     return re.sub(r"\b(a|an|the)\b", " ", text).split()
 
 
-def _agreement(guess: list[str], gold: list[str]) -> tuple[float, float]:
-    """Returns whether words are the same, and the F1 of those that are."""
+def _match(guess: list[str], gold: list[str]) -> tuple[float, float]:
+    """Returns 1 if all words are the same or 0, and the F1 of the words."""
     shared = sum((Counter(guess) & Counter(gold)).values())
     exact, total = float(guess == gold), len(guess) + len(gold)
     return exact, 2.0 * shared / total if total else exact
@@ -175,25 +180,25 @@ def _exact_and_f1(scores: Sequence[tuple[float, float]]) -> dict[str, float]:
 
 
 def generation_report(predicted: Sequence[str], gold: Sequence[str]) -> Report:
-    """Returns how like written texts are to those that they should be.
+    """Returns how similar generated texts are to their targets.
 
     Args:
       predicted: N texts, at least one.
-      gold: N true ones.
+      gold: N target texts.
 
     Returns:
-      All in [0, 1]: `bleu` and `chrf` of all texts together, as `sacrebleu` has them
-      (without four words in a row there is no BLEU: it is 0); `rouge1`, `rouge2` and
-      `rougeL`, mean F-measures as `rouge-score` has them without stemming, but with
-      words of any script; `exact`, the share that is the same but for spaces around it.
+      All in [0, 1]: `bleu` and `chrf` of all texts together, by `sacrebleu` (texts of
+      fewer than four words have no BLEU: it is 0); `rouge1`, `rouge2` and `rougeL`,
+      mean F-measures by `rouge-score` without stemming, for words of any script; and
+      `exact`, the share of texts that equal their targets but for spaces at the ends.
 
     Raises:
       InputError: the libraries are missing.
 
     Source: Papineni et al. 2002, Popović 2015, Lin 2004; Post 2018 for the details.
 
-    >>> found = generation_report(["a cat sat"], ["a dog sat"])
-    >>> round(found["rouge1"], 3), found["rouge2"], found["exact"]
+    >>> report = generation_report(["a cat sat"], ["a dog sat"])
+    >>> round(report["rouge1"], 3), report["rouge2"], report["exact"]
     (0.667, 0.0, 0.0)
     """
     try:
@@ -209,12 +214,11 @@ def generation_report(predicted: Sequence[str], gold: Sequence[str]) -> Report:
     kinds = ["rouge1", "rouge2", "rougeL"]
     scorer = RougeScorer(kinds, tokenizer=split)
     pairs = [*zip(predicted, gold, strict=True)]
-    scores = [scorer.score(true, found) for found, true in pairs]
+    scores = [scorer.score(target, text) for text, target in pairs]
+    exact = [text.strip() == target.strip() for text, target in pairs]
     return {
         "bleu": sacrebleu.corpus_bleu(predicted, [gold], force=True).score / 100,
         "chrf": sacrebleu.corpus_chrf(predicted, [gold]).score / 100,
         **{k: float(np.mean([score[k].fmeasure for score in scores])) for k in kinds},
-        "exact": float(
-            np.mean([found.strip() == true.strip() for found, true in pairs])
-        ),
+        "exact": float(np.mean(exact)),
     }

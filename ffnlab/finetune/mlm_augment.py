@@ -1,9 +1,10 @@
-"""More labelled texts: words hidden and filled in by a masked language model.
+"""Augmentation by a masked language model, which replaces words of labelled texts.
 
-    found = pretrained.load("minilm-with-head")
-    more = substituted(train, "classify", found, read_tokenizer(found.directory))
+    checkpoint = pretrained.load("minilm-with-head")
+    tokenizer = read_tokenizer(checkpoint.directory)
+    examples = mlm_substitute(train, "classify", checkpoint, tokenizer)
 
-The other ways to alter texts, which need no model, are in `ffnlab.data.augment`.
+Augmentations that need no model are in `ffnlab.data.augment`.
 """
 
 import functools
@@ -16,7 +17,7 @@ import numpy as np
 
 from ffnlab.data.augment import check_amounts, movable
 from ffnlab.data.examples import TASKS, Examples
-from ffnlab.data.packed_rows import next_width, pack
+from ffnlab.data.packed_rows import Rows, next_width, pack
 from ffnlab.data.padding import next_power, pad_to
 from ffnlab.data.tokenizer import Encoded, Tokenizer
 from ffnlab.errors import InputError, choose
@@ -24,18 +25,18 @@ from ffnlab.models.transformer import TransformerConfig, transformer_model
 from ffnlab.pretrained.checkpoint import Checkpoint
 from ffnlab.types import Array, Batch, Key, Params
 
-_LIKELY = 10  # tokens that a word is drawn from
-_ROWS = 16  # in a batch
+_TOP_K = 10  # the likeliest tokens, from which a word is drawn
+_ROWS = 16  # rows per batch
 
 
 class MaskedWords(NamedTuple):
-    """A text of which some words are hidden.
+    """A text of which some words are masked.
 
     Attributes:
-      words: the numbers of the hidden words.
-      tokens: int32 `[T]`, one mask in the place of each.
-      label_positions: int32 `[K]`, where those are.
-      old: int32 `[K]`, the token of each; −1 for one of several tokens.
+      words: the numbers of the masked words.
+      tokens: int32 `[T]`, with one mask token in place of each masked word.
+      label_positions: int32 `[K]`, the positions of the mask tokens.
+      old: int32 `[K]`, the token of each masked word; −1 for one of several tokens.
     """
 
     words: np.ndarray
@@ -47,36 +48,38 @@ class MaskedWords(NamedTuple):
 def mlm_substitute(
     examples: Examples,
     task: str,
-    found: Checkpoint,
+    checkpoint: Checkpoint,
     tokenizer: Tokenizer,
     copies: int = 1,
     rate: float = 0.15,
     seed: int = 0,
 ) -> Examples:
-    """Returns examples followed by copies in which a model has put other words.
+    """Returns examples followed by copies in which a model has replaced some words.
 
-    In each copy round(rate · n) of n words, at least one, are hidden, a mask for each,
-    all at once. The model's masked-language-model head gives each place a draw from its
-    10 likeliest words, by their probabilities: a token that is a word by itself, never
-    a special one, the continuation of a word, or the word that was hidden.
+    In each copy round(rate · n) of n words, at least one, are masked, all at once, with
+    one mask token each. The model's masked-language-model head gives each position a
+    draw from its 10 likeliest words, by their probabilities: a token that is a word by
+    itself, and neither a special token, the continuation of a word, nor the word that
+    was masked.
 
-    Words are what stands between blanks, the two texts of a pair each for itself; of
-    sentences only words tagged O. A text longer than the model's length is treated up
-    to there. Labels, tags and lines are those of the origin; a text without a word to
-    hide has no copies. What an uncased model puts in is in lower case.
+    Words are separated by spaces, and the two texts of a pair are treated apart. In
+    sentences with tags only words tagged O are replaced. A text longer than the model's
+    length is treated up to there. A copy keeps the label, tags and lines of its
+    example; a text without a word to mask has no copies. The words of an uncased model
+    are in lower case.
 
     Args:
-      examples: what to learn from, with tags of spans if they are sentences.
-      task: one of `labelled.TASKS`.
-      found: a checkpoint with such a head, `pretrained.load(directory)`.
-      tokenizer: of that checkpoint.
-      copies: of each example; at least 1.
-      rate: the share of words, in (0, 1).
+      examples: the training examples, with tags of spans if they are sentences.
+      task: one of `ffnlab.data.examples.TASKS`.
+      checkpoint: a checkpoint with such a head, `pretrained.load(directory)`.
+      tokenizer: the tokenizer of that checkpoint.
+      copies: copies of each example; at least 1.
+      rate: the share of words that are masked, in (0, 1).
       seed: any integer; it counts modulo 2**64.
 
     Raises:
-      InputError: the checkpoint has no such head, its tokenizer no mask or no words,
-        tags are not of spans, or a number is out of its range.
+      InputError: the checkpoint has no such head, its tokenizer no mask token or no
+        words, tags are not of spans, or a number is out of its range.
 
     Source: Kobayashi 2018, "Contextual Augmentation: Data Augmentation by Words with
     Paradigmatic Relations"; Wu et al. 2019, "Conditional BERT Contextual Augmentation"
@@ -84,147 +87,154 @@ def mlm_substitute(
     """
     choose("task", task, TASKS)
     check_amounts(copies, rate)
-    _check(examples, task, found, tokenizer)
-    sides = [examples.texts]
-    if task != "tag":
-        both = (examples.texts, examples.pairs)
-        sides = [[text.split() for text in side] for side in both if side]
-    sentences = [words for side in sides for words in side]
-    free = [list(range(len(words))) for words in sentences]
-    if task == "tag":
-        free = [movable(row, examples.scheme) for row in examples.labels]
-    encoded = tokenizer.words(sentences, found.config.length)
+    _check(examples, task, checkpoint, tokenizer)
+    sentences, movable_words = _sentences(examples, task)
+    encoded = tokenizer.words(sentences, checkpoint.config.length)
     rng = np.random.default_rng(seed % 2**64)
-    hidden = [
-        _hidden(rng, *each, rate, tokenizer)
+    masked = [
+        _mask_words(rng, *text, rate, tokenizer)
         for _ in range(copies)
-        for each in zip(encoded.tokens, encoded.first, free, strict=True)
+        for text in zip(encoded.tokens, encoded.first, movable_words, strict=True)
     ]
-    drawn = iter(_filled(rng, found, tokenizer, hidden))
-    made = []
-    for place in range(0, len(hidden), len(sentences)):
-        rows = [list(words) for words in sentences]
-        here = hidden[place : place + len(rows)]
-        for row, each in zip(rows, here, strict=True):
-            for number in each.words:
-                row[number] = next(drawn)
+    words = iter(_predict_words(rng, checkpoint, tokenizer, masked))
+    made: list[Examples] = []
+    for start in range(0, len(masked), len(sentences)):
+        rows = [list(sentence) for sentence in sentences]
+        for row, text in zip(rows, masked[start : start + len(rows)], strict=True):
+            for number in text.words:
+                row[number] = next(words)
         made += _copies(examples, task, sentences, rows)
     return examples.joined(*made)
 
 
 def _check(
-    examples: Examples, task: str, found: Checkpoint, tokenizer: Tokenizer
+    examples: Examples, task: str, checkpoint: Checkpoint, tokenizer: Tokenizer
 ) -> None:
-    name = "augment: mlm_substitute"
-    drawn = any(path.startswith("head/") for path in found.report.initialised)
-    if found.config.head == "none" or found.config.causal or drawn:
-        where = found.directory
-        raise InputError(f"{name}: {where} has no masked-language-model head")
+    name, shape = "augment: mlm_substitute", checkpoint.config
+    drawn = any(path.startswith("head/") for path in checkpoint.summary.initialised)
+    if shape.head == "none" or shape.causal or drawn:
+        directory = checkpoint.directory
+        raise InputError(f"{name}: {directory} has no masked-language-model head")
     if tokenizer.mask is None:
-        raise InputError(f"{name}: {tokenizer.source} has no token for a hidden word")
+        raise InputError(f"{name}: {tokenizer.source} has no mask token")
     if task == "tag" and not examples.scheme:
         raise InputError(
-            f"{name} needs tags of spans, such as B-PER and O: another word may be of "
-            "another tag; leave it out"
+            f"{name} needs tags of spans, such as B-PER and O, because another word "
+            "may have another tag; leave it out"
         )
 
 
-def _hidden(
+def _sentences(
+    examples: Examples, task: str
+) -> tuple[list[list[str]], list[Sequence[int]]]:
+    """Returns the words of all texts, and the numbers of those that may be masked."""
+    if task == "tag":
+        rows = [movable(tags, examples.scheme) for tags in examples.labels]
+        return examples.texts, rows
+    texts = [*examples.texts, *examples.pairs]
+    sentences = [text.split() for text in texts]
+    return sentences, [range(len(words)) for words in sentences]
+
+
+def _mask_words(
     rng: np.random.Generator,
     tokens: np.ndarray,
     first: np.ndarray,
-    free: Sequence[int],
+    movable_words: Sequence[int],
     rate: float,
     tokenizer: Tokenizer,
 ) -> MaskedWords:
-    """Hides some of the free words of a text that were not cut off."""
-    places = np.array([place for place in free if first[place] >= 0], int)
-    count = min(max(round(rate * len(places)), 1), len(places))
-    words = np.sort(rng.choice(places, count, replace=False))
+    """Masks some of the movable words of a text, except those that were cut off."""
+    kept_words = np.array([word for word in movable_words if first[word] >= 0], int)
+    count = min(max(round(rate * len(kept_words)), 1), len(kept_words))
+    words = np.sort(rng.choice(kept_words, count, replace=False))
     begins = first[words]
     last = len(tokens) - len(tokenizer.around[1])
     ends = np.append(first[first >= 0], last)[words + 1]
-    seen, kept = tokens.copy(), np.ones(len(tokens), bool)
-    seen[begins] = tokenizer.mask
+    masked, kept = tokens.copy(), np.ones(len(tokens), bool)
+    masked[begins] = tokenizer.mask
     for begin, end in zip(begins, ends, strict=True):
         kept[begin + 1 : end] = False
-    label_positions = np.cumsum(kept)[begins] - 1
-    return MaskedWords(
-        words,
-        seen[kept],
-        label_positions,
-        np.where(ends - begins > 1, -1, tokens[begins]),
-    )
+    old = np.where(ends - begins > 1, -1, tokens[begins])
+    return MaskedWords(words, masked[kept], np.cumsum(kept)[begins] - 1, old)
 
 
-def _filled(
+def _predict_words(
     rng: np.random.Generator,
-    found: Checkpoint,
+    checkpoint: Checkpoint,
     tokenizer: Tokenizer,
-    hidden: Sequence[MaskedWords],
+    texts: Sequence[MaskedWords],
 ) -> list[str]:
-    """Returns a word for each hidden one, in their order."""
-    hidden = [each for each in hidden if len(each.words)]
-    if not hidden:
+    """Returns a word for each masked word, in their order."""
+    texts = [text for text in texts if len(text.words)]
+    if not texts:
         return []
-    tokens = [each.tokens for each in hidden]
-    types = [np.zeros_like(row) for row in tokens]
-    width = next_width(max(map(len, tokens)), found.config.length)
-    rows = pack(Encoded(tokens, types, [each.at for each in hidden], 0), None, width)
-    old = np.concatenate([each.old for each in hidden])
-    x = {
-        name: rows.arrays[f"x/{name}"]
-        for name in ("tokens", "mask", "segment_ids", "label_positions")
-    }
-    x["old"] = np.where(rows.example_index >= 0, old[rows.example_index], -1)
-    words = _whole_words(tokenizer, found.config.vocabulary)
-    whole = np.array([word is not None for word in words])
-    if whole.sum() < 2:
+    words = _whole_words(tokenizer, checkpoint.config.vocabulary)
+    is_word = np.array([word is not None for word in words])
+    if is_word.sum() < 2:
         raise InputError(
             f"augment: mlm_substitute: {tokenizer.source} has no two tokens that are "
             "words"
         )
-    drawn = _drawn(found, x, whole, jax.random.key(int(rng.integers(2**31))))
+    rows = _pack(texts, checkpoint.config.length)
+    old = np.concatenate([text.old for text in texts])
+    names = ("tokens", "mask", "segment_ids", "label_positions")
+    x = {name: rows.arrays[f"x/{name}"] for name in names}
+    x["old"] = np.where(rows.example_index >= 0, old[rows.example_index], -1)
+    key = jax.random.key(int(rng.integers(2**31)))
+    drawn = _draw_tokens(checkpoint, x, is_word, key)
     return [words[token] for token in rows.flat(drawn)]
 
 
+def _pack(texts: Sequence[MaskedWords], most: int) -> Rows:
+    """Returns rows of texts, labelled at their mask tokens."""
+    tokens = [text.tokens for text in texts]
+    types = [np.zeros_like(row) for row in tokens]
+    label_positions = [text.label_positions for text in texts]
+    width = next_width(max(map(len, tokens)), most)
+    return pack(Encoded(tokens, types, label_positions, 0), None, width)
+
+
 def _whole_words(tokenizer: Tokenizer, vocabulary: int) -> list[str | None]:
-    """Returns the word that each token is by itself, None where it is none."""
+    """Returns for each token the word that it is by itself, or None."""
     special = {tokenizer.unknown, *tokenizer.inner.get_added_tokens_decoder()}
     size = min(tokenizer.size, vocabulary)
     texts = [tokenizer.decode([token]).strip() for token in range(size)]
     before, after = tokenizer.around
-    room = len(before) + 1 + len(after)
+    length = len(before) + 1 + len(after)
     words: list[str | None] = [None] * vocabulary
-    back = tokenizer.words([[text] for text in texts], room).tokens
-    for token, (text, row) in enumerate(zip(texts, back, strict=True)):
+    encoded = tokenizer.words([[text] for text in texts], length).tokens
+    for token, (text, row) in enumerate(zip(texts, encoded, strict=True)):
         same = row.tolist() == [*before, token, *after]
         if same and token not in special and text.split() == [text]:
             words[token] = text
     return words
 
 
-def _drawn(found: Checkpoint, x: Batch, whole: np.ndarray, key: Key) -> np.ndarray:
-    """Returns a token for each place of rows, `[N, K]`, by batches of one shape."""
+def _draw_tokens(
+    checkpoint: Checkpoint, x: Batch, is_word: np.ndarray, key: Key
+) -> np.ndarray:
+    """Returns a token for each label position, `[N, K]`, by batches of one shape."""
     size, places = x["label_positions"].shape
     widths = dict.fromkeys(("label_positions", "old"), next_power(places))
     full = {
         name: pad_to(array, (size + -size % _ROWS, widths.get(name, array.shape[1])))
         for name, array in x.items()
     }
-    made = []
+    drawn = []
     for begin in range(0, size, _ROWS):
         batch = {name: array[begin : begin + _ROWS] for name, array in full.items()}
         own = jax.random.fold_in(key, begin)
-        made.append(_of_batch(found.params, batch, whole, own, found.config))
-    return np.concatenate(made)[:size, :places]
+        params, shape = checkpoint.params, checkpoint.config
+        drawn.append(_draw_batch(params, batch, is_word, own, shape))
+    return np.concatenate(drawn)[:size, :places]
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def _of_batch(
-    params: Params, x: Batch, whole: Array, key: Key, config: TransformerConfig
+def _draw_batch(
+    params: Params, x: Batch, is_word: Array, key: Key, config: TransformerConfig
 ) -> Array:
-    """Returns a token for each place of a batch, int `[B, K]`."""
+    """Returns a token for each label position of a batch, int `[B, K]`."""
     logits, _ = transformer_model(config).apply(
         params,
         x["tokens"],
@@ -232,9 +242,9 @@ def _of_batch(
         segment_ids=x["segment_ids"],
         label_positions=jnp.maximum(x["label_positions"], 0),
     )  # [B, K, V]
-    same = jax.nn.one_hot(x["old"], len(whole), dtype=bool)  # [B, K, V]
-    logits = jnp.where(whole[None, None] & ~same, logits, -jnp.inf)
-    best, tokens = jax.lax.top_k(logits, min(_LIKELY, len(whole)))
+    same = jax.nn.one_hot(x["old"], len(is_word), dtype=bool)  # [B, K, V]
+    logits = jnp.where(is_word[None, None] & ~same, logits, -jnp.inf)
+    best, tokens = jax.lax.top_k(logits, min(_TOP_K, len(is_word)))
     pick = jax.random.categorical(key, best)[..., None]  # [B, K, 1]
     return jnp.take_along_axis(tokens, pick, axis=-1)[..., 0]
 
