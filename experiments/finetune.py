@@ -1,8 +1,8 @@
 """What does a pretrained checkpoint make of your files?
 
 Fine-tunes a BERT, RoBERTa or DistilBERT on files of labelled texts or of questions, or
-a GPT-2 on texts and what is to be written for them; chooses the best epoch on the dev
-part, and tells what it gets right on the test part.
+a GPT-2 on texts and their targets; chooses the best epoch on the dev part, and reports
+the scores of the test part.
 
     python -m experiments.finetune --task=tag --checkpoint=minilm \\
         --train=train.conll --dev=dev.conll --test=test.conll
@@ -16,14 +16,14 @@ part, and tells what it gets right on the test part.
         --split=0.8,0.1,0.1 --text_column=article --label_column=summary
     python -m experiments.finetune --flagfile=OUT/flags    (repeats a run)
 
-Tasks: classify, a label for a text; pairs, a label for two texts, or for two entities
-marked in one; tag, a label for each word; qa, the span of a context that answers a
-question, or none; generate, a text for a text. Files: CSV, TSV, JSON lines, CoNLL
-columns, JSON of lists [text, label] under train, val and test, and SQuAD's JSON; tags
-of spans are in IO, IOB1, IOB2 or BIOES. OUT receives report.md, pictures,
-results.jsonl, predictions of dev and test, flags, versions.json, a model card README.md
-and best/, a directory that experiments.predict and, with a linear head or none,
-transformers load.
+Tasks: classify, a label for each text; pairs, a label for two texts, or for two
+entities marked in one; tag, a label for each word; qa, the span of a context that
+answers a question, or no answer; generate, text-to-text generation. Files: CSV, TSV,
+JSON lines, CoNLL columns, JSON of lists [text, label] under train, val and test, and
+SQuAD's JSON; tags of spans are in IO, IOB1, IOB2 or BIOES. OUT receives report.md,
+pictures, results.jsonl, predictions of dev and test, flags, versions.json, a model card
+README.md and best/, a directory that experiments.predict and, with a linear head or
+none, transformers load.
 """
 
 from experiments import launch
@@ -31,7 +31,7 @@ from ffnlab.devices import use_all_cores
 from ffnlab.finetune.config import Config
 from ffnlab.finetune.runner import run
 
-# What users of transformers' run_ner, run_glue and their kin call these flags.
+# The names of these flags in transformers' run_ner, run_glue and similar scripts.
 ALIASES = {
     "model_name_or_path": "checkpoint",
     "train_file": "train",
@@ -40,16 +40,8 @@ ALIASES = {
     "output_dir": "out",
     "num_train_epochs": "epochs",
     "per_device_train_batch_size": "batch_size",
-    "max_seq_length": "length",
     "max_steps": "steps",
-    "warmup_steps": "warmup",
-    "gradient_accumulation_steps": "accumulate",
     "label_smoothing_factor": "label_smoothing",
-    "doc_stride": "stride",
-    "max_answer_length": "longest",
-    "null_score_diff_threshold": "threshold",
-    "max_target_length": "target_length",
-    "num_beams": "beam",
     "text_column_name": "text_column",
     "label_column_name": "label_column",
 }

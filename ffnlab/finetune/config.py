@@ -1,18 +1,16 @@
-"""What does a pretrained checkpoint make of your files?"""
+"""The flags of fine-tuning, in groups."""
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 from ffnlab.errors import InputError, choose
+from ffnlab.finetune.usage import TASKS
 from ffnlab.options import names_in, option
 from ffnlab.train.config import Steps
 
-if TYPE_CHECKING:
-    pass
-
 _BLOCKS = names_in("ffnlab.nn.ffn", "BLOCKS")
 
-# Flags that say nothing to a task, and are refused there.
+# Flags that only some tasks have; another task refuses them.
 _LABELS = ("classify", "pairs", "tag")
 _ONLY_FOR = {
     "head": _LABELS,
@@ -35,207 +33,321 @@ _ONLY_FOR = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Steps):
-    """What to fine-tune, on which files; each field is a flag."""
+class DataOptions:
+    """Data: files, columns and splits."""
 
-    task: str = option(
-        "classify",
-        "classify a text, pairs of texts, tag words, qa, or generate",
-        known=lambda: ("classify", "pairs", "tag", "qa", "generate"),
-    )
-    checkpoint: str | None = option(
-        None,
-        "a directory of a BERT, RoBERTa or DistilBERT, or of a GPT-2 for generate; or "
-        "tiny, a small one from scratch; needed",
-    )
-    train: str | None = option(None, "a file to learn from; needed")
+    train: str | None = option(None, "File to train on. Required.")
     extra: tuple[str, ...] = option(
-        (), "more files to learn from, such as back-translations", empty=True
+        (), "Further files to train on, such as back-translations.", empty=True
     )
-    dev: str | None = option(None, "a file to choose the best epoch by")
-    test: str | None = option(None, "a file to report on")
+    dev: str | None = option(None, "File that chooses the best epoch.")
+    test: str | None = option(None, "File to report on.")
     split: tuple[float, ...] = option(
-        (), "shares of train, dev and test, where --train is the only file",
-        above=0, empty=True, repeats=True,
-    )  # fmt: skip
+        (),
+        "Shares of train, dev and test, which add up to 1, where --train is the only "
+        "file.",
+        above=0,
+        empty=True,
+        repeats=True,
+    )
     text_column: str = option(
-        "text", "a name, or a number if there is no header; of CoNLL the first"
+        "text",
+        "Column of the text: a name, or a number from 1 if there is no header. Of "
+        "CoNLL files the first column, unless a number is given.",
     )
-    pair_column: str = option("text2", "of the second text")
-    marks: tuple[str, ...] = option(
-        (), "e1,e2: pairs are entities, marked so in one text: <e1>Ada</e1>", empty=True
-    )
+    pair_column: str = option("text2", "Column of the second text, for pairs.")
     label_column: str = option(
         "label",
-        "of the label, or of the text to write; tags of JSON lines: a list; of CoNLL "
-        "the last, or a number",
+        "Column of the label, or of the target text for generate. Of CoNLL files the "
+        "last column, unless a number is given. In JSON lines, tags are a list.",
+    )
+    marks: tuple[str, ...] = option(
+        (),
+        "Names of two entity markers, for pairs: with e1,e2 a text holds its pair as "
+        "<e1>Ada</e1> and <e2>Bath</e2>.",
+        empty=True,
     )
     unseen_labels: str = option(
         "error",
-        "of dev and test, that train does not show: error, or ignore, which counts "
-        "them as missed",
+        "What to do with labels that occur in dev or test but not in train: error, or "
+        "ignore (they count as missed).",
         known=lambda: ("error", "ignore"),
-    )
-    head: str = option(
-        "linear",
-        "linear, a block such as swiglu before that, or feedback, in which "
-        "neighbouring words hear each other",
-    )
-    head_hidden: int = option(128, "the width inside such a head", least=1)
-    gradient: str = option(
-        "implicit",
-        "of the feedback head: implicit or bptt",
-        known=lambda: ("implicit", "bptt"),
     )
     max_seq_length: int | None = option(
         None,
-        "the most tokens of a text; 384 for qa, otherwise 128, if not given",
+        "Maximum number of tokens of a text or window. If not given, 384 for qa and "
+        "128 for other tasks.",
         least=8,
     )
-    doc_stride: int | None = option(
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelOptions:
+    """Model: checkpoint, head and precision."""
+
+    checkpoint: str | None = option(
         None,
-        "tokens that two windows of a long context share, for qa; 128, or a third of "
-        "--max_seq_length if that is less, if not given",
-        least=0,
+        "Directory of a BERT, RoBERTa or DistilBERT, or of a GPT-2 for generate; or "
+        "tiny, a small model from scratch. Required.",
     )
-    max_answer_length: int = option(30, "tokens of an answer, for qa", least=1)
-    null_score_diff_threshold: float = option(
-        0.0, "by how much no answer must score above the best one, for qa"
-    )
-    template: str = option(
-        "{text} => ", "what is to be gone on with, around a text, for generate"
-    )
-    max_target_length: int = option(
-        48, "the most tokens to write, for generate", least=1
-    )
-    num_beams: int | None = option(
-        None, "width of the search, for generate; greedy if not given", least=1
-    )
-    epochs: float = option(3.0, "of training", above=0)
-    steps: int | None = option(None, "of a run, instead of --epochs", least=1)
-    evaluations: int | None = option(
-        None, "looks at the dev part; one an epoch if not given", least=1
-    )
-    batch_size: int = option(
-        16, "texts a step, as near as whole rows come, which they share", least=1
-    )
-    learning_rate: float = option(5e-5, "at its peak", above=0)
-    schedule: str = option(
+    head: str = option(
         "linear",
-        "of the learning rate: constant, linear or cosine",
-        known=names_in("ffnlab.train.optimizers", "SCHEDULES"),
+        "Classification head: linear; a feed-forward block such as swiglu before the "
+        "linear layer; or feedback, in which neighbouring words exchange states.",
     )
-    warmup_steps: int = option(0, "steps over which the learning rate rises", least=0)
-    weight_decay: float = option(0.01, "decoupled; not of biases and norms", least=0)
-    layer_decay: float = option(
-        1.0, "the learning rate of a layer over that of the one above", above=0
-    )
-    freeze: tuple[str, ...] = option(
-        (), "embeddings, encoder, layers.0-3: parts that do not learn", empty=True
+    head_hidden: int = option(128, "Hidden width of the head, unless linear.", least=1)
+    gradient: str = option(
+        "implicit",
+        "Gradient of the feedback head.",
+        known=lambda: ("implicit", "bptt"),
     )
     dropout: float | None = option(
-        None, "the checkpoint's own if not given", least=0, below=1
-    )
-    label_smoothing: float = option(
-        0.0, "the share of the target spread over all labels", least=0, below=1
-    )
-    unfreeze_every_epochs: float = option(
-        0.0, "epochs from layer to layer, the last first; 0: all learn at once", least=0
-    )
-    adversarial: str = option(
-        "none",
-        "fgm or freelb: embeddings are moved to where the loss is higher",
-        known=lambda: ("none", "fgm", "freelb"),
-    )
-    adversarial_epsilon: float = option(
-        0.5, "the most that a text's embeddings move by", above=0
-    )
-    r_drop_alpha: float = option(
-        0.0, "weight of what two draws of dropout differ by (R-Drop)", least=0
-    )
-    mlm_loss_weight: float = option(
-        0.0, "weight of a masked language model's loss on the same texts", least=0
-    )
-    augment: tuple[str, ...] = option(
-        (),
-        "altered copies: swap, delete, mention_replace, mlm_substitute",
-        known=lambda: ("swap", "delete", "mention_replace", "mlm_substitute"),
-        empty=True,
-    )
-    augment_copies: int = option(1, "of each text, for each of them", least=1)
-    augment_rate: float = option(0.1, "of words to swap or delete", above=0, below=1)
-    gradient_accumulation_steps: int = option(
-        1, "batches of --batch_size a step", least=1
+        None, "Dropout rate. If not given, that of the checkpoint.", least=0, below=1
     )
     dtype: str = option(
         "float32",
-        "to compute in: float32 or bfloat16; parameters stay float32",
+        "Precision to compute in. Parameters stay in float32.",
         known=lambda: ("float32", "bfloat16"),
+    )
+    gradient_checkpointing: bool = option(
+        False,
+        "Recompute layers in the backward pass, which takes less memory and more time.",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskOptions:
+    """Task: what to predict, and options of single tasks."""
+
+    task: str = option(
+        "classify",
+        "Task: a label for each text (classify), pair of texts (pairs) or word (tag), "
+        "the span of a context that answers a question (qa), or text-to-text "
+        "generation (generate).",
+        known=lambda: TASKS,
+    )
+    doc_stride: int | None = option(
+        None,
+        "Tokens that two windows of a long context share, for qa. If not given, 128 "
+        "or a third of --max_seq_length, whichever is less.",
+        least=0,
+    )
+    max_answer_length: int = option(
+        30, "Maximum number of tokens of an answer, for qa.", least=1
+    )
+    null_score_diff_threshold: float = option(
+        0.0,
+        "How much the score of no answer must exceed that of the best answer, for qa.",
+    )
+    template: str = option(
+        "{text} => ",
+        "Prompt around the input text, for generate. {text} is replaced.",
+    )
+    max_target_length: int = option(
+        48, "Maximum number of tokens to generate, for generate.", least=1
+    )
+    num_beams: int | None = option(
+        None,
+        "Width of the beam search, for generate. If not given, decoding is greedy.",
+        least=1,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingOptions(Steps):
+    """Training: length, batches and learning rate."""
+
+    epochs: float = option(3.0, "Number of epochs.", above=0)
+    steps: int | None = option(None, "Number of steps, instead of --epochs.", least=1)
+    evaluations: int | None = option(
+        None,
+        "Number of evaluations on the dev part, at equal distances. If not given, one "
+        "per epoch.",
+        least=1,
+    )
+    patience: int | None = option(
+        None, "Evaluations without improvement before training stops.", least=1
+    )
+    batch_size: int = option(
+        16,
+        "Examples per step. Short texts are packed into rows, so the number is met on "
+        "average.",
+        least=1,
+    )
+    gradient_accumulation_steps: int = option(
+        1, "Batches of --batch_size whose gradients make one step.", least=1
+    )
+    learning_rate: float = option(5e-5, "Peak learning rate.", above=0)
+    schedule: str = option(
+        "linear",
+        "Schedule of the learning rate after the warm-up.",
+        known=names_in("ffnlab.train.optimizers", "SCHEDULES"),
+    )
+    warmup_steps: int = option(
+        0, "Steps over which the learning rate rises to its peak.", least=0
+    )
+    weight_decay: float = option(
+        0.01, "Decoupled weight decay. Biases and norms have none.", least=0
+    )
+    layer_decay: float = option(
+        1.0,
+        "Factor, at most 1, from the learning rate of a layer to that of the layer "
+        "below.",
+        above=0,
+    )
+    seeds: int = option(
+        1,
+        "Number of runs, trained together where memory allows. The best on dev is "
+        "kept.",
+        least=1,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodOptions:
+    """Methods: frozen parts, regularization, class weights and augmentation."""
+
+    freeze: tuple[str, ...] = option(
+        (),
+        "Parts that are not trained, such as embeddings, encoder or layers.0-3.",
+        empty=True,
+    )
+    unfreeze_every_epochs: float = option(
+        0.0,
+        "Epochs after which one more layer is trained, from the last to the first; 0 "
+        "trains all from the start.",
+        least=0,
+    )
+    label_smoothing: float = option(
+        0.0, "Share of the target that is spread over all labels.", least=0, below=1
     )
     class_weights: str = option(
         "none",
-        "none, or balanced: rare labels count more",
+        "Weights of labels in the loss: none, or balanced, by which rare labels weigh "
+        "more.",
         known=lambda: ("none", "balanced"),
     )
-    patience: int | None = option(
-        None, "stop after so many evaluations without a better one", least=1
+    adversarial: str = option(
+        "none",
+        "Adversarial training, which moves embeddings to where the loss is higher.",
+        known=lambda: ("none", "fgm", "freelb"),
     )
-    gradient_checkpointing: bool = option(
-        False, "compute layers again in the backward pass"
+    adversarial_epsilon: float = option(
+        0.5,
+        "Maximum norm of the adversarial offset of a text's embeddings.",
+        above=0,
     )
-    seeds: int = option(
-        1, "runs, together where memory allows; the best on dev is kept", least=1
+    r_drop_alpha: float = option(
+        0.0,
+        "Weight of the divergence between two passes with dropout (R-Drop).",
+        least=0,
     )
+    mlm_loss_weight: float = option(
+        0.0,
+        "Weight of an additional masked-language-model loss on the same texts.",
+        least=0,
+    )
+    augment: tuple[str, ...] = option(
+        (),
+        "Augmentations that make altered copies of the training examples.",
+        known=names_in("ffnlab.data.augment", "AUGMENTATIONS"),
+        empty=True,
+    )
+    augment_copies: int = option(
+        1, "Copies of each example for each augmentation.", least=1
+    )
+    augment_rate: float = option(
+        0.1, "Share of words that are swapped or deleted.", above=0, below=1
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(DataOptions, ModelOptions, TaskOptions, TrainingOptions, MethodOptions):
+    """The configuration of a fine-tuning; each field is a flag."""
+
+    # Old names of flags, kept for one release.
+    RENAMED: ClassVar[dict[str, str]] = {
+        **Steps.RENAMED,
+        "length": "max_seq_length",
+        "stride": "doc_stride",
+        "longest": "max_answer_length",
+        "threshold": "null_score_diff_threshold",
+        "accumulate": "gradient_accumulation_steps",
+        "radius": "adversarial_epsilon",
+        "unfreeze": "unfreeze_every_epochs",
+        "masked_loss": "mlm_loss_weight",
+        "r_drop": "r_drop_alpha",
+        "remat": "gradient_checkpointing",
+        "beam": "num_beams",
+        "target_length": "max_target_length",
+    }
 
     def __post_init__(self):
         super().__post_init__()
         for name in ("checkpoint", "train"):
             if not getattr(self, name):
                 raise InputError(f"{name}: is needed")
+        self._check_task()
+        self._check_augmentation()
+        self._check_split()
+        if self.head not in ("linear", "feedback"):
+            known = ["linear", "feedback", *_BLOCKS()]
+            choose("head", self.head.partition(":")[0], known)
+        if self.layer_decay > 1:
+            raise InputError(f"layer_decay: {self.layer_decay:g} should be at most 1")
+
+    def _check_task(self) -> None:
         for field in dataclasses.fields(self):
             tasks = _ONLY_FOR.get(field.name, (self.task,))
             if self.task not in tasks and getattr(self, field.name) != field.default:
                 raise InputError(
                     f"{field.name}: for task={', '.join(tasks)}, not {self.task}"
                 )
-        if self.head not in ("linear", "feedback"):
-            known = ["linear", "feedback", *_BLOCKS()]
-            choose("head", self.head.partition(":")[0], known)
         if len(self.marks) not in (0, 2):
             raise InputError("marks: those of two entities are needed, such as e1,e2")
+
+    def _check_augmentation(self) -> None:
         if self.scratch and "mlm_substitute" in self.augment:
             raise InputError(
                 "augment: mlm_substitute needs a checkpoint that was pretrained, "
                 "which tiny is not"
             )
         if self.marks and self.augment:
-            raise InputError("augment: marks of entities would be torn; leave it out")
-        if self.layer_decay > 1:
-            raise InputError(f"layer_decay: {self.layer_decay:g} should be at most 1")
+            raise InputError(
+                "augment: it would tear the markers of entities apart; leave it out"
+            )
+
+    def _check_split(self) -> None:
         if self.split and (self.dev or self.test):
-            raise InputError("split: train is cut up; leave out dev and test")
+            raise InputError("split: it divides train; leave out dev and test")
         if self.split and (len(self.split) != 3 or abs(sum(self.split) - 1) > 1e-6):
             raise InputError("split: three shares that add up to 1 are needed")
-        if not self.split and not self.dev and not self.lists:
-            raise InputError("dev: needed, or split to take it from train")
+        if not self.split and not self.dev and not self.one_file:
+            raise InputError("dev: is needed, or split to take it from train")
 
     @property
     def scratch(self) -> bool:
-        """Whether there is no checkpoint to begin with."""
+        """Whether a small model from scratch is trained."""
         return self.checkpoint == "tiny"
 
     @property
-    def lists(self) -> bool:
-        """Whether one file holds all parts, as lists."""
-        whole = self.task == "classify" and not self.dev and not self.split
-        return whole and self.train.endswith(".json")
+    def one_file(self) -> bool:
+        """Whether the file of train holds all parts, as JSON of lists."""
+        alone = self.task == "classify" and not self.dev and not self.split
+        return alone and self.train.endswith(".json")
+
+    def file_of(self, part: str) -> str:
+        """Returns the file that holds a part."""
+        return getattr(self, part) or self.train
 
     @property
-    def overlap(self) -> int:
-        """The tokens that two windows share."""
-        return min(128, self.most // 3) if self.doc_stride is None else self.doc_stride
+    def window_stride(self) -> int:
+        """The number of tokens that two windows of a context share."""
+        if self.doc_stride is None:
+            return min(128, self.max_length // 3)
+        return self.doc_stride
 
     @property
-    def most(self) -> int:
-        """The most tokens of a text."""
+    def max_length(self) -> int:
+        """The maximum number of tokens of a text or window."""
         return self.max_seq_length or (384 if self.task == "qa" else 128)
