@@ -8,6 +8,7 @@ refused before JAX is imported.
 
 import contextlib
 import dataclasses
+import inspect
 import json
 import re
 import sys
@@ -38,7 +39,7 @@ class _List(flags.ArgumentParser):
 
 
 class _Text(flags.ArgumentParser):
-    """Parses a text; one in double quotes is read as JSON, so that it may hold all.
+    """Parses a text; one in double quotes is JSON, so that it may hold any character.
 
     >>> _Text().parse('"def \\\\n"'), _Text().parse('"a'), _Text().parse("a")
     ('def \\n', '"a', 'a')
@@ -58,7 +59,8 @@ _PARSERS = {
     str: _Text,
 }
 _WORDS = {int: "integer", float: "number", bool: "true or false", str: "text"}
-# What Python says of a text that is not a number.
+_LISTS = {int: "integers", float: "numbers", str: "list"}
+# How Python's messages about a text that is not a number start.
 _NO_NUMBER = r"invalid literal for int\(\) with base 10: |could not convert .* float: "
 
 
@@ -154,16 +156,16 @@ def _groups(config: type) -> dict[type, list[dataclasses.Field]]:
     classes = [c for c in config.__mro__ if dataclasses.is_dataclass(c)]
     groups: dict[type, list[dataclasses.Field]] = {owner: [] for owner in classes}
     for field in dataclasses.fields(config):
-        owner = next(c for c in classes if field.name in c.__dict__["__annotations__"])
+        owner = next(c for c in classes if field.name in inspect.get_annotations(c))
         groups[owner].append(field)
     return {owner: fields for owner, fields in groups.items() if fields}
 
 
 def _flag(field: dataclasses.Field, hint: Any) -> list[str]:
-    """Returns the lines of `--help` on a flag."""
+    """Returns the lines of `--help` about a flag."""
     kind, several = _kind(hint)
     known = field.metadata["known"]
-    facts = [f"comma-separated {_WORDS[kind]}s" if several else _WORDS[kind]]
+    facts = [f"comma-separated {_LISTS[kind]}" if several else _WORDS[kind]]
     if known:
         facts = [("any of " if several else "one of ") + ", ".join(known())]
     facts += [limit for limit in [options.limits(field)] if limit]
@@ -173,12 +175,26 @@ def _flag(field: dataclasses.Field, hint: Any) -> list[str]:
 
 
 def _wrap(text: str) -> list[str]:
+    """Returns a text as indented lines of at most 78 characters."""
     indent = " " * 6
-    return textwrap.wrap(text, 78, initial_indent=indent, subsequent_indent=indent)
+    return textwrap.wrap(
+        text,
+        78,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_on_hyphens=False,
+    )
 
 
 def with_flags(message: str, config: type) -> str:
-    """Returns an error of the library with flags for the parameters that it names.
+    """Returns an error message of the library with flags for its parameters.
+
+    A parameter becomes a flag where the message starts with it (`out: ...`, or several:
+    `out and seed: ...`) and where it stands before a value (`seed=1`).
+
+    Args:
+      message: The message.
+      config: The configuration whose fields are parameters.
 
     >>> @dataclasses.dataclass
     ... class Config:

@@ -1,9 +1,9 @@
 """Dataclass fields that are flags: their help, their limits and their flag files.
 
-A configuration is a frozen dataclass whose fields are made by `option`. It may be put
-together from several dataclasses, whose docstrings are then the headings of `--help`.
-A class attribute `RENAMED` maps old names of fields to today's, so that old command
-lines and flag files keep working.
+A configuration is a frozen dataclass whose fields are made by `option`. It may inherit
+from other such dataclasses; the docstring of each class is a heading of `--help`. The
+class attribute `RENAMED` maps old names of fields to today's, so that old command lines
+and flag files keep working.
 """
 
 import dataclasses
@@ -96,6 +96,7 @@ def check(config: Any) -> None:
 
 
 def _check_number(field: dataclasses.Field, value: float) -> None:
+    """Raises if a number is not finite or not within the limits of its field."""
     least, above, below = (field.metadata[key] for key in ("least", "above", "below"))
     fits = (
         math.isfinite(value)
@@ -108,7 +109,7 @@ def _check_number(field: dataclasses.Field, value: float) -> None:
 
 
 def limits(field: dataclasses.Field) -> str:
-    """Returns the range of a field's numbers in words, or nothing.
+    """Returns the range of a field's numbers in words; empty if there is no limit.
 
     >>> limits(option(0.5, "Dropout rate.", least=0, below=1))
     'at least 0 and below 1'
@@ -116,7 +117,7 @@ def limits(field: dataclasses.Field) -> str:
     words = (("at least", "least"), ("above", "above"), ("below", "below"))
     bounds = ((word, field.metadata[key]) for word, key in words)
     return " and ".join(
-        f"{word} {bound:g}" for word, bound in bounds if bound is not None
+        f"{word} {bound}" for word, bound in bounds if bound is not None
     )
 
 

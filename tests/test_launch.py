@@ -3,15 +3,18 @@ import dataclasses
 import pytest
 
 from experiments import launch
-from ffnlab import data, options
+from ffnlab import options
 from ffnlab.errors import InputError
-from ffnlab.nn import ffn
 from ffnlab.options import option
 from ffnlab.report import run_directory
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
+    """Everything: what it takes."""
+
+    RENAMED = {"max_length": "length", "noise": "loud"}  # noqa: RUF012
+
     name: str = option("a", "a name", known=lambda: ("a", "beta"))
     count: int = option(3, "a count", least=1, below=10)
     rates: tuple[float, ...] = option((0.1,), "some rates", above=0)
@@ -51,6 +54,19 @@ def test_a_flag_file_keeps_any_text(text, tmp_path):
     assert launch.parse(Prompt, given).prompt == text
 
 
+def test_old_names_of_flags_work_on_the_command_line_and_in_a_file(tmp_path):
+    assert parse("--max_length=7", "--noise") == Config(length=7, loud=True)
+    assert parse("--max_length", "7").length == 7
+    assert not parse("--nonoise").loud
+    (tmp_path / "flags").write_text("--max_length=7\n--noise=true\n")
+    file = f"--flagfile={tmp_path / 'flags'}"
+    assert parse(file) == Config(length=7, loud=True)
+    assert parse(file, "--length=8").length == 8
+    with pytest.raises(InputError, match="^--length: 0 should be"):
+        parse("--max_length=0")
+    assert parse("--size=5", aliases={"size": "count"}).count == 5
+
+
 def test_presets_yield_to_flags():
     presets = {"short": {"count": 9, "length": 2}}
     assert parse("--short", presets=presets) == Config(count=9, length=2)
@@ -70,7 +86,7 @@ def test_presets_yield_to_flags():
         ("--rates=inf", "--rates: inf should be"),
         ("--rates=0", "--rates: 0.0 should be"),
         ("--rates=", "--rates: at least one is needed"),
-        ("--rates=1,1", "--rates: 1.0,1.0 has one of them twice"),
+        ("--rates=1,1", "--rates: 1.0,1.0 has an entry twice"),
         ("--rates=a", "--rates=a: not a number: 'a'"),
         ("--nmae=a", "name"),
         ("stray", "'stray' is not a flag"),
@@ -89,20 +105,62 @@ def test_help_shows_every_flag_with_its_default():
     assert text.startswith("What it does.")
     for line in ("--name=a", "--rates=0.1", "--length=\n", "--loud=false", "a count"):
         assert line in text
+    for help_text in (
+        "a name (one of a, beta)",
+        "a count (integer, at least 1 and below 10)",
+        "some rates (comma-separated numbers, above 0)",
+        "whether (true or false)",
+    ):
+        assert help_text in text
 
 
-def test_tables_are_read_without_importing():
-    assert options.names_in("ffnlab.nn.ffn", "BLOCKS")() == list(ffn.BLOCKS)
-    source = options.names_in("ffnlab.nn.ffn", "BLOCKS")
-    import sys
+def test_flags_stand_under_the_class_that_defines_them():
+    @dataclasses.dataclass(frozen=True)
+    class Middle(Config):
+        """Nothing of its own."""
 
-    kept = sys.modules.pop("ffnlab.nn.ffn")
-    try:
-        assert source() == list(ffn.BLOCKS)
-        assert "ffnlab.nn.ffn" not in sys.modules
-    finally:
-        sys.modules["ffnlab.nn.ffn"] = kept
-    assert options.names_in("ffnlab.data.builtin", "DATASETS")() == list(data.DATASETS)
+    @dataclasses.dataclass(frozen=True)
+    class Own(Middle):
+        """The launcher's own flags.
+
+        More of the docstring.
+        """
+
+        mine: int = option(1, "my own")
+        count: int = option(5, "another default")
+
+    text = launch.usage(Own, "What it does.", {"short": {"count": 2}})
+    lines = [line for line in text.splitlines() if line and line[:6] != " " * 6]
+    assert lines == [
+        "What it does.",
+        "The launcher's own flags:",
+        "  --count=5",
+        "  --mine=1",
+        "Everything: what it takes:",
+        "  --name=a",
+        "  --rates=0.1",
+        "  --length=",
+        "  --loud=false",
+        "Presets and files:",
+        "  --short",
+        "  --flagfile=",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("message", "wanted"),
+    [
+        ("count: 0 is too small", "--count: 0 is too small"),
+        ("name, count and rates: give one", "--name, --count and --rates: give one"),
+        ("count=3 needs length=5", "--count=3 needs --length=5"),
+        ("the count and the name: none", "the count and the name: none"),
+        ("length: count has its own length", "--length: count has its own length"),
+        ("account=3, runs/count=3, --count=3", "account=3, runs/count=3, --count=3"),
+        ("length = 3: count=", "length = 3: count="),
+    ],
+)
+def test_errors_name_flags(message, wanted):
+    assert launch.with_flags(message, Config) == wanted
 
 
 def test_input_errors_exit_with_2(monkeypatch, capsys):
@@ -117,9 +175,9 @@ def test_input_errors_exit_with_2(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("resume", [False, None])
-def test_interrupts_say_how_to_go_on(monkeypatch, capsys, tmp_path, resume):
+def test_interrupts_say_how_to_continue(monkeypatch, capsys, tmp_path, resume):
     def run(config):
-        with run_directory.open_run(tmp_path / "o", "", resume):
+        with run_directory.open_run(tmp_path / "o", config, resume):
             raise KeyboardInterrupt
 
     monkeypatch.setattr("sys.argv", ["program"])
@@ -127,7 +185,7 @@ def test_interrupts_say_how_to_go_on(monkeypatch, capsys, tmp_path, resume):
         launch.main(Config, run, "What it does.")
     assert caught.value.code == 130
     out = tmp_path / "o"
-    how = f"; to go on: --flagfile={out}/flags --out={out} --resume"
+    how = f"; to continue: --flagfile={out}/flags --out={out} --resume"
     wanted = "interrupted" + (how if resume is False else "") + "\n"
     assert capsys.readouterr().err == wanted
 

@@ -1,0 +1,127 @@
+import dataclasses
+import sys
+
+import pytest
+
+from ffnlab import data, options
+from ffnlab.errors import InputError
+from ffnlab.nn import ffn
+from ffnlab.options import option
+
+
+def test_tables_are_read_without_importing():
+    source = options.names_in("ffnlab.nn.ffn", "BLOCKS")
+    assert source() == list(ffn.BLOCKS)
+    kept = sys.modules.pop("ffnlab.nn.ffn")
+    try:
+        assert source() == list(ffn.BLOCKS)
+        assert "ffnlab.nn.ffn" not in sys.modules
+    finally:
+        sys.modules["ffnlab.nn.ffn"] = kept
+    assert options.names_in("ffnlab.data.builtin", "DATASETS")() == list(data.DATASETS)
+
+
+def test_rows_that_a_user_added_are_known(monkeypatch):
+    monkeypatch.setitem(ffn.BLOCKS, "sine", ffn.BLOCKS["mlp"])
+    assert "sine" in options.names_in("ffnlab.nn.ffn", "BLOCKS")()
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("--length=64", "--max_seq_length=64"),
+        ("-length=64", "-max_seq_length=64"),
+        ("--length", "--max_seq_length"),  # its value is the next word
+        ("--remat", "--gradient_checkpointing"),
+        ("--noremat", "--nogradient_checkpointing"),
+        ("--noremat=1", "--noremat=1"),
+        ("--lengths=64", "--lengths=64"),
+        ("--out=length", "--out=length"),
+        ("--text=--length=64", "--text=--length=64"),
+        ("length=64", "length=64"),
+        ("--", "--"),
+    ],
+)
+def test_old_names_of_flags_become_todays(given, wanted):
+    renamed = {"length": "max_seq_length", "remat": "gradient_checkpointing"}
+    assert options.rename_flag(given, renamed) == wanted
+
+
+@pytest.mark.parametrize(
+    ("bounds", "words"),
+    [
+        ({}, ""),
+        ({"least": 0}, "at least 0"),
+        ({"above": 0}, "above 0"),
+        ({"below": 2**31}, "below 2147483648"),
+        ({"least": 1, "below": 10}, "at least 1 and below 10"),
+        ({"above": 0.5, "below": 1e-6}, "above 0.5 and below 1e-06"),
+    ],
+)
+def test_limits_in_words(bounds, words):
+    assert options.limits(option(1, "A number.", **bounds)) == words
+
+
+@pytest.mark.parametrize(
+    ("bounds", "good", "bad"),
+    [
+        ({"least": 1}, (1, 2), (0, -1)),
+        ({"above": 0}, (0.5, 1), (0, 0.0, -1)),
+        ({"below": 1}, (0, 0.5, -3), (1, 2)),
+        ({}, (0, -1e30), (float("nan"), float("inf"), -float("inf"))),
+    ],
+)
+def test_limits_of_numbers(bounds, good, bad):
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        size: float = option(0.5, "A size.", **bounds)
+
+    for value in good:
+        options.check(Config(value))
+    for value in bad:
+        with pytest.raises(InputError, match=f"^size: {value} should be a number"):
+            options.check(Config(value))
+
+
+def test_lists_have_entries_once_unless_it_is_allowed():
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        one: tuple[str, ...] = option(("a",), "Names.", known=lambda: ("a", "b"))
+        two: tuple[int, ...] = option((1, 1), "Numbers.", empty=True, repeats=True)
+
+    options.check(Config())
+    options.check(Config(two=()))
+    config = Config(one=["a", "b"])
+    options.check(config)
+    assert config.one == ("a", "b")  # a list becomes a tuple
+    for value, wanted in (
+        ((), "one: at least one is needed"),
+        (("a", "a"), "one: a,a has an entry twice"),
+        (("a", "c"), "one: unknown 'c'"),
+    ):
+        with pytest.raises(InputError, match=wanted):
+            options.check(Config(one=value))
+
+
+def test_true_and_false_are_not_numbers():
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        loud: bool = option(False, "Whether.", least=1)
+
+    options.check(Config())
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ((1.0, 2e-3), "1.0,0.002"),
+        (True, "true"),
+        ((), ""),
+        ("plain text", "plain text"),
+        (" a", '" a"'),
+        ("a\nb", '"a\\nb"'),
+        ('say "ü"', '"say \\"ü\\""'),
+    ],
+)
+def test_values_as_a_flag_file_holds_them(value, text):
+    assert options.as_text(value) == text
