@@ -2,9 +2,11 @@
 
 import os
 
+import numpy as np
 import pytest
 
 from ffnlab import io
+from ffnlab.errors import InputError
 
 
 def names(directory):
@@ -90,3 +92,21 @@ def test_a_directory_is_not_there_if_the_block_fails(tmp_path):
     with pytest.raises(OSError), io.atomic_directory(tmp_path / "run") as directory:
         (directory / "b").write_text("b")
     assert names(tmp_path) == ["run"] and names(tmp_path / "run") == ["a"]
+
+
+def test_lines_come_back_exactly(tmp_path):
+    rows = [{"loss": float(np.float32(0.1)), "curve": [1.5, None]}, {"name": "β"}]
+    io.write_lines(tmp_path / "rows.jsonl", rows)
+    assert io.read_lines(tmp_path / "rows.jsonl") == rows
+    assert io.read_lines(tmp_path / "none.jsonl") == []
+
+
+def test_numbers_that_json_lacks_are_null():
+    row = {"a": np.float32("nan"), "b": [float("inf")], "c": np.array([1, 2]), "d": ()}
+    assert io.jsonable(row) == {"a": None, "b": [None], "c": [1, 2], "d": []}
+
+
+def test_a_broken_line_is_named(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"a": 1}\n{"a"')
+    with pytest.raises(InputError, match=r"rows.jsonl:2: not a JSON object"):
+        io.read_lines(tmp_path / "rows.jsonl")

@@ -1,4 +1,4 @@
-"""How far a run is, on the screen or in a log."""
+"""The progress of a run, on a terminal or in a log."""
 
 import sys
 import time
@@ -6,34 +6,34 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ffnlab.report.progress import Progress
     from ffnlab.train.record import Plan, Record
 
 
 class Progress:
-    """How far a run is: a bar with rate and time left, or plain lines in a log.
+    """The progress of a run: a bar with rate and time left, or lines in a log.
 
     Args:
-      total: how many units of work there are.
-      unit: what one is called.
-      done: how many were done before.
+      total: The units of work of the whole run.
+      unit: The name of a unit, in the plural.
+      done: The units that were done before, for instance by an interrupted run.
     """
 
     def __init__(self, total: int, unit: str, done: int = 0):
         self._total, self._unit, self._done = total, unit, done
-        self._begun, self._at_start, self._label = time.monotonic(), done, ""
+        self._start, self._done_at_start, self._label = time.monotonic(), done, ""
         self._base, self._bar, self._task = done, None, None
 
     def __enter__(self) -> "Progress":
         if sys.stderr.isatty():
-            self._bar, self._task = self._started()
+            self._bar, self._task = self._start_bar()
         return self
 
     def __exit__(self, *_: Any) -> None:
         if self._bar:
             self._bar.stop()
 
-    def _started(self) -> tuple[Any, Any]:
+    def _start_bar(self) -> tuple[Any, Any]:
+        """Returns a running progress bar and its task."""
         from rich import progress
         from rich.console import Console
 
@@ -52,45 +52,58 @@ class Progress:
         return bar, task
 
     def begin(self, label: str) -> None:
-        """Names the work that comes next."""
+        """Begins a part of the work.
+
+        Args:
+          label: The name of the part.
+        """
         self._label, self._base = label, self._done
         if self._bar:
             self._bar.update(self._task, description=label)
 
     def reach(self, units: int) -> None:
-        """Says how many units of the work that `begin` named are done by now."""
+        """Updates the progress of the part that `begin` named.
+
+        Args:
+          units: The units of this part that are done by now.
+        """
         self._done = self._base + units
         if self._bar:
             self._bar.update(self._task, completed=self._done, rate=self._rate())
 
     def end(self) -> None:
-        """Ends the work that `begin` named; in a log, a line is printed now."""
-        if not self._bar:
-            share, seconds = self._done / self._total, time.monotonic() - self._begun
-            ran = max(self._done - self._at_start, 1)
-            left = seconds * (self._total - self._done) / ran
-            print(
-                f"{self._label:<16} {share:4.0%}  {self._rate()}  "
-                f"{seconds:.0f} s elapsed, {left:.0f} s left",
-                file=sys.stderr,
-                flush=True,
-            )
+        """Ends the part that `begin` named, and prints a line if there is no bar."""
+        if self._bar:
+            return
+        seconds = time.monotonic() - self._start
+        ran = max(self._done - self._done_at_start, 1)
+        left = seconds * (self._total - self._done) / ran
+        print(
+            f"{self._label:<16} {self._done / self._total:4.0%}  {self._rate()}  "
+            f"{seconds:.0f} s elapsed, {left:.0f} s left",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def _rate(self) -> str:
-        seconds = max(time.monotonic() - self._begun, 1e-9)
-        return f"{(self._done - self._at_start) / seconds:,.0f} {self._unit}/s"
+        """Returns the units done per second since the start, as text."""
+        seconds = max(time.monotonic() - self._start, 1e-9)
+        return f"{(self._done - self._done_at_start) / seconds:,.0f} {self._unit}/s"
 
 
 def progress_callback(
     progress: Progress, plan: "Plan", score: str, text: str
 ) -> "Callable[[Record], None]":
-    """Returns a function that reports a run's record to a progress bar.
+    """Returns a function that reports the record of a run to its progress.
 
     Args:
-      progress: The progress, in steps.
+      progress: The progress of the run, in steps.
       plan: The plan of the run.
-      score: The score to show.
-      text: How to show it, for instance `valid {:.3f} bits`.
+      score: The name of the score to show.
+      text: The format of the score, for instance `valid {:.3f} bits`.
+
+    Returns:
+      A function for `train.Hooks.on_evaluation`.
     """
     last = 0
 

@@ -1,4 +1,4 @@
-"""Tables, to be printed or written."""
+"""Tables that are printed or written."""
 
 import sys
 from collections.abc import Sequence
@@ -6,12 +6,13 @@ from typing import NamedTuple
 
 
 class Table(NamedTuple):
-    """A table, to be printed or written.
+    """A table that is printed or written as Markdown.
 
     Attributes:
-      columns: the headings; the first are words, to the left, the rest numbers.
-      rows: the cells, as text.
-      words: how many columns are words.
+      columns: The headings of the columns.
+      rows: The cells, as text.
+      words: The number of columns of words, which come first and are aligned to the
+        left; the others hold numbers.
 
     >>> print(Table(["block", "test"], [["glu", "0.97"]], 1).markdown())
     | block | test |
@@ -30,11 +31,12 @@ class Table(NamedTuple):
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
     def show(self, title: str, essential: Sequence[str] = ()) -> None:
-        """Prints the table; on a narrow screen only what is essential, if that is said.
+        """Prints the table.
 
         Args:
-          title: what it shows.
-          essential: the headings of the columns to show where not all have room.
+          title: The line above the table.
+          essential: The headings of the columns to print on a screen that is too narrow
+            for all; none prints all columns on any screen.
         """
         from rich.console import Console
         from rich.table import Table as RichTable
@@ -53,6 +55,6 @@ class Table(NamedTuple):
         console.print(table)
 
     def _width(self) -> int:
-        """Returns how many characters a line takes if no cell wraps."""
+        """Returns the characters of a line in which no cell wraps."""
         lines = [self.columns, *self.rows]
         return sum(3 + max(map(len, column)) for column in zip(*lines, strict=True))

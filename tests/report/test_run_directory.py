@@ -1,29 +1,57 @@
+import dataclasses
 import json
 import multiprocessing
 import os
 
-import numpy as np
 import pytest
 
-from ffnlab import io
+from ffnlab import options
 from ffnlab.errors import InputError
 from ffnlab.report import run_directory
-from ffnlab.report.progress import Progress
-from ffnlab.report.table import Table
+from ffnlab.report.run_directory import open_run
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    RENAMED = {"warmup": "warmup_steps"}  # noqa: RUF012
+
+    seed: int = options.option(0, "Random seed.")
+    warmup_steps: int | None = options.option(None, "Steps of the warm-up.")
+    out: str | None = options.option(None, "Output directory.")
+    resume: bool = options.option(False, "Continue.")
 
 
 def test_a_directory_is_taken_once(tmp_path):
-    with run_directory.open_run(tmp_path / "run", "--seed=0\n", resume=False) as out:
+    path = tmp_path / "run"
+    with open_run(path, Config(), resume=False) as out:
         assert (out / "flags").read_text() == "--seed=0\n"
         assert json.loads((out / "versions.json").read_text())["jax"]
-    with pytest.raises(InputError, match="already holds a run"):
-        run_directory.check_directory(tmp_path / "run", resume=False)
-    with run_directory.open_run(tmp_path / "run", "--seed=0\n", resume=True):
+    with pytest.raises(InputError, match="already holds a run; resume=true continues"):
+        run_directory.check_directory(path, resume=False)
+    with pytest.raises(InputError, match="already holds a run; delete it, or choose"):
+        run_directory.check_directory(path, resume=None)
+    with open_run(path, Config(out="run", resume=True), resume=True):
         pass
     with (
         pytest.raises(InputError, match="has --seed=0, this run has --seed=1"),
-        run_directory.open_run(tmp_path / "run", "--seed=1\n", resume=True),
+        open_run(path, Config(seed=1), resume=True),
     ):
+        pass
+
+
+def test_flags_under_old_names_are_the_same_flags(tmp_path):
+    with open_run(tmp_path / "run", Config(warmup_steps=3), resume=False) as path:
+        (path / "flags").write_text("--seed=0\n--warmup=3\n")
+    with open_run(path, Config(warmup_steps=3), resume=True):
+        pass
+    wanted = "has --warmup_steps=3, this run has --warmup_steps=4"
+    with (
+        pytest.raises(InputError, match=wanted),
+        open_run(path, Config(warmup_steps=4), resume=True),
+    ):
+        pass
+    wanted = "has --warmup_steps=3, this run has fewer flags"
+    with pytest.raises(InputError, match=wanted), open_run(path, Config(), resume=True):
         pass
 
 
@@ -34,54 +62,33 @@ def test_a_directory_of_something_else_is_left_alone(tmp_path):
     for path in ("thesis.tex", "thesis.tex/run"):
         with pytest.raises(InputError, match="is a file"):
             run_directory.check_directory(tmp_path / path, resume=False)
-    with pytest.raises(InputError, match="holds no run to go on with"):
+    with pytest.raises(InputError, match="holds no run to continue"):
         run_directory.check_directory(tmp_path / "nothing", resume=True)
     assert os.listdir(tmp_path) == ["thesis.tex"]
 
 
-def test_lines_come_back_exactly(tmp_path):
-    rows = [{"loss": float(np.float32(0.1)), "curve": [1.5, None]}, {"name": "β"}]
-    io.write_lines(tmp_path / "rows.jsonl", rows)
-    assert io.read_lines(tmp_path / "rows.jsonl") == rows
-    assert io.read_lines(tmp_path / "none.jsonl") == []
+def test_a_finished_run_is_not_continued(tmp_path):
+    path = tmp_path / "run"
+    with open_run(path, Config(), resume=False):
+        pass
+    config = Config(out=str(path), resume=True)
+    assert run_directory.choose_unfinished(config, "name") == str(path)
+    (path / "report.md").write_text("done")
+    with pytest.raises(InputError, match="is finished; its report.md has the results"):
+        run_directory.choose_unfinished(config, "name")
 
 
-def test_numbers_that_json_lacks_are_null(tmp_path):
-    row = {"a": np.float32("nan"), "b": [float("inf")], "c": np.array([1, 2]), "d": ()}
-    assert io.jsonable(row) == {"a": None, "b": [None], "c": [1, 2], "d": []}
+def test_a_new_directory_has_the_name_and_the_time(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = run_directory.choose_directory(None, "compare-wine", resume=False)
+    assert path.startswith("runs/compare-wine-2") and not os.listdir(tmp_path)
 
 
-def test_a_broken_line_is_named(tmp_path):
-    (tmp_path / "rows.jsonl").write_text('{"a": 1}\n{"a"')
-    with pytest.raises(InputError, match=r"rows.jsonl:2: not a JSON object"):
-        io.read_lines(tmp_path / "rows.jsonl")
-
-
-def test_writing_is_all_or_nothing(tmp_path, monkeypatch):
-    path = tmp_path / "table.md"
-    io.write(path, "old")
-    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError("full")))
-    with pytest.raises(OSError, match="full"):
-        io.write(path, "new")
-    assert path.read_text() == "old"
-
-
-def test_table_prints_every_cell(capsys):
-    table = Table(["block", "score"], [["glu", "97.25 [96.55, 97.74]"]])
-    table.show("digits")
-    printed = capsys.readouterr().out
-    assert "digits" in printed and "97.25 [96.55, 97.74]" in printed
-    assert table.markdown().splitlines()[-1] == "| glu | 97.25 [96.55, 97.74] |"
-
-
-def test_progress_in_a_log_has_rate_and_time_left(capsys):
-    with Progress(200, "steps", done=100) as progress:
-        progress.begin("glu")
-        progress.reach(50)
-        progress.end()
-    line = capsys.readouterr().err
-    assert line.startswith("glu") and "75%" in line
-    assert "steps/s" in line and "s left" in line
+def test_data_that_changed_is_refused(tmp_path):
+    run_directory.check_same_data(tmp_path, "digest")
+    run_directory.check_same_data(tmp_path, "digest")
+    with pytest.raises(InputError, match="the data has changed since"):
+        run_directory.check_same_data(tmp_path, "another digest")
 
 
 def _hold(directory, ready, release):
@@ -105,14 +112,3 @@ def test_a_directory_has_one_owner(tmp_path):
     other.join(60)
     with run_directory.acquire(tmp_path):  # given back when the process ended
         pass
-
-
-def test_a_narrow_screen_gets_what_is_essential(capsys, monkeypatch):
-    columns = ["block", *(f"column number {i}" for i in range(20)), "test"]
-    table = Table(columns, [["glu", *["0.123456789"] * 20, "0.97"]])
-    table.show("whole")
-    assert "column" in capsys.readouterr().out
-    table.show("short", essential=["block", "test"])
-    told = capsys.readouterr().out
-    assert "0.97" in told and "column number" not in told
-    assert "report.md" in told

@@ -1,0 +1,46 @@
+import sys
+
+import numpy as np
+
+from ffnlab.report import progress
+from ffnlab.report.progress import Progress
+from ffnlab.train.record import Plan, add_evaluation, empty_record
+
+
+def test_progress_in_a_log_has_rate_and_time_left(capsys, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with Progress(200, "steps", done=100) as bar:
+        bar.begin("glu")
+        now[0] += 5.0
+        bar.reach(50)
+        bar.end()
+    line = capsys.readouterr().err
+    assert line.startswith("glu") and "75%" in line
+    assert "10 steps/s" in line and "5 s elapsed, 5 s left" in line
+
+
+def test_progress_on_a_terminal_is_a_bar(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with Progress(200, "steps", done=100) as bar:
+        bar.begin("glu")
+        bar.reach(50)
+        bar.end()
+        task = bar._bar.tasks[0]
+        assert (task.completed, task.total, task.description) == (150, 200, "glu")
+        assert task.fields["rate"].endswith("steps/s")
+    assert "s left" not in capsys.readouterr().err  # a bar and no line
+
+
+def test_a_callback_reports_steps_and_the_score(capsys):
+    plan = Plan(4, 2, 1)
+    record = empty_record(plan, ["loss"])
+    with Progress(4, "steps") as bar:
+        report = progress.progress_callback(bar, plan, "loss", "valid {:.2f}")
+        for score in (0.5, 0.25):
+            losses = np.ones(2, np.float32)
+            record, _ = add_evaluation(record, plan, losses, {"loss": score})
+            report(record)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("valid 0.50") and " 50%" in first
+    assert second.startswith("valid 0.25") and "100%" in second
