@@ -1,14 +1,15 @@
-"""The one error a user sees, and the sentence that offers the nearest names."""
+"""The error for wrong input, and a check of names that offers the nearest ones."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used.
+    """An input of the user cannot be used.
 
-    The message is one line that names the flag, file, line or shape, says what was
-    expected and what to do. Launchers print it as it stands and exit with code 2.
+    The message is one line. It names the parameter, file, line or shape, and says what
+    was expected and what to do. Launchers print it with the flags of the parameters and
+    exit with code 2.
     """
 
 
@@ -16,12 +17,12 @@ def choose(kind: str, name: str, known: Iterable[str]) -> str:
     """Returns `name` if it is known; otherwise raises with the nearest names.
 
     Args:
-      kind: what is being named, as the user calls it, e.g. `--optimizer`.
-      name: the name given.
-      known: the names that exist.
+      kind: The parameter or the kind of thing that is named, for instance `optimizer`.
+      name: The name given.
+      known: The names that exist.
 
     Raises:
-      InputError: `name` is unknown. The nearest names come first in the message.
+      InputError: The name is unknown. The message offers the nearest names.
 
     >>> choose("activation", "relu", ["relu", "gelu"])
     'relu'

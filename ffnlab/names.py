@@ -1,7 +1,7 @@
 """Names of blocks, optimizers and the like, known without importing JAX.
 
-A launcher checks its flags against these before JAX is imported, which takes seconds.
-A test compares them with the tables that they name.
+A launcher checks its flags against these names before JAX is imported, which takes
+seconds. A test compares them with the keys of the tables.
 """
 
 TABLES = {
@@ -66,5 +66,5 @@ TABLES = {
     ),
     ("ffnlab.train.optimizers", "SCHEDULES"): ("constant", "linear", "cosine"),
 }
-# Blocks that take the name of an activation behind a colon.
+# Blocks that take any activation: `mlp:NAME`, `glu:NAME`.
 OPEN_BLOCKS = ("mlp", "glu")
