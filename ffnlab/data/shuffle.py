@@ -1,11 +1,11 @@
-"""The order in which a run meets its examples, as a function of seed and position.
+"""The order of the examples of a run, as a function of seed and position.
 
-The examples form one endless stream: epoch after epoch, each a fresh permutation of
-all of them. Any stretch of the stream is computed directly from its position, so a
-run resumes at any step by number alone, and no permutation is ever held in memory.
+The examples form one endless stream: epoch after epoch, each a new permutation of all
+examples. Any part of the stream is computed from its position alone, so that a run
+resumes at any step by number, and no permutation is held in memory.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -14,23 +14,22 @@ from ffnlab.errors import InputError
 _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio: the step of splitmix64
 _WORD = 2**64
 _ROUNDS = 8
-_LEAST_BITS = 8  # in fewer, some orders of a small set come far too often
-_CHUNK = 2**16  # positions whose intermediate arrays together fit a core's cache
+_LEAST_BITS = 8  # with fewer, some orders of a small set are far too frequent
+_CHUNK = 2**16  # positions whose intermediate arrays fit in the cache of a core
 
 
 def order(seed: int, start: int, stop: int, size: int) -> np.ndarray:
     """Returns the examples at positions `start` to `stop - 1` of the stream.
 
     Position p is in epoch p // size. Each epoch is a pseudo-random permutation of
-    `range(size)`, another for every seed and epoch: a Feistel network whose rounds are
-    keyed by both, over the next power of two, walked along its cycle until it falls
-    inside `range(size)`. Time and memory are O(stop - start).
+    `range(size)` that depends on seed and epoch: a Feistel network with keys from both
+    over the next power of two, applied again until the result is in `range(size)`.
+    Time and memory are O(stop - start).
 
     Args:
-      seed: any integer; it counts modulo 2**64.
-      start: the first position. Negative positions are as good as any: epoch -1 comes
-        before epoch 0.
-      stop: one past the last position; not above `start` means none.
+      seed: any integer, taken modulo 2**64.
+      start: the first position. It may be negative: epoch -1 comes before epoch 0.
+      stop: one past the last position; there are none if it is not above `start`.
       size: the number of examples, at least 1.
 
     Returns:
@@ -52,7 +51,7 @@ def order(seed: int, start: int, stop: int, size: int) -> np.ndarray:
     """
     if size < 1:
         raise InputError(f"no examples to put in order: size is {size}, at least 1")
-    # Python integers, as those of NumPy would overflow beside 64-bit constants.
+    # Python's integers: those of NumPy would overflow with 64-bit constants.
     seed, start, stop, size = int(seed), int(start), int(stop), int(size)
     result = np.empty(max(stop - start, 0), np.int32 if size < 2**31 else np.int64)
     for begin in range(0, len(result), _CHUNK):
@@ -66,11 +65,12 @@ def indices(
 ) -> np.ndarray:
     """Returns the batches of steps `start` to `stop - 1`, for each of several seeds.
 
-    Step t of a seed takes positions t * batch to (t + 1) * batch - 1 of its stream, so
-    batches run on across the border of two epochs, and no example is ever left out.
+    Step t of a seed takes positions t * batch to (t + 1) * batch - 1 of its stream. A
+    batch may therefore contain the end of one epoch and the beginning of the next, and
+    no example is left out.
 
     Args:
-      seeds: S seeds, at least 1; equal ones share their batches, computed once.
+      seeds: S seeds, at least 1; the batches of equal seeds are computed once.
       start: the first step, from 0.
       stop: one past the last step.
       batch: examples in a batch, at least 1.
@@ -106,25 +106,40 @@ def _permuted(seed: int, start: int, count: int, size: int) -> np.ndarray:
     places = np.arange(first_place, first_place + count) - epochs * size
     keys = _round_keys(seed, first_epoch, last + 1)
     bits = max((size - 1).bit_length(), _LEAST_BITS)
-    values = _enciphered(places, epochs, keys, bits)
+    apply = _permutation(keys, bits)
+    values = apply(places, epochs)
     while (outside := np.flatnonzero(values >= size)).size:
-        values[outside] = _enciphered(values[outside], epochs[outside], keys, bits)
+        values[outside] = apply(values[outside], epochs[outside])
     return values
+
+
+def _permutation(keys: np.ndarray, bits: int) -> Callable[..., np.ndarray]:
+    """Returns a function of values and epochs, the permutation of each epoch.
+
+    A small set applies it many times, so that all values are computed once.
+    """
+    epochs = np.arange(keys.shape[1])
+    if bits > _LEAST_BITS or len(epochs) << bits > _CHUNK:
+        return lambda values, epochs: _enciphered(values, epochs, keys, bits)
+    domain = np.tile(np.arange(2**bits), len(epochs))
+    table = _enciphered(domain, np.repeat(epochs, 2**bits), keys, bits)
+    table = table.reshape(len(epochs), -1)  # [epochs, 2**bits]
+    return lambda values, epochs: table[epochs, values]
 
 
 def _round_keys(seed: int, first_epoch: int, epochs: int) -> np.ndarray:
     """Returns a key for each round of each epoch, uint32 [rounds, epochs]."""
     root = _mixed64(np.array([(seed + _GOLDEN) % _WORD], np.uint64))
     numbers = np.arange(epochs, dtype=np.uint64) + np.uint64(first_epoch % _WORD)
-    each = _mixed64(root + numbers * _GOLDEN)
+    epoch_keys = _mixed64(root + numbers * _GOLDEN)
     turns = np.arange(1, _ROUNDS + 1, dtype=np.uint64)[:, None] * _GOLDEN
-    return (_mixed64(each + turns) >> 32).astype(np.uint32)
+    return (_mixed64(epoch_keys + turns) >> 32).astype(np.uint32)
 
 
 def _enciphered(
     values: np.ndarray, epochs: np.ndarray, keys: np.ndarray, bits: int
 ) -> np.ndarray:
-    """Permutes `range(2 ** bits)`, each value by the keys of its epoch."""
+    """Returns the permutation of `range(2 ** bits)` at values, by epoch."""
     low = bits // 2
     masks = np.uint32(2 ** (bits - low) - 1), np.uint32(2**low - 1)
     halves = [(values >> low).astype(np.uint32), values.astype(np.uint32) & masks[1]]
@@ -135,7 +150,7 @@ def _enciphered(
 
 
 def _mixed32(values: np.ndarray) -> np.ndarray:
-    """lowbias32, in place: every bit of the result depends on every bit."""
+    """Applies lowbias32 in place: every bit of the result depends on every bit."""
     values ^= values >> 16
     values *= np.uint32(0x7FEB352D)
     values ^= values >> 15
@@ -145,7 +160,7 @@ def _mixed32(values: np.ndarray) -> np.ndarray:
 
 
 def _mixed64(values: np.ndarray) -> np.ndarray:
-    """The finaliser of splitmix64: every bit of the result depends on every bit."""
+    """Applies the finaliser of splitmix64, in which every bit depends on every bit."""
     values = (values ^ (values >> 30)) * 0xBF58476D1CE4E5B9
     values = (values ^ (values >> 27)) * 0x94D049BB133111EB
     return values ^ (values >> 31)
