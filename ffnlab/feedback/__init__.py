@@ -14,7 +14,13 @@ _NAMES = {
     "Solution": "iteration",
     "System": "iteration",
     "Unrolled": "solvers",
+    "chain_system": "chain",
+    "contract_kernels": "chain",
+    "contraction": "chain",
+    "history": "iteration",
     "solve": "fixed_point",
+    "solve_chain": "chain",
+    "spectral_radius": "fixed_point",
 }
 
 __getattr__, __dir__, __all__ = attach(__name__, _NAMES)

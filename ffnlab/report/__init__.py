@@ -6,6 +6,11 @@ _NAMES = {
     "Progress": "progress",
     "Table": "table",
     "open_run": "run_directory",
+    "plot_convergence": "plots:convergence",
+    "plot_curves": "plots:curves",
+    "plot_graph": "plots:graph",
+    "plot_ranking": "plots:ranking",
+    "plot_relaxation": "plots:relaxation",
 }
 
 __getattr__, __dir__, __all__ = attach(__name__, _NAMES)

@@ -1,4 +1,4 @@
-"""A small framework from scratch, on NumPy alone, to understand the large ones.
+"""A small deep-learning framework on NumPy alone, to understand the large ones.
 
     from ffnlab import scratch
 
@@ -7,9 +7,9 @@
     x.grad                                            # [2., 4.]
     scratch.grad(scratch.grad(lambda x: x**3))(2.0)   # 12.
 
-Read it in this order: `tensor` (an array with a place in a graph), `ops` (operations
-and the rules of their gradients; `operators` gives them to tensors), `graph` (the sweep
-back), `derivatives` (of functions); then `implicit` (of a fixed point), `convolution`,
+Read it in this order: `tensor` (arrays that record operations), `ops` (operations and
+the rules of their gradients; `operators` adds them to tensors), `graph` (the reverse
+sweep), `derivatives` (of functions), `implicit` (fixed points), `convolution`,
 `losses`, `layers`, `recurrent`, `models`, `optimizers`; and `manual`, the same
 backpropagation by hand.
 """
@@ -28,7 +28,7 @@ from ffnlab.scratch import (
 from ffnlab.scratch.check import check_gradients, detect_nan
 from ffnlab.scratch.convolution import conv2d
 from ffnlab.scratch.derivatives import grad, hessian_vector, jvp, value_and_grad, vjp
-from ffnlab.scratch.draw import draw
+from ffnlab.scratch.draw import draw, drawing
 from ffnlab.scratch.graph import backward, gradients, order
 from ffnlab.scratch.implicit import fixed_point
 from ffnlab.scratch.tensor import Primitive, Tensor
@@ -41,6 +41,7 @@ __all__ = [
     "conv2d",
     "detect_nan",
     "draw",
+    "drawing",
     "fixed_point",
     "grad",
     "gradients",

@@ -9,6 +9,7 @@ _NAMES = {
     "check_parity": "scratch_parity",
     "compare": "comparison",
     "compare_feedback": "feedback_comparison",
+    "curves": "ranking",
     "evaluate_members": "population",
     "fit_population": "population",
     "rank": "ranking",
