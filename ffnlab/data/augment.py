@@ -1,10 +1,10 @@
-"""More labelled texts from those there are: words exchanged, left out, replaced.
+"""Data augmentation: copies of texts with words swapped, deleted or replaced.
 
-    more = augmented(train, "tag", ("swap", "mention_replace"), copies=2)
+    more = augment(train, "tag", ("swap", "mention_replace"), copies=2)
     len(more.texts)    # the examples, then up to 4 altered copies of each
 
-For spans of words all of them keep the spans whole. What a language model puts in the
-place of words is in `ffnlab.finetune.mlm_augment`.
+Spans of words stay whole. Words drawn from a language model are in
+`ffnlab.finetune.mlm_augment`.
 """
 
 import functools
@@ -22,7 +22,7 @@ AUGMENTATIONS = ("swap", "delete", "mention_replace", "mlm_substitute")
 Random = np.random.Generator
 Draw = Callable[[Random, int, list[int], float], list[int]]
 
-_REPLACED = 0.5  # the share of mentions that `mention_replace` replaces
+_REPLACED = 0.5  # the fraction of mentions that `mention_replace` replaces
 
 
 def augment(
@@ -35,35 +35,35 @@ def augment(
 ) -> Examples:
     """Returns examples followed by altered copies of them.
 
-    - `swap`: two words drawn at random are exchanged, round(rate · n) times of n words,
-      at least once.
+    - `swap`: two random words change places, round(rate · n) times for n words, at
+      least once.
     - `delete`: each word is left out with probability `rate`, but never all.
-    - `mention_replace`: each mention is replaced with probability 0.5 by another of its
-      type in the examples, all different ones being as likely; tags are in IOB2.
+    - `mention_replace`: each mention is replaced with probability 0.5 by another one of
+      its type, drawn evenly from the different mentions in the examples.
 
-    Words are what stands between blanks, the two texts of a pair each for itself. Of
-    sentences with spans only words tagged O are exchanged or left out; n counts those.
-    If tags are not of spans, such as parts of speech, any word is, with its tag.
+    Words are separated by blanks; the two texts of a pair are treated separately. In
+    sentences with spans only words with the tag O move, and n is their number. If tags
+    are not of spans, such as parts of speech, all words move with their tags.
 
-    Copies whose words are those of the original are dropped. A copy keeps the lines of
-    its origin, a word in place of a mention that of the mention's first.
+    Copies that equal the original are dropped. A copy keeps the lines of the original;
+    the words of a new mention have the line of the first word of the old one.
 
     Args:
-      examples: what to learn from, with labels if they are sentences.
-      task: one of `labelled.TASKS`.
-      names: some of `AUGMENTATIONS` but `mlm_substitute`; their order is of no matter.
-      copies: of each example, for each name; at least 1.
-      rate: the share of words, in (0, 1).
-      seed: any integer; it counts modulo 2**64.
+      examples: the training examples; sentences have tags, in IOB2 if of spans.
+      task: one of `examples.TASKS`.
+      names: some of `AUGMENTATIONS` except `mlm_substitute`, in any order.
+      copies: the number of copies of each example, for each name; at least 1.
+      rate: the fraction of words, in (0, 1).
+      seed: any integer, taken modulo 2**64.
 
     Raises:
-      InputError: an unknown name or task, a number out of its range, or
-        `mention_replace` without mentions.
+      InputError: a name or the task is unknown, a number is out of range, or there are
+        no mentions for `mention_replace`.
 
     Source: Wei and Zou 2019, "EDA: Easy Data Augmentation Techniques for Boosting
     Performance on Text Classification Tasks" (swap, delete); Dai and Adel 2020, "An
     Analysis of Simple Data Augmentation for Named Entity Recognition"
-    (mention_replace, without the binomial draw that theirs takes).
+    (mention_replace, without its binomial draw).
 
     >>> one = Examples(["see you soon"], [], ["bye"], [1])
     >>> sorted(augment(one, "classify", ["swap"]).texts[1].split())
@@ -76,7 +76,7 @@ def augment(
     made: list[Examples] = []
     for name in sorted(set(names)):
         for copy in range(copies):
-            # A stream for each name and copy: another name changes nothing in them.
+            # A stream for each name and copy, so that they do not depend on others.
             streams = [seed % 2**64, zlib.crc32(name.encode()), copy]
             rng = np.random.default_rng(streams)
             made += _MAKERS[name](rng, examples, task, rate)
@@ -84,10 +84,10 @@ def augment(
 
 
 def check_amounts(copies: int, rate: float) -> None:
-    """Refuses a number of copies, or a share of words, that is out of its range.
+    """Checks the number of copies and the fraction of words.
 
     Raises:
-      InputError: it is.
+      InputError: one of them is out of range.
     """
     if copies < 1:
         raise InputError(f"copies={copies} must be at least 1")
@@ -96,7 +96,7 @@ def check_amounts(copies: int, rate: float) -> None:
 
 
 def movable(row: Sequence[str], scheme: str | None) -> list[int]:
-    """Returns the places of words that are in no span; without spans all.
+    """Returns the positions of words outside of spans; all if tags are not of spans.
 
     >>> movable(["B-LOC", "O", "O"], "iob2"), movable(["DET", "NOUN"], None)
     ([1, 2], [0, 1])
@@ -105,7 +105,7 @@ def movable(row: Sequence[str], scheme: str | None) -> list[int]:
 
 
 def _swapped(rng: Random, size: int, free: list[int], rate: float) -> list[int]:
-    """Returns where each word is taken from, some pairs of the free being exchanged."""
+    """Returns the new order of words, with some pairs of the free ones swapped."""
     index = list(range(size))
     if len(free) < 2:
         return index
@@ -116,9 +116,9 @@ def _swapped(rng: Random, size: int, free: list[int], rate: float) -> list[int]:
 
 
 def _kept(rng: Random, size: int, free: list[int], rate: float) -> list[int]:
-    """Returns the places of the words that stay."""
-    chances = zip(free, rng.random(len(free)), strict=True)
-    lost = {place for place, chance in chances if chance < rate}
+    """Returns the positions of the words that stay."""
+    draws = zip(free, rng.random(len(free)), strict=True)
+    lost = {place for place, draw in draws if draw < rate}
     if len(lost) == size:
         lost.discard(int(rng.integers(size)))
     return [place for place in range(size) if place not in lost]
@@ -127,7 +127,7 @@ def _kept(rng: Random, size: int, free: list[int], rate: float) -> list[int]:
 def _rearranged(
     draw: Draw, rng: Random, examples: Examples, task: str, rate: float
 ) -> Iterator[Examples]:
-    """Yields copies made of some of their own words, in some order."""
+    """Yields copies with some of their words, in the order that `draw` returns."""
     for number in range(len(examples.texts)):
         one = examples.subset([number])
         if task == "tag":
@@ -154,7 +154,7 @@ def _rearranged(
 def _renamed(
     rng: Random, examples: Examples, task: str, rate: float
 ) -> Iterator[Examples]:
-    """Yields copies of sentences in which some mentions are others."""
+    """Yields copies of sentences in which some mentions are replaced."""
     if task != "tag" or not examples.scheme:
         raise InputError(
             "augment: mention_replace needs task=tag and tags of spans, such as "
@@ -192,7 +192,7 @@ def _from_the_last(row: Sequence[str]) -> list[tags.Span]:
 def _with_mention(
     one: Examples, kind: str, start: int, stop: int, new: tuple[str, ...]
 ) -> Examples:
-    """Returns a sentence in which other words stand for those of a span."""
+    """Returns a sentence in which the words of a span are replaced."""
 
     def spliced(column: list, inside: list) -> list:
         return [[*column[0][:start], *inside, *column[0][stop:]]]

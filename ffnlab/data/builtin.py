@@ -1,4 +1,4 @@
-"""Small data sets that come with scikit-learn, for quick and honest first answers."""
+"""Small data sets that need no file: those of scikit-learn, and Python's source."""
 
 from collections.abc import Callable
 
@@ -12,13 +12,13 @@ Parts = dict[str, np.ndarray]
 
 
 def digits(seed: int = 0) -> Dataset:
-    """Loads 1,797 handwritten digits of 8 by 8 pixels, ten classes, scaled to 0..1.
+    """Loads 1,797 handwritten digits of 8 by 8 pixels in ten classes.
 
     Args:
-      seed: of the 60/20/20 split, class by class; any integer.
+      seed: the seed of the 60/20/20 split, class by class; any integer.
 
     Returns:
-      The data set, x being float32 [N, 64], the pixels row by row.
+      The data set; x is float32 [N, 64], the pixels row by row, scaled to 0..1.
 
     Source: Alpaydin and Kaynak 1998, "Optical Recognition of Handwritten Digits", UCI.
 
@@ -32,13 +32,13 @@ def digits(seed: int = 0) -> Dataset:
 
 
 def breast_cancer(seed: int = 0) -> Dataset:
-    """Loads 569 tumours by 30 measures of their cells' nuclei, malignant or benign.
+    """Loads 569 tumours, malignant or benign, with 30 measurements of cell nuclei.
 
     Args:
-      seed: of the 60/20/20 split, class by class; any integer.
+      seed: the seed of the 60/20/20 split, class by class; any integer.
 
     Returns:
-      The data set, x being float32 [N, 30], standardised by the training part.
+      The data set; x is float32 [N, 30], standardised by the training part.
 
     Source: Wolberg, Mangasarian, Street and Street 1993, "Breast Cancer Wisconsin
     (Diagnostic)", UCI.
@@ -52,13 +52,13 @@ def breast_cancer(seed: int = 0) -> Dataset:
 
 
 def wine(seed: int = 0) -> Dataset:
-    """Loads 178 wines by 13 chemical measures, from three growers.
+    """Loads 178 wines of three growers, with 13 chemical measurements.
 
     Args:
-      seed: of the 60/20/20 split, class by class; any integer.
+      seed: the seed of the 60/20/20 split, class by class; any integer.
 
     Returns:
-      The data set, x being float32 [N, 13], standardised by the training part.
+      The data set; x is float32 [N, 13], standardised by the training part.
 
     Source: Aeberhard and Forina 1992, "Wine", UCI.
 
@@ -71,14 +71,14 @@ def wine(seed: int = 0) -> Dataset:
 
 
 def _sixteenths(parts: Parts) -> Parts:
-    """Scales pixels, counts from 0 to 16, to 0..1; no statistic is needed."""
+    """Returns pixels, counts from 0 to 16, scaled to 0..1."""
     return {part: (x / 16).astype(np.float32) for part, x in parts.items()}
 
 
 def _classified(
     name: str, bunch: dict, seed: int, prepare: Callable[[Parts], Parts]
 ) -> Dataset:
-    """Splits a data set of scikit-learn's and prepares its features."""
+    """Returns a data set of scikit-learn, split and with prepared features."""
     names = [str(label) for label in bunch["target_names"]]
     parts = split_rows(name, seed, bunch["target"], names)
     return table(
@@ -96,7 +96,7 @@ def _classified(
     )
 
 
-# A plain literal: launchers read its keys from the source, before any import.
+# A literal dict: its keys are read from the source, without an import.
 DATASETS = {
     "digits": digits,
     "bytes": python_source,
@@ -106,14 +106,14 @@ DATASETS = {
 
 
 def load(name: str, seed: int = 0) -> Dataset:
-    """Loads one of the data sets that need no file.
+    """Loads a data set that needs no file.
 
     Args:
       name: a key of `DATASETS`.
-      seed: of the split, any integer; the same seed gives the same split.
+      seed: the seed of the split, any integer.
 
     Raises:
-      InputError: `name` is unknown; the nearest names are offered.
+      InputError: `name` is unknown; the message names the nearest names.
 
     >>> data = load("wine", seed=1)
     >>> data.about["sizes"]

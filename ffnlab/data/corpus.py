@@ -1,12 +1,11 @@
-"""Text for language models: documents of three parts, as windows of tokens.
+"""Text for language models: documents in three parts, as windows of tokens.
 
     parts, about = read_texts(["book.txt"])
     dataset = language_data("book", parts, ByteTokenizer(), length=128)
     dataset.train["x/tokens"]    # [N, 128]
     dataset.train["y"]           # [N, 128], the tokens to predict
 
-A tokenizer is anything with the methods of `ByteTokenizer`, such as those of
-`data.tokens`.
+A tokenizer has the methods of `ByteTokenizer`, such as those of `data.tokenizer`.
 """
 
 import hashlib
@@ -22,7 +21,7 @@ from ffnlab.errors import InputError
 
 Parts = Mapping[str, Sequence[bytes]]
 _SHARES = {"train": 0.9, "valid": 0.05, "test": 0.05}
-_END, _MASK = 0, 256  # of bytes: what ends a document, and what stands for one
+_END, _MASK = 0, 256  # tokens of bytes: the end of a document, and the mask
 
 
 class Stream(NamedTuple):
@@ -30,7 +29,7 @@ class Stream(NamedTuple):
 
     Attributes:
       tokens: int32 `[T]`.
-      words: the number of the word that each is part of, int32 `[T]`, ascending.
+      words: the number of the word of each token, int32 `[T]`, ascending.
     """
 
     tokens: np.ndarray
@@ -38,13 +37,13 @@ class Stream(NamedTuple):
 
 
 class Tokenizes(Protocol):
-    """What a language model needs of a tokenizer.
+    """A tokenizer of a language model.
 
     Attributes:
-      size: the number of tokens V.
+      size: the number V of tokens.
       end: the token between documents; None if each window has tokens around it.
-      around: the tokens before and after each window.
-      mask: the token that stands for a hidden one; None if there is none.
+      around: the special tokens before and after each window.
+      mask: the mask token; None if there is none.
     """
 
     size: int
@@ -53,14 +52,14 @@ class Tokenizes(Protocol):
     mask: int | None
 
     def stream(self, document: bytes) -> Stream:
-        """Returns a document as tokens, without any around it."""
+        """Returns a document as tokens, without special ones around it."""
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Returns the text of tokens, without the special ones."""
 
 
 class ByteTokenizer:
-    """Bytes as tokens: 0 ends a document, 256 is the mask.
+    """Bytes as tokens: 0 is the end of a document, 256 the mask.
 
     A word is a run of letters, digits, underscores and bytes beyond ASCII; any other
     byte is a word of its own.
@@ -84,7 +83,7 @@ class ByteTokenizer:
         return Stream(tokens, np.cumsum(begins, dtype=np.int32) - 1)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Returns the text of tokens; what is not UTF-8 is replaced."""
+        """Returns the text of tokens; bytes that are not UTF-8 are replaced."""
         inside = [int(token) for token in tokens if token not in (_END, _MASK)]
         return bytes(inside).decode("utf-8", "replace")
 
@@ -97,17 +96,18 @@ _LETTERS = np.frombuffer(
 def read_texts(
     paths: Sequence[str], utf8: bool = False
 ) -> tuple[dict[str, list[bytes]], dict[str, Any]]:
-    """Returns the parts of text files, each cut at line ends, and facts for a report.
+    """Returns the parts of text files, and facts for a report.
 
-    Of each file the first 90 % are to learn from, 5 % to choose by, 5 % to report on.
+    The first 90 % of each file are train, the next 5 % valid and the last 5 % test;
+    files are cut at line ends.
 
     Args:
-      paths: of the files.
-      utf8: whether they must be text; otherwise they may hold any bytes.
+      paths: the paths of the files.
+      utf8: whether they must be UTF-8; otherwise they may have any bytes.
 
     Raises:
-      InputError: there is no such file, one has fewer than three lines, or a line is
-        not text.
+      InputError: there is no such file, one has fewer than three lines, or is not
+        UTF-8.
     """
     parts: dict[str, list[bytes]] = {part: [] for part in _SHARES}
     digest = hashlib.sha256()
@@ -131,12 +131,12 @@ def _check_utf8(path: str, text: bytes) -> None:
     except UnicodeDecodeError as error:
         line = text.count(b"\n", 0, error.start) + 1
         raise InputError(
-            f"{path}:{line}: not UTF-8, which a tokenizer needs; bytes do without one"
+            f"{path}:{line}: not UTF-8, which a tokenizer needs; bytes need none"
         ) from None
 
 
 def _cut(path: str, text: bytes) -> dict[str, bytes]:
-    """Returns the parts of a text, each of whole lines."""
+    """Returns the parts of a text, each with whole lines."""
     lines = text.splitlines(keepends=True)
     if len(lines) < 3:
         raise InputError(
@@ -148,8 +148,8 @@ def _cut(path: str, text: bytes) -> dict[str, bytes]:
     shares = _SHARES["train"] + _SHARES["valid"]
     second = int(np.searchsorted(ends, shares * total)) + 1
     second = min(max(second, first + 1), len(lines) - 1)
-    found = lines[:first], lines[first:second], lines[second:]
-    return {part: b"".join(piece) for part, piece in zip(_SHARES, found, strict=True)}
+    pieces = lines[:first], lines[first:second], lines[second:]
+    return {part: b"".join(piece) for part, piece in zip(_SHARES, pieces, strict=True)}
 
 
 def language_data(
@@ -161,24 +161,24 @@ def language_data(
     masked: bool = False,
     about: Mapping[str, Any] | None = None,
 ) -> Dataset:
-    """Returns windows of text, each token of which is to be predicted once.
+    """Returns windows of text in which each token is predicted once.
 
     Args:
-      name: what the data set is called.
+      name: the name of the data set.
       parts: the documents of `train`, `valid` and `test`.
-      tokenizer: makes tokens of them.
-      length: T, of a window, with the tokens around it.
-      masked: whether tokens are to be hidden and found again; otherwise each is
+      tokenizer: the tokenizer.
+      length: T, the number of tokens of a window, special ones included.
+      masked: whether the data are for masked language models; otherwise each token is
         predicted from those before it.
       about: facts for a report.
 
     Returns:
-      The data set, of K = V classes. A part holds x/tokens int32 [N, T], x/mask bool
-      [N, T], True where there is a token, and y int32 [N, T]: the next token, or if
-      masked the token itself where it may be hidden; −100 elsewhere. If masked it also
-      holds x/words int32 [N, T], the number of the word, −1 where nothing is to hide.
-      `about["tokens_per_byte"]` has by part what turns a mean over tokens to one over
-      bytes.
+      The data set, with K = V classes. A part has x/tokens int32 [N, T], x/mask bool
+      [N, T], False at padding, and y int32 [N, T]: the next token, or, if masked, the
+      token itself where it may be masked; −100 elsewhere. If masked, it also has
+      x/words int32 [N, T], the number of the word, −1 for tokens that are never masked.
+      `about["tokens_per_byte"]` has by part the factor from a mean over tokens to one
+      over bytes.
 
     Raises:
       InputError: there is nothing to predict, or a window has no room.
@@ -189,10 +189,10 @@ def language_data(
     for part, documents in parts.items():
         streams = [tokenizer.stream(document) for document in documents]
         splits[part] = _windows(streams, tokenizer, length, masked)
-        found = int((splits[part]["y"] != IGNORE).sum())
-        if not found:
+        count = int((splits[part]["y"] != IGNORE).sum())
+        if not count:
             raise InputError(f"{name}: the {part} part has no token to predict")
-        ratios[part] = found / sum(map(len, documents))
+        ratios[part] = count / sum(map(len, documents))
     facts = {**(about or {}), "tokens_per_byte": ratios}
     return Dataset(
         name, **splits, task="tokens", features=1, classes=tokenizer.size, about=facts
@@ -202,12 +202,12 @@ def language_data(
 def sequence_data(
     tokens: Sequence[np.ndarray], special: Sequence[int], masked: bool
 ) -> Arrays:
-    """Returns sequences in rows of their own, as a part of `language_data` holds them.
+    """Returns one sequence per row, with the arrays of a part of `language_data`.
 
     Args:
       tokens: int `[T]` for each sequence, special tokens included.
-      special: the tokens that are not to be hidden.
-      masked: whether tokens are to be hidden; otherwise the next one is predicted.
+      special: the tokens that are never masked.
+      masked: whether tokens are masked; otherwise the next one is predicted.
 
     >>> rows = [np.array([1, 5, 6, 2]), np.array([1, 7, 2])]
     >>> part = sequence_data(rows, special=[1, 2], masked=True)
@@ -243,7 +243,7 @@ def _windows(
     rows = _around(_rows(tokens, room, overlap=0, empty=-1), before, after)
     numbers = _around(_rows(words, room, overlap=0, empty=-1), [-1] * len(before), [])
     numbers = np.pad(numbers, ((0, 0), (0, len(after))), constant_values=-1)
-    least = numbers[:, len(before)][:, None]  # that of the first word, to count from
+    least = numbers[:, len(before)][:, None]  # the number of the first word
     return {
         "x/tokens": np.maximum(rows, 0),
         "x/mask": rows >= 0,
@@ -255,7 +255,7 @@ def _windows(
 def _joined(
     streams: Sequence[Stream], end: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns documents as one, each followed by `end`, and words counted through."""
+    """Returns the tokens of all documents, each followed by `end`, and their words."""
     tokens, words, last = [], [], 0
     for stream in streams:
         tokens.append(stream.tokens)
@@ -270,7 +270,7 @@ def _joined(
 
 
 def _rows(values: np.ndarray, width: int, overlap: int, empty: int) -> np.ndarray:
-    """Returns a stream in rows of `width + overlap`, the last one filled up."""
+    """Returns a stream in rows of `width + overlap`, the last one padded."""
     count = max(-(-(len(values) - overlap) // width), 0)
     padded = np.full(count * width + overlap, empty, np.int32)
     padded[: len(values)] = values[: len(padded)]
@@ -279,11 +279,11 @@ def _rows(values: np.ndarray, width: int, overlap: int, empty: int) -> np.ndarra
 
 
 def _around(rows: np.ndarray, before: list[int], after: list[int]) -> np.ndarray:
-    """Returns rows with tokens before and right after what they hold."""
+    """Returns rows with special tokens before and right after their tokens."""
     left = np.tile(np.array(before, np.int32), (len(rows), 1))
     right = np.full((len(rows), len(after)), -1, np.int32)
-    found = np.concatenate([left, rows, right], axis=1)
+    surrounded = np.concatenate([left, rows, right], axis=1)
     ends = len(before) + (rows >= 0).sum(axis=1)
     for place, token in enumerate(after):
-        found[np.arange(len(rows)), ends + place] = token
-    return found
+        surrounded[np.arange(len(rows)), ends + place] = token
+    return surrounded

@@ -1,4 +1,4 @@
-"""A data set split three ways, and what every source of one has in common."""
+"""Data sets in three parts, and the functions that all their sources share."""
 
 import dataclasses
 import hashlib
@@ -10,32 +10,32 @@ from ffnlab.data.shuffle import order
 from ffnlab.errors import InputError
 
 Arrays = dict[str, np.ndarray]
-IGNORE = -100  # the label of what has none
+IGNORE = -100  # the label of positions without a label
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A data set split three ways: to learn from, to choose by, to report on.
+    """A data set in three parts: train, valid and test.
 
     Attributes:
-      name: what the data set is called.
-      train: the examples to learn from. Every statistic that prepared the data, such
-        as a mean or a list of categories, was taken from these alone.
-      valid: the examples to stop, tune and choose by.
-      test: the examples to report on, once.
+      name: the name of the data set.
+      train: the training examples. Every statistic that prepared the data, such as a
+        mean or a list of categories, is of these alone.
+      valid: the validation examples, to tune and to choose by.
+      test: the test examples, to report on once.
       task: `classes`, `values` (regression), `bytes` (the next byte of a text) or
         `tokens` (of a language model, see `data.corpus`).
-      features: the width F of x, in columns; for bytes, the length of the context; 1
-        for sequences of one token at each position.
+      features: the number F of columns of x; for bytes, the length of the context; 1
+        for sequences with one token per position.
       classes: the number of classes K; 256 for bytes, 1 for values.
       about: facts for a report, ready for JSON: sizes, source, class names.
 
-    A split of a table is {"x": float32 [N, F], "y": int32 [N]}, y being float32 for
-    values. A split of a text is {"text": uint8 [bytes], "ends": int32 [N], "offsets":
-    int32 [F]}: example i predicts byte ends[i] from those at ends[i] + offsets. A split
+    A part of a table is {"x": float32 [N, F], "y": int32 [N]}, with y float32 for
+    values. A part of a text is {"text": uint8 [bytes], "ends": int32 [N], "offsets":
+    int32 [F]}: example i predicts byte ends[i] from those at ends[i] + offsets. A part
     of sequences is {"x/tokens": int32 [N, T] or [N, T, F]} or {"x/values": float32
-    [N, T, F]}, with {"x/mask": bool [N, T], "y": int32}: the mask is True where a
-    sequence is; y is [N, T], -100 where there is no label, or [N].
+    [N, T, F]}, with {"x/mask": bool [N, T], "y": int32}: the mask is False at padding;
+    y is [N, T], -100 where there is no label, or [N].
 
     >>> data = {"x": np.zeros((4, 2), np.float32), "y": np.arange(4, dtype=np.int32)}
     >>> Dataset("toy", data, data, data, "classes", 2, 4, {}).features
@@ -53,7 +53,7 @@ class Dataset:
 
 
 def size(split: Arrays) -> int:
-    """Returns the number of examples N of a split.
+    """Returns the number N of examples of a part.
 
     Args:
       split: arrays as `Dataset` holds them, of NumPy or JAX.
@@ -65,14 +65,14 @@ def size(split: Arrays) -> int:
 
 
 def take(split: Arrays, index: np.ndarray) -> dict[str, np.ndarray | Arrays]:
-    """Returns the examples at `index`, as a model is given them.
+    """Returns the examples at `index` as a batch, the input of a model.
 
-    Plain indexing only, so arrays of JAX work as well, inside `jax.jit` too. A name
-    with a slash nests one level: the array `x/tokens` becomes batch["x"]["tokens"].
+    It only indexes, so JAX arrays work as well, also inside `jax.jit`. A name with a
+    slash nests one level: the array `x/tokens` becomes batch["x"]["tokens"].
 
     Args:
-      split: arrays as `Dataset` holds them. Under `jax.jit` they are JAX arrays: a
-        traced index cannot index an array of NumPy.
+      split: arrays as `Dataset` holds them. Inside `jax.jit` they must be JAX arrays: a
+        traced index cannot index a NumPy array.
       index: integers in `range(size(split))`, of any shape [...].
 
     Returns:
@@ -96,7 +96,7 @@ def take(split: Arrays, index: np.ndarray) -> dict[str, np.ndarray | Arrays]:
 
 
 def _nested(arrays: Arrays) -> dict[str, np.ndarray | Arrays]:
-    """Returns arrays in dicts of one level more for those with a slash in the name."""
+    """Returns arrays in a dict in which names with a slash are nested."""
     batch = {}
     for name, array in arrays.items():
         outer, slash, inner = name.partition("/")
@@ -114,20 +114,20 @@ def digest(dataset: Dataset) -> str:
     >>> digest(Dataset("toy", data, data, data, "classes", 2, 4, {}))[:8]
     '7b3cfd4d'
     """
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for split in (dataset.train, dataset.valid, dataset.test):
         for name, array in sorted(split.items()):
-            found.update(f"{name} {array.dtype} {array.shape}".encode())
-            found.update(np.ascontiguousarray(array).data)
-    return found.hexdigest()
+            sha256.update(f"{name} {array.dtype} {array.shape}".encode())
+            sha256.update(np.ascontiguousarray(array).data)
+    return sha256.hexdigest()
 
 
 def thin(split: Arrays, most: int) -> Arrays:
-    """Returns a split with at most `most` of its examples, evenly spread over it.
+    """Returns a part with at most `most` of its examples, evenly spaced.
 
     Args:
       split: arrays as `Dataset` holds them.
-      most: how many examples to keep, at least 1.
+      most: the maximum number of examples, at least 1.
 
     >>> data = {"x": np.arange(10.0).reshape(5, 2), "y": np.arange(5)}
     >>> thin(data, 3)["y"].tolist()
@@ -144,13 +144,13 @@ def thin(split: Arrays, most: int) -> Arrays:
 def split_rows(
     source: str, seed: int, labels: np.ndarray, names: list[str]
 ) -> dict[str, np.ndarray]:
-    """Divides rows 60/20/20, class by class, every class in all three parts.
+    """Splits rows 60/20/20, class by class, so that every part has every class.
 
     Args:
       source: the file or data set, for the error.
       seed: any integer; the split depends on it and on `labels` alone.
-      labels: the class of each row, integers in `range(len(names))`, [N]; all 0 where
-        there are values instead.
+      labels: the class of each row, integers in `range(len(names))`, [N]; all 0 for
+        regression.
       names: the K class names.
 
     Returns:
@@ -170,7 +170,7 @@ def split_rows(
         few += [f"{len(small) - SHOWN} more"] if len(small) > SHOWN else []
         what = "at least 3 each are needed, one for each of train, valid and test"
         raise InputError(f"{source}: too few examples of {', '.join(few)}: {what}")
-    # Epoch -1 of the stream: training begins at epoch 0 and so never meets this order.
+    # Epoch -1 of the stream: training begins at epoch 0 and never uses this order.
     shuffled = order(seed, -len(labels), 0, len(labels))  # [N]
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]  # [N]
     parts = {"train": [], "valid": [], "test": []}
@@ -183,15 +183,14 @@ def split_rows(
 
 
 def standardise(parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Shifts and scales each feature by its mean and deviation in training.
+    """Returns features with mean 0 and standard deviation 1 in training.
 
     Args:
       parts: numbers [N, F] of `train`, `valid` and `test`.
 
     Returns:
-      The same parts in float32. A feature that is constant in training says nothing
-      there, and is 0 in every part: its scale is unknown, so a first new value in the
-      others would reach the model unscaled.
+      The same parts in float32. A feature that is constant in training has no scale,
+      and is 0 in every part; otherwise another value would reach the model unscaled.
 
     >>> parts = {"train": np.array([[1., 5.], [3., 5.]]), "test": np.array([[5., 9.]])}
     >>> {part: x.tolist() for part, x in standardise(parts).items()}
@@ -199,8 +198,8 @@ def standardise(parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """
     train = parts["train"].astype(np.float64)
     mean, scale = train.mean(axis=0), train.std(axis=0)  # [F], [F]
-    # Rounding makes the deviation of equal numbers a little more than 0, and that of
-    # the tiniest numbers 0, so each test finds what the other misses.
+    # By rounding, the deviation of equal numbers may be above 0, and that of very small
+    # numbers 0: neither test is enough alone.
     scale[(np.ptp(train, axis=0) == 0) | (scale == 0)] = np.inf
     with np.errstate(over="ignore"):  # `table` refuses what overflows
         return {p: ((x - mean) / scale).astype(np.float32) for p, x in parts.items()}
@@ -209,7 +208,7 @@ def standardise(parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def standardise_target(
     source: str, y: dict[str, np.ndarray]
 ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Gives values to predict the mean 0 and the deviation 1 they lack in training.
+    """Returns values to predict with mean 0 and standard deviation 1 in training.
 
     Args:
       source: the file, for the error.
@@ -241,24 +240,23 @@ def table(
     y: dict[str, np.ndarray],
     about: dict,
 ) -> Dataset:
-    """Puts the prepared parts of a table together, and counts what a report needs.
+    """Returns the data set of a prepared table.
 
     Args:
-      name: what the data set is called.
+      name: the name of the data set.
       task: `classes` or `values`.
       classes: K; 1 for values.
       x: the features of `train`, `valid` and `test`, [N, F].
       y: their targets, [N].
-      about: facts to keep. `sizes` is added, and `repeated`: how many validation and
-        test examples have the very features of some training example, so that a
-        reader can judge how much of a score is memory.
+      about: facts for a report. `sizes` is added, and `repeated`: the number of
+        validation and test examples whose features equal those of a training example.
 
     Returns:
-      The data set, in the types `Dataset` documents.
+      The data set, with the types of `Dataset`.
 
     Raises:
-      InputError: a held-out number lies so far from those in training that float32
-        cannot hold it.
+      InputError: a number of valid or test is so far from those in training that
+        float32 cannot hold it.
 
     >>> parts = {part: np.eye(2) for part in ("train", "valid", "test")}
     >>> labels = {part: np.arange(2) for part in parts}
@@ -266,7 +264,7 @@ def table(
     {'valid': 2, 'test': 2}
     """
     kind = np.float32 if task == "values" else np.int32
-    with np.errstate(over="ignore"):  # said below, in words
+    with np.errstate(over="ignore"):  # reported below
         splits = {
             part: {"x": x[part].astype(np.float32), "y": y[part].astype(kind)}
             for part in ("train", "valid", "test")
@@ -291,7 +289,7 @@ def table(
 
 
 def _repeated(x: dict[str, np.ndarray]) -> dict[str, int]:
-    """Counts the rows of `valid` and `test` that equal a row of `train`."""
+    """Returns the number of rows of `valid` and `test` that equal a row of `train`."""
     seen = {hash(row.tobytes()) for row in x["train"]}
     return {
         part: sum(hash(row.tobytes()) in seen for row in x[part])

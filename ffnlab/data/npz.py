@@ -1,4 +1,4 @@
-"""Arrays in an npz file: x and y, with or without a split of their own."""
+"""Arrays x and y in an npz file, with or without their own split."""
 
 import zipfile
 import zlib
@@ -23,22 +23,22 @@ def read_npz(path: str | Path, seed: int = 0, task: str = "auto") -> Dataset:
     """Reads features x and targets y from an npz file, as `np.savez` writes it.
 
     Without x_valid, y_valid, x_test and y_test the examples are split 60/20/20, class
-    by class; with them, x and y are the training part. Each feature gets mean 0 and
-    deviation 1 by its training values; values to predict likewise.
+    by class; with them, x and y are the training part. Features, and values to
+    predict, are standardised by the training part.
 
     Args:
       path: the file. x is numeric [N, ...], flattened to [N, F]; y is [N], either
         integer classes 0 to K - 1 or float values.
-      seed: of the split, any integer.
-      task: `classes`; `values`; or `auto`: classes if y is of an integer type.
+      seed: the seed of the split, any integer.
+      task: `classes`; `values`; or `auto`, which is classes if y has an integer type.
 
     Returns:
-      The data set. Its `about` holds the shape of an example, whose split it is, and
-      the class names or the target's mean and standard deviation.
+      The data set. Its `about` holds the shape of an example, the origin of the split,
+      and the class names or the target's mean and standard deviation.
 
     Raises:
-      InputError: not an npz file, or keys, shapes, types or numbers that cannot be
-        used, with the key and the index of the first one.
+      InputError: the file is not an npz file, or has keys, shapes, types or numbers
+        that cannot be used; the message names the key and the index of the first one.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -49,7 +49,7 @@ def read_npz(path: str | Path, seed: int = 0, task: str = "auto") -> Dataset:
     ((6, 16), 2)
     """
     choose("task", task, ("auto", "classes", "values"))
-    arrays = _opened(require_file(path))
+    arrays = _read(require_file(path))
     x = {key: _checked_x(path, key, arrays[key]) for key in arrays if key[0] == "x"}
     y = {key: _checked_y(path, key, arrays[key]) for key in arrays if key[0] == "y"}
     _check_shapes(path, x, y)
@@ -66,8 +66,8 @@ def read_npz(path: str | Path, seed: int = 0, task: str = "auto") -> Dataset:
     return table(Path(path).stem, task, classes, standardise(x), y, about)
 
 
-def _opened(path: Path) -> dict[str, np.ndarray]:
-    """Returns the arrays of the keys used, all of which are there or none."""
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """Returns x and y and, if the file has its own split, those of its other parts."""
     if not zipfile.is_zipfile(path):
         raise InputError(f"{path}: not an npz file; write it by np.savez")
     try:
@@ -104,7 +104,7 @@ def _checked_y(path: str | Path, key: str, array: np.ndarray) -> np.ndarray:
 
 
 def _check_numbers(path: str | Path, key: str, array: np.ndarray) -> None:
-    """Raises unless an array holds real numbers that fit float32."""
+    """Raises unless an array has real numbers that fit in float32."""
     if getattr(array, "dtype", np.dtype("O")).kind not in "biuf":
         kind = getattr(array, "dtype", type(array).__name__)
         raise InputError(f"{path}: {key}: expected numbers, found {kind}")
@@ -128,7 +128,7 @@ def _check_shapes(path: str | Path, x: dict, y: dict) -> None:
 
 
 def _count_classes(path: str | Path, y: dict[str, np.ndarray]) -> int:
-    """Returns K, having checked that all labels are among 0 to K - 1, each used."""
+    """Returns the number K of classes, after a check that each of 0 to K - 1 occurs."""
     for key, labels in y.items():
         wrong = (labels < 0) | (labels != np.trunc(labels))
         if wrong.any():
@@ -153,7 +153,7 @@ def _count_classes(path: str | Path, y: dict[str, np.ndarray]) -> int:
 def _split(
     path: str | Path, seed: int, classes: int, x: dict, y: dict
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Returns features and targets by part, as the file divides them or by the seed."""
+    """Returns features and targets by part, split by the file or by the seed."""
     if "x_valid" in x:
         own = {"train": "", "valid": "_valid", "test": "_test"}
         return (

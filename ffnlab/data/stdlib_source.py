@@ -1,4 +1,4 @@
-"""The source text of Python's own standard library, and its bytes as examples."""
+"""The source text of Python's standard library, and its bytes as examples."""
 
 import hashlib
 import os
@@ -12,7 +12,7 @@ import numpy as np
 from ffnlab.data.dataset import Arrays, Dataset
 from ffnlab.errors import InputError
 
-# Not the library itself: what is installed beside it, and its tests.
+# Directories of tests and of installed packages.
 _SKIPPED = {
     "__pycache__",
     "dist-packages",
@@ -21,7 +21,7 @@ _SKIPPED = {
     "test",
     "tests",
 }
-_MACHINE_MADE = ("config-", "_sysconfigdata")  # these differ from one build to another
+_MACHINE_MADE = ("config-", "_sysconfigdata")  # these differ between builds
 
 
 def python_source(
@@ -29,18 +29,18 @@ def python_source(
 ) -> Dataset:
     """Loads the source text of the running Python's standard library, byte by byte.
 
-    Each byte of a file is to be predicted from the `context` bytes before it, zeros
-    standing before the first. Files with the same content count once. They are split
-    80/10/10, file by file, by a hash of the seed and their path, so that a file keeps
-    its part when others come or go, and no window reaches over two files.
+    Each byte of a file is predicted from the `context` bytes before it, with zeros
+    before the first. Of files with the same content one is used. Files are split
+    80/10/10 by a hash of the seed and their path: the part of a file does not depend on
+    other files, and no context crosses files.
 
     Args:
-      seed: of the split, any integer.
-      context: the bytes F a prediction is made from, at least 1.
-      limit: how many files at most, the first by path; none means all.
+      seed: the seed of the split, any integer.
+      context: the number F of bytes that a prediction is made from, at least 1.
+      limit: the maximum number of files, the first by path; None takes all.
 
     Returns:
-      The data set, of task `bytes` and 256 classes. Its `about` holds the SHA-256 of
+      The data set, with task `bytes` and 256 classes. Its `about` holds the SHA-256 of
       the corpus, the Python version, and the files and bytes of each part.
 
     Raises:
@@ -71,8 +71,8 @@ def python_files(
     """Returns the files of each part, see `python_source`, and facts for a report.
 
     Args:
-      seed: of the split, any integer.
-      limit: how many files at most, the first by path; none means all.
+      seed: the seed of the split, any integer.
+      limit: the maximum number of files, the first by path; None takes all.
 
     Raises:
       InputError: this Python has no source files, or too few for each part to get one.
@@ -99,7 +99,7 @@ def python_files(
 
 
 def _distinct_files(root: Path, limit: int | None) -> dict[str, bytes]:
-    """Returns the library's source files by path, the first of those that are equal."""
+    """Returns the contents of the source files by path, without duplicates."""
     names = []
     for folder, subfolders, files in os.walk(root):
         subfolders[:] = [
@@ -112,9 +112,9 @@ def _distinct_files(root: Path, limit: int | None) -> dict[str, bytes]:
             for name in files
             if name.endswith(".py")
             and not name.startswith(_MACHINE_MADE)
-            and Path(folder, name).is_file()  # a distribution may leave dangling links
+            and Path(folder, name).is_file()  # a distribution may have dangling links
         ]
-    distinct = {}  # content to path: the first path wins
+    distinct = {}  # content to its first path
     for name in sorted(names)[:limit]:
         distinct.setdefault((root / name).read_bytes(), name)
     distinct.pop(b"", None)  # an empty file has no byte to predict
@@ -122,14 +122,14 @@ def _distinct_files(root: Path, limit: int | None) -> dict[str, bytes]:
 
 
 def _part(seed: int, name: str) -> str:
-    """Returns the part a file belongs to: of ten, eight train, one valid, one test."""
+    """Returns the part of a file: of ten files, eight train, one valid, one test."""
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     tenth = int.from_bytes(digest[:8], "big") % 10
     return {8: "valid", 9: "test"}.get(tenth, "train")
 
 
 def _fingerprint(files: dict[str, bytes]) -> str:
-    """Returns the SHA-256 over each file's path, length and content, in their order."""
+    """Returns the SHA-256 of the path, length and content of all files."""
     digest = hashlib.sha256()
     for name, text in files.items():
         digest.update(f"{name}\0{len(text)}\0".encode())
@@ -138,7 +138,7 @@ def _fingerprint(files: dict[str, bytes]) -> str:
 
 
 def _windows(texts: list[bytes], context: int) -> Arrays:
-    """Returns a split: `context` zeros before each text, and where real bytes are."""
+    """Returns a part: texts, each after `context` zeros, and where their bytes are."""
     padding = bytes(context)
     text = np.frombuffer(b"".join(padding + text for text in texts), np.uint8)
     real = np.concatenate(

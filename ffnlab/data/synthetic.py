@@ -1,9 +1,10 @@
-"""Sequences to label, most with a known best accuracy, with and without what follows.
+"""Sequence labelling tasks, most of them with a known best accuracy.
 
-Three tasks are drawn from a process that is known in full, so `about["ceiling"]` says
-what no model can be expected to pass on the test part: `two_sided` where it may read
-the whole sequence, `one_sided` where position t sees positions 0 to t, and so does not
-know where the end is. Lengths are uniform from half of `length`, rounded up, to it.
+Three tasks are drawn from a known process, so that `about["ceiling"]` holds the best
+accuracy that a model can be expected to reach on the test part: `two_sided` with input
+from the whole sequence, `one_sided` if position t has input from positions 0 to t only,
+and therefore does not know the length. Lengths are uniform from half of `length`,
+rounded up, to `length`.
 """
 
 from collections.abc import Callable
@@ -15,10 +16,10 @@ from ffnlab.data.builtin import digits
 from ffnlab.data.dataset import IGNORE, Arrays, Dataset
 from ffnlab.errors import InputError
 
-SIZES = (2000, 400, 1000)  # sequences to learn from, to choose by, to report on
+SIZES = (2000, 400, 1000)  # sequences of train, valid and test
 
 _FILLER, _OPENER, _CLOSER = 0, 1, 2
-_SHARES = (0.2, 0.4, 0.4)  # of the three: nearly two brackets in three are matched
+_SHARES = (0.2, 0.4, 0.4)  # probabilities; nearly two brackets in three are matched
 
 
 def two_sided_copy(
@@ -27,23 +28,23 @@ def two_sided_copy(
     distance: int = 3,
     sizes: tuple[int, int, int] = SIZES,
 ) -> Dataset:
-    """Draws bits, each to be labelled by those `distance` before and after it.
+    """Draws bits that are labelled by the bits `distance` before and after them.
 
-    The label at t is 2 x[t - distance] + x[t + distance], a neighbour beyond either end
-    of the sequence being 0. All bits are independent and 0 or 1 with equal chance.
+    The label at t is 2 x[t - distance] + x[t + distance]; bits outside of the sequence
+    are 0. All bits are independent, 0 or 1 with equal probability.
 
     Args:
-      seed: of the draws, any integer.
-      length: the longest sequence T, at least 2.
-      distance: how far the neighbours are, from 1 to T - 1.
-      sizes: the sequences of train, valid and test, at least 1 each.
+      seed: the seed of the draws, any integer.
+      length: the length T of the longest sequence, at least 2.
+      distance: the distance of the two bits, from 1 to T - 1.
+      sizes: the number of sequences of train, valid and test, at least 1 each.
 
     Returns:
-      The data set, of 4 classes: x/tokens int32 [N, T], x/mask bool [N, T] and y int32
-      [N, T]. The two-sided ceiling is 1. From the left, the neighbour after t is best
-      guessed 0, since it is 1 with the chance of half that it is there at all; the
-      one-sided ceiling is how often that is expected to be right, over the positions of
-      the test part.
+      The data set, with 4 classes: x/tokens int32 [N, T], x/mask bool [N, T] and y
+      int32 [N, T]. The two-sided ceiling is 1. From the left, the best guess for the
+      bit after t is 0, because it is 1 with half the probability that the sequence is
+      long enough; the one-sided ceiling is the expected accuracy of that guess, over
+      the positions of the test part.
 
     Raises:
       InputError: an argument is out of its range.
@@ -82,23 +83,23 @@ def two_sided_copy(
 def brackets(
     seed: int = 0, length: int = 32, sizes: tuple[int, int, int] = SIZES
 ) -> Dataset:
-    """Draws brackets, each to be labelled as matched or not.
+    """Draws brackets that are labelled as matched or not.
 
-    Tokens are independent: 0, a filler, with chance 0.2; 1, an opening bracket, and 2,
-    a closing one, with 0.4 each. The label is 0 at a filler, 1 at a bracket that has
-    its partner and 2 at one that has none.
+    Tokens are independent: 0, a filler, with probability 0.2; 1, an opening bracket,
+    and 2, a closing one, with 0.4 each. The label is 0 for a filler, 1 for a matched
+    bracket and 2 for one without a partner.
 
     Args:
-      seed: of the draws, any integer.
-      length: the longest sequence T, at least 2.
-      sizes: the sequences of train, valid and test, at least 1 each.
+      seed: the seed of the draws, any integer.
+      length: the length T of the longest sequence, at least 2.
+      sizes: the number of sequences of train, valid and test, at least 1 each.
 
     Returns:
-      The data set, of 3 classes: x/tokens int32 [N, T], x/mask bool [N, T] and y int32
-      [N, T]. The two-sided ceiling is 1. From the left, fillers and closing brackets
-      are certain; an opening one at t is matched if the walk that begins after it goes
-      below its start before the end, the chance of which depends on t alone. The
-      one-sided ceiling is the accuracy on the test part of the likelier answer.
+      The data set, with 3 classes: x/tokens int32 [N, T], x/mask bool [N, T] and y
+      int32 [N, T]. The two-sided ceiling is 1. From the left, fillers and closing
+      brackets are certain; an opening one at t is matched if the walk after it goes
+      below its start before the end, with a probability that depends on t alone. The
+      one-sided ceiling is the accuracy of the likelier answer on the test part.
 
     Raises:
       InputError: an argument is out of its range.
@@ -140,23 +141,24 @@ def noisy_smoothing(
     noise: float = 1.0,
     sizes: tuple[int, int, int] = SIZES,
 ) -> Dataset:
-    """Draws the states of a Markov chain seen through noise, the state being the label.
+    """Draws noisy observations of a Markov chain, whose state is the label.
 
-    The chain begins in any of K states, stays with chance `stay` and otherwise moves to
-    any other, all alike. State k is seen as k - (K - 1) / 2 plus Gaussian noise.
+    The chain begins in a uniform state of K, stays with probability `stay` and
+    otherwise moves to a uniform other state. The observation of state k is
+    k - (K - 1) / 2 plus Gaussian noise.
 
     Args:
-      seed: of the draws, any integer.
-      length: the longest sequence T, at least 2.
+      seed: the seed of the draws, any integer.
+      length: the length T of the longest sequence, at least 2.
       states: K, at least 2.
-      stay: the chance to stay, above 0 and below 1.
+      stay: the probability to stay, above 0 and below 1.
       noise: the standard deviation of the noise, above 0; states are 1 apart.
-      sizes: the sequences of train, valid and test, at least 1 each.
+      sizes: the number of sequences of train, valid and test, at least 1 each.
 
     Returns:
-      The data set, of K classes: x/values float32 [N, T, 1], x/mask bool [N, T] and y
-      int32 [N, T]. The ceilings are the accuracy on the test part of the likeliest
-      state, by `posterior` of the whole sequence and of what came until t.
+      The data set, with K classes: x/values float32 [N, T, 1], x/mask bool [N, T] and y
+      int32 [N, T]. The ceilings are the accuracy of the likeliest state on the test
+      part, by `posterior` given the whole sequence, or the values until t.
 
     Raises:
       InputError: an argument is out of its range.
@@ -191,15 +193,15 @@ def noisy_smoothing(
 
 
 def digit_rows(seed: int = 0) -> Dataset:
-    """Loads the handwritten digits of `digits`, read row by row from the top.
+    """Loads the handwritten digits of `digits` as sequences of pixel rows.
 
     Args:
-      seed: of the 60/20/20 split, class by class; any integer.
+      seed: the seed of the 60/20/20 split, class by class; any integer.
 
     Returns:
-      The data set, of 10 classes: x/values float32 [N, 8, 8], position t being row t,
-      x/mask bool [N, 8], True throughout, and y int32 [N], the class of the whole.
-      What can be reached is not known, so there is no ceiling.
+      The data set, with 10 classes: x/values float32 [N, 8, 8], where position t is row
+      t from the top, x/mask bool [N, 8], all True, and y int32 [N], the class of the
+      image. The best accuracy is not known, so there is no ceiling.
 
     Source: Alpaydin and Kaynak 1998, "Optical Recognition of Handwritten Digits", UCI.
 
@@ -207,18 +209,18 @@ def digit_rows(seed: int = 0) -> Dataset:
     >>> data.train["x/values"].shape, data.about["per"]
     ((1079, 8, 8), 'sequence')
     """
-    whole = digits(seed)
+    dataset = digits(seed)
     splits = {}
     for part in ("train", "valid", "test"):
-        x, y = getattr(whole, part)["x"], getattr(whole, part)["y"]
+        x, y = getattr(dataset, part)["x"], getattr(dataset, part)["y"]
         mask = np.ones((len(y), 8), bool)
         splits[part] = {"x/values": x.reshape(-1, 8, 8), "x/mask": mask, "y": y}
-    about = {**whole.about, "per": "sequence"}
+    about = {**dataset.about, "per": "sequence"}
     del about["feature_names"]  # of the pixels
-    return replace(whole, name="digit_rows", **splits, features=8, about=about)
+    return replace(dataset, name="digit_rows", **splits, features=8, about=about)
 
 
-# A plain literal: launchers read its keys from the source, before any import.
+# A literal dict: its keys are read from the source, without an import.
 SEQUENCES = {
     "two_sided_copy": two_sided_copy,
     "brackets": brackets,
@@ -235,21 +237,21 @@ def posterior(
     noise: float,
     smooth: bool,
 ) -> np.ndarray:
-    """Returns the exact chance of each state of the chain of `noisy_smoothing`.
+    """Returns the exact probability of each state of the chain of `noisy_smoothing`.
 
-    The forward-backward recursion, in logarithms. A position without a value is not an
-    error: its chances are what the values at the other positions say of it.
+    This is the forward-backward recursion, in logarithms. A position may have no value:
+    its probabilities follow from the values at other positions.
 
     Args:
-      values: what was seen, [N, T, 1].
-      mask: bool [N, T], True where there is a value.
+      values: the observations, [N, T, 1].
+      mask: whether there is a value, bool [N, T].
       states: K, at least 2.
-      stay: the chance to stay, above 0 and below 1.
+      stay: the probability to stay, above 0 and below 1.
       noise: the standard deviation of the noise, above 0.
-      smooth: whether position t is given all values, or only those until t.
+      smooth: whether the probabilities at t are given all values, or those until t.
 
     Returns:
-      float64 [N, T, K], each row of sum 1.
+      float64 [N, T, K]; the sum over K is 1.
 
     Raises:
       InputError: an argument is out of its range.
@@ -267,22 +269,22 @@ def posterior(
     seen = np.where(mask[..., None], -0.5 * distance**2, 0.0)
     same = np.eye(states, dtype=bool)
     move = np.log(np.where(same, stay, (1 - stay) / (states - 1)))  # [from, to]
-    chances = seen.copy()  # the constant of the even start drops out below
+    logs = seen.copy()  # the constant of the uniform start drops out below
     for t in range(1, seen.shape[1]):
-        before = chances[:, t - 1, :, None] + move  # [N, from, to]
-        chances[:, t] += np.logaddexp.reduce(before, axis=1)
+        before = logs[:, t - 1, :, None] + move  # [N, from, to]
+        logs[:, t] += np.logaddexp.reduce(before, axis=1)
     if smooth:
         after = np.zeros_like(seen[:, 0])  # [N, K]
         for t in reversed(range(seen.shape[1] - 1)):
             later = (seen[:, t + 1] + after)[:, None, :]  # [N, 1, to]
             after = np.logaddexp.reduce(move + later, axis=2)
-            chances[:, t] += after
-    chances = np.exp(chances - chances.max(axis=-1, keepdims=True))
-    return chances / chances.sum(axis=-1, keepdims=True)
+            logs[:, t] += after
+    weights = np.exp(logs - logs.max(axis=-1, keepdims=True))
+    return weights / weights.sum(axis=-1, keepdims=True)
 
 
 def _check(length: int, sizes: tuple[int, int, int]) -> None:
-    """Refuses a length or sizes of which no data set can be made."""
+    """Raises if the length or a size is out of range."""
     if length < 2:
         raise InputError(f"length: expected at least 2 positions, got {length}")
     if len(sizes) != 3 or min(sizes) < 1:
@@ -291,41 +293,43 @@ def _check(length: int, sizes: tuple[int, int, int]) -> None:
 
 
 def _check_chain(states: int, stay: float, noise: float) -> None:
-    """Refuses a chain whose chances are not all above 0."""
+    """Raises if a parameter of the chain is out of range."""
     if states < 2:
         raise InputError(f"states: expected at least 2, got {states}")
     if not 0 < stay < 1:
-        raise InputError(f"stay: expected a chance above 0 and below 1, got {stay}")
+        raise InputError(
+            f"stay: expected a probability above 0 and below 1, got {stay}"
+        )
     if not 0 < noise < np.inf:
         raise InputError(f"noise: expected a finite deviation above 0, got {noise}")
 
 
 def _levels(states: int) -> np.ndarray:
-    """Returns what each state looks like without noise, float64 [K]."""
+    """Returns the observation of each state without noise, float64 [K]."""
     return np.arange(states) - (states - 1) / 2
 
 
 def _lengths(length: int) -> np.ndarray:
-    """Returns the lengths a sequence may have, all equally likely, ascending."""
+    """Returns the possible lengths of a sequence, equally likely, ascending."""
     return np.arange((length + 1) // 2, length + 1)
 
 
 def _mask(random: np.random.Generator, count: int, length: int) -> np.ndarray:
-    """Draws the lengths of sequences; returns where they are, bool [N, T]."""
+    """Returns the mask of sequences of random lengths, bool [N, T]."""
     return np.arange(length) < random.choice(_lengths(length), (count, 1))
 
 
 def _parts(
     seed: int, sizes: tuple[int, int, int], draw: Callable[..., Arrays]
 ) -> dict[str, Arrays]:
-    """Draws each part from a stream of its own, so that none depends on another."""
+    """Returns the parts, each drawn from its own stream, independent of the others."""
     streams = np.random.default_rng(seed % 2**64).spawn(3)
     parts = zip(("train", "valid", "test"), streams, sizes, strict=True)
     return {part: draw(random, count) for part, random, count in parts}
 
 
 def _split(kind: str, x: np.ndarray, mask: np.ndarray, labels: np.ndarray) -> Arrays:
-    """Returns a split in its types, with a label at every position that is there."""
+    """Returns a part with its dtypes, and labels at the positions of the mask."""
     return {
         f"x/{kind}": x.astype(np.int32 if kind == "tokens" else np.float32),
         "x/mask": mask,
@@ -341,7 +345,7 @@ def _positions(
     about: dict,
     two_sided: float = 1.0,
 ) -> Dataset:
-    """Puts drawn parts together, each position having a label of its own."""
+    """Returns the data set of drawn parts, with a label per position."""
     about = {
         "source": "drawn at random",
         **about,
@@ -355,9 +359,9 @@ def _positions(
 
 
 def _copied(length: int, distance: int) -> np.ndarray:
-    """Returns how often 0 is right for the bit `distance` after t, float64 [T].
+    """Returns the probability that the bit `distance` after t is 0, float64 [T].
 
-    That bit is 1 with chance P(length > t + distance | length > t) / 2.
+    That bit is 1 with probability P(length > t + distance | length > t) / 2.
     """
     longer = _lengths(length)[:, None] > np.arange(length + distance)
     reached = longer.mean(axis=0)  # P(length > t), [T + distance]
@@ -373,19 +377,19 @@ def _bracket_labels(tokens: np.ndarray) -> np.ndarray:
 
 
 def _closed(opens: np.ndarray, closes: np.ndarray) -> np.ndarray:
-    """Returns which closing brackets meet an open one, bool [N, T]."""
-    depth, found = np.zeros(len(opens), int), np.zeros_like(closes)  # [N], [N, T]
+    """Returns whether a closing bracket closes an open one, bool [N, T]."""
+    depth, matched = np.zeros(len(opens), int), np.zeros_like(closes)  # [N], [N, T]
     for t in range(opens.shape[1]):
-        found[:, t] = closes[:, t] & (depth > 0)
-        depth += opens[:, t].astype(int) - found[:, t]
-    return found
+        matched[:, t] = closes[:, t] & (depth > 0)
+        depth += opens[:, t].astype(int) - matched[:, t]
+    return matched
 
 
 def _matching_chance(length: int) -> np.ndarray:
-    """Returns the chance that an opening bracket at t is matched, float64 [T]."""
+    """Returns the probability that an opening bracket at t is matched, float64 [T]."""
     filler, opener, closer = _SHARES
-    # passed[h]: the chance to get below 0 from height h - 1 within m steps, which is 0
-    # in the last entry, too far up.
+    # passed[h]: the probability to get below 0 from height h - 1 within m steps; 0 in
+    # the last entry, which is too high.
     passed = np.eye(1, length + 2)[0]
     within = [passed[1]]  # from height 0, for m = 0, 1, ...
     for _ in range(length):

@@ -1,4 +1,4 @@
-"""CSV and TSV files: typed columns, and features fitted on the training part alone."""
+"""CSV and TSV files with typed columns, and features fitted on the training part."""
 
 import dataclasses
 import re
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from sklearn.compose import ColumnTransformer
 
 MISSING = ("", "NA", "N/A", "nan", "NaN", "null", "None", "?")
-TEXT_ALLOWED = 0.05  # of a column of numbers: so little text is a slip, not a category
-INTEGER_CLASSES = 20  # distinct integers in a target before it counts as a quantity
-RARE = 2  # training rows; a category with fewer joins the others that are rare
-CATEGORIES = 32  # one-hot features of a column, at most; the rarest share one
-CLIPPED = (0.5, 99.5)  # percentiles in training at which numbers are cut off
+TEXT_ALLOWED = 0.05  # fraction of a numeric column; more text makes it categorical
+INTEGER_CLASSES = 20  # distinct integers of a target; with more it is a quantity
+RARE = 2  # training rows; categories with fewer share one feature
+CATEGORIES = 32  # maximum one-hot features of a column; the rarest share one
+CLIPPED = (0.5, 99.5)  # percentiles of training at which numbers are clipped
 
 _NUMBER = re.compile(
     r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?", re.ASCII | re.IGNORECASE
@@ -32,32 +32,31 @@ def read_csv(
 ) -> Dataset:
     """Reads a CSV or TSV file with a header into standardised features and a target.
 
-    The rows are split 60/20/20 by `split_rows`, class by class. A column is numeric
-    where at least 95% of what it holds are numbers (text in it is then an error), and
-    otherwise categorical. What follows is fitted on the training rows alone:
+    The rows are split 60/20/20 by `split_rows`, class by class. A column is numeric if
+    at least 95% of its values are numbers (text in it is then an error), and otherwise
+    categorical. These steps are fitted on the training rows alone:
 
-    - Numbers are cut off at the 0.5 and 99.5 percentiles; where those two are equal,
-      as in a column with few values that are not 0, at the minimum and maximum. A
-      missing one becomes the median, beside an indicator feature. Then each column
-      gets mean 0 and deviation 1.
-    - Categories become one-hot features, missing being one of them. Those in fewer
-      than 2 training rows, or beyond the 32 most frequent, share one. A category that
-      training has not seen is 0 in all.
-    - A feature that is constant in training is left out; so are columns of
-      identifiers or free text, whose every category is rare.
+    - Numbers are clipped at the 0.5 and 99.5 percentiles; if those are equal, as in a
+      column with few values other than 0, at the minimum and maximum. A missing number
+      becomes the median, with an indicator feature. Then each column is standardised.
+    - Categories become one-hot features; missing is a category. Those in fewer than 2
+      training rows, or beyond the 32 most frequent, share one feature. An unknown
+      category is 0 in all features.
+    - Features that are constant in training are left out; so are columns of
+      identifiers or free text, in which every category is rare.
 
     Args:
       path: the file. The delimiter is found by `read_rows`; missing fields are empty,
         NA, N/A, nan, NaN, null, None or ?.
       target: the name of the column to predict.
-      seed: of the split, any integer.
-      task: `classes`; `values`, the target then standardised; or `auto`: classes if
-        the target holds text or at most 20 distinct integers.
+      seed: the seed of the split, any integer.
+      task: `classes`; `values`, with a standardised target; or `auto`, which is classes
+        if the target has text or at most 20 distinct integers.
 
     Returns:
       The data set. Its `about` holds the class names or the target's mean and standard
-      deviation, the feature names, and for each column how many fields were missing
-      and how many numbers were cut off, and where.
+      deviation, the feature names, and for each column the number of missing fields,
+      the number of clipped values, and the limits.
 
     Raises:
       InputError: the file cannot be used; up to 20 problems, each with its line.
@@ -87,26 +86,26 @@ def read_csv(
 
 @dataclasses.dataclass(frozen=True)
 class _Column:
-    """One column as it stands in the file: N cells, and what each of them is."""
+    """One column of the file: N cells, and the type of each."""
 
     name: str
     cells: np.ndarray  # str [N]
-    values: np.ndarray  # float64 [N], NaN where there is no number
+    values: np.ndarray  # float64 [N], NaN for a cell that is not a number
     missing: np.ndarray  # bool [N]
     text: np.ndarray  # bool [N]
 
     @property
     def numeric(self) -> bool:
-        """Whether nearly all that is there are numbers.
+        """Whether nearly all cells that are not missing are numbers.
 
-        All rows decide, not those of training: a file is in order or not whatever the
-        seed, and a column's type is no statistic of its values.
+        All rows decide, not only those of training: the type of a column does not
+        depend on the seed, and is no statistic of its values.
         """
         return bool(self.text.sum() <= TEXT_ALLOWED * (~self.missing).sum())
 
     def problems(self, lines: list[int]) -> list[tuple[int, str]]:
-        """Returns what forbids to read the column as numbers, with its lines."""
-        found = [
+        """Returns the cells that are not numbers, with their lines."""
+        problems = [
             (lines[row], f"text in a numeric column: {self.name!r} is {cell[:60]!r}")
             for row, cell in zip(
                 np.flatnonzero(self.text), self.cells[self.text], strict=True
@@ -115,8 +114,8 @@ class _Column:
         largest = np.finfo(np.float32).max
         for row in np.flatnonzero(np.abs(self.values) > largest):
             what = f"not a finite 32-bit number: {self.name!r} is {self.cells[row]!r}"
-            found.append((lines[row], what))
-        return found
+            problems.append((lines[row], what))
+        return problems
 
 
 def _column(name: str, cells: np.ndarray) -> _Column:
@@ -129,7 +128,7 @@ def _column(name: str, cells: np.ndarray) -> _Column:
 
 
 def _task_of(target: _Column) -> str:
-    """Returns the task a target suggests: classes if text, or a few whole numbers."""
+    """Returns `classes` for a target of text or a few integers, otherwise `values`."""
     numbers = np.unique(target.values[~np.isnan(target.values)])
     few = len(numbers) <= INTEGER_CLASSES and bool((numbers == np.trunc(numbers)).all())
     return "classes" if few or not target.numeric else "values"
@@ -138,7 +137,7 @@ def _task_of(target: _Column) -> str:
 def _target_problems(
     target: _Column, task: str, lines: list[int]
 ) -> list[tuple[int, str]]:
-    """Returns the missing targets and, for values, those that are no numbers."""
+    """Returns the missing targets and, for values, those that are not numbers."""
     missing = [
         (lines[row], f"no target: {target.name!r} is {target.cells[row]!r}")
         for row in np.flatnonzero(target.missing)
@@ -147,7 +146,7 @@ def _target_problems(
 
 
 def _classes(source: str, target: _Column) -> tuple[np.ndarray, list[str]]:
-    """Returns the class of each row and the class names, numbers in their order."""
+    """Returns the class of each row and the class names, numbers in ascending order."""
     if target.text.any():
         names, labels = np.unique(target.cells, return_inverse=True)
         names = names.tolist()
@@ -205,13 +204,13 @@ def _features(
 
 
 def _clipped(column: _Column, train: np.ndarray) -> tuple[np.ndarray, dict]:
-    """Returns a column's numbers, cut off where training ends, and what was done."""
+    """Returns a column's numbers, clipped at the limits of training, and the facts."""
     facts = {"kind": "numbers", "missing": int(column.missing.sum())}
     known = column.values[train][~column.missing[train]]
     if not len(known):
         return np.full(len(column.values), np.nan, object), facts
     low, high = np.percentile(known, CLIPPED)
-    if low == high:  # as in a column of zeros and a few counts: keep what it says
+    if low == high:  # as in a column of zeros and a few counts
         low, high = known.min(), known.max()
     values = np.clip(column.values, low, high)
     facts |= {
@@ -224,7 +223,7 @@ def _clipped(column: _Column, train: np.ndarray) -> tuple[np.ndarray, dict]:
 
 
 def _labelled(column: _Column, train: np.ndarray) -> tuple[np.ndarray, dict]:
-    """Returns a column's categories, missing being one, and what they are."""
+    """Returns a column's categories, one of them for missing cells, and the facts."""
     labels = np.where(column.missing, "missing", column.cells)
     facts = {
         "kind": "categories",

@@ -1,17 +1,17 @@
-"""Entities in sentences of tags: their spans, the schemes to write them, their F1.
+"""Tags of entities: their spans, the tagging schemes, and F1.
 
 A tag is O, outside of every entity, or a prefix, a hyphen and the entity's type:
 
-- io: I- at every token of an entity; two of one type that touch are one.
-- iob1: I- inside an entity; B- only where one begins right after another of its type.
+- io: I- at every token of an entity; adjacent entities of one type are one.
+- iob1: I- inside an entity; B- only if it begins right after another of its type.
 - iob2: B- at the first token of every entity, I- at the others.
 - bioes: as iob2, but E- at the last of several tokens and S- at a single one. L- and U-
   are read as E- and S-, as in BILOU.
 
-Tags that a model predicts need not follow a scheme. They are read as conlleval does, by
-one rule for all: a token goes on with the entity before it if it has I- or E-, the tag
-before it B- or I-, and both the same type; otherwise it begins another. So an I- or E-
-without a beginning is one.
+Tags that a model predicts need not follow a scheme. They are read as conlleval does,
+with one rule: a token continues the entity before it if it has I- or E-, the tag before
+it has B- or I-, and both have the same type; otherwise it begins an entity. An I- or E-
+without a beginning therefore begins one.
 """
 
 import re
@@ -34,14 +34,14 @@ def spans(tags: Sequence[str], scheme: str) -> set[Span]:
 
     Args:
       tags: the tags of its tokens.
-      scheme: `io`, `iob1`, `iob2` or `bioes`, which says what prefixes there may be;
+      scheme: `io`, `iob1`, `iob2` or `bioes`, which determines the allowed prefixes;
         all are read by the rule above.
 
     Returns:
       For each entity its type, its first token and the one after its last.
 
     Raises:
-      InputError: the scheme is unknown, or a tag is none of its tags.
+      InputError: the scheme is unknown, or a tag does not belong to it.
 
     Source: the script conlleval of the CoNLL-2000 shared task, Tjong Kim Sang and
     Buchholz 2000; for E- and S-, the default mode of seqeval, Nakayama 2018, "seqeval:
@@ -51,44 +51,45 @@ def spans(tags: Sequence[str], scheme: str) -> set[Span]:
     [('LOC', 0, 2), ('PER', 3, 4)]
     """
     choose("scheme", scheme, SCHEMES)
-    found, start, before = set(), 0, ("O", "")
+    entities, start, before = set(), 0, ("O", "")
     for stop, tag in enumerate([*tags, "O"]):
         prefix, kind = _parted(tag, scheme, stop)
         if prefix in "IE" and before[0] in "BI" and before[1] == kind:
             before = prefix, kind
             continue
         if before[0] != "O":
-            found.add((before[1], start, stop))
+            entities.add((before[1], start, stop))
         start, before = stop, (prefix, kind)
-    return found
+    return entities
 
 
 def are_of_spans(tags: Iterable[str]) -> bool:
-    """Tells tags of spans from other labels of words, such as parts of speech.
+    """Returns whether tags are of spans, and not labels such as parts of speech.
 
-    They are if one has a prefix and a type; or a hyphen beside O, a slip then.
+    They are if one has a prefix and a type, or if one has a hyphen and another is O: a
+    misspelt tag then.
 
     >>> are_of_spans(["O", "B-LOC"]), are_of_spans(["DET", "-LRB-"])
     (True, False)
     """
-    every = set(tags)
-    slips = "O" in every and any("-" in tag for tag in every)
-    return slips or any(TAG.fullmatch(tag) for tag in every - {"O"})
+    kinds = set(tags)
+    misspelt = "O" in kinds and any("-" in tag for tag in kinds)
+    return misspelt or any(TAG.fullmatch(tag) for tag in kinds - {"O"})
 
 
 def convert(tags: Sequence[str], source: str, target: str) -> list[str]:
-    """Writes the entities of a sentence in another scheme, or cleanly in its own.
+    """Returns the tags of a sentence in another scheme, or corrected in the same one.
 
     Args:
       tags: the tags of a sentence.
-      source: the scheme they are in.
-      target: the scheme to write.
+      source: their scheme.
+      target: the scheme of the result.
 
     Returns:
-      As many tags, of the same `spans`; but in io those of one type that touch merge.
+      As many tags, with the same `spans`; in io, adjacent spans of one type merge.
 
     Raises:
-      InputError: a scheme is unknown, or a tag is none of the source's.
+      InputError: a scheme is unknown, or a tag does not belong to the source.
 
     Source: Tjong Kim Sang and Veenstra 1999, "Representing Text Chunks" (IOB1, IOB2);
     Ratinov and Roth 2009, "Design Challenges and Misconceptions in Named Entity
@@ -114,19 +115,19 @@ def convert(tags: Sequence[str], source: str, target: str) -> list[str]:
 
 
 def scheme_of(sentences: Iterable[Sequence[str]]) -> str:
-    """Tells from the tags of a corpus what scheme they are in.
+    """Returns the scheme of the tags of a corpus.
 
-    One E-, S-, L- or U- says bioes. I- and no B- anywhere says io; iob1 in which no
-    entities touch looks the same, and is read the same. Otherwise iob1 and iob2 differ
-    in the first token of every entity that does not follow another of its type: I- or
-    B-. What more of them have is the answer, so that a few slips do not change it; iob2
-    if as many do, which a corpus without entities shows too.
+    One E-, S-, L- or U- means bioes. I- without any B- means io; iob1 without adjacent
+    entities looks the same, and is read the same. Otherwise iob1 and iob2 differ in the
+    first token of every entity that does not follow another of its type: I- or B-. The
+    majority decides, so that a few errors do not change it. A tie, also that of a
+    corpus without entities, is iob2.
 
     Args:
       sentences: the tags of each sentence.
 
     Raises:
-      InputError: a tag is none of any scheme.
+      InputError: a tag belongs to no scheme.
 
     >>> scheme_of([["I-LOC", "B-LOC"], ["O", "I-PER"]])
     'iob1'
@@ -150,30 +151,30 @@ def scheme_of(sentences: Iterable[Sequence[str]]) -> str:
 def span_f1(
     predicted: Sequence[Sequence[str]], gold: Sequence[Sequence[str]], scheme: str
 ) -> dict:
-    """Scores predicted entities: right if type, first and last token all are.
+    """Returns the scores of predicted entities: right if type and both ends are.
 
     Args:
       predicted: the predicted tags of each sentence.
-      gold: the true ones, as many in each sentence.
-      scheme: what both are in: `io`, `iob1`, `iob2` or `bioes`.
+      gold: the true tags, as many in each sentence.
+      scheme: the scheme of both: `io`, `iob1`, `iob2` or `bioes`.
 
     Returns:
-      `precision`, `recall` and `f1`, each from 0 to 1, over the entities of all types
-      together, and `support`, how many true ones there are; under `types` the same for
-      each type that is true or predicted somewhere. What would be 0 / 0 is 0, so
-      without any entity F1 is 0 also where all tags are right.
+      `precision`, `recall` and `f1`, each from 0 to 1, over the entities of all types,
+      and `support`, the number of true ones; under `types` the same for each type that
+      is true or predicted. 0 / 0 is 0: without any entity F1 is 0, although all tags
+      are right.
 
     Raises:
-      InputError: the scheme is unknown, a tag is none of its tags, or the sentences do
-        not pair up.
+      InputError: the scheme is unknown, a tag does not belong to it, or predicted and
+        gold differ in length.
 
-    Source: conlleval and seqeval, as for `spans`; theirs are the same numbers, in
-    percent in conlleval.
+    Source: conlleval and seqeval, as for `spans`; conlleval has the same numbers in
+    percent.
 
     >>> gold = [["B-LOC", "I-LOC", "O", "B-PER"], ["O", "B-LOC"]]
     >>> guess = [["B-LOC", "I-LOC", "O", "O"], ["B-LOC", "I-LOC"]]
-    >>> found = span_f1(guess, gold, "iob2")
-    >>> found["precision"], round(found["recall"], 3), found["types"]["LOC"]["f1"]
+    >>> scores = span_f1(guess, gold, "iob2")
+    >>> scores["precision"], round(scores["recall"], 3), scores["types"]["LOC"]["f1"]
     (0.5, 0.333, 0.5)
     """
     if len(predicted) != len(gold):
@@ -196,9 +197,9 @@ def span_f1(
 
 
 def strict(tags: Sequence[str]) -> list[str]:
-    """Returns IOB2 tags without every I- that no B- or I- of its type precedes.
+    """Returns IOB2 tags with O for every I- that follows no B- or I- of its type.
 
-    Source: the strict mode of seqeval, where such a tag is no entity.
+    Source: the strict mode of seqeval, in which such a tag is no entity.
 
     >>> strict(["I-LOC", "B-PER", "I-LOC", "I-PER", "B-PER", "I-PER"])
     ['O', 'B-PER', 'O', 'O', 'B-PER', 'I-PER']
@@ -222,9 +223,9 @@ def _scores(right: int, guessed: int, true: int) -> dict:
     }
 
 
-def _in_order(found: set[Span]) -> list[Span]:
+def _in_order(entities: set[Span]) -> list[Span]:
     """Returns spans from left to right; they do not overlap."""
-    return sorted(found, key=lambda span: span[1])
+    return sorted(entities, key=lambda span: span[1])
 
 
 def _parted(tag: str, scheme: str, index: int) -> tuple[str, str]:

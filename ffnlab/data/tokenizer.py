@@ -1,11 +1,11 @@
-"""Text and words to the tokens of a checkpoint, and back to the words.
+"""Tokenizers of checkpoints, for texts, pairs of texts and lists of words.
 
     tokenizer = read_tokenizer("minilm")
     encoded = tokenizer.words([["A", "cat"], ["Dogs"]], length=128)
     encoded.tokens[0]     # [CLS] a cat [SEP]
-    encoded.first[0]      # where each word begins: [1, 2]
+    encoded.first[0]      # the first token of each word: [1, 2]
 
-The tokens themselves are the work of the `tokenizers` library.
+The `tokenizers` library does the tokenization.
 """
 
 from collections.abc import Sequence
@@ -25,9 +25,9 @@ class Encoded(NamedTuple):
     Attributes:
       tokens: int32 `[T]` each, with the special tokens of the checkpoint.
       types: int32 `[T]` each: 1 for the second text of a pair, otherwise 0.
-      first: for each word the place of its first token, −1 if it was cut off; of texts
-        empty.
-      lost: how many words, or tokens of texts, were cut off.
+      first: the position of the first token of each word, −1 if it was cut off; empty
+        for texts.
+      lost: the number of words, or tokens of texts, that were cut off.
     """
 
     tokens: list[np.ndarray]
@@ -41,7 +41,7 @@ class Tokenizer:
 
     Args:
       inner: a `tokenizers.Tokenizer`.
-      source: the file it is from, for messages.
+      source: its file, for errors.
     """
 
     def __init__(self, inner: Any, source: str):
@@ -63,15 +63,15 @@ class Tokenizer:
         return self.inner.get_vocab_size()
 
     def _known(self, *names: str) -> int:
-        found = self._first(*names)
-        if found is None:
+        token = self._first(*names)
+        if token is None:
             raise InputError(f"{self.source}: none of {', '.join(names)} is a token")
-        return found
+        return token
 
     def _first(self, *names: str) -> int | None:
-        """Returns the first of some tokens that there is."""
-        found = (self.inner.token_to_id(name) for name in names)
-        return next((number for number in found if number is not None), None)
+        """Returns the first of some tokens that is in the vocabulary."""
+        tokens = (self.inner.token_to_id(name) for name in names)
+        return next((token for token in tokens if token is not None), None)
 
     def texts(
         self,
@@ -83,9 +83,9 @@ class Tokenizer:
 
         Args:
           texts: N texts.
-          pairs: N more, to follow them; None for none.
-          length: the most tokens, special ones included; of a pair the longer text is
-            cut first.
+          pairs: their N second texts; None for none.
+          length: the maximum number of tokens, special ones included; of a pair the
+            longer text is cut first.
 
         Raises:
           InputError: `length` leaves no room.
@@ -104,14 +104,14 @@ class Tokenizer:
         return Encoded(tokens, types, [], lost)
 
     def words(self, sentences: Sequence[Sequence[str]], length: int = 512) -> Encoded:
-        """Returns the tokens of sentences that are words already.
+        """Returns the tokens of sentences that are lists of words.
 
-        Every word keeps its place: one that yields no token, such as a lone control
-        character, is the unknown token.
+        A word without a token, such as a control character, becomes the unknown token.
 
         Args:
-          sentences: the words of each.
-          length: the most tokens, special ones included. Words are cut off whole.
+          sentences: the words of each sentence.
+          length: the maximum number of tokens, special ones included. The last words
+            are cut off, whole.
 
         Raises:
           InputError: `length` leaves no room.
@@ -138,27 +138,31 @@ class Tokenizer:
         return Encoded(tokens, types, first, lost)
 
     def spans(self, texts: Sequence[str]) -> list[tuple[list[int], np.ndarray]]:
-        """Returns the tokens of texts, and where in its text each of them is.
+        """Returns the tokens of texts, with their positions in the text.
 
         Args:
           texts: N texts.
 
         Returns:
-          For each its tokens, without special ones, and int32 `[T, 2]`: the characters
-          from where to where, without the space before them; −1 and −1 if there is
-          nothing but space.
+          For each text its tokens, without special ones, and int32 `[T, 2]`: the first
+          character of each and the one after its last, without the space before; −1
+          and −1 for a token of space alone.
         """
-        found = self.inner.encode_batch(list(texts), add_special_tokens=False)
+        encodings = self.inner.encode_batch(list(texts), add_special_tokens=False)
         return [
-            (each.ids, _visible(text, each.offsets))
-            for text, each in zip(texts, found, strict=True)
+            (encoding.ids, _visible(text, encoding.offsets))
+            for text, encoding in zip(texts, encodings, strict=True)
         ]
 
     def room(self, length: int, paired: bool = False) -> int:
-        """Returns how many of so many tokens are left beside the special ones.
+        """Returns how many of `length` tokens are left beside the special ones.
+
+        Args:
+          length: the number of tokens, special ones included.
+          paired: whether there is a second text.
 
         Raises:
-          InputError: none is.
+          InputError: none is left.
         """
         special = self._between if paired else self._around
         if length <= len(special):
@@ -174,16 +178,17 @@ class Tokenizer:
 
         Args:
           row: the tokens of the text.
-          other: those of a second one; None is no second one, and none an empty one.
+          other: the tokens of a second text; None for no second text.
 
         Returns:
-          Tokens and types, `[T]` each, and the place where the second text begins.
+          Tokens and types, `[T]` each, and the position at which the second text
+          begins.
         """
         before, after = self.around
         first = [*before, *row, *after]
         if other is None:
             return first, [0] * len(first), len(first)
-        # What a pair has beyond one text stands around the second: [SEP] b [SEP].
+        # The special tokens that only a pair has are around the second: [SEP] b [SEP].
         extra = self._between[len(self._around) :]
         lead = extra[: len(extra) - len(after)]
         second = [*lead, *other, *after[: len(extra) - len(lead)]]
@@ -225,8 +230,8 @@ class Tokenizer:
         return self.inner.decode([int(token) for token in tokens])
 
     def _plain(self, texts: Sequence[str]) -> list[list[int]]:
-        found = self.inner.encode_batch(list(texts), add_special_tokens=False)
-        return [each.ids for each in found]
+        encodings = self.inner.encode_batch(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
 
     def _split(self, special: list[int]) -> tuple[list[int], list[int]]:
         """Returns the special tokens before and after a text."""
@@ -235,21 +240,21 @@ class Tokenizer:
 
 
 def _visible(text: str, offsets: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Returns spans without the space that they begin with; −1 if nothing is left.
+    """Returns spans without the space at their beginning; −1 if nothing is left.
 
     >>> _visible("a b ", [(0, 1), (1, 3), (3, 4)]).tolist()
     [[0, 1], [2, 3], [-1, -1]]
     """
-    found = np.full((len(offsets), 2), -1, np.int32)
+    spans = np.full((len(offsets), 2), -1, np.int32)
     for number, (begin, end) in enumerate(offsets):
         left = len(text[begin:end].lstrip())
         if left:
-            found[number] = end - left, end
-    return found
+            spans[number] = end - left, end
+    return spans
 
 
 def _shares(first: int, second: int, room: int) -> tuple[int, int]:
-    """Returns how much of each text stays; the longer one is cut first.
+    """Returns how many tokens of each text are kept; the longer one is cut first.
 
     >>> _shares(10, 3, 8), _shares(10, 9, 8), _shares(2, 3, 8)
     ((5, 3), (4, 4), (2, 3))
@@ -267,11 +272,11 @@ def read_tokenizer(directory: str | Path) -> Tokenizer:
     """Reads the tokenizer of a checkpoint directory.
 
     Args:
-      directory: holds tokenizer.json, or vocab.txt of a BERT, whose letters are made
-        small as tokenizer_config.json says, and if it says nothing.
+      directory: the directory of tokenizer.json, or of vocab.txt of a BERT, which
+        lower-cases texts unless tokenizer_config.json has `do_lower_case` false.
 
     Raises:
-      InputError: there is neither, or it cannot be read.
+      InputError: neither file exists, or it cannot be read.
     """
     try:
         import tokenizers
@@ -292,18 +297,19 @@ def read_tokenizer(directory: str | Path) -> Tokenizer:
 
 
 def checkpoint_tokenizer(directory: str | Path, vocabulary: int) -> Tokenizes:
-    """Returns the tokenizer of a checkpoint; one of bytes has no file of it.
+    """Returns the tokenizer of a checkpoint; without a file it is that of bytes.
 
     Args:
-      directory: of the checkpoint.
+      directory: the directory of the checkpoint.
       vocabulary: the number of tokens of its model.
 
     Raises:
-      InputError: there is none, or it cannot be read.
+      InputError: the file is missing, although the model is not one of bytes, or it
+        cannot be read.
     """
     names = ("tokenizer.json", "vocab.txt")
-    there = any(Path(directory, name).exists() for name in names)
-    if vocabulary == ByteTokenizer.size and not there:
+    exists = any(Path(directory, name).exists() for name in names)
+    if vocabulary == ByteTokenizer.size and not exists:
         return ByteTokenizer()
     return read_tokenizer(directory)
 
