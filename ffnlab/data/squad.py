@@ -1,7 +1,7 @@
 """Questions whose answers are spans of a text: SQuAD's files, windows and rows.
 
     train = read_questions("train-v2.0.json")
-    pieces = windows(tokenizer, train, length=384, stride=128)
+    pieces = windows(tokenizer, train, max_seq_length=384, doc_stride=128)
     rows = pack_windows(pieces, width=384)
     texts, probabilities = texts_of(pieces, train, spans, scores, null_scores)
 
@@ -251,27 +251,32 @@ class Windows(NamedTuple):
 
 
 def windows(
-    tokenizer: Tokenizer, questions: Questions, length: int = 384, stride: int = 128
+    tokenizer: Tokenizer,
+    questions: Questions,
+    max_seq_length: int = 384,
+    doc_stride: int = 128,
 ) -> Windows:
     """Cuts contexts into windows, each after its question.
 
     Args:
       tokenizer: the tokenizer of the checkpoint.
       questions: the questions, with or without answers.
-      length: the maximum number of tokens of a window, special ones included. A
+      max_seq_length: the maximum number of tokens of a window, special ones included. A
         question is cut if it takes more than half of them.
-      stride: the number of context tokens that a window shares with the one before.
+      doc_stride: the number of context tokens that a window shares with the one
+        before.
 
     Raises:
-      InputError: `length` leaves no room, or `stride` is too large for it.
+      InputError: `max_seq_length` leaves no room, or `doc_stride` is too large for it.
 
     Source: the windows of Devlin et al. 2019 for SQuAD; there `stride` is the step.
     """
-    room = tokenizer.room(length, paired=True)
-    least = min(room, (length + 1) // 2)  # tokens for the context
-    if not 0 <= stride < least:
+    room = tokenizer.room(max_seq_length, paired=True)
+    least = min(room, (max_seq_length + 1) // 2)  # tokens for the context
+    if not 0 <= doc_stride < least:
         raise InputError(
-            f"stride {stride}: should be from 0 to {least - 1} for a length of {length}"
+            f"doc_stride: {doc_stride} should be from 0 to {least - 1} for "
+            f"max_seq_length={max_seq_length}"
         )
     contexts = list(dict.fromkeys(questions.contexts))
     known = dict(zip(contexts, tokenizer.spans(contexts), strict=True))
@@ -282,7 +287,7 @@ def windows(
         context, places = known[questions.contexts[number]]
         answer = _answer_tokens(places, questions, number)
         width = room - len(question)
-        for begin in range(0, max(len(context) - stride, 1), width - stride):
+        for begin in range(0, max(len(context) - doc_stride, 1), width - doc_stride):
             piece = context[begin : begin + width]
             row, kinds, lead = tokenizer.joined(question, piece)
             tokens.append(np.array(row, np.int32))

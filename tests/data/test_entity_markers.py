@@ -25,7 +25,7 @@ def test_signs_stand_for_marks(text, wanted):
     [
         ("Ada <e2>b</e2>", "expected one <e1>…</e1> in it, found 0"),
         ("<e1>a</e1> <e1>b</e1> <e2>c</e2>", "expected one <e1>…</e1> in it, found 2"),
-        ("<e1>a</e1> <e2>b", "expected one <e2>…</e2> in it, found 0 and a marker alone"),
+        ("<e1>a</e1> <e2>b", "expected one <e2>…</e2> in it, found 0 and a marker al"),
         ("<e1></e1> <e2>b</e2>", "expected one <e1>…</e1> in it, found 0 and a mark"),
     ],
 )

@@ -241,7 +241,7 @@ def test_windows(kind, texts, length, asked, draw):
 def test_windows_need_room():
     asked = Questions(["1"], ["a?"], ["a b c"], [["b"]], [[2]])
     with pytest.raises(
-        InputError, match="stride 4: should be from 0 to 3 for a length"
+        InputError, match="^doc_stride: 4 should be from 0 to 3 for max_seq"
     ):
         windows(tokenizer("bert"), asked, 8, 4)
     with pytest.raises(InputError, match="length 3: no room beside 3 special tokens"):
