@@ -1,5 +1,6 @@
 """Predictions on new text: what comes in, what goes out, and what is refused."""
 
+import functools
 import io
 import json
 import os
@@ -14,10 +15,19 @@ import pytest
 
 from ffnlab import finetune
 from ffnlab.errors import InputError
-from ffnlab.finetune import predict_files, predictor
+from ffnlab.finetune import finetuned_model, predict_files, predictor
 from ffnlab.finetune.classification import prepare
 from ffnlab.finetune.usage import Usage
 from tests.tuned import config
+
+
+@pytest.fixture(autouse=True, scope="module")
+def read_once():
+    """Reads the model of a run once for all tests of this file."""
+    with pytest.MonkeyPatch.context() as patch:
+        read = functools.cache(finetuned_model.read_finetuned)
+        patch.setattr(finetuned_model, "read_finetuned", read)
+        yield
 
 
 def test_prediction_adds_columns_to_a_table(sorted_texts, files, tmp_path):
