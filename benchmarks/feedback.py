@@ -29,7 +29,7 @@ from benchmarks import protocol
 from benchmarks.protocol import Entry, Work
 from experiments import launch
 from ffnlab import data
-from ffnlab.feedback.chain import contract_kernels, feedback
+from ffnlab.feedback.chain import contract_kernels, solve_chain
 from ffnlab.feedback.solvers import Anderson, GaussSeidel, Jacobi, Newton, Unrolled
 from ffnlab.models import recurrent, sequence
 from ffnlab.nn import activations
@@ -95,7 +95,7 @@ def solving(task: Task, gradient: str | None, **options: Any) -> Callable[..., A
 
     def states(drive: jax.Array, left: jax.Array, right: jax.Array) -> Any:
         given = {"gradient": gradient} if gradient else {}
-        return feedback(drive, left, right, **given, **options)
+        return solve_chain(drive, left, right, **given, **options)
 
     if gradient is None:
         return jax.jit(states)
