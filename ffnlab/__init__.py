@@ -40,5 +40,9 @@ _NAMES = {
     "use_all_cores": "devices",
 }
 
-__getattr__, __dir__, _public = attach(__name__, _NAMES)
+__getattr__, _, _public = attach(__name__, _NAMES)
 __all__ = ["InputError", "__version__", *_public]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
