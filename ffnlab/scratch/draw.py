@@ -1,20 +1,20 @@
-"""The recorded graph as Mermaid or DOT text, and as layers for a picture."""
+"""The recorded graph as Mermaid or DOT text, and as columns for a picture."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ffnlab.scratch.graph import order
 from ffnlab.scratch.tensor import Tensor
 
 
 class Drawing(NamedTuple):
-    """A graph to be drawn.
+    """The nodes and edges of a graph to draw.
 
     Attributes:
-      labels: what is written in each node, inputs before results.
-      depths: the column of each: 0 for what was given, else after all its inputs.
-      leaves: whether each was given and not made.
-      edges: pairs of nodes, from an input to what was made of it.
+      labels: the text of each node, inputs before results.
+      depths: the column of each node: 0 for a leaf, otherwise after all its inputs.
+      leaves: whether each node is a leaf.
+      edges: pairs of nodes, from an input to a result.
     """
 
     labels: list[str]
@@ -28,25 +28,25 @@ def drawing(y: Tensor, names: Mapping[str, Tensor] | None = None) -> Drawing:
 
     Args:
       y: a tensor that requires a gradient, directly or through its inputs.
-      names: what some tensors are called.
+      names: the names of some tensors.
 
     Raises:
       ValueError: nothing was recorded.
     """
     if not y.requires_grad:
         raise ValueError("draw: nothing was recorded; no input requires a gradient")
-    called = {id(x): name for name, x in (names or {}).items()}
-    found = order(y)
-    place = {id(x): i for i, x in enumerate(found)}
+    names_by_id = {id(x): name for name, x in (names or {}).items()}
+    graph = order(y)
+    numbers = {id(x): number for number, x in enumerate(graph)}
     labels, depths, edges = [], [], []
-    for i, x in enumerate(found):
-        made = x.node.op.name if x.node.op else ""
-        words = [called.get(id(x), "" if made else "given"), made, str(list(x.shape))]
-        labels.append(" ".join(filter(None, words)))
-        inputs = [place[id(each)] for each in x.node.inputs if id(each) in place]
-        depths.append(1 + max((depths[j] for j in inputs), default=-1))
-        edges += [(j, i) for j in inputs]
-    return Drawing(labels, depths, [x.node.op is None for x in found], edges)
+    for number, x in enumerate(graph):
+        op = x.node.op.name if x.node.op else ""
+        name = names_by_id.get(id(x), "" if op else "given")
+        labels.append(" ".join(filter(None, [name, op, str(list(x.shape))])))
+        inputs = [numbers[id(i)] for i in x.node.inputs if id(i) in numbers]
+        depths.append(1 + max((depths[i] for i in inputs), default=-1))
+        edges += [(i, number) for i in inputs]
+    return Drawing(labels, depths, [x.node.op is None for x in graph], edges)
 
 
 def draw(
@@ -56,8 +56,11 @@ def draw(
 
     Args:
       y: a tensor that requires a gradient, directly or through its inputs.
-      names: what some tensors are called.
+      names: the names of some tensors.
       form: `mermaid` or `dot`.
+
+    Raises:
+      ValueError: nothing was recorded, or the form is unknown.
 
     >>> x = Tensor(2.0, requires_grad=True)
     >>> print(draw(x * x, {"x": x}))
@@ -67,20 +70,16 @@ def draw(
       n0 --> n1
       n0 --> n1
     """
-    return _FORMS[_checked(form)](drawing(y, names))
-
-
-def _checked(form: Any) -> str:
     if form not in _FORMS:
         raise ValueError(f"draw: form {form!r} should be one of {', '.join(_FORMS)}")
-    return form
+    return _FORMS[form](drawing(y, names))
 
 
 def _mermaid(graph: Drawing) -> str:
-    ends = {True: ('(["', '"])'), False: ('["', '"]')}
+    brackets = {True: ('(["', '"])'), False: ('["', '"]')}
     lines = ["graph LR"]
     for i, (label, leaf) in enumerate(zip(graph.labels, graph.leaves, strict=True)):
-        left, right = ends[leaf]
+        left, right = brackets[leaf]
         lines.append(f"  n{i}{left}{label}{right}")
     return "\n".join([*lines, *(f"  n{a} --> n{b}" for a, b in graph.edges)])
 

@@ -1,8 +1,8 @@
-"""The recorded graph: its order, and the sweep back through it.
+"""The recorded graph: its topological order, and the reverse sweep through it.
 
 The edges of a graph run from a result to its inputs, so the graph of a tensor is what
-can be reached from it. It has no cycles, since tensors cannot be changed and are made
-of those that were there before; it is freed with the last reference to its end.
+can be reached from it. It has no cycles, since tensors are immutable and result from
+earlier ones. It is freed with the last reference to its end.
 """
 
 from collections.abc import Sequence
@@ -11,96 +11,102 @@ from typing import Any
 import numpy as np
 
 from ffnlab.scratch import ops
-from ffnlab.scratch.tensor import Tensor, followed, tensor, wrap
+from ffnlab.scratch.tensor import Tensor, requires_gradient, tensor, wrap
 
 
 def order(y: Tensor) -> list[Tensor]:
-    """Returns the tensors that y was made from, inputs before results, y last.
+    """Returns the tensors that y results from, inputs before results, y last.
 
-    None, if no gradient flows to y.
+    The list is empty if y requires no gradient.
     """
-    found, seen = [], set()
+    tensors, visited = [], set()
     stack = [(y, False)] if y.requires_grad else []
-    while stack:  # and not a recursion: a graph may be deeper than Python's stack
-        x, done = stack.pop()
-        if done:
-            found.append(x)
-        elif id(x) not in seen:
-            seen.add(id(x))
+    while stack:  # not a recursion: a graph may be deeper than Python's stack
+        x, finished = stack.pop()
+        if finished:
+            tensors.append(x)
+        elif id(x) not in visited:
+            visited.add(id(x))
             stack.append((x, True))
-            stack += [(each, False) for each in x.node.inputs if followed(each)]
-    return found
+            stack += [(i, False) for i in x.node.inputs if requires_gradient(i)]
+    return tensors
 
 
 def sweep(
-    graph: Sequence[Tensor], g: Tensor, wanted: Sequence[Tensor], record: bool = False
+    graph: Sequence[Tensor], g: Tensor, targets: Sequence[Tensor], record: bool = False
 ) -> list[Tensor]:
-    """Returns the gradients of some tensors, by one sweep back through a graph.
+    """Returns the gradients of some tensors, by one reverse sweep through a graph.
 
     Args:
       graph: from `order`.
       g: the gradient of its last tensor, of its shape.
-      wanted: tensors of the graph; no gradient is computed off the way to them.
+      targets: tensors of the graph. Gradients are computed only on paths to them.
       record: whether the sweep is recorded, so that it can be differentiated.
     """
-    ends = {id(x) for x in wanted}
-    on_the_way = set(ends)
+    target_ids = {id(x) for x in targets}
+    on_path = set(target_ids)
     for x in graph:
-        if any([id(each) in on_the_way for each in x.node.inputs]):
-            on_the_way.add(id(x))
+        if any([id(i) in on_path for i in x.node.inputs]):
+            on_path.add(id(x))
     sums = {id(x): g for x in graph[-1:]}
     for x in reversed(graph):
-        asked = [id(each) in on_the_way for each in x.node.inputs]
-        if id(x) not in sums or not any(asked):
+        needed = [id(i) in on_path for i in x.node.inputs]
+        if id(x) not in sums or not any(needed):
             continue
-        g = sums[id(x)] if id(x) in ends else sums.pop(id(x))
-        found = _back(x, g, asked, record)
-        for each, grown, wish in zip(x.node.inputs, found, asked, strict=True):
-            if wish and grown is not None:
-                grown = _fitted(grown, each)
-                known = sums.get(id(each))
-                sums[id(each)] = grown if known is None else known + grown
+        g = sums[id(x)] if id(x) in target_ids else sums.pop(id(x))
+        gradients = _input_gradients(x, g, needed, record)
+        for i, gradient, need in zip(x.node.inputs, gradients, needed, strict=True):
+            if need and gradient is not None:
+                gradient = _match(gradient, i)
+                total = sums.get(id(i))
+                sums[id(i)] = gradient if total is None else total + gradient
     return [
-        sums[id(x)] if id(x) in sums else wrap(np.zeros_like(x.data)) for x in wanted
+        sums[id(x)] if id(x) in sums else wrap(np.zeros_like(x.data)) for x in targets
     ]
 
 
-def _back(x: Tensor, g: Tensor, asked: Sequence[bool], record: bool) -> Sequence[Any]:
-    """Returns the gradients of the inputs of x, given its own."""
+def _input_gradients(
+    x: Tensor, g: Tensor, needed: Sequence[bool], record: bool
+) -> Sequence[Any]:
+    """Returns the gradients of the inputs of x from the gradient of x."""
     inputs, y = x.node.inputs, x
-    if not record:  # what is not recorded is computed from what has no history
+    if not record:  # detached tensors are not recorded
         inputs = [i.detach() if isinstance(i, Tensor) else i for i in inputs]
         y = x.detach()
     op = x.node.op
     try:
-        return op.gradients(g, y, inputs, x.node.options, asked)
+        return op.gradients(g, y, inputs, x.node.options, needed)
     except FloatingPointError as error:
         raise FloatingPointError(f"{error}, in the gradient of {op.name}") from None
 
 
-def _fitted(g: Any, x: Tensor) -> Tensor:
-    """Returns a gradient in the shape and type of what it is the gradient of."""
-    g = ops.summed_to(tensor(g), x.shape)
+def _match(g: Any, x: Tensor) -> Tensor:
+    """Returns a gradient of x in the shape and dtype of x."""
+    g = ops.sum_to(tensor(g), x.shape)
     return g if g.dtype == x.dtype else ops.cast(g, dtype=x.dtype)
 
 
 def backward(y: Tensor, g: Any = None) -> None:
-    """Sets the `grad` of every leaf that y was made from, in place of an older one.
+    """Sets the `grad` of every leaf that y results from; earlier ones are replaced.
 
     Args:
-      y: what to differentiate; a number, unless g is given.
+      y: the tensor to differentiate; a scalar, unless g is given.
       g: the gradient of y, of its shape; 1 if None.
+
+    Raises:
+      ValueError: y results from no leaf that requires a gradient, or is no scalar.
     """
     graph = order(y)
     leaves = [x for x in graph if x.node.op is None]
     if not leaves:
-        raise ValueError("backward: nothing that it was made from requires a gradient")
-    for leaf, found in zip(leaves, sweep(graph, start(y, g), leaves), strict=True):
-        leaf.grad = found
+        raise ValueError("backward: no input of the tensor requires a gradient")
+    results = sweep(graph, initial_gradient(y, g), leaves)
+    for leaf, gradient in zip(leaves, results, strict=True):
+        leaf.grad = gradient
 
 
-def gradients(y: Tensor, *wanted: Tensor, g: Any = None) -> list[Tensor]:
-    """Returns the gradients of y, recorded, so that they have gradients in turn.
+def gradients(y: Tensor, *targets: Tensor, g: Any = None) -> list[Tensor]:
+    """Returns the recorded gradients of y, which can be differentiated again.
 
     >>> x = Tensor(2.0, requires_grad=True)
     >>> (first,) = gradients(x**3, x)
@@ -108,11 +114,15 @@ def gradients(y: Tensor, *wanted: Tensor, g: Any = None) -> list[Tensor]:
     >>> float(first), float(second)
     (12.0, 12.0)
     """
-    return sweep(order(y), start(y, g), wanted, record=True)
+    return sweep(order(y), initial_gradient(y, g), targets, record=True)
 
 
-def start(y: Tensor, g: Any) -> Tensor:
-    """Returns the gradient that a sweep from y begins with: 1, or g if it fits."""
+def initial_gradient(y: Tensor, g: Any) -> Tensor:
+    """Returns the gradient of y that a sweep begins with: g, or 1 if it is None.
+
+    Raises:
+      ValueError: g is None and y is no scalar, or their shapes differ.
+    """
     if g is None and y.ndim:
         raise ValueError(f"a gradient needs a single number, found the shape {y.shape}")
     g = wrap(np.ones_like(y.data)) if g is None else tensor(g)

@@ -4,11 +4,11 @@
     params = layer.init(key=0)             # {"kernel": [3, 4], "bias": [4]}
     y, aux = layer.apply(params, x)        # [..., 4]
 
-`apply(params, x, key=None, state=None)` takes the key of the call in training, and None
-in evaluation; only dropout and batch norm ask. A key is an integer or a tuple of
-integers: equal keys give equal numbers. What a layer would remember, such as running
-means, is a `state` that goes in, and comes out as `aux["state"]`. Parameters are named
-and laid out as in the layers of JAX that they agree with.
+`apply(params, x, key=None, state=None)` takes a key in training and None in evaluation;
+only dropout and batch norm use it. A key is an integer or a tuple of integers; equal
+keys give equal random numbers. Running statistics are a `state`, which is an argument
+and is returned as `aux["state"]`. Parameters have the names and shapes of the Flax
+layers that they agree with.
 """
 
 import math
@@ -32,16 +32,16 @@ class Layer(NamedTuple):
     Attributes:
       init: `init(key) -> params`.
       apply: `apply(params, x, key=None, state=None) -> (y, aux)`.
-      begin: `begin() -> state`, before the first call; empty for most.
+      init_state: `init_state() -> state`, for the first call; empty for most layers.
     """
 
     init: Callable[[Key], Params]
     apply: Callable[..., Applied]
-    begin: Callable[[], dict[str, Any]] = dict
+    init_state: Callable[[], dict[str, Any]] = dict
 
 
 def fold_in(key: Key, number: int) -> Key:
-    """Returns another key, for one of several uses of a key.
+    """Returns a new key derived from a key and a number.
 
     >>> fold_in(fold_in(0, 3), 1)
     (0, 3, 1)
@@ -50,7 +50,7 @@ def fold_in(key: Key, number: int) -> Key:
 
 
 def generator(key: Key) -> np.random.Generator:
-    """Returns a source of random numbers; keys that differ in anything give others.
+    """Returns the random number generator of a key; different keys are independent.
 
     >>> [round(float(generator(key).random()), 3) for key in (0, (0, 0), (0, 0))]
     [0.637, 0.943, 0.943]
@@ -68,7 +68,10 @@ INITIALIZERS: dict[str, Callable[[int, int], float]] = {
 
 
 def draw_kernel(key: Key, shape: tuple[int, ...], initializer: str) -> np.ndarray:
-    """Returns a normal kernel `[..., D, H]`, of the deviation of an initializer.
+    """Returns a normal kernel `[..., D, H]` with the scale of an initializer.
+
+    Raises:
+      ValueError: the initializer is unknown, or a width is below 1.
 
     >>> draw_kernel(0, (2, 3), "he").shape
     (2, 3)
@@ -113,8 +116,12 @@ ACTIVATIONS: dict[str, Callable[[Any], Tensor]] = {
 }
 
 
-def activation_named(name: str) -> Callable[[Any], Tensor]:
-    """Returns a row of `ACTIVATIONS`."""
+def get_activation(name: str) -> Callable[[Any], Tensor]:
+    """Returns a function of `ACTIVATIONS`.
+
+    Raises:
+      ValueError: there is none of that name.
+    """
     if name not in ACTIVATIONS:
         known = ", ".join(ACTIVATIONS)
         raise ValueError(f"activation {name!r} should be one of {known}")
@@ -124,7 +131,9 @@ def activation_named(name: str) -> Callable[[Any], Tensor]:
 def dense(
     features: int, outputs: int, *, bias: bool = True, initializer: str = "lecun"
 ) -> Layer:
-    """Returns y = x W + b: `[..., D]` → `[..., H]`; `kernel` `[D, H]`, `bias` `[H]`.
+    """Returns the layer x W + b, `[..., D]` → `[..., H]`.
+
+    The parameters are `kernel` `[D, H]` and `bias` `[H]`.
 
     >>> params = {"kernel": [[1.0, 4.0], [2.0, 5.0], [3.0, 6.0]], "bias": [0.0, 1.0]}
     >>> dense(3, 2).apply(params, [1.0, 2.0, 3.0])[0].data
@@ -151,7 +160,9 @@ def convolution(
     padding: str = "same",
     initializer: str = "lecun",
 ) -> Layer:
-    """Returns a convolution of pictures, see `conv2d`: `kernel` `[h, w, D, H]`, `bias`.
+    """Returns a convolution of images, see `conv2d`.
+
+    The parameters are `kernel` `[h, w, D, H]` and `bias` `[H]`.
 
     >>> layer = convolution(1, 4)
     >>> layer.apply(layer.init(0), np.ones((2, 8, 8, 1)))[0].shape
@@ -170,7 +181,9 @@ def convolution(
 
 
 def embedding(vocabulary: int, features: int) -> Layer:
-    """Returns the rows that tokens name, `[...]` → `[..., D]`; `embedding` is `[V, D]`.
+    """Returns the layer that looks tokens up, int `[...]` → `[..., D]`.
+
+    The parameter is `embedding` `[V, D]`.
 
     >>> layer = embedding(5, 3)
     >>> layer.apply(layer.init(0), np.array([[1, 4]]))[0].shape
@@ -187,7 +200,9 @@ def embedding(vocabulary: int, features: int) -> Layer:
 
 
 def dropout(rate: float) -> Layer:
-    """Returns x with a share of its entries 0 and the rest larger; x in evaluation.
+    """Returns the layer that zeroes entries of x at a rate and scales up the others.
+
+    In evaluation it returns x.
 
     >>> dropout(0.5).apply({}, np.ones(4))[0].data.tolist()
     [1.0, 1.0, 1.0, 1.0]
@@ -199,15 +214,15 @@ def dropout(rate: float) -> Layer:
         x = tensor(x)
         if key is None or not rate:
             return x, {}
-        kept = generator(key).random(x.shape) >= rate
+        mask = generator(key).random(x.shape) >= rate
         dtype = x.dtype if x.dtype.kind == "f" else float
-        return x * (kept / (1.0 - rate)).astype(dtype), {}
+        return x * (mask / (1.0 - rate)).astype(dtype), {}
 
     return Layer(lambda key: {}, apply)
 
 
 def layer_norm(features: int, *, epsilon: float = 1e-6) -> Layer:
-    """Returns (x − mean) / √(variance + ε) · scale + bias over the last axis.
+    """Returns the layer (x − mean) / √(variance + ε) · scale + bias over the last axis.
 
     Source: Ba et al. 2016.
 
@@ -218,9 +233,9 @@ def layer_norm(features: int, *, epsilon: float = 1e-6) -> Layer:
 
     def apply(params: Params, x: Any, key: Any = None, state: Any = None) -> Applied:
         x = tensor(x)
-        gap = x - ops.mean(x, axis=-1, keepdims=True)
-        variance = ops.mean(gap * gap, axis=-1, keepdims=True)
-        y = gap / (variance + epsilon) ** 0.5
+        centered = x - ops.mean(x, axis=-1, keepdims=True)
+        variance = ops.mean(centered * centered, axis=-1, keepdims=True)
+        y = centered / (variance + epsilon) ** 0.5
         return y * params["scale"] + params["bias"], {}
 
     return Layer(lambda key: _scale_and_bias(features), apply)
@@ -233,16 +248,16 @@ def _scale_and_bias(features: int) -> Params:
 def batch_norm(
     features: int, *, momentum: float = 0.99, epsilon: float = 1e-5
 ) -> Layer:
-    """Returns x normalised over all axes but the last, `[..., D]`.
+    """Returns the layer that normalises x `[..., D]` over all axes but the last.
 
-    In training (with a key) by the mean and variance of the batch, and the state moves
-    to them: state ← momentum · state + (1 − momentum) · batch. In evaluation by the
+    In training, with a key, it uses the mean and variance of the batch, and updates the
+    state: state ← momentum · state + (1 − momentum) · batch. In evaluation it uses the
     state, `{"mean": [D], "var": [D]}`.
 
-    Source: Ioffe & Szegedy 2015; momentum as in Flax, where it is what is kept.
+    Source: Ioffe & Szegedy 2015; momentum is the fraction that is kept, as in Flax.
 
     >>> layer = batch_norm(2)
-    >>> y, aux = layer.apply(layer.init(0), np.eye(2), key=0, state=layer.begin())
+    >>> y, aux = layer.apply(layer.init(0), np.eye(2), key=0, state=layer.init_state())
     >>> aux["state"]["mean"].tolist()
     [0.0050000000000000044, 0.0050000000000000044]
     """
@@ -250,23 +265,23 @@ def batch_norm(
     def apply(params: Params, x: Any, key: Any = None, state: Any = None) -> Applied:
         x = tensor(x)
         if state is None:
-            raise ValueError("batch_norm: give the state, first that of begin()")
-        found = {name: tensor(each).astype(x.dtype) for name, each in state.items()}
+            raise ValueError("batch_norm: state is needed, at first init_state()")
+        stats = {name: tensor(row).astype(x.dtype) for name, row in state.items()}
         if key is not None:
             axes = tuple(range(x.ndim - 1))
-            middle = ops.mean(x, axis=axes)
-            found = {"mean": middle, "var": ops.mean((x - middle) ** 2, axis=axes)}
+            mean = ops.mean(x, axis=axes)
+            stats = {"mean": mean, "var": ops.mean((x - mean) ** 2, axis=axes)}
             state = {
-                name: momentum * old + (1 - momentum) * found[name].data
+                name: momentum * old + (1 - momentum) * stats[name].data
                 for name, old in state.items()
             }
-        y = (x - found["mean"]) / (found["var"] + epsilon) ** 0.5
+        y = (x - stats["mean"]) / (stats["var"] + epsilon) ** 0.5
         return y * params["scale"] + params["bias"], {"state": state}
 
-    def begin() -> dict[str, np.ndarray]:
+    def init_state() -> dict[str, np.ndarray]:
         return {"mean": np.zeros(features), "var": np.ones(features)}
 
-    return Layer(lambda key: _scale_and_bias(features), apply, begin)
+    return Layer(lambda key: _scale_and_bias(features), apply, init_state)
 
 
 def feed_forward(
@@ -284,11 +299,14 @@ def feed_forward(
     Args:
       features: the width D of x and y.
       hidden: H.
-      activation: σ, a key of `ACTIVATIONS`; gated, of the gate alone.
+      activation: σ, a key of `ACTIVATIONS`; in a gated block only the gate has it.
       gated: whether there is a gate.
       norm: `none`, `pre` for x + f(N(x)), or `post` for N(x + f(x)).
       residual: whether x is added.
-      rate: of dropout on the hidden units.
+      rate: the dropout rate of the hidden units.
+
+    Raises:
+      ValueError: the norm or the activation is unknown, or the rate out of range.
 
     Source: Vaswani et al. 2017; Shazeer 2020 for the gate.
 
@@ -298,7 +316,7 @@ def feed_forward(
     """
     if norm not in ("none", "pre", "post"):
         raise ValueError(f"feed_forward: norm {norm!r} should be none, pre or post")
-    function, drop = activation_named(activation), dropout(rate)
+    function, drop = get_activation(activation), dropout(rate)
     parts = {"gate": dense(features, hidden)} if gated else {}
     parts |= {"up": dense(features, hidden), "down": dense(hidden, features)}
     parts |= {"norm": layer_norm(features)} if norm != "none" else {}
@@ -307,64 +325,65 @@ def feed_forward(
         def part(name: str, x: Any) -> Tensor:
             return parts[name].apply(params[name], x)[0]
 
-        inside = part("norm", x) if norm == "pre" else x
-        units = part("up", inside)
-        units = function(part("gate", inside)) * units if gated else function(units)
+        normed = part("norm", x) if norm == "pre" else x
+        units = part("up", normed)
+        units = function(part("gate", normed)) * units if gated else function(units)
         units, _ = drop.apply({}, units, key)
         y = part("down", units)
         y = y + x if residual else y
         return (part("norm", y) if norm == "post" else y), {"hidden": units}
 
-    return Layer(_initial(parts), apply)
+    return Layer(lambda key: _init_parts(parts, key), apply)
 
 
-def _initial(parts: dict[str, Layer]) -> Callable[[Key], Params]:
-    """Returns the `init` of a layer made of others: each has a key of its own."""
-
-    def init(key: Key) -> Params:
-        return {
-            name: part.init(fold_in(key, place))
-            for place, (name, part) in enumerate(parts.items())
-        }
-
-    return init
+def _init_parts(parts: dict[str, Layer], key: Key) -> Params:
+    """Returns the parameters of several layers, each drawn with a key of its own."""
+    return {
+        name: part.init(fold_in(key, number))
+        for number, (name, part) in enumerate(parts.items())
+    }
 
 
 def sequential(*layers: Layer | Callable[[Any], Tensor]) -> Layer:
-    """Returns layers one after another; a plain function is a layer without parameters.
+    """Returns layers one after another; functions are layers without parameters.
 
-    Parameters, state and aux are dicts by `layer_0`, `layer_1` and so on, and
-    `aux["state"]` is the next state of all.
+    Parameters, state and aux are dicts with the keys `layer_0`, `layer_1` and so on.
+    `aux["state"]` is the next state of all layers.
+
+    Raises:
+      TypeError: an argument is neither a layer nor a function.
 
     >>> model = sequential(dense(4, 8), ops.relu, dropout(0.1), dense(8, 2))
     >>> sorted(model.init(0)), model.apply(model.init(0), np.ones((3, 4)))[0].shape
     (['layer_0', 'layer_3'], (3, 2))
     """
     parts = {
-        f"layer_{place}": each if isinstance(each, Layer) else _plain(each)
-        for place, each in enumerate(layers)
+        f"layer_{number}": layer if isinstance(layer, Layer) else _as_layer(layer)
+        for number, layer in enumerate(layers)
     }
-    initial = _initial(parts)
 
     def apply(params: Params, x: Any, key: Any = None, state: Any = None) -> Applied:
         aux, state = {}, state or {}
-        for place, (name, part) in enumerate(parts.items()):
-            own = None if key is None else fold_in(key, place)
-            x, aux[name] = part.apply(params.get(name, {}), x, own, state.get(name))
-        told = {name: each["state"] for name, each in aux.items() if "state" in each}
-        return x, {**aux, "state": told}
+        for number, (name, part) in enumerate(parts.items()):
+            part_key = None if key is None else fold_in(key, number)
+            x, aux[name] = part.apply(
+                params.get(name, {}), x, part_key, state.get(name)
+            )
+        states = {name: row["state"] for name, row in aux.items() if "state" in row}
+        return x, {**aux, "state": states}
 
-    def begin() -> dict[str, Any]:
-        every = {name: part.begin() for name, part in parts.items()}
-        return {name: state for name, state in every.items() if state}
+    def init_state() -> dict[str, Any]:
+        states = {name: part.init_state() for name, part in parts.items()}
+        return {name: state for name, state in states.items() if state}
 
     def init(key: Key) -> Params:
-        return {name: params for name, params in initial(key).items() if params}
+        drawn = _init_parts(parts, key)
+        return {name: params for name, params in drawn.items() if params}
 
-    return Layer(init, apply, begin)
+    return Layer(init, apply, init_state)
 
 
-def _plain(function: Callable[[Any], Tensor]) -> Layer:
+def _as_layer(function: Callable[[Any], Tensor]) -> Layer:
     if not callable(function):
         raise TypeError(f"sequential: expected layers, found {type(function).__name__}")
     return Layer(lambda key: {}, lambda params, x, key, state: (function(x), {}))

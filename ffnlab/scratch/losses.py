@@ -1,13 +1,13 @@
-"""What is minimised: cross-entropy and squared error, as means over what counts."""
+"""Losses: cross-entropy and squared error, as means."""
 
 from typing import Any
 
 import numpy as np
 
 from ffnlab.scratch import ops
-from ffnlab.scratch.tensor import Primitive, Tensor, array, floating
+from ffnlab.scratch.tensor import Primitive, Tensor, array, as_floating
 
-IGNORE = -100  # a label that stays out of every mean
+IGNORE = -100  # a label that is excluded from the mean
 
 
 def _softmax(x, *, axis=-1):
@@ -22,20 +22,20 @@ def _softmax_rule(g, y, x, axis=-1):
 softmax = Primitive(_softmax, _softmax_rule)
 
 
-def _surprise(x, *, labels):
-    """−log softmax(x)[label], row by row: `[N, K]`, int `[N]` → `[N]`."""
+def _negative_log_likelihood(x, *, labels):
+    """Returns −log softmax(x)[label] of each row, `[N, K]`, int `[N]` → `[N]`."""
     top = x.max(axis=1)
     total = np.log(np.exp(x - top[:, None]).sum(axis=1)) + top
     return total - x[np.arange(len(labels)), labels]
 
 
-def _surprise_rule(g, y, x, labels):
-    onehot = np.zeros(x.shape, x.dtype)
-    onehot[np.arange(len(labels)), labels] = 1
-    return ops.reshape(g, shape=(len(labels), 1)) * (softmax(x) - onehot)
+def _likelihood_rule(g, y, x, labels):
+    one_hot = np.zeros(x.shape, x.dtype)
+    one_hot[np.arange(len(labels)), labels] = 1
+    return ops.reshape(g, shape=(len(labels), 1)) * (softmax(x) - one_hot)
 
 
-surprise = Primitive(_surprise, _surprise_rule)
+negative_log_likelihood = Primitive(_negative_log_likelihood, _likelihood_rule)
 
 
 def cross_entropy(logits: Any, labels: Any) -> Tensor:
@@ -43,36 +43,34 @@ def cross_entropy(logits: Any, labels: Any) -> Tensor:
 
     Args:
       logits: `[..., K]`.
-      labels: int `[...]` in 0…K−1, or `IGNORE` (−100) where there is none: those stay
-        out of the mean, which is 0 where no label counts.
+      labels: int `[...]` in 0…K−1, or `IGNORE` (−100), which is excluded from the mean.
+        If all labels are, the mean is 0.
 
     Raises:
-      ValueError: shapes that do not fit, labels that are no integers or out of range.
+      ValueError: the shapes do not fit, or labels are no integers or out of range.
 
     >>> float(cross_entropy(np.zeros((2, 4)), [3, IGNORE])).__round__(4)
     1.3863
     """
-    logits, labels = floating(logits), np.asarray(array(labels))
+    logits, labels = as_floating(logits), np.asarray(array(labels))
     if labels.shape != logits.shape[:-1] or labels.dtype.kind not in "iu":
         raise ValueError(
             f"cross_entropy of shapes {logits.shape} and {labels.shape}: expected "
             f"[..., K] and integers [...], found {labels.dtype}"
         )
     classes, labels = logits.shape[-1], labels.ravel()
-    counts = labels != IGNORE
-    wrong = counts & ((labels < 0) | (labels >= classes))
-    if wrong.any():
+    mask = labels != IGNORE
+    invalid = mask & ((labels < 0) | (labels >= classes))
+    if invalid.any():
         raise ValueError(
-            f"cross_entropy: label {labels[wrong][0]} is not in 0…{classes - 1}"
+            f"cross_entropy: label {labels[invalid][0]} is not in 0…{classes - 1}"
         )
     rows = ops.reshape(logits, shape=(labels.size, classes))
-    if not counts.all():  # not even a NaN of theirs reaches the mean
-        rows, labels = (
-            ops.where(counts[:, None], rows, 0.0),
-            np.where(counts, labels, 0),
-        )
-    values = surprise(rows, labels=labels) * counts
-    return ops.sum(values) / max(int(counts.sum()), 1)
+    if not mask.all():  # so that not even a NaN in an ignored row reaches the mean
+        rows = ops.where(mask[:, None], rows, 0.0)
+        labels = np.where(mask, labels, 0)
+    values = negative_log_likelihood(rows, labels=labels) * mask
+    return ops.sum(values) / max(int(mask.sum()), 1)
 
 
 def squared_error(outputs: Any, targets: Any) -> Tensor:
@@ -81,8 +79,8 @@ def squared_error(outputs: Any, targets: Any) -> Tensor:
     >>> float(squared_error([1.0, 3.0], [1.0, 1.0]))
     2.0
     """
-    outputs, targets = floating(outputs), floating(targets)
+    outputs, targets = as_floating(outputs), as_floating(targets)
     if outputs.shape != targets.shape:
         raise ValueError(f"squared_error of shapes {outputs.shape} and {targets.shape}")
-    gap = outputs - targets
-    return ops.mean(gap * gap)
+    difference = outputs - targets
+    return ops.mean(difference * difference)

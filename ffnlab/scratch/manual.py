@@ -7,11 +7,10 @@ mean cross-entropy of softmax(z^L) as the loss E, the error δ^l = ∂E/∂z^l i
     δ^l = (δ^(l+1) W^(l+1)ᵀ) ⊙ σ′(z^l)              of the others, from the last back
     ∂E/∂W^l = a^(l−1)ᵀ δ^l,   ∂E/∂b^l = Σ over rows of δ^l
 
-No graph, no tensor: arrays alone. The engine finds the same numbers for any network.
+There is no graph and no tensor, only arrays. The engine computes the same numbers.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -22,7 +21,7 @@ def _sigmoid(z: np.ndarray) -> np.ndarray:
     return 1.0 / (1.0 + np.exp(-z))
 
 
-# σ, and σ′ in terms of z.
+# Functions of z: σ and σ′.
 ACTIVATIONS: dict[str, tuple[Callable, Callable]] = {
     "relu": (lambda z: np.maximum(z, 0.0), lambda z: (z > 0).astype(z.dtype)),
     "tanh": (np.tanh, lambda z: 1.0 - np.tanh(z) ** 2),
@@ -61,7 +60,7 @@ def backpropagate(
       activation: σ: `relu`, `tanh` or `sigmoid`.
 
     Returns:
-      The mean cross-entropy in nats, the gradient in the shape of `params`, and
+      The mean cross-entropy in nats, its gradient, a tree like `params`, and
       `[δ¹, …, δ^L]`, `[B, H]` each.
 
     >>> params = {"layer_1": {"kernel": np.zeros((2, 2)), "bias": np.zeros(2)}}
@@ -99,7 +98,10 @@ def descend(params: Params, gradient: Params, learning_rate: float) -> Params:
     {'layer_1': {'bias': 0.0}}
     """
 
-    def stepped(layer: dict[str, Any], slopes: dict[str, Any]) -> dict[str, Any]:
-        return {name: layer[name] - learning_rate * slopes[name] for name in layer}
-
-    return {name: stepped(layer, gradient[name]) for name, layer in params.items()}
+    return {
+        layer: {
+            name: parameter - learning_rate * gradient[layer][name]
+            for name, parameter in parameters.items()
+        }
+        for layer, parameters in params.items()
+    }

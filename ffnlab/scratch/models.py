@@ -1,4 +1,4 @@
-"""Models of layers: the feed-forward layer this began with, and the perceptron."""
+"""Models of several layers: a feed-forward block and the multi-layer perceptron."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,20 +11,20 @@ from ffnlab.scratch.layers import (
     Key,
     Layer,
     Params,
-    activation_named,
     dense,
     fold_in,
+    get_activation,
     layer_norm,
 )
 
 
 def ffn(features: int, hidden: int) -> Layer:
-    """Returns N(W₂ swish(W₁ x + b₁) + b₂): the norm comes last, and β is learned.
+    """Returns N(W₂ swish(W₁ x + b₁) + b₂), where N is layer norm and β is learned.
 
-    swish(v) = v σ(βv). Parameters: `up` and `down`, dense; `norm`; `beta`, one number.
+    swish(v) = v σ(βv). The parameters are `up` and `down`, dense; `norm`; `beta`, `[]`.
 
     Args:
-      features: the width D of x and of the result.
+      features: the width D of x and of y.
       hidden: H.
 
     Source: Ramachandran et al. 2017 for swish.
@@ -33,11 +33,8 @@ def ffn(features: int, hidden: int) -> Layer:
     >>> model.apply(model.init(0), np.ones((2, 4)))[0].shape
     (2, 4)
     """
-    up, down, norm = (
-        dense(features, hidden),
-        dense(hidden, features),
-        layer_norm(features),
-    )
+    up, down = dense(features, hidden), dense(hidden, features)
+    norm = layer_norm(features)
 
     def init(key: Key) -> Params:
         return {
@@ -60,19 +57,22 @@ def perceptron(sizes: Sequence[int], *, activation: str = "relu") -> Layer:
     """Returns z¹ = x W¹ + b¹, a¹ = σ(z¹), z² = a¹ W² + b² and so on, to the last z.
 
     Args:
-      sizes: the widths of x, of every hidden layer, and of the result.
-      activation: σ, a key of `layers.ACTIVATIONS`; there is none after the last layer.
+      sizes: the widths of x, of every hidden layer, and of the last z.
+      activation: σ, a key of `layers.ACTIVATIONS`; the last layer has none.
 
     Returns:
       The model. Its parameters are `layer_1` and so on, dense; its aux holds `z_1`,
-      `a_1` and so on, by the names of the formula.
+      `a_1` and so on, named as in the formula.
+
+    Raises:
+      ValueError: there are fewer than two widths, or the activation is unknown.
 
     >>> model = perceptron([4, 8, 8, 3])
     >>> z, aux = model.apply(model.init(0), np.ones((2, 4)))
     >>> z.shape, sorted(aux)
     ((2, 3), ['a_1', 'a_2', 'z_1', 'z_2', 'z_3'])
     """
-    function = activation_named(activation)
+    function = get_activation(activation)
     layers = [dense(*pair) for pair in zip(sizes[:-1], sizes[1:], strict=True)]
     if not layers:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What `a + b`, `x[i]` and `x.sum()` mean: operators and methods of tensors."""
+"""The operators and methods of tensors: `a + b`, `x[i]`, `x.sum()`."""
 
 import operator
 from typing import Any
@@ -20,19 +20,19 @@ REDUCTIONS = {"sum": ops.sum, "mean": ops.mean, "max": ops.max}
 
 
 def _index(index: Any) -> Any:
-    """Returns an index that nobody else can write to."""
+    """Returns a copy of an index, so that changing it later has no effect."""
     if isinstance(index, tuple):
         return tuple(map(_index, index))
-    return Tensor(index).data if isinstance(index, ops.LISTS) else index
+    return Tensor(index).data if isinstance(index, ops.INDEX_ARRAYS) else index
 
 
-def _listed(numbers: tuple) -> tuple:
-    """Returns the numbers, which may have been given as one tuple."""
+def _unpack(numbers: tuple) -> tuple:
+    """Returns numbers that are passed as arguments or as one tuple."""
     return numbers[0] if numbers and isinstance(numbers[0], tuple) else numbers
 
 
-def _formatted(x: Tensor, how: str) -> str:
-    return format(x.data.item(), how) if how else repr(x)
+def _format(x: Tensor, specification: str) -> str:
+    return format(x.data.item(), specification) if specification else repr(x)
 
 
 def _reduction(function: Any) -> Any:
@@ -43,7 +43,7 @@ def _reduction(function: Any) -> Any:
 
 
 def bind() -> None:
-    """Gives tensors their operators and methods, which are made of tensors."""
+    """Adds the operators and methods to `Tensor`."""
     for name, function in BINARY.items():
         setattr(Tensor, f"__{name}__", lambda x, y, f=function: f(x, y))
         setattr(Tensor, f"__r{name}__", lambda x, y, f=function: f(y, x))
@@ -54,10 +54,10 @@ def bind() -> None:
         setattr(Tensor, name, _reduction(function))
     Tensor.__neg__ = lambda x: ops.negative(x)
     Tensor.__getitem__ = lambda x, index: ops.getitem(x, index=_index(index))
-    Tensor.__format__ = _formatted
+    Tensor.__format__ = _format
     Tensor.T = property(lambda x: ops.transpose(x))
-    Tensor.transpose = lambda x, *axes: ops.transpose(x, axes=_listed(axes) or None)
-    Tensor.reshape = lambda x, *shape: ops.reshape(x, shape=_listed(shape))
+    Tensor.transpose = lambda x, *axes: ops.transpose(x, axes=_unpack(axes) or None)
+    Tensor.reshape = lambda x, *shape: ops.reshape(x, shape=_unpack(shape))
     Tensor.astype = lambda x, dtype: ops.cast(x, dtype=np.dtype(dtype))
     Tensor.item = lambda x: x.data.item()
 

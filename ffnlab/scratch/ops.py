@@ -1,8 +1,9 @@
-"""Operations, each with the rule of its gradient beside it.
+"""Operations and the rules of their gradients.
 
 A rule takes the gradient g of the result y, y itself and the inputs, and returns the
-gradient of one input. Rules are made of the same operations, so they can be
-differentiated again. Where an input was broadcast, `graph` sums over the axes.
+gradient of one input. Rules consist of the same operations, so they can be
+differentiated again. `graph` sums gradients over axes along which an input was
+broadcast.
 
 >>> from ffnlab.scratch import grad
 >>> grad(lambda x: sum(tanh(x)))(np.array([0.0, 1.0])).round(4)
@@ -18,7 +19,7 @@ from ffnlab.scratch.tensor import Primitive, Tensor, array, tensor, wrap
 
 Axis = int | tuple[int, ...] | None
 
-# Arithmetic: the rules for a and for b.
+# Arithmetic: a rule for a and a rule for b.
 
 add = Primitive(np.add, lambda g, y, a, b: g, lambda g, y, a, b: g)
 subtract = Primitive(np.subtract, lambda g, y, a, b: g, lambda g, y, a, b: -g)
@@ -28,7 +29,7 @@ negative = Primitive(np.negative, lambda g, y, x: -g)
 
 
 def _power_base(g, y, a, b):
-    """b a^(b−1), which is 0 and not 0 · ∞ where b is 0."""
+    """Returns g b a^(b−1), which is 0 where b is 0, even for infinite a^(b−1)."""
     if isinstance(b, Tensor):
         zero = b.data == 0
         return g * where(zero, 0.0, b * a ** where(zero, 1.0, b - 1.0))
@@ -36,22 +37,22 @@ def _power_base(g, y, a, b):
 
 
 def _power_exponent(g, y, a, b):
-    """a^b log a, which is 0 where a is 0."""
+    """Returns g a^b log a, which is 0 where a is 0."""
     return g * y * log(where(array(a) == 0, 1.0, a))
 
 
 power = Primitive(np.power, _power_base, _power_exponent)
 
-# Functions of each entry.
+# Elementwise functions.
 
 
 def _erf(x):
     dtype = x.dtype if x.dtype.kind == "f" else float
-    return np.asarray(np.frompyfunc(math.erf, 1, 1)(x), dtype)  # entry by entry: slow
+    return np.asarray(np.frompyfunc(math.erf, 1, 1)(x), dtype)  # a slow Python loop
 
 
 def _sigmoid(x):
-    return np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x)))  # nothing overflows
+    return np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x)))  # no overflow
 
 
 def _softplus(x):
@@ -69,14 +70,14 @@ sigmoid = Primitive(_sigmoid, lambda g, y, x: g * (y * (1 - y)))
 relu = Primitive(_relu, lambda g, y, x: g * wrap((x.data > 0).astype(x.dtype)))
 erf = Primitive(_erf, lambda g, y, x: g * (2 / math.sqrt(math.pi) * exp(-x * x)))
 softplus = Primitive(_softplus, lambda g, y, x: g * sigmoid(x))
-where = Primitive(  # nothing leaks from the other side, not even a NaN
+where = Primitive(  # g passes to the side that was chosen, so that no NaN leaks
     np.where,
     None,
     lambda g, y, condition, a, b: where(condition, g, 0.0),
     lambda g, y, condition, a, b: where(condition, 0.0, g),
 )
 
-# Places and shapes.
+# Indices and shapes.
 
 
 def _identity(x):
@@ -91,7 +92,7 @@ def _reshape(x, *, shape):
     return np.reshape(x, shape)
 
 
-def _transposed_back(g, y, x, axes=None):
+def _transpose_rule(g, y, x, axes=None):
     return transpose(g, axes=None if axes is None else tuple(np.argsort(axes).tolist()))
 
 
@@ -99,7 +100,7 @@ def _concatenate(*xs, axis=0):
     return np.concatenate(xs, axis)
 
 
-def _parts(g, y, *xs, axis=0):
+def _concatenate_rule(g, y, *xs, axis=0):
     ends = np.cumsum([x.shape[axis] for x in xs]).tolist()
     before = (slice(None),) * (axis % y.ndim)
     return [
@@ -113,9 +114,10 @@ def _getitem(x, *, index):
 
 
 def _scatter(x, *, index, shape):
-    """Zeros to which x was added at an index, as often as the index repeats."""
+    """Returns zeros of a shape with x added at an index, also at repeated indices."""
     total = np.zeros(shape, x.dtype)
-    if any(isinstance(i, LISTS) for i in (index if type(index) is tuple else [index])):
+    parts = index if type(index) is tuple else [index]
+    if any(isinstance(part, INDEX_ARRAYS) for part in parts):
         np.add.at(total, index, x)
     else:
         total[index] = x
@@ -126,47 +128,47 @@ identity = Primitive(_identity, lambda g, y, x: g)
 cast = Primitive(_cast, lambda g, y, x, dtype: g)
 reshape = Primitive(_reshape, lambda g, y, x, shape: reshape(g, shape=x.shape))
 broadcast_to = Primitive(np.broadcast_to, lambda g, y, x, shape: g)
-transpose = Primitive(np.transpose, _transposed_back)
-concatenate = Primitive(_concatenate, joint=_parts)
+transpose = Primitive(np.transpose, _transpose_rule)
+concatenate = Primitive(_concatenate, joint=_concatenate_rule)
 getitem = Primitive(
     _getitem, lambda g, y, x, index: scatter(g, index=index, shape=x.shape)
 )
 scatter = Primitive(_scatter, lambda g, y, x, index, shape: getitem(g, index=index))
 
 
-LISTS = (Tensor, np.ndarray, list)  # what gathers, where a slice cuts
+INDEX_ARRAYS = (Tensor, np.ndarray, list)  # indices that gather, unlike slices
 
 
 # Reductions.
 
 
-def _spread(g, x, axis, keepdims):
-    """Returns the gradient of a reduction with the reduced axes back, of length 1."""
+def _restore_axes(g, x, axis, keepdims):
+    """Returns the gradient of a reduction with the reduced axes as axes of length 1."""
     axes = range(x.ndim) if axis is None else np.atleast_1d(axis) % x.ndim
-    kept = tuple(1 if place in axes else n for place, n in enumerate(x.shape))
-    return g if keepdims else reshape(g, shape=kept)
+    shape = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
+    return g if keepdims else reshape(g, shape=shape)
 
 
 def _sum_rule(g, y, x, axis=None, keepdims=False):
-    return broadcast_to(_spread(g, x, axis, keepdims), shape=x.shape)
+    return broadcast_to(_restore_axes(g, x, axis, keepdims), shape=x.shape)
 
 
 def _max_rule(g, y, x, axis=None, keepdims=False):
-    """The largest entry has the gradient; equal ones share it."""
-    largest = x.data == _spread(y, x, axis, keepdims).data
+    """Returns g at the largest entry, shared by equal entries."""
+    largest = x.data == _restore_axes(y, x, axis, keepdims).data
     share = largest / largest.sum(axis=axis, keepdims=True)
-    return _spread(g, x, axis, keepdims) * share.astype(x.dtype)
+    return _restore_axes(g, x, axis, keepdims) * share.astype(x.dtype)
 
 
 def _logsumexp(x, *, axis=-1, keepdims=False):
-    """log Σ eˣ, without overflow."""
+    """Returns log Σ eˣ without overflow."""
     top = np.nan_to_num(np.max(x, axis=axis, keepdims=True), neginf=0)
     total = np.log(np.sum(np.exp(x - top), axis=axis, keepdims=True)) + top
     return total if keepdims else np.squeeze(total, axis)
 
 
 def _logsumexp_rule(g, y, x, axis=-1, keepdims=False):
-    g, y = (_spread(each, x, axis, keepdims) for each in (g, y))
+    g, y = (_restore_axes(array, x, axis, keepdims) for array in (g, y))
     return g * exp(x - y)
 
 
@@ -182,24 +184,24 @@ def mean(x: Any, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
     return total / (x.size // (total.size or 1))
 
 
-def summed_to(g: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Returns the sum of g over the axes along which `shape` was broadcast to it.
+def sum_to(g: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Returns the sum of g over the axes along which `shape` was broadcast to g's.
 
-    >>> summed_to(Tensor(np.ones((4, 2, 3))), (2, 1)).data.tolist()
+    >>> sum_to(Tensor(np.ones((4, 2, 3))), (2, 1)).data.tolist()
     [[12.0], [12.0]]
     """
     if g.shape == shape:
         return g
-    new = g.ndim - len(shape)
-    wide = [new + i for i, n in enumerate(shape) if n == 1 != g.shape[new + i]]
-    g = sum(g, axis=(*range(new), *wide))
+    added = g.ndim - len(shape)
+    wide = [added + i for i, n in enumerate(shape) if n == 1 != g.shape[added + i]]
+    g = sum(g, axis=(*range(added), *wide))
     return g if g.shape == shape else reshape(g, shape=shape)
 
 
 # The matrix product.
 
 
-def _swapped(x):
+def _swap_last_axes(x):
     """Returns x with its last two axes exchanged."""
     x = tensor(x)
     return transpose(x, axes=(*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
@@ -207,13 +209,13 @@ def _swapped(x):
 
 _product = Primitive(
     np.matmul,
-    lambda g, y, a, b: _product(g, _swapped(b)),
-    lambda g, y, a, b: _product(_swapped(a), g),
+    lambda g, y, a, b: _product(g, _swap_last_axes(b)),
+    lambda g, y, a, b: _product(_swap_last_axes(a), g),
 )
 
 
 def matmul(a: Any, b: Any) -> Tensor:
-    """Returns the product `[..., N, D]`, `[..., D, M]` → `[..., N, M]`, as NumPy's.
+    """Returns the matrix product `[..., N, D]`, `[..., D, M]` → `[..., N, M]`.
 
     A vector is a row on the left and a column on the right.
 
@@ -227,7 +229,7 @@ def matmul(a: Any, b: Any) -> Tensor:
     if b.ndim == 1 and a.ndim:
         return matmul(a, reshape(b, shape=(b.size, 1)))[..., 0]
     if b.ndim == 2 and a.ndim > 2 and a.shape[-1] == b.shape[0]:
-        # One product of all rows, and so one for the gradient of b.
+        # One product of all rows, so that the gradient of b is one product too.
         rows = reshape(a, shape=(math.prod(a.shape[:-1]), a.shape[-1]))
         return reshape(_product(rows, b), shape=(*a.shape[:-1], b.shape[1]))
     return _product(a, b)

@@ -5,12 +5,12 @@
     updates, state = optimizer.update(grads, state, params)
     params = apply_updates(params, updates)
 
-They are written once for any arrays that follow the array API standard: NumPy's, in
-the engine here, and JAX's, compiled, in `ffnlab.train`. Each agrees with optax's of the
-same name; where papers and libraries differ, the docstring says how.
+They work on any arrays of the array API standard: on NumPy arrays in this package, and
+on JAX arrays, compiled, in `ffnlab.train`. Each agrees with the optimizer of the same
+name in optax; docstrings describe where papers and libraries differ.
 
-Gradients are g, the learning rate η, the number of this step t = 1, 2, …; operations
-are entry by entry.
+Gradients are g, the learning rate is η, and t = 1, 2, … is the number of the step. All
+operations are elementwise.
 """
 
 from collections.abc import Callable
@@ -37,11 +37,11 @@ class Optimizer(NamedTuple):
 
 
 class State(NamedTuple):
-    """What an optimizer remembers.
+    """The state of an optimizer.
 
     Attributes:
-      count: how many updates were made, int32 `[]`.
-      memory: for each thing that it remembers a tree like the parameters.
+      count: the number of updates so far, int32 `[]`.
+      memory: the accumulators, each a tree like the parameters.
     """
 
     count: Any
@@ -49,27 +49,30 @@ class State(NamedTuple):
 
 
 def apply_updates(params: Any, updates: Any) -> Any:
-    """Returns params + updates, in the type of the parameters.
+    """Returns params + updates, in the dtype of the parameters.
+
+    Raises:
+      ValueError: a shape differs.
 
     >>> apply_updates({"w": np.array([1.0])}, {"w": np.array([-0.25])})
     {'w': array([0.75])}
     """
 
-    def added(p: Any, u: Any) -> Any:
+    def add(p: Any, u: Any) -> Any:
         if p.shape != u.shape:
             raise ValueError(f"an update of {u.shape} for parameters of {p.shape}")
         return (p + u).astype(p.dtype, copy=False)
 
-    return trees.mapped(added, params, updates)
+    return trees.map_leaves(add, params, updates)
 
 
 def _namespace(tree: Any) -> Any:
-    """Returns the module of the functions for arrays like these."""
+    """Returns the array API namespace of the leaves."""
     leaves, _ = trees.flatten(tree)
     for leaf in leaves:
         if not hasattr(leaf, "__array_namespace__"):
-            found = type(leaf).__name__
-            raise TypeError(f"an optimizer needs arrays, found a {found}")
+            name = type(leaf).__name__
+            raise TypeError(f"an optimizer needs arrays, found a {name}")
     return leaves[0].__array_namespace__() if leaves else np
 
 
@@ -77,25 +80,25 @@ def _rate(learning_rate: Rate, count: Any) -> Any:
     return learning_rate(count) if callable(learning_rate) else learning_rate
 
 
-def _entrywise(
+def _elementwise(
     learning_rate: Rate,
     rule: Callable[..., tuple[Any, tuple[Any, ...]]],
-    start: tuple[float, ...] = (),
+    initial_values: tuple[float, ...] = (),
 ) -> Optimizer:
-    """Returns the optimizer whose update of an entry is −η · direction.
+    """Returns the optimizer whose update is −η · direction.
 
     Args:
-      learning_rate: η, or a function from how many updates were made to it.
+      learning_rate: η, or a function from the number of earlier updates to η.
       rule: `rule(xp, g, t, *memory) -> (direction, memory)`, on the arrays of one leaf;
-        xp has the functions for them.
-      start: what is remembered before the first step.
+        xp is their namespace.
+      initial_values: the values of the accumulators before the first step.
     """
 
     def init(params: Any) -> State:
         xp = _namespace(params)
         memory = tuple(
-            trees.mapped(lambda p, value=value: xp.full_like(p, value), params)
-            for value in start
+            trees.map_leaves(lambda p, value=value: xp.full_like(p, value), params)
+            for value in initial_values
         )
         return State(xp.zeros((), dtype=xp.int32), memory)
 
@@ -103,13 +106,13 @@ def _entrywise(
         xp, count = _namespace(grads), state.count + 1
         rate = _rate(learning_rate, state.count)
         _, rebuild = trees.flatten(grads)
-        updates, kept = [], []
-        for g, *slots in trees.aligned(grads, *state.memory):
-            direction, slots = rule(xp, g, count, *slots)
+        updates, rows = [], []
+        for g, *row in trees.zip_leaves(grads, *state.memory):
+            direction, row = rule(xp, g, count, *row)
             updates.append(direction * xp.asarray(-rate, dtype=g.dtype))
-            kept.append(slots)
-        memory = tuple(rebuild(slots) for slots in zip(*kept, strict=True))
-        return rebuild(updates), State(count, memory if kept else state.memory)
+            rows.append(row)
+        memory = tuple(rebuild(leaves) for leaves in zip(*rows, strict=True))
+        return rebuild(updates), State(count, memory if rows else state.memory)
 
     return Optimizer(init, update)
 
@@ -121,66 +124,67 @@ def sgd(learning_rate: Rate) -> Optimizer:
     >>> optimizer.update({"w": np.array([2.0])}, optimizer.init({"w": np.ones(1)}))[0]
     {'w': array([-1.])}
     """
-    return _entrywise(learning_rate, lambda xp, g, t: (g, ()))
+    return _elementwise(learning_rate, lambda xp, g, t: (g, ()))
 
 
 def momentum(learning_rate: Rate, decay: float = 0.9) -> Optimizer:
     """Heavy-ball momentum: m ← γ m + g, θ ← θ − η m.
 
     As in optax and PyTorch. Polyak 1964 has η inside m instead, which is the same for a
-    constant rate; some texts damp, m ← γ m + (1 − γ) g, which is the rate scaled.
+    constant rate. Some texts have m ← γ m + (1 − γ) g, which scales the rate.
     """
 
     def rule(xp: Any, g: Any, t: Any, m: Any) -> tuple:
         m = decay * m + g
         return m, (m,)
 
-    return _entrywise(learning_rate, rule, (0.0,))
+    return _elementwise(learning_rate, rule, (0.0,))
 
 
 def nesterov(learning_rate: Rate, decay: float = 0.9) -> Optimizer:
     """Nesterov's momentum: m ← γ m + g, θ ← θ − η (g + γ m).
 
-    As in optax and PyTorch, where θ is the point at which the gradient is taken, and
-    not the one it is taken from as in Nesterov 1983 (Sutskever et al. 2013).
+    As in optax and PyTorch, where θ is the point at which the gradient is evaluated. In
+    Nesterov 1983 it is the point before the momentum step (Sutskever et al. 2013).
     """
 
     def rule(xp: Any, g: Any, t: Any, m: Any) -> tuple:
         m = decay * m + g
         return g + decay * m, (m,)
 
-    return _entrywise(learning_rate, rule, (0.0,))
+    return _elementwise(learning_rate, rule, (0.0,))
 
 
-def _normed(xp: Any, g: Any, s: Any, epsilon: float, inside: bool) -> Any:
-    """Returns g over the root of s, with ε under the root or added to it."""
-    return g / (xp.sqrt(s + epsilon) if inside else xp.sqrt(s) + epsilon)
+def _divide_by_root(xp: Any, g: Any, s: Any, epsilon: float, eps_in_sqrt: bool) -> Any:
+    """Returns g / √(s + ε), or g / (√s + ε)."""
+    return g / (xp.sqrt(s + epsilon) if eps_in_sqrt else xp.sqrt(s) + epsilon)
 
 
 def adagrad(
     learning_rate: Rate,
     *,
-    start: float = 0.1,
+    initial_accumulator_value: float = 0.1,
     epsilon: float = 1e-7,
-    inside: bool = True,
+    eps_in_sqrt: bool = True,
 ) -> Optimizer:
     """Adagrad: s ← s + g², θ ← θ − η g / √(s + ε).
 
     Args:
-      learning_rate: η, or a function from how many updates were made to it.
-      start: s before the first step. optax begins at 0.1, the paper and PyTorch at 0.
+      learning_rate: η, or a function from the number of earlier updates to η.
+      initial_accumulator_value: s before the first step: 0.1 in optax, 0 in the paper
+        and in PyTorch.
       epsilon: ε: 1e-7 in optax, 1e-10 in PyTorch.
-      inside: whether ε is under the root, as in optax, or added to it, as in the
-        paper and PyTorch.
+      eps_in_sqrt: whether ε is under the root, as in optax, or added to it, as in the
+        paper and in PyTorch.
 
     Source: Duchi et al. 2011.
     """
 
     def rule(xp: Any, g: Any, t: Any, s: Any) -> tuple:
         s = s + g * g
-        return _normed(xp, g, s, epsilon, inside), (s,)
+        return _divide_by_root(xp, g, s, epsilon, eps_in_sqrt), (s,)
 
-    return _entrywise(learning_rate, rule, (start,))
+    return _elementwise(learning_rate, rule, (initial_accumulator_value,))
 
 
 def rmsprop(
@@ -188,25 +192,25 @@ def rmsprop(
     decay: float = 0.9,
     *,
     epsilon: float = 1e-8,
-    inside: bool = True,
+    eps_in_sqrt: bool = True,
 ) -> Optimizer:
     """RMSprop: s ← γ s + (1 − γ) g², θ ← θ − η g / √(s + ε).
 
     Args:
-      learning_rate: η, or a function from how many updates were made to it.
+      learning_rate: η, or a function from the number of earlier updates to η.
       decay: γ: 0.9 in optax, 0.99 in PyTorch.
       epsilon: ε.
-      inside: whether ε is under the root, as in optax, or added to it, as in PyTorch;
-        where gradients are near 1e-4 the two differ.
+      eps_in_sqrt: whether ε is under the root, as in optax, or added to it, as in
+        PyTorch; the two differ for gradients near 1e-4.
 
     Source: Hinton 2012, lecture 6.
     """
 
     def rule(xp: Any, g: Any, t: Any, s: Any) -> tuple:
         s = decay * s + (1 - decay) * g * g
-        return _normed(xp, g, s, epsilon, inside), (s,)
+        return _divide_by_root(xp, g, s, epsilon, eps_in_sqrt), (s,)
 
-    return _entrywise(learning_rate, rule, (0.0,))
+    return _elementwise(learning_rate, rule, (0.0,))
 
 
 def adam(
@@ -218,8 +222,8 @@ def adam(
 ) -> Optimizer:
     """Adam: m ← β₁ m + (1 − β₁) g, s ← β₂ s + (1 − β₂) g², θ ← θ − η m̂ / (√ŝ + ε).
 
-    Both are corrected for their start at 0: m̂ = m / (1 − β₁ᵗ), ŝ = s / (1 − β₂ᵗ). As in
-    the paper, optax and PyTorch.
+    Bias correction: m̂ = m / (1 − β₁ᵗ), ŝ = s / (1 − β₂ᵗ). As in the paper, optax and
+    PyTorch.
 
     Source: Kingma & Ba 2015, algorithm 1.
     """
@@ -230,7 +234,7 @@ def adam(
         first, second = (xp.asarray(1 - b**t, dtype=g.dtype) for b in (b1, b2))
         return m / first / (xp.sqrt(s / second) + epsilon), (m, s)
 
-    return _entrywise(learning_rate, rule, (0.0, 0.0))
+    return _elementwise(learning_rate, rule, (0.0, 0.0))
 
 
 def with_weight_decay(
@@ -241,34 +245,35 @@ def with_weight_decay(
     scaled: bool = True,
     mask: Callable[[Any], Any] | None = None,
 ) -> Optimizer:
-    """Adds decoupled weight decay to an optimizer: θ is pulled to 0 beside its update.
+    """Adds decoupled weight decay to an optimizer.
 
-    There are two conventions for what λ is:
-      scaled: θ ← θ + update − η λ θ: in optax and PyTorch; λ of about 1e-2.
-      not: θ ← θ + update − λ θ: the paper's, but for a schedule; λ of about 1e-5.
-    From θ = 1, g = 0.5, η = 0.001, λ = 0.01, AdamW's first step goes to 0.99899 in
-    the first and to 0.989 in the second.
+    There are two conventions for λ:
+      scaled: θ ← θ + update − η λ θ, as in optax and PyTorch; λ is about 1e-2.
+      unscaled: θ ← θ + update − λ θ, as in the paper, except for its schedule; λ is
+        about 1e-5.
+    From θ = 1 with g = 0.5, η = 0.001 and λ = 0.01, the first step of AdamW goes to
+    0.99899 in the first convention and to 0.989 in the second.
 
     Args:
-      optimizer: what makes the update.
-      learning_rate: η, or a function from how many updates were made to it.
+      optimizer: the optimizer of the update.
+      learning_rate: η, or a function from the number of earlier updates to η.
       weight_decay: λ.
-      scaled: which convention.
-      mask: from params to a tree of bools: which leaves decay; all if None.
+      scaled: whether the decay is scaled by η.
+      mask: from params to a tree of bools, True for leaves that decay; all if None.
 
     Source: Loshchilov & Hutter 2019.
     """
 
     def update(grads: Any, state: State, params: Any) -> tuple[Any, State]:
         xp, rate = _namespace(params), _rate(learning_rate, state.count)
-        pull = weight_decay * rate if scaled else weight_decay
-        chosen = mask(params) if mask else trees.mapped(lambda p: True, params)
+        factor = weight_decay * rate if scaled else weight_decay
+        masks = mask(params) if mask else trees.map_leaves(lambda p: True, params)
         updates, state = optimizer.update(grads, state, params)
 
-        def pulled(u: Any, p: Any, decays: bool) -> Any:
-            return u - xp.asarray(pull, dtype=p.dtype) * p if decays else u
+        def decay(u: Any, p: Any, decays: bool) -> Any:
+            return u - xp.asarray(factor, dtype=p.dtype) * p if decays else u
 
-        return trees.mapped(pulled, updates, params, chosen), state
+        return trees.map_leaves(decay, updates, params, masks), state
 
     return Optimizer(optimizer.init, update)
 

@@ -1,8 +1,8 @@
-"""A tensor: an array of numbers with a place in a graph.
+"""Tensors: arrays that record the operations they result from.
 
-What is computed from a tensor that requires a gradient is recorded: every result
-remembers the operation that made it, and from what. Nothing else is recorded. There is
-no tape, and a graph lives as long as the result it ends in.
+An operation is recorded if one of its inputs requires a gradient: its result refers to
+the operation and to the inputs. There is no tape, and a graph lives as long as the
+result it ends in.
 
 >>> x = Tensor([1.0, 2.0], requires_grad=True)
 >>> y = x * x
@@ -17,21 +17,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# What looks at every operation, if anything: `look(operation, arrays, result)`.
-looking = contextvars.ContextVar("looking", default=None)
+# Called after every operation, if not None: `observe(operation, arrays, result)`.
+observer = contextvars.ContextVar("observer", default=None)
 
-# glibc gives freed arrays back to the system page by page, and fetching those again
+# glibc returns freed arrays to the system page by page, and getting the pages back
 # costs more than computing on them, until a block as large as this was freed once.
 np.ones(2**24, np.uint8)
 
 
 class Node(NamedTuple):
-    """How a tensor was made: a node of the graph, with its edges to the inputs.
+    """A node of the graph: the operation a tensor results from, and its inputs.
 
     Attributes:
-      op: the operation; None for a leaf, which was given and not made.
-      inputs: what it was made from: tensors, and plain numbers.
-      options: what else the operation was told, such as an axis.
+      op: the operation; None for a leaf.
+      inputs: the inputs of the operation, tensors and plain numbers.
+      options: the keyword arguments of the operation, such as an axis.
     """
 
     op: "Primitive | None" = None
@@ -40,23 +40,23 @@ class Node(NamedTuple):
 
 
 class Tensor:
-    """An n-dimensional array over NumPy, with a place in a graph.
+    """An n-dimensional NumPy array that is part of a graph.
 
-    Operators broadcast as NumPy's do; a comparison gives a plain array of bools. Of
-    NumPy's functions, take those in `ops`.
+    Operators broadcast as NumPy's do; a comparison returns a plain array of bools. Use
+    the functions of `ops` instead of NumPy's.
 
     Args:
-      data: numbers, of any shape. They are copied, so that no later change of theirs
-        can falsify a gradient; the array of a tensor cannot be written to.
-      requires_grad: whether derivatives with respect to it will be asked for.
+      data: numbers, of any shape. They are copied, so that changing them later cannot
+        falsify a gradient; the array of a tensor is read-only.
+      requires_grad: whether to compute derivatives with respect to it.
 
     Attributes:
       data: the array.
-      node: how it was made, if a gradient flows through it, otherwise None.
-      grad: of a leaf, what `backward` found: a tensor of its shape.
+      node: the node of the graph, or None if the tensor requires no gradient.
+      grad: the gradient that `backward` sets on a leaf, a tensor of the same shape.
 
     Raises:
-      TypeError: it holds no numbers, or holds integers and requires a gradient.
+      TypeError: the data are not numbers, or are integers and a gradient is required.
 
     >>> x = Tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
     >>> (x * [1.0, 10.0]).sum().backward()
@@ -65,7 +65,7 @@ class Tensor:
     """
 
     __slots__ = ("__weakref__", "_data", "grad", "node")
-    __array_ufunc__ = None  # so that array * tensor asks the tensor
+    __array_ufunc__ = None  # so that array * tensor calls the tensor's operator
     __hash__ = object.__hash__
 
     data = property(operator.attrgetter("_data"), doc="The array.")
@@ -89,14 +89,12 @@ class Tensor:
 
     @property
     def requires_grad(self) -> bool:
-        """Whether a gradient flows to it or through it."""
+        """Whether derivatives are propagated to it or through it."""
         return self.node is not None
 
     def detach(self) -> "Tensor":
-        """Returns the same numbers without their history."""
-        made = Tensor.__new__(Tensor)
-        made._data, made.node, made.grad = self._data, None, None
-        return made
+        """Returns a tensor of the same data that is not part of a graph."""
+        return wrap(self._data)
 
     def __float__(self) -> float:
         return float(self.data)
@@ -105,56 +103,56 @@ class Tensor:
         return bool(self.data)
 
     def __array__(self, *args: Any, **options: Any) -> np.ndarray:
-        raise TypeError("NumPy would forget the graph: use scratch.ops, or .data")
+        raise TypeError("NumPy does not record the graph: use scratch.ops, or .data")
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __repr__(self) -> str:
         text = np.array2string(self.data, separator=", ", prefix="Tensor(")
-        made = f" by {self.node.op.name}" if self.node and self.node.op else ""
-        return f"Tensor({text}{', requires_grad' * self.requires_grad}{made})"
+        origin = f" by {self.node.op.name}" if self.node and self.node.op else ""
+        return f"Tensor({text}{', requires_grad' * self.requires_grad}{origin})"
 
 
 def array(value: Any) -> Any:
-    """Returns the array of a tensor, and anything else as it is."""
+    """Returns the array of a tensor, and any other value unchanged."""
     return value.data if isinstance(value, Tensor) else value
 
 
 def tensor(value: Any) -> Tensor:
-    """Returns a tensor as it is, and anything else as a tensor."""
+    """Returns a tensor unchanged, and any other value as a tensor."""
     return value if isinstance(value, Tensor) else Tensor(value)
 
 
-def floating(value: Any) -> Tensor:
-    """Returns a tensor of floating-point numbers, of value's type if that is one."""
-    found = tensor(value)
-    return found if found.dtype.kind == "f" else Tensor(found.data.astype(float))
+def as_floating(value: Any) -> Tensor:
+    """Returns a floating-point tensor; integers become float64."""
+    x = tensor(value)
+    return x if x.dtype.kind == "f" else Tensor(x.data.astype(float))
 
 
-def followed(value: Any) -> bool:
-    """Returns whether a gradient flows to or through a value."""
+def requires_gradient(value: Any) -> bool:
+    """Returns whether a value is a tensor that requires a gradient."""
     return isinstance(value, Tensor) and value.node is not None
 
 
 def wrap(data: Any) -> Tensor:
-    """Returns a tensor over an array that nobody else writes to, without a copy."""
-    made = Tensor.__new__(Tensor)
-    made._data, made.node, made.grad = np.asarray(data), None, None
-    made._data.flags.writeable = False
-    return made
+    """Returns a tensor over an array without a copy; the array becomes read-only."""
+    x = Tensor.__new__(Tensor)
+    x._data, x.node, x.grad = np.asarray(data), None, None
+    x._data.flags.writeable = False
+    return x
 
 
 class Primitive:
-    """An operation on tensors: what it does to arrays, and the rule of its gradient.
+    """An operation on tensors: a function of arrays, and the rules of its gradients.
 
     Args:
       forward: `forward(*arrays, **options) -> array`.
-      *rules: for each input `rule(g, y, *inputs, **options) -> gradient` or None, g
-        being the gradient of the result y. All are tensors, and a rule is made of
-        operations itself, so that gradients have gradients. It may leave axes that
-        were broadcast as they are: its caller sums over them.
-      joint: one rule for all inputs instead, which returns a gradient for each.
+      *rules: for each input `rule(g, y, *inputs, **options) -> gradient`, or None for
+        an input without a gradient. g is the gradient with respect to the result y.
+        All are tensors, and rules consist of operations, so that gradients can be
+        differentiated. The caller sums a gradient over axes that were broadcast.
+      joint: a single rule for all inputs instead, which returns a list of gradients.
 
     >>> cube = Primitive(lambda x: x * x * x, lambda g, y, x: g * 3.0 * x * x)
     >>> x = Tensor(2.0, requires_grad=True)
@@ -177,39 +175,39 @@ class Primitive:
 
     def __call__(self, *inputs: Any, **options: Any) -> Tensor:
         """Applies the operation, and records it if an input requires a gradient."""
-        # Beside an array, a number of Python stays one, and takes the array's type.
-        kept = (Tensor, int, float) if len(inputs) > 1 else Tensor
-        inputs = [x if isinstance(x, kept) else Tensor(x) for x in inputs]
+        # Python numbers stay as they are beside an array, so that they take its type.
+        allowed = (Tensor, int, float) if len(inputs) > 1 else Tensor
+        inputs = [x if isinstance(x, allowed) else Tensor(x) for x in inputs]
         arrays = [array(x) for x in inputs]
         try:
             data = self.forward(*arrays, **options)
         except (ValueError, IndexError) as error:
             kind = IndexError if isinstance(error, IndexError) else ValueError
-            raise kind(f"{self.of(arrays)}: {error}") from None
-        if look := looking.get():
-            look(self, arrays, data)
-        made = wrap(data)
-        if made.dtype.kind == "f" and any([followed(x) for x in inputs]):
+            raise kind(f"{self.describe(arrays)}: {error}") from None
+        if observe := observer.get():
+            observe(self, arrays, data)
+        y = wrap(data)
+        if y.dtype.kind == "f" and any([requires_gradient(x) for x in inputs]):
             if not self.joint and len(self.rules) != len(inputs):
-                found = f"{len(self.rules)} rules for {len(inputs)} inputs"
+                counts = f"{len(self.rules)} rules for {len(inputs)} inputs"
                 raise TypeError(
-                    f"{self.name} has {found}; give a rule, or None, for each"
+                    f"{self.name} has {counts}; give a rule, or None, for each"
                 )
-            made.node = Node(self, tuple(inputs), options)
-        return made
+            y.node = Node(self, tuple(inputs), options)
+        return y
 
     def gradients(
-        self, g: Tensor, y: Tensor, inputs: Sequence, options: dict, wanted: Sequence
+        self, g: Tensor, y: Tensor, inputs: Sequence, options: dict, needed: Sequence
     ) -> Sequence[Any]:
-        """Returns the gradient of each input that is wanted."""
+        """Returns a gradient for each input, or None for those that need none."""
         if self.joint:
             return self.joint(g, y, *inputs, **options)
         return [
-            rule(g, y, *inputs, **options) if asked and rule else None
-            for rule, asked in zip(self.rules, wanted, strict=True)
+            rule(g, y, *inputs, **options) if need and rule else None
+            for rule, need in zip(self.rules, needed, strict=True)
         ]
 
-    def of(self, arrays: Sequence[Any]) -> str:
-        """Returns its name and the shapes of its inputs."""
+    def describe(self, arrays: Sequence[Any]) -> str:
+        """Returns the name of the operation and the shapes of its inputs."""
         shapes = " and ".join(str(np.shape(x)) for x in arrays)
         return f"{self.name} of shape{'s' * (len(arrays) > 1)} {shapes}"

@@ -254,7 +254,7 @@ def _turn(
 def _arrays(params: dict) -> "list[np.ndarray]":
     from ffnlab.scratch import trees
 
-    return [leaf for _, leaf in sorted(trees.named(params))]
+    return [leaf for _, leaf in sorted(trees.named_leaves(params))]
 
 
 def _gap(one: Any, other: Any) -> float:

@@ -6,18 +6,18 @@ import pytest
 from ffnlab.feedback.layers import FeedbackConfig, FeedbackLayer
 from ffnlab.feedback.solvers import Jacobi
 from ffnlab.scratch import check_gradients, fixed_point, grad, ops, recurrent, trees
-from tests.agreement import agree, by_module, normal
+from tests.scratch.agreement import by_module, check_layer, normal
 
 pytestmark = pytest.mark.usefixtures("x64")
 
 
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid"])
 def test_feedback(activation):
-    solver = Jacobi(limit=300, tolerance=1e-13)
+    solver = Jacobi(max_steps=300, tolerance=1e-13)
     config = FeedbackConfig(
         features=3, hidden=4, activation=activation, solver=solver, gradient="implicit"
     )
-    agree(
+    check_layer(
         recurrent.feedback(3, 4, activation=activation, tolerance=1e-14),
         by_module(lambda rngs: FeedbackLayer(config, rngs=rngs)),
         normal(2, 5, 3),
@@ -35,7 +35,7 @@ def test_feedback_hears_both_sides_and_begins_contracting():
     strength = sum(np.linalg.norm(params[name], 2) for name in ("left", "right"))
     assert strength < 1.0
     strong = {**params, "left": 9.0 * params["left"], "right": -9.0 * params["right"]}
-    with pytest.raises(ArithmeticError, match="not solved after 1000 repetitions"):
+    with pytest.raises(ArithmeticError, match="not solved after 1000 iterations"):
         layer.apply(strong, x)
 
 
@@ -58,10 +58,10 @@ def test_fixed_points_have_gradients_of_any_order():
 
 def test_fixed_points_say_what_is_wrong():
     with pytest.raises(ArithmeticError, match="residual is 0.2"):
-        fixed_point(lambda x: x + 1e9, 0.0, limit=5)
-    with pytest.raises(ValueError, match=r"makes the shape \(3,\) of \(\)"):
+        fixed_point(lambda x: x + 1e9, 0.0, max_steps=5)
+    with pytest.raises(ValueError, match=r"takes the shape \(\) to \(3,\)"):
         fixed_point(lambda x: x + np.zeros(3), 0.0)
-    with pytest.raises(ValueError, match="give it in args"):
+    with pytest.raises(ValueError, match="pass it in args"):
         grad(lambda a: fixed_point(lambda x: 0.5 * x + a, 0.0))(1.0)
     counts = np.array([1, 2])
     whole = grad(lambda a: fixed_point(lambda x, a, n: 0.5 * x + a * n, counts * 0.0, a,
@@ -71,7 +71,7 @@ def test_fixed_points_say_what_is_wrong():
 
 def test_float32_is_solved_to_its_own_precision():
     layer = recurrent.feedback(3, 8)
-    params = trees.mapped(lambda p: p.astype(np.float32), layer.init(0))
+    params = trees.map_leaves(lambda p: p.astype(np.float32), layer.init(0))
     for seed in range(5):
         x = normal(4, 20, 3, seed=seed).astype(np.float32)
         assert layer.apply(params, x)[0].dtype == np.float32

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ffnlab.scratch import manual, models, trees, value_and_grad
-from tests.agreement import normal
+from tests.scratch.agreement import normal
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -19,7 +19,7 @@ def test_backpropagation_by_hand(activation, sizes):
     from ffnlab.scratch.losses import cross_entropy
 
     model = models.perceptron(sizes, activation=activation)
-    params = trees.mapped(lambda p: p + 0.1, model.init(0))
+    params = trees.map_leaves(lambda p: p + 0.1, model.init(0))
     x, labels = normal(8, 5), np.arange(8) % 3
     loss, gradient, errors = manual.backpropagate(params, x, labels, activation)
 
@@ -38,7 +38,7 @@ def test_backpropagation_by_hand(activation, sizes):
         return -rows.mean()
 
     nudges = [np.zeros((8, width)) for width in sizes[1:]]
-    expected = jax.grad(by_jax, argnums=(0, 1))(params, nudges)
+    expected = jax.jit(jax.grad(by_jax, argnums=(0, 1)))(params, nudges)
     chex.assert_trees_all_close((gradient, errors), expected, rtol=1e-9, atol=1e-13)
     zs, activations = manual.forward(params, x, activation)
     _, aux = model.apply(params, x)

@@ -1,8 +1,8 @@
 """Every operation of the engine against JAX, in float64: its value, vjp, and theirs."""
 
 import functools
+import itertools
 
-import chex
 import hypothesis
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 from ffnlab.scratch import conv2d, losses, ops, vjp
 from ffnlab.scratch.layers import gelu, silu
 from ffnlab.scratch.tensor import Tensor
+from tests.scratch.agreement import check_function, check_functions
 
 pytestmark = pytest.mark.usefixtures("x64")
 SETTINGS = hypothesis.settings(
@@ -33,37 +34,6 @@ def normal(seed, *shapes):
 
 def positive(seed, *shapes):
     return [0.5 + np.abs(x) for x in normal(seed, *shapes)]
-
-
-def agree(ours, theirs, inputs, seed=0):
-    """Checks the value, the vjp, and the vjp of the vjp, to 1e-10."""
-    with jax.numpy_rank_promotion("allow"):
-        expected, theirs_back = jax.vjp(theirs, *map(jnp.asarray, inputs))
-        found, ours_back = vjp(ours, *inputs)
-        close(found, expected)
-        assert type(found) is np.ndarray and found.dtype == np.float64
-        (g,) = normal(seed + 1, np.shape(found))
-        close(ours_back(g), theirs_back(jnp.asarray(g)))
-        directions = normal(seed + 2, *map(np.shape, inputs))
-
-        def along(pull, g):
-            return lambda *xs: sum(
-                (v * grown).sum()
-                for v, grown in zip(directions, pull(*xs)(g), strict=True)
-            )
-
-        second = vjp(along(lambda *xs: vjp(ours, *xs)[1], g), *inputs)[1](1.0)
-        expected = jax.vjp(
-            along(lambda *xs: jax.vjp(theirs, *xs)[1], jnp.asarray(g)),
-            *map(jnp.asarray, inputs),
-        )[1](1.0)
-        close(second, expected)
-
-
-def close(found, expected):
-    chex.assert_trees_all_close(
-        jax.tree.map(np.asarray, found), expected, rtol=1e-10, atol=1e-10
-    )
 
 
 UNARY = {
@@ -97,14 +67,18 @@ UNARY = {
 }
 
 
-@pytest.mark.parametrize("name", UNARY)
 @SETTINGS
 @hypothesis.example(shape=(), seed=0)
 @hypothesis.example(shape=(2, 0), seed=0)
 @hypothesis.given(shape=SHAPES, seed=SEEDS)
-def test_operations_of_one_input(name, shape, seed):
-    ours, theirs, draw = UNARY[name]
-    agree(ours, theirs, draw(seed, shape), seed)
+def test_operations_of_one_input(shape, seed):
+    check_functions(
+        {
+            name: (ours, theirs, draw(seed, shape))
+            for name, (ours, theirs, draw) in UNARY.items()
+        },
+        seed,
+    )
 
 
 BINARY = {
@@ -121,7 +95,6 @@ BINARY = {
 }
 
 
-@pytest.mark.parametrize("name", BINARY)
 @SETTINGS
 @hypothesis.given(
     shapes=hnp.mutually_broadcastable_shapes(
@@ -129,9 +102,14 @@ BINARY = {
     ),
     seed=SEEDS,
 )
-def test_operations_of_two_inputs_broadcast(name, shapes, seed):
-    ours, theirs, draw = BINARY[name]
-    agree(ours, theirs, draw(seed, *shapes.input_shapes), seed)
+def test_operations_of_two_inputs_broadcast(shapes, seed):
+    check_functions(
+        {
+            name: (ours, theirs, draw(seed, *shapes.input_shapes))
+            for name, (ours, theirs, draw) in BINARY.items()
+        },
+        seed,
+    )
 
 
 REDUCTIONS = {
@@ -143,34 +121,32 @@ REDUCTIONS = {
 }
 
 
-@pytest.mark.parametrize("name", REDUCTIONS)
+def reductions(names, inputs, **options):
+    """Returns the cases of some reductions with the same options."""
+    return {
+        name: (*(functools.partial(f, **options) for f in REDUCTIONS[name]), inputs)
+        for name in names
+    }
+
+
 @SETTINGS
 @hypothesis.given(shape=FILLED, keepdims=st.booleans(), seed=SEEDS, data=st.data())
-def test_reductions(name, shape, keepdims, seed, data):
-    ours, theirs = REDUCTIONS[name]
-    options = {"axis": data.draw(st.integers(-len(shape), len(shape) - 1))}
-    if name != "softmax":
-        options["keepdims"] = keepdims
-    agree(
-        functools.partial(ours, **options),
-        functools.partial(theirs, **options),
-        normal(seed, shape),
-        seed,
+def test_reductions(shape, keepdims, seed, data):
+    axis = data.draw(st.integers(-len(shape), len(shape) - 1))
+    inputs = normal(seed, shape)
+    cases = reductions(
+        REDUCTIONS.keys() - {"softmax"}, inputs, axis=axis, keepdims=keepdims
     )
+    check_functions(cases | reductions(["softmax"], inputs, axis=axis), seed)
 
 
 @pytest.mark.parametrize("axis", [None, (0, 2), (1, -1)])
 def test_reductions_over_several_axes(axis):
-    for ours, theirs in list(REDUCTIONS.values())[:3]:
-        agree(
-            functools.partial(ours, axis=axis),
-            functools.partial(theirs, axis=axis),
-            normal(0, (2, 3, 4)),
-        )
+    check_functions(reductions(("sum", "mean", "max"), normal(0, (2, 3, 4)), axis=axis))
 
 
 def test_equal_largest_entries_share_the_gradient():
-    agree(ops.max, jnp.max, [np.array([1.0, 3.0, 3.0])])
+    check_function(ops.max, jnp.max, [np.array([1.0, 3.0, 3.0])])
 
 
 def test_logsumexp_of_nothing_but_minus_infinity():
@@ -192,9 +168,9 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("name", PLACES)
-def test_places_and_shapes(name):
-    agree(PLACES[name], PLACES[name], normal(0, (3, 4, 2)))
+def test_places_and_shapes():
+    inputs = normal(0, (3, 4, 2))
+    check_functions({name: (f, f, inputs) for name, f in PLACES.items()})
 
 
 @pytest.mark.parametrize("axis", [0, 1, -1])
@@ -202,7 +178,7 @@ def test_concatenate(axis):
     shapes = [np.array((2, 3, 4)) for _ in range(3)]
     for n, shape in enumerate(shapes):
         shape[axis] = n
-    agree(
+    check_function(
         lambda *xs: ops.concatenate(*xs, axis=axis),
         lambda *xs: jnp.concatenate(xs, axis),
         normal(0, *map(tuple, shapes)),
@@ -223,30 +199,33 @@ def test_matrix_products(lengths, batch, kind, seed):
         left = (d,)
     if kind in ("column", "both"):
         right = (d,)
-    agree(lambda a, b: a @ b, jnp.matmul, normal(seed, left, right), seed)
+    check_function(lambda a, b: a @ b, jnp.matmul, normal(seed, left, right), seed)
 
 
-@pytest.mark.parametrize("padding", ["same", "valid"])
-@pytest.mark.parametrize("stride", [1, 2, 3])
 @SETTINGS
 @hypothesis.given(
     sides=st.tuples(st.integers(3, 6), st.integers(3, 6)),
     window=st.tuples(st.integers(1, 3), st.integers(1, 3)),
     seed=SEEDS,
 )
-def test_convolution(padding, stride, sides, window, seed):
-    agree(
-        functools.partial(conv2d, stride=stride, padding=padding),
-        lambda x, kernel: jax.lax.conv_general_dilated(
+def test_convolution(sides, window, seed):
+    inputs = normal(seed, (2, *sides, 2), (*window, 2, 3))
+
+    def theirs(x, kernel, stride, padding):
+        return jax.lax.conv_general_dilated(
             x,
             kernel,
             (stride, stride),
             padding.upper(),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        ),
-        normal(seed, (2, *sides, 2), (*window, 2, 3)),
-        seed,
-    )
+        )
+
+    cases = {}
+    for stride, padding in itertools.product((1, 2, 3), ("same", "valid")):
+        options = {"stride": stride, "padding": padding}
+        pair = (functools.partial(f, **options) for f in (conv2d, theirs))
+        cases[f"{stride}, {padding}"] = (*pair, inputs)
+    check_functions(cases, seed)
 
 
 def test_cross_entropy_leaves_ignored_labels_out():
@@ -262,7 +241,7 @@ def test_cross_entropy_leaves_ignored_labels_out():
         return jnp.where(counts, values, 0.0).sum() / counts.sum()
 
     (logits,) = normal(0, (2, 3, 4))
-    agree(lambda x: losses.cross_entropy(x, labels), theirs, [logits])
+    check_function(lambda x: losses.cross_entropy(x, labels), theirs, [logits])
     logits[0, 2] = np.nan  # padding may hold anything
     value, pull = vjp(lambda x: losses.cross_entropy(x, labels), logits)
     assert np.isfinite(value) and not pull(1.0)[0][0, 2].any()
@@ -271,7 +250,7 @@ def test_cross_entropy_leaves_ignored_labels_out():
 
 
 def test_squared_error():
-    agree(
+    check_function(
         losses.squared_error,
         lambda a, b: ((a - b) ** 2).mean(),
         normal(0, (3, 2), (3, 2)),
