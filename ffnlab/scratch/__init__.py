@@ -28,7 +28,7 @@ from ffnlab.scratch import (
 from ffnlab.scratch.check import check_gradients, detect_nan
 from ffnlab.scratch.convolution import conv2d
 from ffnlab.scratch.derivatives import grad, hessian_vector, jvp, value_and_grad, vjp
-from ffnlab.scratch.draw import draw, drawing
+from ffnlab.scratch.diagram import draw, drawing
 from ffnlab.scratch.graph import backward, gradients, order
 from ffnlab.scratch.implicit import fixed_point
 from ffnlab.scratch.tensor import Primitive, Tensor
