@@ -58,9 +58,9 @@ def read_finetuned(directory: str | Path) -> FinetunedModel:
     usage = Usage.from_dict(f"run: {path}", checkpoint.settings[KEY])
     tokenizer = checkpoint_tokenizer(folder, checkpoint.config.vocabulary)
     if usage.task == "generate":
-        from ffnlab.models.language_model import conditional
+        from ffnlab.models.language_model import seq2seq_lm
 
-        params, model = {"encoder": checkpoint.params}, conditional(checkpoint.config)
+        params, model = {"encoder": checkpoint.params}, seq2seq_lm(checkpoint.config)
         return FinetunedModel(checkpoint, model, params, tokenizer, [], usage)
     pooler = None if usage.task in ("classify", "pairs") else False
     checkpoint = load(folder, head=False, pooler=pooler, dropout=0.0)
