@@ -1,10 +1,10 @@
-"""Fixed points h = F(h): a solve, its exact gradients, and what it reports.
+"""Solves fixed points h = F(h), with exact gradients and a report of convergence.
 
     system = System(step=lambda args, h: jnp.tanh(h @ args["w"] + args["x"]))
     solution = solve(system, {"w": w, "x": x}, jnp.zeros_like(x), Anderson())
     solution.state, solution.residual, solution.iterations, solution.converged
 
-The ways to iterate are in `ffnlab.feedback.solvers`.
+The solvers are in `ffnlab.feedback.solvers`.
 """
 
 import functools
@@ -15,7 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from ffnlab.errors import choose
-from ffnlab.feedback.iteration import Args, Solution, System, check, iterate, shift
+from ffnlab.feedback.iteration import (
+    Args,
+    Solution,
+    Solver,
+    System,
+    check,
+    iterate,
+    shift,
+)
 from ffnlab.types import Array
 
 Gradient = Literal["implicit", "bptt", "one_step"]
@@ -23,46 +31,48 @@ GRADIENTS = ("implicit", "bptt", "one_step")
 
 
 class NotConverged(RuntimeError):
-    """A solve that was asked to converge, and did not."""
+    """Raised by a solve with `throw` that did not converge."""
 
 
 def solve(
     system: System,
     args: Args,
     start: Array,
-    solver: Any,
+    solver: Solver,
     gradient: Gradient = "implicit",
     *,
-    adjoint_solver: Any = None,
+    adjoint_solver: Solver | None = None,
     checkpoint: bool = False,
-    callback: Array | None = None,
-    throw: Literal["report", "raise"] = "report",
+    probe: Array | None = None,
+    throw: bool = False,
 ) -> Solution:
     """Solves h = F(h).
 
     Args:
-      system: F, pure; `args` is all it may be differentiated by.
+      system: F, pure. Gradients are with respect to `args` only.
       args: a tree of arrays.
-      start: where to begin, `[..., T, H]`, float32 or float64.
+      start: the state before the first iteration, `[..., T, H]`, float32 or float64.
       solver: from `ffnlab.feedback.solvers`.
       gradient: `implicit` solves the adjoint system u = ḡ + (∂F/∂h)ᵀ u at the
-        solution, in memory that does not grow with the iterations; `bptt` goes back
-        through every iteration, of which there are then always `solver.max_steps`;
-        `one_step` through one application of F to the solution.
-      adjoint_solver: how the adjoint system is solved, `Krylov` included; the solver
-        itself if None, or Jacobi where the solver has no adjoint of its kind.
+        solution, in memory that does not grow with the iterations; `bptt`
+        differentiates every iteration, of which there are then always
+        `solver.max_steps`; `one_step` differentiates one application of F at the
+        solution.
+      adjoint_solver: the solver of the adjoint system, which may be `Krylov`; the
+        solver itself if None, or Jacobi for solvers that cannot solve it.
       checkpoint: whether `bptt` keeps only the states between iterations.
-      callback: zeros `[...]`. The gradient by it is the residual of the adjoint solve,
-        which no other gradient can tell.
-      throw: `raise` makes a system that did not converge an error.
+      probe: zeros `[...]`. The gradient with respect to it is the residual of the
+        adjoint solve, which a backward pass cannot return otherwise.
+      throw: whether a system that does not converge is an error.
 
     Returns:
       The solution. Only `state` has a gradient.
 
     Raises:
-      InputError: the start has no positions or is not of floats, the tolerance is
-        below what its dtype resolves, or the solver needs what the system has not.
-      NotConverged: if asked; inside `jax.jit`, as the error that JAX makes of it.
+      InputError: the start has no positions or is not float32 or float64, the
+        tolerance is below what its dtype resolves, or the system lacks a field that
+        the solver requires.
+      NotConverged: with `throw`; inside `jax.jit`, the error that JAX makes of it.
 
     Source: implicit gradient as in Almeida 1987, Pineda 1987; Bai et al. 2019, "Deep
     Equilibrium Models", theorem 1; one step as in Fung et al. 2022.
@@ -78,100 +88,111 @@ def solve(
     2.0
     """
     choose("gradient", gradient, GRADIENTS)
-    choose("throw", throw, ("report", "raise"))
     check(system, start, solver)
-    if callback is None:
-        callback = jnp.zeros(start.shape[:-2], start.dtype)
-    other = adjoint_solver or solver.for_adjoint
-    found = _solved(system, solver, other, gradient, checkpoint, args, start, callback)
-    return _insist(found) if throw == "raise" else found
+    if probe is None:
+        probe = jnp.zeros(start.shape[:-2], start.dtype)
+    solvers = (solver, adjoint_solver or solver.adjoint_solver)
+    solution = _solve(system, solvers, gradient, checkpoint, args, start, probe)
+    return _require_convergence(solution) if throw else solution
 
 
 # Jitted, so that a second call outside of any jit does not compile again.
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
-def _solved(
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _solve(
     system: System,
-    solver: Any,
-    other: Any,
+    solvers: tuple[Solver, Solver],
     gradient: Gradient,
     checkpoint: bool,
     args: Args,
     start: Array,
-    callback: Array,
+    probe: Array,
 ) -> Solution:
+    """Solves h = F(h) by the first solver; only `state` has a gradient."""
     if gradient == "bptt":
-        found = iterate(system, args, start, solver, "scan", checkpoint)
+        solution = iterate(system, args, start, solvers[0], "scan", checkpoint)
     elif gradient == "one_step":
-        found = iterate(system, jax.lax.stop_gradient(args), start, solver)
-        state = jax.lax.stop_gradient(found.state)
-        found = found._replace(state=system.step(args, state))
+        solution = iterate(system, jax.lax.stop_gradient(args), start, solvers[0])
+        state = jax.lax.stop_gradient(solution.state)
+        solution = solution._replace(state=system.step(args, state))
     else:
-        found = _implicit(system, solver, other, args, start, callback)
-    return Solution(found.state, *jax.lax.stop_gradient(tuple(found[1:])))
+        solution = _implicit(system, solvers, args, start, probe)
+    return Solution(solution.state, *jax.lax.stop_gradient(tuple(solution[1:])))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _implicit(
-    system: System, solver: Any, other: Any, args: Args, start: Array, callback: Array
+    system: System,
+    solvers: tuple[Solver, Solver],
+    args: Args,
+    start: Array,
+    probe: Array,
 ) -> Solution:
-    return iterate(system, args, start, solver)
+    return iterate(system, args, start, solvers[0])
 
 
 def _implicit_forward(
-    system: System, solver: Any, other: Any, args: Args, start: Array, callback: Array
+    system: System,
+    solvers: tuple[Solver, Solver],
+    args: Args,
+    start: Array,
+    probe: Array,
 ) -> tuple[Solution, tuple]:
-    found = iterate(system, args, start, solver)
-    return found, (args, found.state)
+    solution = iterate(system, args, start, solvers[0])
+    return solution, (args, solution.state)
 
 
 def _implicit_backward(
-    system: System, solver: Any, other: Any, kept: tuple, cotangents: Solution
+    system: System,
+    solvers: tuple[Solver, Solver],
+    residuals: tuple,
+    cotangents: Solution,
 ) -> tuple:
-    args, state = kept
-    found = adjoint(system, args, state, cotangents.state, other)
-    _, pull = jax.vjp(lambda args: system.step(args, state), args)
-    return (*pull(found.state), jnp.zeros_like(state), found.residual)
+    args, state = residuals
+    solution = adjoint(system, args, state, cotangents.state, solvers[1])
+    _, pullback = jax.vjp(lambda args: system.step(args, state), args)
+    return (*pullback(solution.state), jnp.zeros_like(state), solution.residual)
 
 
 _implicit.defvjp(_implicit_forward, _implicit_backward)
 
 
 def adjoint(
-    system: System, args: Args, state: Array, cotangent: Array, solver: Any
+    system: System, args: Args, state: Array, cotangent: Array, solver: Solver
 ) -> Solution:
-    """Solves u = ḡ + (∂F/∂h)ᵀ u, matrix-free but for solvers that need blocks.
+    """Solves u = ḡ + (∂F/∂h)ᵀ u, matrix-free except for solvers that require blocks.
 
     Args:
       system, args: as in `solve`.
       state: the solution h, `[..., T, H]`.
-      cotangent: ḡ, the gradient by the solution, `[..., T, H]`.
+      cotangent: ḡ, the gradient with respect to the solution, `[..., T, H]`.
       solver: from `ffnlab.feedback.solvers`, `Krylov` included. The Jacobian is not
-        symmetric: conjugate gradients would be wrong.
+        symmetric, so conjugate gradients would be wrong.
 
     Returns:
-      The solution u with its own residual; the gradient by `args` is uᵀ ∂F/∂args.
+      The solution u with its own residual; the gradient with respect to `args` is
+      uᵀ ∂F/∂args.
     """
-    _, pull = jax.vjp(lambda h: system.step(args, h), state)
+    _, pullback = jax.vjp(lambda h: system.step(args, h), state)
 
     # Scaled to size 1, since the tolerance is absolute where a state is small.
     size = jnp.abs(cotangent).max(axis=(-2, -1), keepdims=True)  # [..., 1, 1]
     size = jnp.where(size > 0, size, 1.0)
-    given = cotangent / size
+    scaled = cotangent / size
 
-    def transposed(_: Args, u: Array) -> tuple[Array, Array, Array]:
-        left, here, right = (
+    def transposed_blocks(_: Args, u: Array) -> tuple[Array, Array, Array]:
+        left, own, right = (
             jnp.swapaxes(block, -1, -2) for block in system.blocks(args, state)
         )
-        return shift(right, axis=-3), here, shift(left, axis=-3, back=True)
+        return shift(right, axis=-3), own, shift(left, axis=-3, back=True)
 
     linear = System(
-        step=lambda _, u: given + pull(u)[0],
-        blocks=None if system.blocks is None else transposed,
+        step=lambda _, u: scaled + pullback(u)[0],
+        blocks=None if system.blocks is None else transposed_blocks,
         linear=True,
     )
     check(linear, state, solver)
-    found = iterate(linear, None, given, solver)
-    return found._replace(state=found.state * size)
+    solution = iterate(linear, None, scaled, solver)
+    return solution._replace(state=solution.state * size)
 
 
 @functools.partial(jax.jit, static_argnames=("system", "iterations"))
@@ -180,14 +201,15 @@ def spectral_radius(
 ) -> Array:
     """Estimates ρ(∂F/∂h) of each system at a state, by power iteration.
 
-    Below 1 plain iteration converges near the state, and each turn divides the error
-    by about 1/ρ. The Jacobian is not symmetric and its eigenvalues are complex, so the
-    growth of a vector is averaged over the second half of the iterations.
+    If ρ is below 1, plain iteration converges near the state, and each iteration
+    multiplies the error by about ρ. The Jacobian is not symmetric and its eigenvalues
+    are complex, so the growth of a vector is averaged over the second half of the
+    iterations.
 
     Args:
       system, args: as in `solve`.
-      state: `[..., T, H]`, as a rule a solution.
-      iterations: products with the Jacobian.
+      state: `[..., T, H]`, usually a solution.
+      iterations: the number of products with the Jacobian.
 
     Returns:
       ρ, `[...]`.
@@ -196,11 +218,11 @@ def spectral_radius(
     >>> round(float(spectral_radius(third, None, jnp.ones((4, 2)))), 4)
     0.3333
     """
-    _, push = jax.linearize(lambda h: system.step(args, h), state)
+    _, product = jax.linearize(lambda h: system.step(args, h), state)
     tiny = np.finfo(state.dtype).tiny
 
-    def turn(vector: Array, _: None) -> tuple[Array, Array]:
-        vector = push(vector)
+    def multiply(vector: Array, _: None) -> tuple[Array, Array]:
+        vector = product(vector)
         size = jnp.sqrt(jnp.square(vector).sum(axis=(-2, -1)))  # [...]
         return vector / jnp.maximum(size, tiny)[..., None, None], size
 
@@ -208,12 +230,13 @@ def spectral_radius(
     shape = (1,) * (state.ndim - 2) + state.shape[-2:]
     first = jax.random.normal(jax.random.key(0), shape, state.dtype)
     first = jnp.broadcast_to(first, state.shape)
-    _, sizes = jax.lax.scan(turn, first, length=iterations)  # [iterations, ...]
+    _, sizes = jax.lax.scan(multiply, first, length=iterations)  # [iterations, ...]
     late = jnp.log(jnp.maximum(sizes[iterations // 2 :], tiny))
     return jnp.exp(late.mean(axis=0))
 
 
-def _complain(converged: Any, residual: Any) -> np.ndarray:
+def _raise_unless_converged(converged: Any, residual: Any) -> np.ndarray:
+    """Raises `NotConverged`, or returns False for `jax.pure_callback`."""
     converged, residual = np.ravel(converged), np.ravel(residual)
     if not converged.all():
         raise NotConverged(
@@ -224,12 +247,14 @@ def _complain(converged: Any, residual: Any) -> np.ndarray:
     return np.zeros((), bool)
 
 
-def _insist(found: Solution) -> Solution:
-    """Returns a solution that cannot be read unless it has converged."""
-    told = found.converged, found.residual
-    if not any(isinstance(each, jax.core.Tracer) for each in told):
-        _complain(*told)
-        return found
+def _require_convergence(solution: Solution) -> Solution:
+    """Returns a solution whose state cannot be computed unless it has converged."""
+    outcome = solution.converged, solution.residual
+    if not any(isinstance(array, jax.core.Tracer) for array in outcome):
+        _raise_unless_converged(*outcome)
+        return solution
     shape = jax.ShapeDtypeStruct((), bool)
-    failed = jax.pure_callback(_complain, shape, *told, vmap_method="sequential")
-    return found._replace(state=jnp.where(failed, jnp.nan, found.state))
+    failed = jax.pure_callback(
+        _raise_unless_converged, shape, *outcome, vmap_method="sequential"
+    )
+    return solution._replace(state=jnp.where(failed, jnp.nan, solution.state))

@@ -1,13 +1,14 @@
-"""The loop of a fixed point h = F(h): the system, its solution, and the turns.
+"""The loop of a fixed-point solve h = F(h): its system, solver, state and solution.
 
-A state is an array `[..., T, H]`: the last two axes are one system of T coupled
-positions, the axes before them are systems that never meet. Each is iterated until its
-own residual is small, and is then left alone, whatever the others still need.
+A state is an array `[..., T, H]`. The last two axes are one system of T coupled
+positions; the axes before them hold independent systems. Each system is iterated until
+its own residual is within the tolerance and then stays as it is, however long the
+others take.
 """
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -20,13 +21,13 @@ Args = Any
 
 
 class System(NamedTuple):
-    """A map whose fixed point is wanted: pure functions of its arguments and a state.
+    """A map F whose fixed point is sought, as pure functions of arguments and a state.
 
     Attributes:
       step: `step(args, h) -> F(h)`, all positions at once.
       sweep: `sweep(args, h) -> h`: one pass over the positions, each using the states
-        that the pass has already renewed; for `GaussSeidel`.
-      blocks: `blocks(args, h) -> (left, here, right)`: ∂F_t by h_{t−1}, h_t and
+        that the pass has already updated; for `GaussSeidel`.
+      blocks: `blocks(args, h) -> (left, own, right)`: ∂F_t by h_{t−1}, h_t and
         h_{t+1}, each `[..., T, H, H]`; for `Newton`.
       linear: whether F is an affine map; for `Krylov`.
     """
@@ -38,12 +39,12 @@ class System(NamedTuple):
 
 
 class Solution(NamedTuple):
-    """What a solve found, and how well.
+    """The result of a solve.
 
     Attributes:
       state: h, `[..., T, H]`.
       residual: max |F(h) − h| / max(1, max |F(h)|) of each system, `[...]`.
-      iterations: how many times each system was renewed, int32 `[...]`.
+      iterations: how many times each system was updated, int32 `[...]`.
       converged: whether the residual is within the tolerance, bool `[...]`.
     """
 
@@ -53,10 +54,63 @@ class Solution(NamedTuple):
     converged: Array
 
 
-def measure(h: Array, image: Array) -> Array:
+class Progress(NamedTuple):
+    """The state of the loop between two iterations.
+
+    Attributes:
+      state: h, `[..., T, H]`.
+      image: F(h), `[..., T, H]`.
+      residual: the residual of each system, `[...]`.
+      iterations: how many times each system was updated, int32 `[...]`.
+      memory: what the solver keeps from one iteration to the next.
+      count: how many iterations the loop has made, int32 `[]`.
+    """
+
+    state: Array
+    image: Array
+    residual: Array
+    iterations: Array
+    memory: Any
+    count: Array
+
+
+class Solver(Protocol):
+    """What `solve` expects of a solver; those of `ffnlab.feedback.solvers` have it.
+
+    Attributes:
+      requires: the fields of a `System` that the solver reads besides `step`.
+      stops_early: whether a system that has converged is left alone.
+      tolerance: the residual at which a system has converged; None is
+        `default_tolerance` of its dtype.
+      max_steps: the largest number of iterations.
+      adjoint_solver: the solver of the adjoint system unless another is given.
+    """
+
+    requires: ClassVar[tuple[str, ...]]
+    stops_early: ClassVar[bool]
+
+    @property
+    def tolerance(self) -> float | None: ...
+
+    @property
+    def max_steps(self) -> int: ...
+
+    @property
+    def adjoint_solver(self) -> "Solver": ...
+
+    def init(self, state: Array) -> Any:
+        """Returns the memory before the first iteration."""
+
+    def update(
+        self, system: System, args: Args, progress: Progress
+    ) -> tuple[Any, Array]:
+        """Returns the memory and the state after one more iteration."""
+
+
+def relative_residual(h: Array, image: Array) -> Array:
     """Returns the residual of each system, `[...]`, from h and F(h), `[..., T, H]`.
 
-    >>> measure(jnp.array([[1.0, 5.0]]), jnp.array([[1.0, 4.0]])).tolist()
+    >>> relative_residual(jnp.array([[1.0, 5.0]]), jnp.array([[1.0, 4.0]])).tolist()
     0.25
     """
     # Not |h|: at a start of zeros the compiler would fold a large constant, slowly.
@@ -64,21 +118,22 @@ def measure(h: Array, image: Array) -> Array:
     return jnp.abs(image - h).max(axis=(-2, -1)) / size
 
 
-def resolution(dtype: Any) -> float:
-    """Returns the tolerance that a dtype can be held to: ε to the power of 0.7.
+def default_tolerance(dtype: Any) -> float:
+    """Returns the tolerance that a dtype can reach: ε to the power of 0.7.
 
-    >>> f"{resolution(jnp.float32):.1e}", f"{resolution(np.float64):.1e}"
+    >>> f"{default_tolerance(jnp.float32):.1e}", f"{default_tolerance(np.float64):.1e}"
     ('1.4e-05', '1.1e-11')
     """
     return float(np.finfo(dtype).eps) ** 0.7
 
 
-def check(system: System, start: Array, solver: Any) -> None:
+def check(system: System, start: Array, solver: Solver) -> None:
     """Checks that a solver can solve a system from a start.
 
     Raises:
-      InputError: the start has no positions or is not of floats, the tolerance is
-        below what its dtype resolves, or the solver needs what the system has not.
+      InputError: the start has no positions or is not float32 or float64, the
+        tolerance is below what its dtype resolves, or the system lacks a field that
+        the solver requires.
     """
     if start.ndim < 2 or 0 in start.shape:
         raise InputError(
@@ -86,10 +141,10 @@ def check(system: System, start: Array, solver: Any) -> None:
         )
     if start.dtype not in (jnp.float32, jnp.float64):
         raise InputError(f"a state is float32 or float64, not {start.dtype}")
-    for need in solver.needs:
-        if not getattr(system, need):
+    for field in solver.requires:
+        if not getattr(system, field):
             name = type(solver).__name__
-            raise InputError(f"{name} needs a system with `{need}`; this one has none")
+            raise InputError(f"{name} needs a system with `{field}`; this one has none")
     least = 4 * float(np.finfo(start.dtype).eps)
     if solver.tolerance is not None and solver.tolerance < least:
         raise InputError(
@@ -98,53 +153,44 @@ def check(system: System, start: Array, solver: Any) -> None:
         )
 
 
-class _Progress(NamedTuple):
-    """Where the systems are; `memory` is the solver's own."""
-
-    state: Array
-    image: Array  # F(state)
-    residual: Array
-    iterations: Array
-    memory: Any
-    turn: Array
-
-
 def iterate(
     system: System,
     args: Args,
     start: Array,
-    solver: Any,
+    solver: Solver,
     loop: Literal["while", "scan"] = "while",
     checkpoint: bool = False,
 ) -> Solution:
-    """Iterates until every system has converged or the solver's limit is reached.
+    """Iterates until every system has converged or `solver.max_steps` is reached.
 
     Args:
       system, args, start, solver: as in `solve`.
-      loop: `while` stops early; `scan` always takes `solver.max_steps` turns, which change
-        nothing in a system that has converged, and can be differentiated.
-      checkpoint: whether a scan keeps only the states between its turns.
+      loop: `while` stops early; `scan` always makes `solver.max_steps` iterations,
+        which leave a converged system unchanged, and can be differentiated.
+      checkpoint: whether a scan keeps only the states between its iterations.
     """
-    tolerance = solver.tolerance or resolution(start.dtype)
-    turn = _turn(system, args, solver, tolerance)
-    at = _begin(system, args, start, solver)
+    tolerance = solver.tolerance or default_tolerance(start.dtype)
+    step = _step(system, args, solver, tolerance)
+    first = _init(system, args, start, solver)
     if loop == "scan":
-        once = jax.checkpoint(turn) if checkpoint else turn
-        at, _ = jax.lax.scan(
-            lambda at, _: (once(at), None), at, length=solver.max_steps
+        body = jax.checkpoint(step) if checkpoint else step
+        last, _ = jax.lax.scan(
+            lambda progress, _: (body(progress), None), first, length=solver.max_steps
         )
     else:
 
-        def going(at: _Progress) -> Array:
-            return _wanting(at, solver, tolerance).any() & (at.turn < solver.max_steps)
+        def unfinished(progress: Progress) -> Array:
+            active = _active(progress, solver, tolerance).any()
+            return active & (progress.count < solver.max_steps)
 
-        at = jax.lax.while_loop(going, turn, at)
-    return Solution(at.state, at.residual, at.iterations, at.residual <= tolerance)
+        last = jax.lax.while_loop(unfinished, step, first)
+    converged = last.residual <= tolerance
+    return Solution(last.state, last.residual, last.iterations, converged)
 
 
 @functools.partial(jax.jit, static_argnames=("system", "solver"))
-def history(system: System, args: Args, start: Array, solver: Any) -> Solution:
-    """Iterates as `iterate` does, and keeps what was found on the way.
+def history(system: System, args: Args, start: Array, solver: Solver) -> Solution:
+    """Iterates as `iterate` does, and returns the solution after every iteration.
 
     Args:
       system, args, start, solver: as in `solve`.
@@ -158,59 +204,67 @@ def history(system: System, args: Args, start: Array, solver: Any) -> Solution:
     [0.5, 0.25, 0.125, 0.0625]
     """
     check(system, start, solver)
-    tolerance = solver.tolerance or resolution(start.dtype)
-    turn = _turn(system, args, solver, tolerance)
+    tolerance = solver.tolerance or default_tolerance(start.dtype)
+    step = _step(system, args, solver, tolerance)
 
-    def step(at: _Progress, _: None) -> tuple[_Progress, tuple]:
-        at = turn(at)
-        return at, (at.state, at.residual, at.iterations)
+    def record(progress: Progress, _: None) -> tuple[Progress, tuple]:
+        progress = step(progress)
+        return progress, (progress.state, progress.residual, progress.iterations)
 
-    at = _begin(system, args, start, solver)
-    _, rest = jax.lax.scan(step, at, length=solver.max_steps)
-    first = (at.state, at.residual, at.iterations)
-    state, residual, count = (
-        jnp.concatenate([a[None], b]) for a, b in zip(first, rest, strict=True)
+    first = _init(system, args, start, solver)
+    _, rest = jax.lax.scan(record, first, length=solver.max_steps)
+    state, residual, iterations = (
+        jnp.concatenate([a[None], b])
+        for a, b in zip(
+            (first.state, first.residual, first.iterations), rest, strict=True
+        )
     )
-    return Solution(state, residual, count, residual <= tolerance)
+    return Solution(state, residual, iterations, residual <= tolerance)
 
 
-def _begin(system: System, args: Args, start: Array, solver: Any) -> _Progress:
+def _init(system: System, args: Args, start: Array, solver: Solver) -> Progress:
+    """Returns the progress before the first iteration."""
     image = system.step(args, start)
     if image.shape != start.shape or image.dtype != start.dtype:
         raise InputError(
             f"F takes {start.dtype}{[*start.shape]} to {image.dtype}{[*image.shape]}"
         )
-    counts, zero = jnp.zeros(start.shape[:-2], jnp.int32), jnp.zeros((), jnp.int32)
-    residual = measure(start, image)
-    return _Progress(start, image, residual, counts, solver.begin(start), zero)
+    iterations = jnp.zeros(start.shape[:-2], jnp.int32)
+    residual, zero = relative_residual(start, image), jnp.zeros((), jnp.int32)
+    return Progress(start, image, residual, iterations, solver.init(start), zero)
 
 
-def _wanting(at: _Progress, solver: Any, tolerance: float) -> Array:
-    """Which systems go on; not a number is above no tolerance, and stops at once."""
-    return at.residual > tolerance if solver.early else at.residual >= 0
+def _active(progress: Progress, solver: Solver, tolerance: float) -> Array:
+    """Returns which systems go on. A residual of NaN is not, and stops at once."""
+    if solver.stops_early:
+        return progress.residual > tolerance
+    return progress.residual >= 0
 
 
-def _turn(
-    system: System, args: Args, solver: Any, tolerance: float
-) -> Callable[[_Progress], _Progress]:
-    def turn(at: _Progress) -> _Progress:
-        wants = _wanting(at, solver, tolerance)
-        memory, new = solver.advance(system, args, at)
-        state = jnp.where(wants[..., None, None], new, at.state)
+def _step(
+    system: System, args: Args, solver: Solver, tolerance: float
+) -> Callable[[Progress], Progress]:
+    """Returns the function that makes one iteration."""
+
+    def step(progress: Progress) -> Progress:
+        active = _active(progress, solver, tolerance)
+        memory, new = solver.update(system, args, progress)
+        state = jnp.where(active[..., None, None], new, progress.state)
         image = system.step(args, state)
-        count, residual = at.iterations + wants, measure(state, image)
-        return _Progress(state, image, residual, count, memory, at.turn + 1)
+        residual = relative_residual(state, image)
+        iterations = progress.iterations + active
+        return Progress(state, image, residual, iterations, memory, progress.count + 1)
 
-    return turn
+    return step
 
 
 def shift(array: Array, axis: int = -2, back: bool = False) -> Array:
-    """Moves positions on by one, zeros coming in: the left neighbour of each.
+    """Returns the left neighbour of each position: moved on by one, after a zero.
 
     Args:
       array: any shape.
       axis: the axis of positions.
-      back: whether to move them back instead, which gives the right neighbour.
+      back: whether to return the right neighbour instead.
 
     >>> shift(jnp.array([[1.0], [2.0], [3.0]]))[:, 0].tolist()
     [0.0, 1.0, 2.0]

@@ -1,10 +1,10 @@
-"""Feedback networks: the modules that own the arrays of coupled chains.
+"""Feedback networks: modules that own the parameters of coupled chains.
 
     config = FeedbackConfig(features=8, hidden=32, contractive=0.9)
     layer = FeedbackLayer(config, rngs=nnx.Rngs(0))
     h, aux = layer(x, mask)  # [..., T, 32]; residual, iterations, converged
 
-The equation, and why it is solved and not looped over, is in `ffnlab.feedback.chain`.
+The equation, and why a loop cannot compute it, is in `ffnlab.feedback.chain`.
 """
 
 import dataclasses
@@ -21,48 +21,48 @@ from ffnlab.feedback import fixed_point, solvers
 from ffnlab.feedback.chain import (
     CERTIFICATES,
     Certificate,
-    chain,
     chain_arguments,
+    chain_system,
     contract_kernels,
 )
-from ffnlab.feedback.iteration import System
-from ffnlab.feedback.solvers import Solver, Unrolled
+from ffnlab.feedback.iteration import Solver, System
 from ffnlab.nn import activations
 from ffnlab.nn.ffn import INITIALIZERS
 from ffnlab.types import Array
 
 Problem = tuple[System, dict[str, Any], Array]
-_MEASURED = 64  # sequences of a batch
+_MAX_MEASURED = 64  # sequences of a batch for which costly diagnostics are computed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Coupling:
-    """How states hear their neighbours, and how they are found.
+    """Options of the coupling between states, and of how it is solved.
 
     Attributes:
       activation: f, a key of `ACTIVATIONS`.
-      solver: how the states are found; None is what `solvers.auto` picks.
+      solver: from `ffnlab.feedback.solvers`; `solvers.auto` chooses if None.
       gradient: `implicit`, `bptt` or `one_step`, see `fixed_point.solve`.
       contractive: γ in (0, 1): W and V are scaled so that their certificate is at most
-        γ, in training and after; None leaves them free, and a solve may not converge.
+        γ, in training and after. With None they are free, and a solve may not converge.
       certificate: `joint` or `sum`, see `ffnlab.feedback.chain.contraction`.
-      coupling: how strong W and V are at the start.
-      begin: `split`: half of the states hear the left, the others the right, each by a
-        random rotation times `coupling`, as in a bidirectional network; `mixed`: all
-        hear both, by rotations times half of it.
+      coupling: the strength of W and V at initialization.
+      coupling_init: `split`: one half of the states reads its left neighbour and the
+        other half its right one, through a random rotation times `coupling`, as in a
+        bidirectional network; `mixed`: all states read both, through rotations times
+        half of it.
       boundary: the states outside the sequence: `zeros` or `learned`.
 
     Raises:
-      InputError: a value is out of its range or a name unknown.
+      InputError: a value is out of range or a name is unknown.
     """
 
     activation: str = "tanh"
-    solver: Solver | Unrolled | None = None
+    solver: Solver | None = None
     gradient: Literal["implicit", "bptt", "one_step"] = "implicit"
     contractive: float | None = None
     certificate: Certificate = "joint"
     coupling: float = 0.9
-    begin: Literal["split", "mixed"] = "split"
+    coupling_init: Literal["split", "mixed"] = "split"
     boundary: Literal["zeros", "learned"] = "zeros"
 
     def __post_init__(self):
@@ -70,39 +70,39 @@ class Coupling:
         choose("gradient", self.gradient, fixed_point.GRADIENTS)
         choose("boundary", self.boundary, ("zeros", "learned"))
         choose("certificate", self.certificate, CERTIFICATES)
-        choose("begin", self.begin, ("split", "mixed"))
+        choose("coupling_init", self.coupling_init, ("split", "mixed"))
         if not 0.0 <= self.coupling < math.inf:
             raise InputError(f"coupling={self.coupling} must be finite, at least 0")
         if self.contractive is not None and not 0.0 < self.contractive < 1.0:
             raise InputError(f"contractive={self.contractive} must be in (0, 1)")
-        if self.contractive is not None and not math.isfinite(self.slope):
+        if self.contractive is not None and not math.isfinite(self.lipschitz):
             raise InputError(
                 f"contractive: the slope of {self.activation} has no bound; use another"
             )
 
     @property
-    def chosen(self) -> Solver | Unrolled:
-        """The solver, picked if none was given."""
+    def chosen_solver(self) -> Solver:
+        """The solver that is used: the given one, or that of `solvers.auto`."""
         return self.solver or solvers.auto(self.contractive is not None)
 
     @property
-    def slope(self) -> float:
+    def lipschitz(self) -> float:
         """The Lipschitz constant of the activation."""
         return activations.get(self.activation).lipschitz
 
 
 @dataclasses.dataclass(frozen=True)
 class FeedbackConfig(Coupling):
-    """What a feedback layer is made of.
+    """The configuration of a feedback layer.
+
+    The fields of `Coupling` are keywords.
 
     Attributes:
       features: the width D of x.
       hidden: the width H of a state.
 
-    The rest is keywords, those of `Coupling`.
-
     Raises:
-      InputError: a value is out of its range or a name unknown.
+      InputError: a value is out of range or a name is unknown.
     """
 
     features: int
@@ -117,27 +117,27 @@ class FeedbackConfig(Coupling):
 
 
 def _rotations(config: FeedbackConfig, rngs: nnx.Rngs) -> tuple[Array, Array]:
-    """Returns W and V at the start, but for their strength."""
+    """Returns initial W and V of strength 1."""
 
     def rotation(width: int) -> Array:
         return INITIALIZERS["orthogonal"](rngs.params(), (width, width), jnp.float32)
 
     hidden, half = config.hidden, config.hidden // 2
-    if config.begin == "mixed":
+    if config.coupling_init == "mixed":
         return 0.5 * rotation(hidden), 0.5 * rotation(hidden)
-    none = jnp.zeros((hidden, hidden))
+    zeros = jnp.zeros((hidden, hidden))
     return (
-        none.at[:half, :half].set(rotation(half) if half else 0.0),
-        none.at[half:, half:].set(rotation(hidden - half)),
+        zeros.at[:half, :half].set(rotation(half) if half else 0.0),
+        zeros.at[half:, half:].set(rotation(hidden - half)),
     )
 
 
 class FeedbackLayer(nnx.Module):
-    """h_t = f(U x_t + W h_{t−1} + V h_{t+1} + b), and the arrays it needs.
+    """A layer that solves h_t = f(U x_t + W h_{t−1} + V h_{t+1} + b).
 
     Args:
-      config: what it is made of.
-      rngs: where the arrays are drawn from.
+      config: its configuration.
+      rngs: the random numbers of the initial parameters.
 
     >>> layer = FeedbackLayer(FeedbackConfig(3, 4, contractive=0.9), rngs=nnx.Rngs(0))
     >>> h, aux = layer(jnp.ones((2, 5, 3)))
@@ -169,42 +169,48 @@ class FeedbackLayer(nnx.Module):
 
         Args:
           x: `[..., T, D]`.
-          mask: True where there is a position, bool `[..., T]`.
-          report: whether to measure what takes time too.
-          **options: of `fixed_point.solve`, such as `callback` or `throw`.
+          mask: True for positions and False for padding, bool `[..., T]`.
+          report: whether to compute costly diagnostics too.
+          **options: of `fixed_point.solve`, such as `probe` or `throw`.
 
         Returns:
-          The states `[..., T, H]`, and of each sequence the `residual`, `iterations`
-          and `converged`; in a report the `radius` ρ of the linearisation at the
-          solution, and the `adjoint residual` that the gradient of |h|² is solved to.
+          The states `[..., T, H]`, and for each sequence the `residual`, `iterations`
+          and `converged`. With `report` also the `radius`, which is the spectral
+          radius of the Jacobian at the solution, and the `adjoint residual` to which
+          the gradient of |h|² is solved.
 
         Raises:
           InputError: x is not `[..., T, D]` with T above 0, or the mask does not fit.
         """
-        return relax(self.config, self.problem(x, mask), report, options)
+        return _solve(self.config, self.problem(x, mask), report, options)
 
     def problem(self, x: Array, mask: Array | None = None) -> Problem:
-        """Returns what is to be solved: the system, its arguments, where to begin."""
+        """Returns the system of the layer, its arguments and the initial state."""
         config = self.config
-        x = checked(x, mask, config.features)
-        kernels = certified(config, self.kernels())
+        x = mask_inputs(x, mask, config.features)
+        kernels = _contract(config, self.kernels())
         beta = self.beta[...] if hasattr(self, "beta") else None
         learned = config.boundary == "learned"
-        ends = (self.before[...], self.after[...]) if learned else None
-        return chain(config.activation), *chain_arguments(
-            self.up(x), *kernels, None, beta, mask, ends, None, config.activation
+        boundary = (self.before[...], self.after[...]) if learned else None
+        return chain_system(config.activation), *chain_arguments(
+            self.up(x), *kernels, None, beta, mask, boundary, None, config.activation
         )
 
     def kernels(self) -> list[Array]:
-        """Returns W and V as they are stored, `[H, H]` each."""
+        """Returns W and V before they are scaled, `[H, H]` each."""
         return [self.left[...], self.right[...]]
 
 
-def checked(x: Array, mask: Array | None, features: int) -> Array:
-    """Returns x, zeros where there is no position, so that nothing there is heard.
+def mask_inputs(x: Array, mask: Array | None, features: int) -> Array:
+    """Returns x with zeros at padding, so that no state depends on what was there.
+
+    Args:
+      x: `[..., T, D]`.
+      mask: True for positions and False for padding, bool `[..., T]`, or None.
+      features: D.
 
     Raises:
-      InputError: x is not `[..., T, features]` with T above 0, or the mask not its.
+      InputError: x is not `[..., T, D]` with T above 0, or the mask does not fit.
     """
     if x.ndim < 2 or x.shape[-1] != features or 0 in x.shape:
         raise InputError(f"x {[*x.shape]} must be [..., T, {features}] with T above 0")
@@ -215,59 +221,62 @@ def checked(x: Array, mask: Array | None, features: int) -> Array:
     return jnp.where(mask[..., None], x, 0.0)
 
 
-def certified(config: FeedbackConfig, kernels: list[Array]) -> list[Array]:
-    """Returns kernels within the config's certificate, if it asks for one."""
+def _contract(config: FeedbackConfig, kernels: list[Array]) -> list[Array]:
+    """Returns kernels within the certificate of a configuration, if it has one."""
     if config.contractive is None:
         return kernels
     row = activations.get(config.activation)
     return contract_kernels(kernels, row, config.contractive, config.certificate)
 
 
-def relax(
+def _solve(
     config: FeedbackConfig, problem: Problem, report: bool, options: dict[str, Any]
 ) -> tuple[Array, dict[str, Array]]:
-    """Solves a layer or a joint network as its config says, and reports on it."""
+    """Returns the states of a layer or a joint network, and its diagnostics."""
     system, args, start = problem
-    found = fixed_point.solve(
-        system, args, start, config.chosen, config.gradient, **options
+    solution = fixed_point.solve(
+        system, args, start, config.chosen_solver, config.gradient, **options
     )
-    aux = found._asdict()
+    aux = solution._asdict()
     del aux["state"]
     if report:
-        aux |= _measured(config, system, args, found.state)
-    return found.state, aux
+        aux |= _diagnose(config, system, args, solution.state)
+    return solution.state, aux
 
 
-def _measured(
+def _diagnose(
     config: FeedbackConfig, system: System, args: dict, state: Array
 ) -> dict[str, Array]:
-    """Returns what takes time: of a large batch the mean over its first sequences."""
+    """Returns the costly diagnostics, for a large batch the mean over a part."""
     shape = state.shape[:-2]
-    if state.ndim == 3 and len(state) > _MEASURED:
-        state = state[:_MEASURED]
+    if state.ndim == 3 and len(state) > _MAX_MEASURED:
+        state = state[:_MAX_MEASURED]
         batched = {name: args[name] for name in ("drive", "mask") if name in args}
-        args = args | {name: array[:_MEASURED] for name, array in batched.items()}
-    told = {"radius": fixed_point.spectral_radius(system, args, state)}
+        args = args | {name: array[:_MAX_MEASURED] for name, array in batched.items()}
+    aux = {"radius": fixed_point.spectral_radius(system, args, state)}
     if config.gradient == "implicit":
-        solver = config.chosen.for_adjoint
-        found = fixed_point.adjoint(system, args, state, state, solver)
-        told["adjoint residual"] = found.residual
+        solver = config.chosen_solver.adjoint_solver
+        solution = fixed_point.adjoint(system, args, state, state, solver)
+        aux["adjoint residual"] = solution.residual
     if state.shape[:-2] == shape:
-        return told
-    return {name: jnp.broadcast_to(each.mean(), shape) for name, each in told.items()}
+        return aux
+    return {name: jnp.broadcast_to(row.mean(), shape) for name, row in aux.items()}
 
 
 class FeedbackNetwork(nnx.Module):
-    """A stack of feedback layers, each solved on the states of the one below.
+    """A stack of feedback layers, each solved on the states of the layer below.
 
-    Top-down, layer l also hears layer l + 1 at its own position, and all layers are
-    one coupled system, solved together: a state of L·H numbers at each position.
+    With `top_down`, layer l also reads layer l + 1 at its own position, and all layers
+    are one coupled system with a state of width L·H at each position.
 
     Args:
-      config: what each layer is made of; `features` is the width of x.
+      config: the configuration of each layer; `features` is the width of x.
       layers: L.
-      top_down: whether a layer hears the one above.
-      rngs: where the arrays are drawn from.
+      top_down: whether a layer reads the layer above.
+      rngs: the random numbers of the initial parameters.
+
+    Raises:
+      InputError: there is no layer, or `top_down` is combined with a learned boundary.
 
     >>> config = FeedbackConfig(3, 4, contractive=0.9)
     >>> network = FeedbackNetwork(config, layers=2, top_down=True, rngs=nnx.Rngs(0))
@@ -287,13 +296,13 @@ class FeedbackNetwork(nnx.Module):
         if layers < 1:
             raise InputError(f"layers={layers} must be at least 1")
         if top_down and config.boundary == "learned":
-            raise InputError("boundary: `learned` is for layers that are solved apart")
+            raise InputError("boundary: `learned` cannot be combined with top_down")
         self.config, self.layers = config, layers
         self.top_down = top_down and layers > 1
-        above = dataclasses.replace(config, features=config.hidden)
+        upper = dataclasses.replace(config, features=config.hidden)
         for layer in range(layers):
-            made = FeedbackLayer(above if layer else config, rngs=rngs)
-            setattr(self, f"layer_{layer}", made)
+            module = FeedbackLayer(upper if layer else config, rngs=rngs)
+            setattr(self, f"layer_{layer}", module)
             if self.top_down and layer:
                 shape = (config.hidden, config.hidden)
                 kernel = INITIALIZERS["orthogonal"](rngs.params(), shape, jnp.float32)
@@ -309,57 +318,60 @@ class FeedbackNetwork(nnx.Module):
         report: bool = False,
         **options: Any,
     ) -> tuple[Array, dict[str, Array]]:
-        """Solves the network; arguments and results as of `FeedbackLayer`.
+        """Solves the network; arguments and results are those of `FeedbackLayer`.
 
-        The states are those of the last layer. Of layers that were solved apart the
-        worst residual, the most iterations and the largest radius are told.
+        The states are those of the last layer. Without `top_down` the diagnostics are
+        the worst over the layers: the largest residual, number of iterations and
+        radius, and whether all converged.
         """
-        stack = [getattr(self, f"layer_{layer}") for layer in range(self.layers)]
         if self.top_down:
-            joint = self.problem(x, mask)
-            h, aux = relax(self.config, joint, report, options)
+            h, aux = _solve(self.config, self.problem(x, mask), report, options)
             return h[..., -self.config.hidden :], aux
-        told = []
-        for layer in stack:
+        diagnostics = []
+        for layer in self._stack():
             x, aux = layer(x, mask, report=report, **options)
-            told.append(aux)
+            diagnostics.append(aux)
         worst = {"converged": jnp.minimum}
         return x, {
             name: functools.reduce(
-                worst.get(name, jnp.maximum), [aux[name] for aux in told]
+                worst.get(name, jnp.maximum), [aux[name] for aux in diagnostics]
             )
-            for name in told[0]
+            for name in diagnostics[0]
         }
 
-    def problem(self, x: Array, mask: Array | None = None) -> Problem:
-        """Returns what is solved first: all layers as one system, or the lowest.
+    def _stack(self) -> list[FeedbackLayer]:
+        return [getattr(self, f"layer_{layer}") for layer in range(self.layers)]
 
-        Together their states stand side by side, `[..., T, L·H]`.
+    def problem(self, x: Array, mask: Array | None = None) -> Problem:
+        """Returns the system that is solved first: all layers jointly, or the lowest.
+
+        The joint state is the concatenation of the layers' states, `[..., T, L·H]`.
         """
         if not self.top_down:
             return self.layer_0.problem(x, mask)
-        stack = [getattr(self, f"layer_{layer}") for layer in range(self.layers)]
-        config, width = self.config, self.config.hidden
-        x = checked(x, mask, config.features)
-        columns = jax.scipy.linalg.block_diag
-        kernels = [
-            columns(*each) for each in zip(*(s.kernels() for s in stack), strict=True)
-        ]
+        config, stack = self.config, self._stack()
+        x = mask_inputs(x, mask, config.features)
+        beta = None
+        if hasattr(stack[0], "beta"):
+            betas = [jnp.broadcast_to(s.beta[...], (config.hidden,)) for s in stack]
+            beta = jnp.concatenate(betas)
+        first = stack[0].up(x)  # [..., T, H]
+        biases = jnp.concatenate([layer.up.bias[...] for layer in stack[1:]])
+        rest = jnp.broadcast_to(biases, (*first.shape[:-1], biases.size))
+        drive = jnp.concatenate([first, rest], axis=-1)  # [..., T, L·H]
+        return chain_system(config.activation), *chain_arguments(
+            drive, *self._joint_kernels(), beta, mask, None, None, config.activation
+        )
+
+    def _joint_kernels(self) -> list[Array]:
+        """Returns W, V and the kernel between the layers, `[L·H, L·H]` each."""
+        stack, width = self._stack(), self.config.hidden
+        pairs = zip(*(layer.kernels() for layer in stack), strict=True)
+        kernels = [jax.scipy.linalg.block_diag(*blocks) for blocks in pairs]
         inside = jnp.zeros_like(kernels[0])
         for layer in range(1, self.layers):
             low = slice((layer - 1) * width, layer * width)
             high = slice(layer * width, (layer + 1) * width)
             inside = inside.at[low, high].set(stack[layer].up.kernel[...])
             inside = inside.at[high, low].set(getattr(self, f"down_{layer}")[...])
-        kernels = certified(config, [*kernels, inside])
-        first = stack[0].up(x)  # [..., T, H]
-        biases = jnp.concatenate([layer.up.bias[...] for layer in stack[1:]])
-        rest = jnp.broadcast_to(biases, (*first.shape[:-1], biases.size))
-        beta = None
-        if hasattr(stack[0], "beta"):
-            each = [jnp.broadcast_to(s.beta[...], (width,)) for s in stack]
-            beta = jnp.concatenate(each)
-        drive = jnp.concatenate([first, rest], axis=-1)
-        return chain(config.activation), *chain_arguments(
-            drive, *kernels, beta, mask, None, None, config.activation
-        )
+        return _contract(self.config, [*kernels, inside])

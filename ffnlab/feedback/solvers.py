@@ -1,7 +1,7 @@
-"""Ways to iterate towards a fixed point, each a small dataclass.
+"""Solvers of fixed points h = F(h), each a small dataclass for `fixed_point.solve`.
 
-All share a tolerance, a number of iterations at most and a damping, and are given to
-`fixed_point.solve`. A tolerance of None is what the dtype can be held to.
+All but `Unrolled` have a tolerance, a largest number of iterations and a damping. A
+tolerance of None is the smallest that the dtype can reach.
 """
 
 import abc
@@ -14,26 +14,34 @@ import jax.numpy as jnp
 import numpy as np
 
 from ffnlab.errors import InputError, choose
-from ffnlab.feedback.iteration import System, measure, resolution, shift
+from ffnlab.feedback.iteration import (
+    Args,
+    Progress,
+    Solver,
+    System,
+    default_tolerance,
+    relative_residual,
+    shift,
+)
 from ffnlab.types import Array
 
 
 @dataclasses.dataclass(frozen=True)
-class Solver(abc.ABC):
-    """What all solvers have.
+class IterativeSolver(abc.ABC):
+    """A solver that stops at a tolerance.
 
     Attributes:
       tolerance: the residual at which a system has converged; None is ε^0.7.
-      max_steps: the most iterations, at least 1.
-      damping: the share of the old state that an iteration keeps, in [0, 1).
+      max_steps: the largest number of iterations, at least 1.
+      damping: the fraction of the old state that an iteration keeps, in [0, 1).
     """
 
     tolerance: float | None = None
     max_steps: int = 100
     damping: float = 0.0
 
-    needs: ClassVar[tuple[str, ...]] = ()
-    early: ClassVar[bool] = True
+    requires: ClassVar[tuple[str, ...]] = ()
+    stops_early: ClassVar[bool] = True
 
     def __post_init__(self):
         if self.max_steps < 1:
@@ -44,64 +52,70 @@ class Solver(abc.ABC):
             raise InputError(f"tolerance={self.tolerance} must be above 0 and finite")
 
     @property
-    def for_adjoint(self) -> "Solver":
-        """What solves the adjoint system unless another is asked for."""
+    def adjoint_solver(self) -> Solver:
+        """The solver of the adjoint system unless another is given: this one."""
         return self
 
-    def begin(self, state: Array) -> Any:
-        """Returns what the solver remembers, before the first iteration."""
+    def init(self, state: Array) -> Any:
+        """Returns the memory before the first iteration."""
         return ()
 
     @abc.abstractmethod
-    def advance(self, system: System, args: Any, at: Any) -> tuple[Any, Array]:
+    def update(
+        self, system: System, args: Args, progress: Progress
+    ) -> tuple[Any, Array]:
         """Returns the memory and the state after one more iteration."""
 
-    def damped(self, old: Array, new: Array) -> Array:
-        """Returns the new state, with the share of the old one that is kept."""
+    def damp(self, old: Array, new: Array) -> Array:
+        """Returns the new state mixed with the fraction of the old one that is kept."""
         return new if self.damping == 0.0 else old + (1.0 - self.damping) * (new - old)
 
 
 @dataclasses.dataclass(frozen=True)
-class Jacobi(Solver):
+class Jacobi(IterativeSolver):
     """h ← F(h), all positions at once.
 
     Source: Jacobi 1845; as a map, Picard's iteration (Banach 1922 for its rate).
     """
 
-    def advance(self, system: System, args: Any, at: Any) -> tuple[Any, Array]:
-        """Takes the image, which the residual was measured with."""
-        return (), self.damped(at.state, at.image)
+    def update(
+        self, system: System, args: Args, progress: Progress
+    ) -> tuple[Any, Array]:
+        """Returns F(h), which the residual was computed from."""
+        return (), self.damp(progress.state, progress.image)
 
 
 @dataclasses.dataclass(frozen=True)
-class GaussSeidel(Solver):
-    """A scan forward and one back, each using the states it has just renewed.
+class GaussSeidel(IterativeSolver):
+    """A scan forward and a scan back, each using the states it has just updated.
 
-    Where nothing comes from the right, one sweep is exact. Its adjoint system is
-    solved by Jacobi.
+    Without input from the right, one sweep is exact. Its adjoint system is solved by
+    Jacobi.
 
     Source: the symmetric sweep of Gauss and Seidel 1874.
     """
 
-    needs = ("sweep",)
+    requires = ("sweep",)
 
     @property
-    def for_adjoint(self) -> Solver:
-        """Jacobi with the same tolerance, limit and damping."""
+    def adjoint_solver(self) -> Solver:
+        """Jacobi with the same tolerance, number of iterations and damping."""
         return Jacobi(self.tolerance, self.max_steps, self.damping)
 
-    def advance(self, system: System, args: Any, at: Any) -> tuple[Any, Array]:
-        """Sweeps once."""
-        return (), self.damped(at.state, system.sweep(args, at.state))
+    def update(
+        self, system: System, args: Args, progress: Progress
+    ) -> tuple[Any, Array]:
+        """Returns the state after one sweep."""
+        return (), self.damp(progress.state, system.sweep(args, progress.state))
 
 
 @dataclasses.dataclass(frozen=True)
-class Anderson(Solver):
-    """The mixture of the last few iterates whose residual would be the least.
+class Anderson(IterativeSolver):
+    """The mixture of the last few iterates with the smallest residual.
 
     Attributes:
       memory: how many iterates are mixed.
-      ridge: what is added to the diagonal of the residuals' Gram matrix, scaled to a
+      ridge: added to the diagonal of the residuals' Gram matrix, which is scaled to a
         unit diagonal, so that it is never singular; None is ε^0.7.
 
     Source: Anderson 1965; Walker and Ni 2011.
@@ -115,62 +129,65 @@ class Anderson(Solver):
         if self.memory < 1:
             raise InputError(f"memory={self.memory} must be at least 1")
 
-    def begin(self, state: Array) -> tuple[Array, Array, Array]:
-        """Returns room for the last states and residuals, and their products.
+    def init(self, state: Array) -> tuple[Array, Array, Array]:
+        """Returns zeros for the last states, their residuals, and the Gram matrix.
 
-        `[m, ..., T, H]` each, and `[m, m, ...]`.
+        `[m, ..., T, H]` for the first two, and `[m, m, ...]`.
         """
-        room = jnp.zeros((self.memory, *state.shape), state.dtype)
+        zeros = jnp.zeros((self.memory, *state.shape), state.dtype)
         gram = jnp.zeros((self.memory, self.memory, *state.shape[:-2]), state.dtype)
-        return room, room, gram
+        return zeros, zeros, gram
 
-    def advance(self, system: System, args: Any, at: Any) -> tuple[Any, Array]:
-        """Mixes the last iterates and, where that is no number, takes the image."""
-        slot, residual = at.turn % self.memory, at.image - at.state
-        states = at.memory[0].at[slot].set(at.state)
-        residuals = at.memory[1].at[slot].set(residual)
-        # One product with each of the others: the rest is known from before.
+    def update(
+        self, system: System, args: Args, progress: Progress
+    ) -> tuple[Any, Array]:
+        """Returns the mixture of the last iterates, or F(h) where it is not finite."""
+        slot = progress.count % self.memory
+        residual = progress.image - progress.state
+        states = progress.memory[0].at[slot].set(progress.state)
+        residuals = progress.memory[1].at[slot].set(residual)
+        # Only the products with the new residual: the others are known from before.
         row = (residuals * residual[None]).sum(axis=(-2, -1))  # [m, ...]
-        gram = at.memory[2].at[slot].set(row).at[:, slot].set(row)
-        shares = self._shares(gram, at.turn)  # [m, ...]
+        gram = progress.memory[2].at[slot].set(row).at[:, slot].set(row)
+        weights = self._weights(gram, progress.count)  # [m, ...]
         keep = 1.0 - self.damping
         # Summed one by one, since a sum over the leading axis is slow on a CPU.
-        new = jnp.zeros_like(at.state)
+        new = jnp.zeros_like(progress.state)
         for i in range(self.memory):
-            new += shares[i][..., None, None] * (states[i] + keep * residuals[i])
-        sound = jnp.isfinite(new).all(axis=(-2, -1), keepdims=True)
-        new = jnp.where(sound, new, self.damped(at.state, at.image))
+            new += weights[i][..., None, None] * (states[i] + keep * residuals[i])
+        finite = jnp.isfinite(new).all(axis=(-2, -1), keepdims=True)
+        new = jnp.where(finite, new, self.damp(progress.state, progress.image))
         return (states, residuals, gram), new
 
-    def _shares(self, gram: Array, turn: Array) -> Array:
-        """Returns the weights, which sum to 1, of the least |Σ αᵢ rᵢ|, `[m, ...]`."""
-        # Taken as given by `bptt`: their derivative vanishes with the residual.
+    def _weights(self, gram: Array, count: Array) -> Array:
+        """Returns the α with Σ α = 1 that minimise |Σ αᵢ rᵢ|, `[m, ...]`."""
+        # Constants for `bptt`: their derivative vanishes with the residual.
         gram = jax.lax.stop_gradient(gram)
         tiny = np.finfo(gram.dtype).tiny
-        places = jnp.arange(self.memory)
-        sizes = jnp.sqrt(gram[places, places])  # [m, ...]
-        used = places.reshape((-1,) + (1,) * (sizes.ndim - 1)) <= turn
-        inverse = jnp.where(used, 1.0 / jnp.maximum(sizes, tiny), 0.0)
+        slots = jnp.arange(self.memory)
+        norms = jnp.sqrt(gram[slots, slots])  # [m, ...]
+        filled = slots.reshape((-1,) + (1,) * (norms.ndim - 1)) <= count
+        inverse = jnp.where(filled, 1.0 / jnp.maximum(norms, tiny), 0.0)
         unit = jnp.moveaxis(gram * inverse[:, None] * inverse[None], (0, 1), (-2, -1))
-        ridge = self.ridge or resolution(gram.dtype)
-        added = jnp.moveaxis(jnp.where(used, ridge, 1.0), 0, -1)[..., None]
-        unit += added.astype(gram.dtype) * identity(unit)
+        ridge = self.ridge or default_tolerance(gram.dtype)
+        diagonal = jnp.moveaxis(jnp.where(filled, ridge, 1.0), 0, -1)[..., None]
+        unit += diagonal.astype(gram.dtype) * identity(unit)
         inverse /= jnp.maximum(inverse.max(axis=0, keepdims=True), tiny)
         right = jnp.moveaxis(inverse, 0, -1)[..., None]  # [..., m, 1]
-        shares = inverse * jnp.moveaxis(jnp.linalg.solve(unit, right)[..., 0], -1, 0)
-        return shares / shares.sum(axis=0, keepdims=True)
+        weights = inverse * jnp.moveaxis(jnp.linalg.solve(unit, right)[..., 0], -1, 0)
+        return weights / weights.sum(axis=0, keepdims=True)
 
 
 @dataclasses.dataclass(frozen=True)
-class Newton(Solver):
-    """Solves the linearised system exactly, and goes as far that way as helps.
+class Newton(IterativeSolver):
+    """Newton's method with backtracking, on the exact solution of the linear system.
 
-    Of 1, ½, ¼ and ⅛ of the step the one with the least residual is taken. A step
+    Of 1, ½, ¼ and ⅛ of the step the one with the smallest residual is taken. A step
     factorises T dense blocks of H × H: for strong coupling or a small H.
 
     Attributes:
       parallel: whether to solve by cyclic reduction, in log₂ T steps of products over
-        all positions, instead of one scan forward and one back.
+        all positions, instead of a scan forward and a scan back.
 
     Source: block Thomas and cyclic reduction as in Golub and Van Loan 2013, section
     4.5; backtracking as in Nocedal and Wright 2006, section 11.2.
@@ -178,39 +195,43 @@ class Newton(Solver):
 
     parallel: bool = False
 
-    needs = ("blocks",)
+    requires = ("blocks",)
 
-    def advance(self, system: System, args: Any, at: Any) -> tuple[Any, Array]:
-        """Takes the best of four steps along Newton's direction."""
-        left, here, right = system.blocks(args, at.state)
+    def update(
+        self, system: System, args: Args, progress: Progress
+    ) -> tuple[Any, Array]:
+        """Returns the best of four states along Newton's direction."""
+        state = progress.state
+        left, own, right = system.blocks(args, state)
         direction = block_tridiagonal(
-            -left, identity(here) - here, -right, at.image - at.state, self.parallel
+            -left, identity(own) - own, -right, progress.image - state, self.parallel
         )
-        scales = (1.0 - self.damping) * 0.5 ** jnp.arange(4, dtype=here.dtype)
-        tried = jax.vmap(lambda scale: at.state + scale * direction)(scales)
-        images = jax.vmap(lambda state: system.step(args, state))(tried)
-        found = jax.vmap(measure)(tried, images)  # [4, ...]
-        best = jnp.argmin(jnp.where(jnp.isnan(found), jnp.inf, found), axis=0)
-        return (), jnp.take_along_axis(tried, best[None, ..., None, None], axis=0)[0]
+        scales = (1.0 - self.damping) * 0.5 ** jnp.arange(4, dtype=own.dtype)
+        trials = jax.vmap(lambda scale: state + scale * direction)(scales)
+        images = jax.vmap(lambda trial: system.step(args, trial))(trials)
+        residuals = jax.vmap(relative_residual)(trials, images)  # [4, ...]
+        residuals = jnp.where(jnp.isnan(residuals), jnp.inf, residuals)
+        best = jnp.argmin(residuals, axis=0)
+        return (), jnp.take_along_axis(trials, best[None, ..., None, None], axis=0)[0]
 
 
 @dataclasses.dataclass(frozen=True)
 class Unrolled:
     """Exactly k iterations of h ← F(h), whatever the residual.
 
-    From zeros, `Unrolled(1)` is what a loop computes that reads the right neighbour's
-    state before there is one.
+    From zeros, `Unrolled(1)` is what a loop over the positions computes if it reads the
+    state of the right neighbour before it has been computed.
 
     Attributes:
       sweeps: k.
-      damping: the share of the old state that an iteration keeps, in [0, 1).
+      damping: the fraction of the old state that an iteration keeps, in [0, 1).
     """
 
     sweeps: int = 1
     damping: float = 0.0
 
-    needs: ClassVar[tuple[str, ...]] = ()
-    early: ClassVar[bool] = False
+    requires: ClassVar[tuple[str, ...]] = ()
+    stops_early: ClassVar[bool] = False
     tolerance: ClassVar[None] = None
 
     def __post_init__(self):
@@ -224,54 +245,58 @@ class Unrolled:
         return self.sweeps
 
     @property
-    def for_adjoint(self) -> Solver:
-        """Jacobi with its own tolerance and limit."""
+    def adjoint_solver(self) -> Solver:
+        """Jacobi with its default tolerance and number of iterations."""
         return Jacobi()
 
-    def begin(self, state: Array) -> Any:
-        """Returns nothing: it remembers nothing."""
+    def init(self, state: Array) -> Any:
+        """Returns an empty memory."""
         return ()
 
-    def advance(self, system: System, args: Any, at: Any) -> tuple[Any, Array]:
-        """Takes the image."""
-        return (), Jacobi(damping=self.damping).damped(at.state, at.image)
+    def update(
+        self, system: System, args: Args, progress: Progress
+    ) -> tuple[Any, Array]:
+        """Returns F(h), damped."""
+        return Jacobi(damping=self.damping).update(system, args, progress)
 
 
 @dataclasses.dataclass(frozen=True)
-class Krylov(Solver):
-    """GMRES or BiCGStab, for adjoint systems alone, which are linear.
+class Krylov(IterativeSolver):
+    """GMRES or BiCGStab, for adjoint systems only, which are linear.
 
     All systems of a batch are solved as one.
 
     Attributes:
       method: `gmres` or `bicgstab`.
 
-    Source: Saad and Schultz 1986; van der Vorst 1992; here as jax.scipy has them.
+    Source: Saad and Schultz 1986; van der Vorst 1992; as implemented in jax.scipy.
     """
 
     method: Literal["gmres", "bicgstab"] = "gmres"
 
-    needs = ("linear",)
+    requires = ("linear",)
 
     def __post_init__(self):
         super().__post_init__()
         choose("method", self.method, ("gmres", "bicgstab"))
 
-    def advance(self, system: System, args: Any, at: Any) -> tuple[Any, Array]:
-        """Solves F(u) = u for a linear F, from where it is."""
+    def update(
+        self, system: System, args: Args, progress: Progress
+    ) -> tuple[Any, Array]:
+        """Returns the solution of F(u) = u for an affine F, from the current state."""
         from jax.scipy.sparse import linalg
 
-        zero = system.step(args, jnp.zeros_like(at.state))
+        start = progress.state
+        constant = system.step(args, jnp.zeros_like(start))
         solve = linalg.gmres if self.method == "gmres" else linalg.bicgstab
-        within = self.tolerance or resolution(at.state.dtype)
-        found, _ = solve(
-            lambda u: u - (system.step(args, u) - zero),
-            zero,
-            x0=at.state,
-            tol=within,
+        solution, _ = solve(
+            lambda u: u - (system.step(args, u) - constant),
+            constant,
+            x0=start,
+            tol=self.tolerance or default_tolerance(start.dtype),
             maxiter=20,
         )
-        return (), found
+        return (), solution
 
 
 def auto(
@@ -280,10 +305,11 @@ def auto(
     max_steps: int = 100,
     damping: float = 0.0,
 ) -> Solver:
-    """Returns the solver for a chain: Jacobi if it is certified, else Gauss-Seidel.
+    """Returns Jacobi for a certified chain, and Gauss-Seidel for others.
 
-    A sweep of Jacobi is one product over all positions, and the cheapest by far, but
-    the first to fail where nothing is certified (`benchmarks/feedback.py`).
+    An iteration of Jacobi is one product over all positions, and by far the cheapest,
+    but Jacobi is the first to fail where there is no certificate
+    (`benchmarks/feedback.py`).
 
     >>> auto(certified=True).max_steps
     100
@@ -310,7 +336,7 @@ def block_tridiagonal(
       lower, diagonal, upper: `[..., T, H, H]`; the first of `lower` and the last of
         `upper` are not read.
       right: `[..., T, H]`.
-      parallel: cyclic reduction instead of block Thomas.
+      parallel: whether to use cyclic reduction instead of block Thomas.
 
     Returns:
       x, `[..., T, H]`.
@@ -321,11 +347,11 @@ def block_tridiagonal(
     [1.0, 1.0, 1.0]
     """
     count = diagonal.shape[-3]
-    place = jnp.arange(count).reshape((1,) * (diagonal.ndim - 3) + (count, 1, 1))
-    lower = jnp.where(place == 0, 0.0, lower)
-    upper = jnp.where(place == count - 1, 0.0, upper)
-    way = _cyclic_reduction if parallel else _thomas
-    return way(lower, diagonal, upper, right[..., None])[..., 0]
+    row = jnp.arange(count).reshape((1,) * (diagonal.ndim - 3) + (count, 1, 1))
+    lower = jnp.where(row == 0, 0.0, lower)
+    upper = jnp.where(row == count - 1, 0.0, upper)
+    solve = _cyclic_reduction if parallel else _thomas
+    return solve(lower, diagonal, upper, right[..., None])[..., 0]
 
 
 def _thomas(lower: Array, diagonal: Array, upper: Array, right: Array) -> Array:
@@ -354,11 +380,11 @@ def _thomas(lower: Array, diagonal: Array, upper: Array, right: Array) -> Array:
 def _cyclic_reduction(
     lower: Array, diagonal: Array, upper: Array, right: Array
 ) -> Array:
-    """Eliminates every other position, all at once, until one is left."""
+    """Eliminates every other position, in parallel, until one is left."""
     count = diagonal.shape[-3]
     if count == 1:
         return jnp.linalg.solve(diagonal, right)
-    if count % 2:  # an equation x = 0 that meets no other
+    if count % 2:  # an independent equation x = 0 makes the number even
         lower, diagonal, upper, right = (
             jnp.pad(a, [*[(0, 0)] * (a.ndim - 3), (0, 1), (0, 0), (0, 0)])
             for a in (lower, diagonal, upper, right)

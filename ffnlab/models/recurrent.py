@@ -14,7 +14,7 @@ from flax import nnx
 
 from ffnlab.errors import InputError
 from ffnlab.feedback.iteration import shift
-from ffnlab.feedback.layers import checked
+from ffnlab.feedback.layers import mask_inputs
 from ffnlab.nn import activations
 from ffnlab.nn.ffn import INITIALIZERS
 from ffnlab.types import Array
@@ -91,7 +91,7 @@ class Elman(nnx.Module):
 
     def __call__(self, x: Array, mask: Array | None = None) -> tuple[Array, dict]:
         """Returns the states `[..., T, H]`, and nothing else."""
-        x = checked(x, mask, self.features)
+        x = mask_inputs(x, mask, self.features)
         function = activations.with_beta(self, activations.get(self.activation))
         kernel = self.left[...]
 
@@ -134,7 +134,7 @@ class GRU(nnx.Module):
 
     def __call__(self, x: Array, mask: Array | None = None) -> tuple[Array, dict]:
         """Returns the states `[..., T, H]`, and nothing else."""
-        x = checked(x, mask, self.features)
+        x = mask_inputs(x, mask, self.features)
         kernel, inner = self.left[...], self.inner[...]
 
         def cell(h: Array, drive: Array) -> Array:
@@ -212,7 +212,7 @@ class Window(nnx.Module):
 
     def __call__(self, x: Array, mask: Array | None = None) -> tuple[Array, dict]:
         """Returns the states `[..., T, H]`, and nothing else."""
-        x = checked(x, mask, self.features)
+        x = mask_inputs(x, mask, self.features)
         left, right = [x], [x]
         for _ in range(self.radius):
             left.append(shift(left[-1]))

@@ -258,7 +258,7 @@ def _reference(config: FeedbackCompareConfig, dataset: "Dataset") -> "SequenceCo
         gradient=config.gradient,
         certificate=config.certificate,
         coupling=config.coupling,
-        begin=config.begin,
+        coupling_init=config.begin,
         boundary=config.boundary,
         top_down=config.top_down,
     )

@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ffnlab.errors import InputError
-from ffnlab.feedback import chain
 from ffnlab.feedback.chain import (
+    chain_system,
     contract_kernels,
     contraction,
-    feedback,
+    solve_chain,
     spectral_bound,
 )
 from ffnlab.feedback.solvers import Anderson, GaussSeidel, Jacobi, Newton
@@ -20,56 +20,71 @@ from tests import oracles
 from tests.feedback.test_solvers import task
 
 TIGHT = Jacobi(tolerance=1e-14, max_steps=1000)
+MASK = np.array([[1] * 9, [1] * 6 + [0] * 3, [0, 1, 1, 0, 1, 0, 1, 1, 0]], bool)
 
 
-@pytest.mark.parametrize(
-    "solver", [TIGHT, GaussSeidel(), Anderson(), Newton()], ids=str
-)
 @pytest.mark.parametrize(
     "activation", ["identity", "tanh", "relu", "sigmoid", "mish", "swish", "gelu"]
 )
-def test_the_states_are_the_oracles(x64, activation, solver):
+def test_the_states_are_the_oracles(x64, activation):
     """With holes in the mask, states outside and a kernel of the state itself."""
     drive, left, right = task(length=9, coupling=0.5)
     rng = np.random.default_rng(5)
     inside, ends = 0.2 * np.eye(4), rng.normal(size=(2, 4))
-    mask = np.array([[1] * 9, [1] * 6 + [0] * 3, [0, 1, 1, 0, 1, 0, 1, 1, 0]], bool)
-    beta = jnp.ones(()) if activation == "swish" else None
-    found = feedback(
-        drive, left, right, jnp.asarray(inside), activation=activation, beta=beta,
-        mask=jnp.asarray(mask), boundary=tuple(map(jnp.asarray, ends)), solver=solver,
-    )  # fmt: skip
-    assert found.converged.all()
+    beta = np.ones(()) if activation == "swish" else None
+    solvers = [TIGHT, GaussSeidel(), Anderson(), Newton()]
+
+    @jax.jit
+    def run(drive, left, right, inside, ends):
+        return [
+            solve_chain(
+                drive, left, right, inside, activation=activation, beta=beta,
+                mask=MASK, boundary=tuple(ends), solver=solver,
+            )
+            for solver in solvers
+        ]  # fmt: skip
+
+    solutions = run(drive, left, right, inside, ends)
     for i in range(3):
-        wanted = oracles.feedback(
-            np.asarray(drive[i]), np.asarray(left), np.asarray(right), inside,
-            activation, mask[i], ends,
-        )  # fmt: skip
-        chex.assert_trees_all_close(found.state[i], wanted, atol=1e-9)
+        expected = oracles.feedback(
+            drive[i], left, right, inside, activation, MASK[i], ends
+        )
+        for solution in solutions:
+            assert solution.converged.all()
+            chex.assert_trees_all_close(solution.state[i], expected, atol=1e-9)
 
 
 def test_padding_touches_nobody(x64):
     drive, left, right = task(length=9)
-    short = feedback(drive[:, :5], left, right, solver=TIGHT)
-    mask = jnp.broadcast_to(jnp.arange(9)[None] < 5, (3, 9))
-    for filler in (drive, drive.at[:, 5:].set(jnp.nan)):
-        padded = feedback(filler, left, right, mask=mask, solver=TIGHT)
-        chex.assert_trees_all_close(padded.state[:, :5], short.state, atol=1e-13)
-        assert (padded.state[:, 5:] == 0).all()
+    spoilt = np.array(drive)
+    spoilt[:, 5:] = np.nan
+    mask = np.broadcast_to(np.arange(9)[None] < 5, (3, 9))
+
+    @jax.jit
+    def run(drives):
+        short = solve_chain(drive[:, :5], left, right, solver=TIGHT)
+        return short, jax.lax.map(
+            lambda each: solve_chain(each, left, right, mask=mask, solver=TIGHT), drives
+        )
+
+    short, padded = run(np.stack([drive, spoilt]))
+    for state in padded.state:
+        chex.assert_trees_all_close(state[:, :5], short.state, atol=1e-13)
+        assert (state[:, 5:] == 0).all()
 
 
 def test_the_right_is_the_left_read_backwards(x64):
     drive, left, right = task()
-    forward = feedback(drive, left, right, solver=TIGHT).state
-    backward = feedback(drive[:, ::-1], right, left, solver=TIGHT).state
+    run = jax.jit(lambda *args: solve_chain(*args, solver=TIGHT).state)
+    forward, backward = run(drive, left, right), run(drive[:, ::-1], right, left)
     chex.assert_trees_all_close(forward, backward[:, ::-1], atol=1e-12)
 
 
 def test_a_mask_of_nothing_gives_nothing():
     drive, left, right = task(dtype=np.float32)
-    found = feedback(drive, left, right, mask=jnp.zeros((3, 7), bool))
-    assert found.converged.all() and (found.state == 0).all()
-    assert (found.iterations == 0).all()
+    solution = solve_chain(drive, left, right, mask=np.zeros((3, 7), bool))
+    assert solution.converged.all() and (solution.state == 0).all()
+    assert (solution.iterations == 0).all()
 
 
 @pytest.mark.parametrize("shape", [(5, 5), (1, 1), (6, 3), (64, 64)])
@@ -146,17 +161,19 @@ def test_the_certificate_keeps_its_promise(seed, bound, activation, scale, rule)
         promised = float(contraction(kernels, activation, certificate))
         assert promised <= bound
         options = {"activation": activation}
-        wanted = feedback(drive, left, right, solver=TIGHT, **options).state
+        wanted = solve_chain(drive, left, right, solver=TIGHT, **options).state
         start = scale * jnp.asarray(np.random.default_rng(seed).normal(size=(1, 6, 3)))
         for solver in (
             GaussSeidel(max_steps=500),
             Anderson(max_steps=500),
             Newton(max_steps=500),
         ):
-            found = feedback(drive, left, right, solver=solver, start=start, **options)
+            found = solve_chain(
+                drive, left, right, solver=solver, start=start, **options
+            )
             assert found.converged.all()
             chex.assert_trees_all_close(found.state, wanted, atol=1e-8)
-        step = chain.chain(activation).step
+        step = chain_system(activation).step
         args, state = {"drive": drive, "kernels": [left, right]}, start
         for _ in range(10):
             before = norm(state - wanted)
@@ -168,7 +185,7 @@ def test_without_the_certificate_it_may_fail():
     """Two solutions, each found from its own start."""
     drive, strong = jnp.zeros((1, 4, 1)), jnp.ones((1, 1))
     ends = [
-        feedback(drive, strong, strong, start=jnp.full((1, 4, 1), sign)).state
+        solve_chain(drive, strong, strong, start=jnp.full((1, 4, 1), sign)).state
         for sign in (1.0, -1.0)
     ]
     assert (ends[0] > 0.5).all() and (ends[1] < -0.5).all()
@@ -191,4 +208,4 @@ def test_bad_arguments_are_refused(change, message):
     drive, left, right = task(dtype=np.float32)
     given = {"drive": drive, "left": left, "right": right, **change}
     with pytest.raises(InputError, match=message):
-        feedback(**given)
+        solve_chain(**given)

@@ -1,3 +1,5 @@
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -8,29 +10,35 @@ from flax import nnx
 
 from ffnlab import trees
 from ffnlab.errors import InputError
-from ffnlab.feedback.chain import contract_kernels, contraction, feedback
+from ffnlab.feedback.chain import contract_kernels, contraction, solve_chain
 from ffnlab.feedback.layers import FeedbackConfig, FeedbackLayer, FeedbackNetwork
 from ffnlab.feedback.solvers import Anderson, Jacobi, Newton, Unrolled
 from ffnlab.nn.activations import ACTIVATIONS
 from ffnlab.nn.pure import functional
 
-X = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, 3)), jnp.float32)
-MASK = jnp.arange(6)[None] < jnp.array([6, 4])[:, None]
+X = np.random.default_rng(0).normal(size=(2, 6, 3)).astype(np.float32)
+MASK = np.arange(6)[None] < np.array([6, 4])[:, None]
 
 
+@functools.cache
 def layer(**options):
     return FeedbackLayer(FeedbackConfig(3, 5, **options), rngs=nnx.Rngs(0))
 
 
 def test_the_layer_is_the_equation():
-    made = layer(boundary="learned")
-    made.before[...], made.after[...] = jnp.ones(5), -jnp.ones(5)
-    h, aux = made(X, MASK)
-    wanted = feedback(
-        made.up(X), made.left[...], made.right[...],
-        mask=MASK, boundary=(jnp.ones(5), -jnp.ones(5)),
-    )  # fmt: skip
-    chex.assert_trees_all_close(h, wanted.state, atol=1e-5)
+    module = FeedbackLayer(FeedbackConfig(3, 5, boundary="learned"), rngs=nnx.Rngs(0))
+    ends = np.ones(5, np.float32), -np.ones(5, np.float32)
+    module.before[...], module.after[...] = map(jnp.asarray, ends)
+
+    @jax.jit
+    def run(x):
+        solution = solve_chain(
+            module.up(x), module.left[...], module.right[...], mask=MASK, boundary=ends
+        )
+        return module(x, MASK), solution
+
+    (h, aux), expected = run(X)
+    chex.assert_trees_all_close(h, expected.state, atol=1e-5)
     assert sorted(aux) == ["converged", "iterations", "residual"]
 
 
@@ -57,19 +65,25 @@ def test_the_parameters_are_these():
 @pytest.mark.parametrize("activation", ["tanh", "relu", "swish", "mish"])
 def test_the_coupling_is_as_asked(activation):
     wanted = pytest.approx(0.7 * ACTIVATIONS[activation].lipschitz)
-    for begin, certificate in (("mixed", "sum"), ("split", "joint")):
-        made = layer(coupling=0.7, activation=activation, begin=begin)
-        kernels = {"left": made.left[...], "right": made.right[...]}
+    for init, certificate in (("mixed", "sum"), ("split", "joint")):
+        module = layer(coupling=0.7, activation=activation, coupling_init=init)
+        kernels = {"left": module.left[...], "right": module.right[...]}
         assert float(contraction(kernels, activation, certificate)) == wanted
 
 
 def test_a_split_layer_begins_as_a_bidirectional_network():
-    made = layer(coupling=0.9)
-    h, _ = made(X, MASK)
-    forward = feedback(made.up(X), made.left[...], 0 * made.right[...], mask=MASK)
-    backward = feedback(made.up(X), 0 * made.left[...], made.right[...], mask=MASK)
-    chex.assert_trees_all_close(h[..., :2], forward.state[..., :2], atol=1e-5)
-    chex.assert_trees_all_close(h[..., 2:], backward.state[..., 2:], atol=1e-5)
+    module = layer(coupling=0.9)
+
+    @jax.jit
+    def run(x):
+        left, right = module.kernels()
+        forward = solve_chain(module.up(x), left, 0 * right, mask=MASK)
+        backward = solve_chain(module.up(x), 0 * left, right, mask=MASK)
+        return module(x, MASK)[0], forward.state, backward.state
+
+    h, forward, backward = run(X)
+    chex.assert_trees_all_close(h[..., :2], forward[..., :2], atol=1e-5)
+    chex.assert_trees_all_close(h[..., 2:], backward[..., 2:], atol=1e-5)
 
 
 @pytest.mark.parametrize("certificate", ["joint", "sum"])
@@ -79,7 +93,7 @@ def test_the_certificate_holds_through_training(certificate):
         3, 5, contractive=0.8, coupling=0.7, certificate=certificate
     )
     model = functional(lambda rngs: FeedbackLayer(config, rngs=rngs))
-    params, optimizer = model.init(jax.random.key(0)), optax.sgd(2.0)
+    params, optimizer = jax.jit(model.init)(jax.random.key(0)), optax.sgd(2.0)
     state = optimizer.init(params)
 
     @jax.jit
@@ -98,8 +112,8 @@ def test_the_certificate_holds_through_training(certificate):
     kernels = [params["left"], params["right"]]
     assert float(contraction(params, "tanh", certificate)) > 1.0
     left, right = contract_kernels(kernels, ACTIVATIONS["tanh"], 0.8, certificate)
-    used = {"left": left, "right": right}
-    assert float(contraction(used, "tanh", certificate)) <= 0.8
+    scaled = {"left": left, "right": right}
+    assert float(contraction(scaled, "tanh", certificate)) <= 0.8
 
 
 def test_kernels_that_fit_the_certificate_are_left_alone():
@@ -113,40 +127,56 @@ def test_kernels_that_fit_the_certificate_are_left_alone():
 def test_a_network_solves_every_layer(top_down):
     config = FeedbackConfig(3, 5, contractive=0.9, activation="swish")
     network = FeedbackNetwork(config, 3, top_down, rngs=nnx.Rngs(1))
-    h, aux = network(X, MASK, report=True)
+
+    @jax.jit
+    def run(x):
+        spoilt, by_hand = x.at[1, 4:].set(jnp.nan), x
+        if not top_down:
+            for number in range(3):
+                by_hand, _ = getattr(network, f"layer_{number}")(by_hand, MASK)
+        return network(x, MASK, report=True), network(spoilt, MASK)[0], by_hand
+
+    (h, aux), spoilt, by_hand = run(X)
     assert h.shape == (2, 6, 5) and aux["converged"].all()
     assert (h[1, 4:] == 0).all() and (aux["radius"] < 0.9).all()
-    again, _ = network(X.at[1, 4:].set(jnp.nan), MASK)
-    chex.assert_trees_all_close(again, h, atol=1e-6)
+    chex.assert_trees_all_close(spoilt, h, atol=1e-6)
     if not top_down:
-        by_hand = X
-        for number in range(3):
-            by_hand, _ = getattr(network, f"layer_{number}")(by_hand, MASK)
         chex.assert_trees_all_close(h, by_hand, atol=1e-5)
 
 
 def test_a_joint_network_satisfies_its_equations(x64):
-    """h¹ hears x, its neighbours and h²; h² hears h¹ and its neighbours."""
+    """h¹ reads x, its neighbours and h²; h² reads h¹ and its neighbours."""
     config = FeedbackConfig(3, 5, solver=Newton(), coupling=0.4)
     network = FeedbackNetwork(config, 2, top_down=True, rngs=nnx.Rngs(1))
     low, high = network.layer_0, network.layer_1
-    x = X.astype(jnp.float64)
 
-    def heard(made, h):
-        a = jnp.pad(h[:, :-1], ((0, 0), (1, 0), (0, 0))) @ made.left[...]
-        return a + jnp.pad(h[:, 1:], ((0, 0), (0, 1), (0, 0))) @ made.right[...]
+    def neighbours(module, h):
+        before = jnp.pad(h[:, :-1], ((0, 0), (1, 0), (0, 0)))
+        after = jnp.pad(h[:, 1:], ((0, 0), (0, 1), (0, 0)))
+        return before @ module.left[...] + after @ module.right[...]
 
-    first = second = jnp.zeros((2, 6, 5))
-    for _ in range(300):
-        first = jnp.tanh(low.up(x) + heard(low, first) + second @ network.down_1[...])
-        second = jnp.tanh(high.up(first) + heard(high, second))
-    chex.assert_trees_all_close(network(x)[0], second, atol=1e-6)
+    @jax.jit
+    def run(x):
+        def update(states, _):
+            first, second = states
+            down = second @ network.down_1[...]
+            first = jnp.tanh(low.up(x) + neighbours(low, first) + down)
+            second = jnp.tanh(high.up(first) + neighbours(high, second))
+            return (first, second), None
+
+        start = jnp.zeros((2, 2, 6, 5))
+        (_, second), _ = jax.lax.scan(update, tuple(start), length=300)
+        return network(x)[0], second
+
+    h, expected = run(X.astype(np.float64))
+    chex.assert_trees_all_close(h, expected, atol=1e-6)
 
 
 def test_one_layer_has_nothing_above():
     config = FeedbackConfig(3, 5)
     one = FeedbackNetwork(config, 1, top_down=True, rngs=nnx.Rngs(0))
-    chex.assert_trees_all_close(one(X)[0], layer()(X)[0], atol=1e-5)
+    h, expected = jax.jit(lambda x: (one(x)[0], layer()(x)[0]))(X)
+    chex.assert_trees_all_close(h, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("top_down", [False, True])
@@ -156,38 +186,43 @@ def test_the_gradient_of_a_network_is_the_slope(x64, top_down):
         3, 4, activation="swish", contractive=0.8, coupling=1.5, solver=tight
     )
     model = functional(lambda rngs: FeedbackNetwork(config, 2, top_down, rngs=rngs))
-    params = model.init(jax.random.key(0))
-    params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), params)
+    params = jax.jit(model.init)(jax.random.key(0))
+    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+    rng = np.random.default_rng(1)
+    along = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), params)
+    pair = jax.tree.map(
+        lambda p, a: np.stack([p + 1e-8 * a, p - 1e-8 * a]), params, along
+    )
 
     def loss(params):
-        h, _ = model.apply(params, X.astype(jnp.float64), MASK)
+        h, _ = model.apply(params, X.astype(np.float64), MASK)
         return jnp.sum(jnp.sin(h))
 
-    slope = jax.grad(loss)(params)
-    keys = iter(jax.random.split(jax.random.key(1), 20))
-    along = jax.tree.map(
-        lambda leaf: jax.random.normal(next(keys), leaf.shape, leaf.dtype), params
-    )
-    ends = [
-        loss(jax.tree.map(lambda p, a, s=s: p + s * 1e-8 * a, params, along))
-        for s in (1, -1)
-    ]
-    wanted = float(ends[0] - ends[1]) / 2e-8
-    assert float(optax.tree.vdot(slope, along)) == pytest.approx(wanted, rel=1e-5)
+    slope, ends = jax.jit(
+        lambda params, pair: (jax.grad(loss)(params), jax.lax.map(loss, pair))
+    )(params, pair)
+    expected = float(ends[0] - ends[1]) / 2e-8
+    assert float(optax.tree.vdot(slope, along)) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    "solver", [Jacobi(), Anderson(), Newton(), Unrolled(60)], ids=str
-)
-def test_layers_of_every_solver_agree(solver):
-    chex.assert_trees_all_close(layer(solver=solver)(X)[0], layer()(X)[0], atol=1e-4)
+def test_layers_of_every_solver_agree():
+    solvers = (Jacobi(), Anderson(), Newton(), Unrolled(60))
+    modules = [layer(), *(layer(solver=solver) for solver in solvers)]
+    expected, *states = jax.jit(lambda x: [module(x)[0] for module in modules])(X)
+    for solver, state in zip(solvers, states, strict=True):
+        chex.assert_trees_all_close(state, expected, atol=1e-4, custom_message=solver)
 
 
 def test_learned_ends_are_learned():
-    config = FeedbackConfig(3, 5, boundary="learned", begin="mixed")
+    config = FeedbackConfig(3, 5, boundary="learned", coupling_init="mixed")
     model = functional(lambda rngs: FeedbackLayer(config, rngs=rngs))
-    params = model.init(jax.random.key(0))
-    slope = jax.grad(lambda p: model.apply(p, X, MASK)[0].sum())(params)
+
+    @jax.jit
+    def run(key):
+        params = model.init(key)
+        return jax.grad(lambda p: model.apply(p, X, MASK)[0].sum())(params)
+
+    slope = run(jax.random.key(0))
     assert jnp.abs(slope["before"]).min() > 0 and jnp.abs(slope["after"]).min() > 0
 
 
@@ -197,7 +232,7 @@ def test_learned_ends_are_learned():
         ({"activation": "tahn"}, "unknown 'tahn'; nearest: tanh"),
         ({"gradient": "implict"}, "unknown 'implict'; nearest: implicit"),
         ({"certificate": "jiont"}, "unknown 'jiont'; nearest: joint"),
-        ({"begin": "mix"}, "unknown 'mix'; nearest: mixed"),
+        ({"coupling_init": "mix"}, "unknown 'mix'; nearest: mixed"),
         ({"boundary": "zero"}, "unknown 'zero'; nearest: zeros"),
         ({"contractive": 1.0}, r"contractive=1.0 must be in \(0, 1\)"),
         ({"contractive": float("nan")}, "contractive=nan must be in"),
@@ -233,11 +268,13 @@ def test_bad_inputs_are_refused(x, mask, message):
 
 
 def test_a_large_batch_is_measured_in_part():
-    x = jnp.concatenate([X] * 40)
-    h, aux = layer()(x, report=True)
-    few, told = layer()(x[:64], report=True)
+    @jax.jit
+    def run(x):
+        return layer()(x, report=True), layer()(x[:64], report=True)
+
+    (h, aux), (few, part) = run(np.concatenate([X] * 40))
     chex.assert_trees_all_close(h[:64], few, atol=1e-6)
     for name in ("radius", "adjoint residual"):
-        assert aux[name].shape == (80,) and told[name].shape == (64,)
+        assert aux[name].shape == (80,) and part[name].shape == (64,)
         # A residual is what rounding leaves, which differs by the shape of a product.
-        chex.assert_trees_all_close(aux[name][0], told[name].mean(), rtol=0.3)
+        chex.assert_trees_all_close(aux[name][0], part[name].mean(), rtol=0.3)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ffnlab.errors import InputError
-from ffnlab.feedback.chain import chain, feedback
+from ffnlab.feedback.chain import chain_system, solve_chain
 from ffnlab.feedback.fixed_point import solve
 from ffnlab.feedback.iteration import System
 from ffnlab.feedback.solvers import (
@@ -44,76 +44,103 @@ def task(seed=0, batch=3, length=7, width=4, coupling=0.8, dtype=np.float64):
     rng = np.random.default_rng(seed)
     drive = rng.normal(size=(batch, length, width))
     sides = [rotation(rng, width, coupling * share) for share in (0.45, 0.55)]
-    return [jnp.asarray(each, dtype) for each in (drive, *sides)]
+    return [np.asarray(each, dtype) for each in (drive, *sides)]
+
+
+LENGTHS = [1, 2, 3, 5, 8, 13]
+
+
+def block_systems():
+    """Returns block-tridiagonal systems of every length, with their solutions.
+
+    What lies outside the matrix is NaN, and must never be read.
+    """
+    systems, solutions = [], []
+    for length in LENGTHS:
+        rng = np.random.default_rng(length)
+        lower, diagonal, upper = rng.normal(size=(3, 2, length, 3, 3))
+        diagonal = diagonal + 5 * np.eye(3)
+        right = rng.normal(size=(2, length, 3))
+        dense = np.zeros((2, length, 3, length, 3))
+        for t in range(length):
+            dense[:, t, :, t] = diagonal[:, t]
+            if t > 0:
+                dense[:, t, :, t - 1] = lower[:, t]
+            if t + 1 < length:
+                dense[:, t, :, t + 1] = upper[:, t]
+        size = 3 * length
+        solution = np.linalg.solve(
+            dense.reshape(2, size, size), right.reshape(2, size, 1)
+        )
+        lower[:, 0] = upper[:, -1] = np.nan
+        systems.append((lower, diagonal, upper, right))
+        solutions.append(solution.reshape(right.shape))
+    return systems, solutions
 
 
 @pytest.mark.parametrize("parallel", [False, True])
-@pytest.mark.parametrize("length", [1, 2, 3, 5, 8, 13])
-def test_block_tridiagonal_systems_are_solved(x64, length, parallel):
-    """Against a dense solve; what lies outside the matrix is never read."""
-    rng = np.random.default_rng(length)
-    lower, diagonal, upper = rng.normal(size=(3, 2, length, 3, 3))
-    diagonal = diagonal + 5 * np.eye(3)
-    right = rng.normal(size=(2, length, 3))
-    dense = np.zeros((2, length, 3, length, 3))
-    for t in range(length):
-        dense[:, t, :, t] = diagonal[:, t]
-        if t > 0:
-            dense[:, t, :, t - 1] = lower[:, t]
-        if t + 1 < length:
-            dense[:, t, :, t + 1] = upper[:, t]
-    size = 3 * length
-    wanted = np.linalg.solve(
-        dense.reshape(2, size, size), right.reshape(2, size, 1)
-    ).reshape(right.shape)
-    lower[:, 0] = upper[:, -1] = np.nan
-    given = map(jnp.asarray, (lower, diagonal, upper, right))
-    chex.assert_trees_all_close(
-        block_tridiagonal(*given, parallel=parallel), wanted, atol=1e-12
+def test_block_tridiagonal_systems_are_solved(x64, parallel):
+    """Against a dense solve, for lengths that are and are not powers of two."""
+    systems, expected = block_systems()
+    solve_all = jax.jit(
+        lambda systems: [block_tridiagonal(*each, parallel) for each in systems]
     )
+    chex.assert_trees_all_close(solve_all(systems), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("solver", SOLVERS, ids=str)
 def test_all_solvers_find_the_same_states(x64, solver):
-    given = task()
-    wanted = feedback(*given, solver=Jacobi(tolerance=1e-14, max_steps=500))
-    found = feedback(*given, solver=dataclasses.replace(solver, max_steps=300))
-    assert found.converged.all() and wanted.converged.all()
-    chex.assert_trees_all_close(found.state, wanted.state, atol=1e-9)
-
-
-@pytest.mark.parametrize("solver", [*SOLVERS, Unrolled(60)], ids=str)
-def test_single_precision_and_jit(solver):
-    given = task(dtype=np.float32)
-    found = jax.jit(lambda *args: feedback(*args, solver=solver))(*given)
-    assert found.state.dtype == jnp.float32 and found.converged.all()
-    chex.assert_trees_all_close(
-        found.state, feedback(*given, solver=Jacobi(max_steps=500)).state, atol=1e-4
-    )
-
-
-@pytest.mark.parametrize("solver", SOLVERS, ids=str)
-def test_each_system_is_solved_as_if_alone(x64, solver):
-    """Neither the batch nor vmap changes a system's states or how long it takes."""
+    """In a batch, under vmap and alone, which changes nothing for any system."""
     drive, left, right = task()
-    drive = drive * jnp.array([0.01, 1.0, 3.0])[:, None, None]
+    drive = drive * np.array([0.01, 1.0, 3.0])[:, None, None]
+    solver = dataclasses.replace(solver, max_steps=300)
 
     def one(drive):
-        return feedback(drive, left, right, solver=solver)
+        return solve_chain(drive, left, right, solver=solver)
 
-    together, mapped = one(drive), jax.vmap(one)(drive)
-    alone = [one(each) for each in drive]
+    @jax.jit
+    def run(drive):
+        return one(drive), jax.vmap(one)(drive), jax.lax.map(one, drive)
+
+    together, mapped, alone = run(drive)
     assert len(set(together.iterations.tolist())) > 1
-    for found in (together, mapped):
-        wanted = jax.tree.map(lambda *rows: jnp.stack(rows), *alone)
+    expected = reference(drive, left, right)
+    for solution in (together, mapped, alone):
+        assert solution.converged.all()
+        chex.assert_trees_all_close(solution.state, expected, atol=1e-9)
         # Rounding may carry a residual over the tolerance an iteration sooner.
-        assert jnp.abs(found.iterations - wanted.iterations).max() <= 1
-        chex.assert_trees_all_close(found.state, wanted.state, atol=1e-10)
+        assert abs(solution.iterations - alone.iterations).max() <= 1
+        chex.assert_trees_all_close(solution.state, alone.state, atol=1e-10)
+
+
+def reference(drive, left, right):
+    """Returns tanh states that plain iteration in NumPy does not change any more."""
+    h = np.zeros_like(drive)
+    for _ in range(500):
+        z = np.array(drive)
+        z[:, 1:] += h[:, :-1] @ left
+        z[:, :-1] += h[:, 1:] @ right
+        h = np.tanh(z)
+    return h
+
+
+def test_single_precision_and_jit():
+    """Every solver in one program, in float32."""
+    drive, left, right = task(dtype=np.float32)
+    solvers = [*SOLVERS, Unrolled(60)]
+    solutions = jax.jit(
+        lambda *args: [solve_chain(*args, solver=solver) for solver in solvers]
+    )(drive, left, right)
+    expected = reference(drive, left, right)
+    for solver, solution in zip(solvers, solutions, strict=True):
+        assert solution.state.dtype == jnp.float32, solver
+        assert solution.converged.all(), solver
+        chex.assert_trees_all_close(solution.state, expected, atol=1e-4)
 
 
 def test_one_sweep_is_exact_without_the_right(x64):
     drive, left, right = task(coupling=3.0)
-    found = feedback(drive, left, 0 * right, solver=GaussSeidel())
+    found = solve_chain(drive, left, 0 * right, solver=GaussSeidel())
     assert found.iterations.tolist() == [1, 1, 1] and found.converged.all()
     h, states = np.zeros((3, 4)), []
     for t in range(7):
@@ -121,17 +148,17 @@ def test_one_sweep_is_exact_without_the_right(x64):
         states.append(h)
     chex.assert_trees_all_close(found.state, np.stack(states, 1), atol=1e-12)
     # Jacobi hands a state on by one position an iteration.
-    slow = feedback(drive, left, 0 * right, solver=Jacobi())
+    slow = solve_chain(drive, left, 0 * right, solver=Jacobi())
     assert slow.iterations.max() in (6, 7)
 
 
 def test_one_unrolled_sweep_hears_no_neighbour(x64):
     """What a loop computes that reads the right neighbour's state too early."""
     drive, left, right = task()
-    found = feedback(drive, left, right, solver=Unrolled(1))
+    found = solve_chain(drive, left, right, solver=Unrolled(1))
     chex.assert_trees_all_close(found.state, jnp.tanh(drive), atol=1e-15)
     assert not found.converged.any() and found.iterations.tolist() == [1, 1, 1]
-    twice = feedback(drive, left, right, solver=Unrolled(2))
+    twice = solve_chain(drive, left, right, solver=Unrolled(2))
     first = np.tanh(drive)
     heard = np.zeros_like(drive)
     heard[:, 1:] += first[:, :-1] @ left
@@ -142,15 +169,15 @@ def test_one_unrolled_sweep_hears_no_neighbour(x64):
 def test_newton_converges_where_iteration_swings(x64):
     """h_t = tanh(1 − 2 h_{t−1} − 2 h_{t+1}) has one even solution, far from stable."""
     drive, strong = jnp.ones((1, 6, 1)), jnp.full((1, 1), -2.0)
-    plain = feedback(drive, strong, strong, solver=Jacobi(max_steps=200))
-    newton = feedback(drive, strong, strong, solver=Newton(max_steps=30))
+    plain = solve_chain(drive, strong, strong, solver=Jacobi(max_steps=200))
+    newton = solve_chain(drive, strong, strong, solver=Newton(max_steps=30))
     assert not plain.converged.any() and newton.converged.all()
 
 
 def test_newton_takes_the_fewest_iterations_and_jacobi_the_most(x64):
     given = task(coupling=0.95)
     newton, anderson, jacobi = (
-        int(feedback(*given, solver=solver).iterations.max())
+        int(solve_chain(*given, solver=solver).iterations.max())
         for solver in (Newton(), Anderson(), Jacobi())
     )
     assert newton <= 5 < anderson < jacobi
@@ -184,13 +211,13 @@ def test_auto_picks_jacobi_where_it_is_certified():
 
 def test_the_limit_is_kept_and_told(x64):
     given = task(coupling=0.99)
-    found = feedback(*given, solver=Jacobi(max_steps=4))
+    found = solve_chain(*given, solver=Jacobi(max_steps=4))
     assert found.iterations.tolist() == [4, 4, 4] and not found.converged.any()
-    before = feedback(*given, solver=Unrolled(4))
+    before = solve_chain(*given, solver=Unrolled(4))
     chex.assert_trees_all_close(found.state, before.state, atol=1e-15)
     chex.assert_trees_all_close(found.residual, before.residual, atol=1e-15)
     args = {"drive": given[0], "kernels": given[1:]}
-    image = chain("tanh").step(args, found.state)
+    image = chain_system("tanh").step(args, found.state)
     wanted = jnp.abs(image - found.state).max(axis=(1, 2))
     chex.assert_trees_all_close(found.residual, wanted, atol=1e-15)
 
@@ -198,7 +225,7 @@ def test_the_limit_is_kept_and_told(x64):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Jacobi(max_steps=0), "limit=0 must be at least 1"),
+        (lambda: Jacobi(max_steps=0), "max_steps=0 must be at least 1"),
         (lambda: Jacobi(damping=1.0), "damping=1.0 must be in"),
         (lambda: Jacobi(damping=float("nan")), "damping=nan must be in"),
         (lambda: Jacobi(tolerance=float("nan")), "tolerance=nan must be above 0"),

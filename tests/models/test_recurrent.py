@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 
 from ffnlab.errors import InputError
-from ffnlab.feedback.chain import feedback
+from ffnlab.feedback.chain import solve_chain
 from ffnlab.feedback.solvers import GaussSeidel
 from ffnlab.models.recurrent import GRU, Bidirectional, Elman, Window
 from tests import oracles
@@ -39,10 +39,10 @@ def test_padding_touches_nobody(name):
 def test_elman_is_the_feedback_layer_without_its_right():
     layer = Elman(4, 6, rngs=nnx.Rngs(0))
     kernel = layer.left[...]
-    wanted = feedback(layer.up(X), kernel, 0 * kernel, solver=GaussSeidel()).state
+    wanted = solve_chain(layer.up(X), kernel, 0 * kernel, solver=GaussSeidel()).state
     chex.assert_trees_all_close(layer(X)[0], wanted, atol=1e-6)
     layer.back = True
-    wanted = feedback(layer.up(X), 0 * kernel, kernel, solver=GaussSeidel()).state
+    wanted = solve_chain(layer.up(X), 0 * kernel, kernel, solver=GaussSeidel()).state
     chex.assert_trees_all_close(layer(X)[0], wanted, atol=1e-6)
 
 
