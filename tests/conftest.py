@@ -1,5 +1,6 @@
 """Two devices, so that what is sharded is tested sharded; no silent broadcasting."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -8,6 +9,8 @@ import tempfile
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -42,6 +45,16 @@ def x64():
         yield
 
 
+def draw(model, scale=1.0, seed=0):
+    """Returns parameters of a model that NumPy draws, so that nothing is compiled."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(scale * rng.normal(size=leaf.shape), leaf.dtype),
+        shapes,
+    )
+
+
 # Real data, where it is present; a test that needs it is skipped where it is not.
 SHARED = Path(os.environ.get("FFNLAB_DATA") or ROOT.parent / "shared" / "data")
 
@@ -71,10 +84,53 @@ def command(experiment, *flags, path=()):
     )
 
 
+_REFUSALS = """
+import contextlib, io, json, runpy, sys, traceback
+results = []
+for flags in json.loads(sys.stdin.read()):
+    sys.argv, error, code = ["program", *flags], io.StringIO(), 0
+    with contextlib.redirect_stderr(error), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            runpy.run_module("experiments.%s", run_name="__main__")
+        except SystemExit as stop:
+            code = stop.code
+        except BaseException:
+            code = traceback.print_exc()
+    results.append([code, error.getvalue()])
+print(json.dumps(results))
+"""
+
+
+def refusals(experiment, cases, tmp_path):
+    """Returns the exit code and the errors of a launcher for each list of flags.
+
+    All run in one process, in which JAX cannot be imported.
+    """
+    (tmp_path / "jax.py").write_text("raise SystemExit('JAX was imported')")
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, "-c", _REFUSALS % experiment],
+        input=json.dumps([[*map(str, flags)] for flags in cases]),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": path},
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def check_refusal(result, message):
+    """Checks for one clear line and exit code 2."""
+    code, error = result
+    assert code == 2, error
+    assert error.startswith("error: ") and message in error
+    assert error.count("\n") == 1 and "Traceback" not in error
+
+
 def check_refused(experiment, flags, message, tmp_path):
     """Checks for one clear line and exit code 2, before JAX is imported."""
     (tmp_path / "jax.py").write_text("raise SystemExit('JAX was imported')")
-    got = command(experiment, *flags, path=[str(tmp_path)])
-    assert got.returncode == 2, got.stderr
-    assert got.stderr.startswith("error: ") and message in got.stderr
-    assert got.stderr.count("\n") == 1 and "Traceback" not in got.stderr
+    done = command(experiment, *flags, path=[str(tmp_path)])
+    check_refusal((done.returncode, done.stderr), message)

@@ -61,10 +61,15 @@ class Steps:
     def __post_init__(self):
         options.check(self)
         if self.resume and not self.out:
-            raise InputError("resume: out must name the run to go on with")
+            raise InputError("resume: out=DIRECTORY must name the run to continue")
 
     def plan(self, dataset: "Dataset", objective: "Objective") -> "Plan":
-        """Returns the plan of a run on a data set, monitored by an objective."""
+        """Returns the plan of a run.
+
+        Args:
+          dataset: The data set; the size of its training part counts the epochs.
+          objective: What is monitored, and in which direction.
+        """
         from ffnlab import data
         from ffnlab.train.record import Plan
 
@@ -83,7 +88,13 @@ class Steps:
     def make_optimizer(
         self, steps: int, flat: bool = True, learning_rate: float = 1e-3
     ) -> "optax.GradientTransformation":
-        """Returns the optimizer of a run of `steps` steps; see `optimizers.make`."""
+        """Returns the optimizer of a run.
+
+        Args:
+          steps: The number of steps of the run, which the schedule needs.
+          flat: See `optimizers.make`.
+          learning_rate: The peak learning rate.
+        """
         from ffnlab.train import optimizers
 
         warmup = min(self.warmup_steps, steps // 2)

@@ -39,8 +39,8 @@ def make_evaluate(
       objective: What is scored.
       take: `take(data, index) -> batch`.
       size: The number of examples; all are scored, each once.
-      batch: How many are scored at a time. The last batch is filled up with examples
-        of weight 0.
+      batch: The number of examples of a batch. The last batch is filled up with
+        examples of weight 0.
     """
     batch = min(batch, size)
     rows = -(-size // batch)
@@ -54,8 +54,8 @@ def make_evaluate(
             scores = objective.score(outputs, examples)
             return objectives.totals(_with_report(scores, aux, row[1]))
 
-        each = (jnp.asarray(np.minimum(index, size - 1)), jnp.asarray(counts))
-        sums, weight = jax.lax.map(score, each)
+        batches = (jnp.asarray(np.minimum(index, size - 1)), jnp.asarray(counts))
+        sums, weight = jax.lax.map(score, batches)
         return objectives.average(jax.tree.map(jnp.sum, sums), weight.sum())
 
     return evaluate
@@ -67,14 +67,14 @@ def _with_report(scores: Scores, aux: Mapping[str, Any], count: Array) -> Scores
     Args:
       scores: The scores of the entries of a batch.
       aux: What the model returned beside its outputs.
-      count: Whether each example counts, `[B]`.
+      count: 1 for each example that counts and 0 for the others, `[B]`.
     """
     shape = scores.weight.shape
 
-    def spread(each: Array) -> Array:
+    def spread(values: Array) -> Array:
         """Repeats one number per example for all its entries."""
-        each = each.reshape(each.shape + (1,) * (len(shape) - each.ndim))
-        return jnp.broadcast_to(each, shape).astype(scores.weight.dtype)
+        values = values.reshape(values.shape + (1,) * (len(shape) - values.ndim))
+        return jnp.broadcast_to(values, shape).astype(scores.weight.dtype)
 
-    report = {name: spread(each) for name, each in aux.get("report", {}).items()}
+    report = {name: spread(values) for name, values in aux.get("report", {}).items()}
     return Scores({**scores.values, **report}, scores.weight * spread(count))

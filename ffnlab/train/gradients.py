@@ -1,8 +1,8 @@
-"""What an optimizer is given: losses of a batch, and gradients made of them.
+"""Losses of a batch, and the gradients that an optimizer receives.
 
-    loss = r_drop(model, objective, alpha=1.0)      # loss(params, batch, key)
-    gradient = accumulated(mean_gradient(loss), parts=4, count=count)
-    found = fit(model, objective, optimizer, dataset, plan, gradient=gradient)
+    loss = r_drop(model, objective, alpha=1.0)  # loss(params, batch, key)
+    gradient = accumulate(mean_gradient(loss), parts=4, count=count)
+    result = fit(Learner(model, objective, optimizer, gradient), dataset, plan)
 
 A gradient is `gradient(params, batch, key) -> (loss, gradient)`. More losses are in
 `ffnlab.models.language_model`, more gradients in `ffnlab.train.adversarial`.
@@ -31,7 +31,10 @@ from ffnlab.types import (
 
 
 def mean_gradient(loss: Loss) -> Gradient:
-    """Returns a loss with its gradient.
+    """Returns `gradient(params, batch, key) -> (loss, gradient)` of a loss.
+
+    Args:
+      loss: `loss(params, batch, key)`.
 
     >>> gradient = mean_gradient(lambda params, batch, key: params["w"] ** 2)
     >>> value, grads = gradient({"w": jnp.float32(3.0)}, {}, jax.random.key(0))
@@ -44,19 +47,20 @@ def mean_gradient(loss: Loss) -> Gradient:
 def accumulate(
     gradient: Gradient, parts: int, count: Callable[[Batch], Array]
 ) -> Gradient:
-    """Returns a gradient that is gathered from parts of the batch, one after another.
+    """Returns a gradient that is accumulated over parts of the batch, one by one.
 
-    It takes the memory of one part. Without dropout it is that of the whole batch, if
-    the loss is a mean by the weights that `count` adds up.
+    It takes the memory of one part. Without dropout it equals that of the whole batch
+    if the loss is a mean weighted by what `count` sums.
 
     Args:
-      gradient: of a batch.
-      parts: how many; they must divide the batch. Each has a key of its own.
-      count: `count(batch)`, the sum of the weights of what is averaged in a batch, such
-        as that of `finetuning.counted(batch["y"])`.
+      gradient: The gradient of a batch.
+      parts: The number of parts, which must divide the rows of the batch. Each part
+        draws its dropout from a key of its own.
+      count: `count(batch)` returns the sum of the weights of what is averaged in a
+        batch, for instance `label_weights(batch["y"]).sum()`.
 
     Raises:
-      InputError: the batch does not divide.
+      InputError: The parts do not divide the batch.
 
     >>> def loss(params, batch, key):
     ...     return (params["w"] * batch["y"]).mean()
@@ -70,33 +74,34 @@ def accumulate(
     if parts == 1:
         return gradient
 
-    def gathered(params: Params, batch: Batch, key: Key) -> tuple[Array, Params]:
+    def accumulated(params: Params, batch: Batch, key: Key) -> tuple[Array, Params]:
         rows = jax.tree.leaves(batch)[0].shape[0]
         if rows % parts:
             raise InputError(
-                f"accumulate: {parts} parts of a batch of {rows} rows would not be "
-                "equal; give a divisor, or another batch size"
+                f"parts: {parts} parts of a batch of {rows} rows would not be equal; "
+                "give a divisor of the rows, or another batch size"
             )
-        cut = jax.tree.map(
-            lambda each: each.reshape(parts, rows // parts, *each.shape[1:]), batch
+        split = jax.tree.map(
+            lambda leaf: leaf.reshape(parts, rows // parts, *leaf.shape[1:]), batch
         )
         keys = jax.vmap(lambda part: jax.random.fold_in(key, part))(jnp.arange(parts))
-        weights = jax.vmap(count)(cut)  # [parts]
-        shares = weights / jnp.maximum(weights.sum(), 1e-9)
+        weights = jax.vmap(count)(split)  # [parts]
+        fractions = weights / jnp.maximum(weights.sum(), 1e-9)
 
         def add(sums: tuple, part: tuple) -> tuple[tuple, None]:
-            share, batch, key = part
-            found = gradient(params, batch, key)
-            return jax.tree.map(
-                lambda a, b: a + share.astype(b.dtype) * b, sums, found
-            ), None
+            fraction, batch, key = part
 
-        first = jax.tree.map(lambda each: each[0], (cut, keys))
-        shape = jax.eval_shape(gradient, params, *first)
-        zeros = jax.tree.map(lambda each: jnp.zeros(each.shape, each.dtype), shape)
-        return jax.lax.scan(add, zeros, (shares, cut, keys))[0]
+            def add_leaf(total: Array, leaf: Array) -> Array:
+                return total + fraction.astype(leaf.dtype) * leaf
 
-    return gathered
+            return jax.tree.map(add_leaf, sums, gradient(params, batch, key)), None
+
+        first = jax.tree.map(lambda leaf: leaf[0], (split, keys))
+        outputs = jax.eval_shape(gradient, params, *first)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), outputs)
+        return jax.lax.scan(add, zeros, (fractions, split, keys))[0]
+
+    return accumulated
 
 
 def r_drop(
@@ -105,33 +110,37 @@ def r_drop(
     alpha: float,
     classes: Callable[[Any, Batch], Array] = lambda outputs, batch: outputs,
 ) -> Loss:
-    """Returns the mean loss of two passes, and how far their dropout pulls them apart.
+    """Returns the mean loss of two passes plus the divergence of their predictions.
 
-    That is α · (KL(p‖q) + KL(q‖p)) / 2, in the mean over the places with a label. The
-    paper adds the two losses where this is their mean, so its α is twice this one.
+    The two passes differ in their dropout. The divergence is
+    α · (KL(p‖q) + KL(q‖p)) / 2, averaged over the entries with a label. The paper adds
+    the two losses where this is their mean, so its α is twice this one.
 
-    The two passes are one over the batch twice: on a CPU a step takes as long either
-    way, and a doubled batch compiles sooner.
+    Both passes are computed as one over the concatenation of the batch with itself: a
+    step takes as long on a CPU as two passes do, and compiles sooner.
 
     Args:
-      model: with dropout.
-      objective: what is minimised.
-      alpha: the weight of the divergence.
-      classes: makes of outputs and batch logits `[..., K]`, of which −∞, or anything
-        near it, are no class, one row for each entry of y; outputs as they are if not
-        given.
+      model: The model, with dropout.
+      objective: What is minimised.
+      alpha: α, the weight of the divergence.
+      classes: `classes(outputs, batch)` returns logits `[..., K]`, one row for each
+        entry of y, in which classes that are ruled out have −∞ or a value near it. The
+        default returns the outputs.
+
+    Returns:
+      `loss(params, batch, key)`.
 
     Source: Liang et al. 2021, equations 2 to 4.
     """
 
     def loss(params: Params, batch: Batch, key: Key) -> Array:
-        twice = jax.tree.map(lambda each: jnp.concatenate([each, each]), batch)
-        logits, _ = model.apply(params, twice["x"], key)
-        both = objectives.means(objective.score(logits, twice))["loss"]
-        apart = divergence(*jnp.split(classes(logits, twice), 2))
-        weight = (batch["y"] != IGNORE).astype(apart.dtype)
-        mean = objectives.means(Scores({"apart": apart}, weight))["apart"]
-        return both + alpha * mean
+        twice = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), batch)
+        outputs, _ = model.apply(params, twice["x"], key)
+        mean = objectives.means(objective.score(outputs, twice))["loss"]
+        values = divergence(*jnp.split(classes(outputs, twice), 2))
+        weight = (batch["y"] != IGNORE).astype(values.dtype)
+        scores = Scores({"divergence": values}, weight)
+        return mean + alpha * objectives.means(scores)["divergence"]
 
     return loss
 
@@ -140,8 +149,9 @@ def divergence(one: Array, two: Array) -> Array:
     """Returns (KL(p‖q) + KL(q‖p)) / 2 of softmax p and q, in nats.
 
     Args:
-      one: logits of p, `[..., K]`; −∞ is a chance of 0, and must be so in both.
-      two: of q.
+      one: The logits of p, `[..., K]`. −∞ stands for a probability of 0, and must be
+        at the same places in both.
+      two: The logits of q, `[..., K]`.
 
     Returns:
       `[...]`.
@@ -153,7 +163,7 @@ def divergence(one: Array, two: Array) -> Array:
     """
     # The two sum to Σ (p − q)(log p − log q).
     one, two = jax.nn.log_softmax(one), jax.nn.log_softmax(two)
-    there = jnp.isfinite(one) & jnp.isfinite(two)
-    one, two = (jnp.where(there, each, 0.0) for each in (one, two))
-    chances = jnp.where(there, jnp.exp(one) - jnp.exp(two), 0.0)
-    return (chances * (one - two)).sum(axis=-1) / 2
+    mask = jnp.isfinite(one) & jnp.isfinite(two)
+    one, two = (jnp.where(mask, logs, 0.0) for logs in (one, two))
+    difference = jnp.where(mask, jnp.exp(one) - jnp.exp(two), 0.0)
+    return (difference * (one - two)).sum(axis=-1) / 2

@@ -1,9 +1,12 @@
-"""Fine-tuning: which parts learn, at what rate, and toward what.
+"""Learning rates by layer, for fine-tuning: decayed, frozen, or unfrozen in turn.
 
-rates = rates_of(params, layers=6, decay=0.9, freeze=("embeddings", "layers.0-2"))
-model = frozen(model, rates)                   # no gradient where a rate is 0
-optimizer = scaled(optimizers.make("adamw", 5e-5), rates)
-optimizer = unfrozen(optimizer, params, layers=6, every=100)
+    rates = layer_rates(params, layers=6, decay=0.9, freeze=["embeddings"])
+    model = stop_gradients(model, rates)  # no gradient where the rate is 0
+    optimizer = scale_by_layer(optimizers.make("adamw", 5e-5), rates)
+    optimizer = gradual_unfreezing(optimizer, params, layers=6, every=100)
+
+`prune_embeddings` and `balanced_weights` prepare the parameters and the loss of a
+fine-tuning in the same way: for the tokens and the classes that its data has.
 """
 
 import re
@@ -21,53 +24,57 @@ from ffnlab.types import Array, Batch, Key, Model, Params
 
 
 def frozen_patterns(freeze: Sequence[str], layers: int) -> list[str]:
-    """Returns patterns of the parameters that are not to learn.
+    """Returns regular expressions for the names of the frozen parameters.
 
     Args:
-      freeze: `embeddings`, `encoder`, `layers.3`, `layers.0-3`.
-      layers: L, of the encoder.
+      freeze: The frozen parts: `embeddings`, `encoder`, a layer such as `layers.3`, or
+        a range of layers such as `layers.0-3`.
+      layers: L, the number of the encoder's layers.
 
     Raises:
-      InputError: there is no such part.
+      InputError: A part does not exist.
 
     >>> frozen_patterns(["embeddings", "layers.0-1"], layers=6)
     ['encoder/embed/.*', 'encoder/layer_0/.*', 'encoder/layer_1/.*']
     """
-    found = []
+    patterns = []
     for part in freeze:
         match = re.fullmatch(r"layers\.(\d+)(?:-(\d+))?", part)
         if part == "embeddings":
-            found.append("encoder/embed/.*")
+            patterns.append("encoder/embed/.*")
         elif part == "encoder":
-            found.append("encoder/.*")
+            patterns.append("encoder/.*")
         elif match:
             first, last = int(match[1]), int(match[2] or match[1])
             if not first <= last < layers:
                 raise InputError(f"freeze: {part}: the layers are 0 to {layers - 1}")
-            found += [f"encoder/layer_{i}/.*" for i in range(first, last + 1)]
+            patterns += [f"encoder/layer_{i}/.*" for i in range(first, last + 1)]
         else:
             raise InputError(
                 f"freeze: {part!r} should be embeddings, encoder or layers.0-3"
             )
-    return found
+    return patterns
 
 
 def layer_rates(
     params: Params, layers: int, decay: float = 1.0, freeze: Sequence[str] = ()
 ) -> Any:
-    """Returns the share of the learning rate of every array; 0 where it is frozen.
+    """Returns the factor of the learning rate of every array; 0 where it is frozen.
 
-    The head and what follows the last layer have all of it, the layer below that
-    `decay` of it, and so on down to the embeddings.
+    The factor of the head, and of what follows the last layer, is 1; that of the last
+    layer is `decay`, and so on down to the embeddings.
 
     Args:
-      params: of a labeller: `encoder` and `head`.
-      layers: L, of the encoder.
-      decay: the factor from a layer to the one below, in (0, 1].
-      freeze: see `frozen_patterns`.
+      params: The parameters of a model with an `encoder` and a head; shapes suffice.
+      layers: L, the number of the encoder's layers.
+      decay: The factor from one layer to the layer below, in (0, 1].
+      freeze: The frozen parts; see `frozen_patterns`.
+
+    Returns:
+      A tree of floats with the structure of `params`.
 
     Raises:
-      InputError: there is no such part.
+      InputError: A frozen part does not exist.
 
     Source: Howard & Ruder 2018, section 3.2, for rates by layer.
 
@@ -86,9 +93,10 @@ def layer_rates(
 
 
 def _depth(name: str, layers: int) -> int:
-    """Returns how far below the head an array is: the last layer 1, embeddings L + 1.
+    """Returns the depth of an array below the head.
 
-    What follows the last layer goes with the head.
+    It is 0 for the head and what follows the last layer, 1 for the last layer, L for
+    the first, and L + 1 for the embeddings.
     """
     layer = re.match(r"encoder/layer_(\d+)/", name)
     if layer:
@@ -99,13 +107,13 @@ def _depth(name: str, layers: int) -> int:
 def scale_by_layer(
     optimizer: optax.GradientTransformation, rates: Any
 ) -> optax.GradientTransformation:
-    """Returns an optimizer whose updates, its decay included, are scaled per array.
+    """Returns an optimizer that scales the updates of another, by a factor per array.
 
-    Arrays of rate 0 are not updated and have no moments.
+    Weight decay is scaled too. Arrays of rate 0 are not updated and have no moments.
 
     Args:
       optimizer: Any optimizer.
-      rates: The factor of each array, a tree of floats as of `layer_rates`.
+      rates: The factor of each array, a tree of floats, for instance of `layer_rates`.
 
     >>> optimizer = scale_by_layer(optax.sgd(1.0), {"a": 0.5, "b": 0.0})
     >>> params = {"a": jnp.ones(1), "b": jnp.ones(1)}
@@ -128,8 +136,8 @@ class GradualUnfreezingState(NamedTuple):
     """The state of `gradual_unfreezing`.
 
     Attributes:
-      count: how many steps were taken, int32 `[]`.
-      inner: the state of the optimizer that is held back.
+      count: The number of steps taken, int32 `[]`.
+      inner: The state of the inner optimizer.
     """
 
     count: Array
@@ -139,23 +147,24 @@ class GradualUnfreezingState(NamedTuple):
 def gradual_unfreezing(
     optimizer: optax.GradientTransformation, params: Params, layers: int, every: int
 ) -> optax.GradientTransformation:
-    """Returns an optimizer that holds back the updates of a part until its turn.
+    """Returns an optimizer that unfreezes the layers one by one, from the head down.
 
-    The head learns from the first step, the last layer from step `every`, the one
-    below from 2 · `every`, and so on; the embeddings come last.
+    The head is updated from the first step, the last layer from step `every`, the
+    layer below from step 2 · `every`, and so on; the embeddings come last.
 
-    Moments are gathered while a part waits. All parts share one count of steps, by
-    which Adam undoes that moments begin at 0: moments that began later would be taken
-    for large ones, and the first updates of a part be (1 − β₁) / √(1 − β₂) ≈ 3 times
-    too large. So the whole gradient is computed at every step, and clipped as a whole.
+    The moments of frozen arrays are accumulated from the first step. All arrays share
+    one count of steps, by which Adam corrects the bias of moments that start at 0.
+    Moments that started later would be corrected too little, and the first updates of
+    a layer would be (1 − β₁) / √(1 − β₂) ≈ 3 times too large. Therefore the whole
+    gradient is computed at every step, and clipped as a whole.
 
     Args:
-      optimizer: from `scale_by_layer`, `optimizers.make`, or any other.
-      params: of a labeller: `encoder` and `head`; shapes will do.
-      layers: L, of the encoder.
-      every: steps from a turn to the next.
+      optimizer: Any optimizer, for instance of `scale_by_layer`.
+      params: The parameters of a model with an `encoder` and a head; shapes suffice.
+      layers: L, the number of the encoder's layers.
+      every: The number of steps between two unfreezings.
 
-    Source: Howard & Ruder 2018, section 3.3, where a turn is an epoch.
+    Source: Howard & Ruder 2018, section 3.3, where one layer is unfrozen per epoch.
 
     >>> params = {"encoder": {"layer_0": {"w": jnp.ones(1)}}, "head": jnp.ones(1)}
     >>> optimizer = gradual_unfreezing(optax.sgd(1.0), params, layers=1, every=1)
@@ -166,7 +175,9 @@ def gradual_unfreezing(
     ([0.0], [-1.0])
     ([-1.0], [-1.0])
     """
-    turns = jax.tree.map(lambda name: every * _depth(name, layers), trees.names(params))
+    starts = jax.tree.map(
+        lambda name: every * _depth(name, layers), trees.names(params)
+    )
 
     def init(params: Params) -> GradualUnfreezingState:
         return GradualUnfreezingState(jnp.zeros((), jnp.int32), optimizer.init(params))
@@ -175,20 +186,24 @@ def gradual_unfreezing(
         updates: Any, state: GradualUnfreezingState, params: Any = None
     ) -> tuple[Any, Any]:
         updates, inner = optimizer.update(updates, state.inner, params)
-        held = jax.tree.map(
-            lambda u, turn: jnp.where(state.count >= turn, u, jnp.zeros_like(u)),
+        updates = jax.tree.map(
+            lambda u, start: jnp.where(state.count >= start, u, jnp.zeros_like(u)),
             updates,
-            turns,
+            starts,
         )
-        return held, GradualUnfreezingState(state.count + 1, inner)
+        return updates, GradualUnfreezingState(state.count + 1, inner)
 
     return optax.GradientTransformation(init, update)
 
 
 def stop_gradients(model: Model, rates: Any) -> Model:
-    """Returns a model in which nothing is differentiated where the rate is 0.
+    """Returns a model without gradients for the arrays whose rate is 0.
 
-    Layers below the lowest that learns are then computed forward only.
+    Layers below the lowest trained one are then computed forward only.
+
+    Args:
+      model: A model; its parameters have the structure of `rates`.
+      rates: The factor of each array, a tree of floats, for instance of `layer_rates`.
     """
 
     def apply(params: Params, x: Batch, key: Key | None = None) -> tuple[Array, dict]:
@@ -201,37 +216,40 @@ def stop_gradients(model: Model, rates: Any) -> Model:
 
 
 def prune_embeddings(params: Params, vocab_ids: Array) -> Params:
-    """Returns an encoder with the embeddings of some tokens alone.
+    """Returns the parameters of an encoder with the embeddings of some tokens only.
 
-    Tokens that no text holds have no gradient; an optimizer would only read and write
-    their zeros, for BERT's vocabulary half of all that there is.
+    Tokens that do not occur have no gradient. An optimizer would only read and write
+    their zeros, which for BERT's vocabulary are half of all parameters.
 
     Args:
-      params: of the encoder.
-      vocab_ids: the numbers of the tokens to keep; they are numbered anew by their place.
+      params: The parameters of the encoder.
+      vocab_ids: The ids of the tokens to keep, int `[N]`. The new id of a token is its
+        index in this array.
 
     >>> params = {"embed": {"tokens": {"embedding": jnp.arange(6.0).reshape(3, 2)}}}
-    >>> prune_embeddings(params, jnp.array([0, 2]))["embed"]["tokens"]["embedding"].tolist()
+    >>> pruned = prune_embeddings(params, jnp.array([0, 2]))
+    >>> pruned["embed"]["tokens"]["embedding"].tolist()
     [[0.0, 1.0], [4.0, 5.0]]
     """
     return _with_table(params, params["embed"]["tokens"]["embedding"][vocab_ids])
 
 
-def restore_embeddings(params: Params, whole: Params, vocab_ids: Array) -> Params:
-    """Returns a trimmed encoder with the embeddings that were left out, as they were.
+def restore_embeddings(params: Params, original: Params, vocab_ids: Array) -> Params:
+    """Returns the parameters of a pruned encoder with all embeddings again.
 
     Args:
-      params: of the trimmed encoder.
-      whole: of the encoder that it was made of.
-      vocab_ids: as `prune_embeddings` was given.
+      params: The parameters of the pruned encoder.
+      original: The parameters from before `prune_embeddings`; the embeddings that were
+        left out are taken from them.
+      vocab_ids: The ids that `prune_embeddings` kept, int `[N]`.
     """
-    table = jnp.asarray(whole["embed"]["tokens"]["embedding"])
-    return _with_table(
-        params, table.at[vocab_ids].set(params["embed"]["tokens"]["embedding"])
-    )
+    table = jnp.asarray(original["embed"]["tokens"]["embedding"])
+    kept = params["embed"]["tokens"]["embedding"]
+    return _with_table(params, table.at[vocab_ids].set(kept))
 
 
 def _with_table(params: Params, table: Array) -> Params:
+    """Returns the parameters of an encoder with another table of token embeddings."""
     embed = {**params["embed"], "tokens": {"embedding": table}}
     return {**params, "embed": embed}
 
@@ -239,12 +257,12 @@ def _with_table(params: Params, table: Array) -> Params:
 def balanced_weights(labels: Any, classes: int) -> list[float]:
     """Returns a weight for each class, inversely proportional to its frequency.
 
-    A class without labels has the weight 0; the mean over the labels is 1, times the
-    share of the classes that occur.
+    A class of n labels out of N has the weight N / (K n); one without labels has the
+    weight 0.
 
     Args:
-      labels: int `[N]` in 0…K−1; a negative label is ignored.
-      classes: K.
+      labels: The labels, int `[...]` in 0…K−1; negative labels are ignored.
+      classes: K, the number of classes.
 
     Source: King & Zeng 2001; scikit-learn's `compute_class_weight`.
 
@@ -255,9 +273,9 @@ def balanced_weights(labels: Any, classes: int) -> list[float]:
 
     labels = np.asarray(labels)
     labels = labels[labels >= 0]
-    found = np.unique(labels)
+    occurring = np.unique(labels)
     weights = np.zeros(classes)
-    if len(found):
-        balanced = compute_class_weight("balanced", classes=found, y=labels)
-        weights[found] = balanced * (len(found) / classes)
+    if len(occurring):
+        balanced = compute_class_weight("balanced", classes=occurring, y=labels)
+        weights[occurring] = balanced * (len(occurring) / classes)
     return weights.tolist()

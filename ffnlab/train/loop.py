@@ -245,12 +245,12 @@ def run_loop(
     seconds, resumed = 0.0, int(record.step)
     drawn = batches(resumed)
     while not record.finished(plan):
-        compiled, began = steps.compile_seconds, time.perf_counter()
+        compiled, started = steps.compile_seconds, time.perf_counter()
         state, losses = steps(state, arrays[0], drawn)
         drawn = batches(int(record.step) + plan.every)  # while the device is at work
         losses = np.asarray(losses)
-        seconds += time.perf_counter() - began - (steps.compile_seconds - compiled)
-        scores = jax.tree.map(np.asarray, evaluator(state.params, arrays[1]))
+        seconds += time.perf_counter() - started - (steps.compile_seconds - compiled)
+        scores = evaluator(state.params, arrays[1])
         record, better = add_evaluation(record, plan, losses, scores)
         if better.any():
             best = keep(jnp.asarray(better), state.params, best)

@@ -1,7 +1,7 @@
-"""Objectives: what a model's outputs score against a batch.
+"""Objectives: the scores of a model's outputs on a batch, and their means.
 
-Every score is a value and a weight for each entry, so that padding and ignored labels
-stay out of every mean: a mean is always `sum(value · weight) / sum(weight)`.
+A score has a value and a weight for each entry, so that padding and ignored labels are
+left out of every mean: a mean is always `sum(value · weight) / sum(weight)`.
 """
 
 import math
@@ -18,17 +18,18 @@ from ffnlab.types import Array, Batch, Key, Loss, Model, Objective, Params, Scor
 def cross_entropy(
     logits: Array, labels: Array, smoothing: float = 0.0
 ) -> tuple[Array, Array]:
-    """Returns −log softmax(logits)[label] in nats, and which entries count.
+    """Returns −log softmax(logits)[label] in nats, and the weight of each entry.
 
     Args:
-      logits: `[..., K]`.
-      labels: int `[...]` in 0…K−1, or `IGNORE` (−100) where there is no label.
-      smoothing: the share of the target that is spread evenly over all classes.
+      logits: The logits of the classes, `[..., K]`.
+      labels: The labels, int `[...]` in 0…K−1, or `IGNORE` (−100) where there is none.
+      smoothing: The fraction of the target distribution that is spread evenly over all
+        classes.
 
     Returns:
-      values `[...]`, 0 where ignored, and weight `[...]`, 1 or 0.
+      Values `[...]`, 0 where ignored, and weights `[...]`, 1 or 0.
 
-    Source: smoothing as in Szegedy et al. 2016, section 7.
+    Source: Szegedy et al. 2016, section 7, for label smoothing.
 
     >>> values, weight = cross_entropy(jnp.zeros((2, 4)), jnp.array([1, IGNORE]))
     >>> [round(float(v), 4) for v in values], weight.tolist()
@@ -39,8 +40,8 @@ def cross_entropy(
         logits, jnp.where(counts, labels, 0)
     )
     if smoothing:
-        # Against the even target the loss is logsumexp − mean; the difference of the
-        # two is the label's logit minus the mean of all.
+        # With an even target the loss is logsumexp(logits) − mean(logits). It exceeds
+        # the loss of the label by logits[label] − mean(logits).
         label = jnp.where(counts, labels, 0)[..., None]
         chosen = jnp.take_along_axis(logits, label, axis=-1)[..., 0]
         values = values + smoothing * (chosen - logits.mean(axis=-1))
@@ -52,8 +53,8 @@ def score_classes(logits: Array, batch: Batch) -> Scores:
     """Scores class predictions: `loss` in nats and `accuracy` in [0, 1].
 
     Args:
-      logits: `[..., K]`.
-      batch: `y` int `[...]`, with `IGNORE` where there is no label.
+      logits: The logits of the classes, `[..., K]`.
+      batch: Holds the labels `y`, int `[...]`, `IGNORE` where there is none.
 
     >>> scores = score_classes(jnp.eye(3), {"y": jnp.array([0, 1, 1])})
     >>> scores.values["accuracy"].tolist()
@@ -67,8 +68,11 @@ def label_weights(labels: Array, weights: Sequence[float] | None = None) -> Arra
     """Returns the weight of each label: that of its class, or 0 where it is ignored.
 
     Args:
-      labels: int `[...]`, `IGNORE` (−100) where there is no label.
-      weights: the weight of each class; None is 1 each.
+      labels: The labels, int `[...]` in 0…K−1, or `IGNORE` (−100) where there is none.
+      weights: The weight of each class; None is 1 for all.
+
+    Returns:
+      `[...]`.
 
     >>> label_weights(jnp.array([1, 0, -100]), [0.5, 2.0]).tolist()
     [2.0, 0.5, 0.0]
@@ -90,12 +94,14 @@ def cross_entropy_objective(
     Scores are `loss` in nats and `accuracy` in [0, 1] for each entry of `y`.
 
     Args:
-      smoothing: the share of the target that is spread evenly over all classes.
-      weights: the weight of each class; None is 1 each.
+      smoothing: The fraction of the target distribution that is spread evenly over all
+        classes.
+      weights: The weight of each class; None is 1 for all.
       class_logits: `class_logits(outputs, batch)` returns the logits of the classes,
-        `[..., K]`, for each entry of `y`; the default returns the outputs.
-      joint: whether the last axis of `y` holds labels of one entry, such as the start
-        and end of an answer: the loss is their mean, and all must be right.
+        `[..., K]`, for each entry of `y`. The default returns the outputs.
+      joint: Whether the last axis of `y` holds several labels of one entry, such as the
+        start and the end of an answer. The loss is then their mean, a prediction is
+        accurate if all of them are, and the entry has the weight of the first label.
 
     >>> batch = {"y": jnp.array([[1, -100]])}
     >>> scores = cross_entropy_objective().score(jnp.zeros((1, 2, 4)), batch)
@@ -108,21 +114,21 @@ def cross_entropy_objective(
         loss, weight = cross_entropy(logits, labels, smoothing)
         if weights is not None:
             weight = weight * label_weights(labels, weights).astype(loss.dtype)
-        right = accuracy(logits, labels)
+        hits = accuracy(logits, labels)
         if joint:
-            loss, right, weight = loss.mean(-1), right.prod(-1), weight[..., 0]
-        return Scores({"loss": loss, "accuracy": right}, weight)
+            loss, hits, weight = loss.mean(-1), hits.prod(-1), weight[..., 0]
+        return Scores({"loss": loss, "accuracy": hits}, weight)
 
     return Objective(score, "accuracy", higher_is_better=True)
 
 
 def score_values(outputs: Array, batch: Batch) -> Scores:
-    """Scores predicted values: `loss`, the squared error.
+    """Scores predicted values: `loss` is the squared error.
 
     Args:
-      outputs: `[..., 1]`.
-      batch: `y` float `[...]`. Standardised by the training part, so that an error of
-        1 is what the training mean would score.
+      outputs: The predicted values, `[..., 1]`.
+      batch: Holds the values `y`, float `[...]`, standardised by the training part, so
+        that predicting the training mean has an expected error of 1.
 
     >>> score_values(jnp.ones((1, 1)), {"y": jnp.array([3.0])}).values["loss"].tolist()
     [4.0]
@@ -132,7 +138,11 @@ def score_values(outputs: Array, batch: Batch) -> Scores:
 
 
 def score_bytes(logits: Array, batch: Batch) -> Scores:
-    """Scores next-byte predictions: `loss` in nats and `bits` per byte.
+    """Scores next-byte predictions: `loss` in nats, `accuracy`, and `bits` per byte.
+
+    Args:
+      logits: The logits of the next byte, `[..., 256]`.
+      batch: Holds the next bytes `y`, int `[...]`.
 
     >>> scores = score_bytes(jnp.zeros((1, 256)), {"y": jnp.array([7])})
     >>> round(float(scores.values["bits"][0]), 4)
@@ -151,21 +161,21 @@ OBJECTIVES: dict[str, Objective] = {
 
 
 def accuracy(logits: Array, labels: Array) -> Array:
-    """Returns 1 where the largest logit is the label's and 0 elsewhere.
+    """Returns 1 where the largest logit is that of the label, and 0 elsewhere.
 
     Args:
-      logits: `[..., K]`.
-      labels: int `[...]`; a negative label is never hit.
+      logits: The logits of the classes, `[..., K]`.
+      labels: The labels, int `[...]`; a negative label is never predicted.
 
     Returns:
-      `[...]` in the dtype of `logits`. Of equal logits the first counts as largest; a
-      row with a NaN scores 0.
+      `[...]` in the dtype of `logits`. The first of several equal logits counts as the
+      largest; a row with a NaN scores 0.
 
     >>> accuracy(jnp.array([[0.1, 0.9], [0.8, 0.2]]), jnp.array([1, 1])).tolist()
     [1.0, 0.0]
     """
-    hit = jnp.argmax(logits, axis=-1) == labels
-    return (hit & ~jnp.isnan(logits).any(axis=-1)).astype(logits.dtype)
+    hits = jnp.argmax(logits, axis=-1) == labels
+    return (hits & ~jnp.isnan(logits).any(axis=-1)).astype(logits.dtype)
 
 
 def totals(scores: Scores) -> tuple[dict[str, Array], Array]:
@@ -186,7 +196,7 @@ def totals(scores: Scores) -> tuple[dict[str, Array], Array]:
 
 
 def means(scores: Scores) -> dict[str, Array]:
-    """Returns the weighted mean of each score; 0 where nothing counts.
+    """Returns the weighted mean of each score; 0 where all weights are 0.
 
     >>> scores = Scores({"loss": jnp.array([1.0, 5.0])}, jnp.array([1.0, 0.0]))
     >>> float(means(scores)["loss"])
@@ -196,7 +206,11 @@ def means(scores: Scores) -> dict[str, Array]:
 
 
 def average(sums: dict[str, Array], weight: Array) -> dict[str, Array]:
-    """Returns sums over their weight; 0 where nothing counts.
+    """Returns sums divided by the sum of the weights; 0 where that is 0.
+
+    Args:
+      sums: The weighted sum of each score, as of `totals`.
+      weight: The sum of the weights, `[]`.
 
     >>> float(average({"loss": jnp.array(6.0)}, jnp.array(4.0))["loss"])
     1.5
@@ -205,11 +219,11 @@ def average(sums: dict[str, Array], weight: Array) -> dict[str, Array]:
 
 
 def mean_loss(model: Model, objective: Objective) -> Loss:
-    """Returns `loss(params, batch, key)`, the mean of an objective's loss.
+    """Returns `loss(params, batch, key)`, the weighted mean of an objective's loss.
 
     Args:
       model: The model; `apply(params, x, key)` takes the key of its dropout last.
-      objective: Its score named `loss` is averaged over what counts.
+      objective: The objective; its score named `loss` is averaged.
     """
 
     def loss(params: Params, batch: Batch, key: Key) -> Array:

@@ -1,4 +1,4 @@
-"""Optimizers by name: an optax recipe, a schedule, a decay mask, clipping.
+"""Optimizers by name: an optax optimizer, a schedule, weight decay and clipping.
 
 The peak learning rate is a traced value in the optimizer's state, so that runs that
 differ in it share one compiled program.
@@ -21,10 +21,10 @@ Schedule = Callable[[Array], Any]
 
 
 def decayed(params: Params) -> Any:
-    """Returns a tree that is True for the kernels and embeddings, which decay.
+    """Returns a tree of bools: True for kernels and embeddings, which are decayed.
 
-    Biases, norm scales and learnable β keep their size: pulling those to 0 is no
-    regularisation.
+    Biases, the scales of norms and learnable parameters of activations are not: weight
+    decay does not regularise them.
 
     >>> decayed({"up": {"kernel": 0.0, "bias": 0.0}})
     {'up': {'bias': False, 'kernel': True}}
@@ -35,12 +35,13 @@ def decayed(params: Params) -> Any:
 
 
 class Recipe(NamedTuple):
-    """A row of the table.
+    """An optimizer of `OPTIMIZERS`.
 
     Attributes:
-      build: learning rate, or a function from step to it, to an optax transformation.
-      weight_decay: λ unless another is asked for.
-      elementwise: whether an entry's update depends on that entry alone.
+      build: `build(learning_rate)` returns an optax transformation; the learning rate
+        is a number or a function of the step.
+      weight_decay: λ, the default weight decay.
+      elementwise: Whether the update of an entry depends on that entry alone.
     """
 
     build: Callable[[Any], optax.GradientTransformation]
@@ -57,7 +58,7 @@ OPTIMIZERS: dict[str, Recipe] = {
     "adam": Recipe(optax.adam),
     "adamw": Recipe(optax.adam, weight_decay=1e-4),
     "lion": Recipe(functools.partial(optax.lion, weight_decay=0.0), weight_decay=1e-3),
-    # Momentum orthogonalised for matrices, Adam for the rest.
+    # Orthogonalised momentum for matrices, Adam for the other arrays.
     "muon": Recipe(contrib.muon, elementwise=False),
 }
 
@@ -82,33 +83,37 @@ SCHEDULES: dict[str, Callable[[Array], Array]] = {
 
 
 def schedule(name: str, steps: int, warmup: int = 0) -> Schedule:
-    """Returns the share of the peak learning rate at each step.
+    """Returns a function from the step to the factor of the peak learning rate.
 
     Args:
-      name: `constant`, or `linear` or `cosine` to 0 at `steps`.
-      steps: the length of the run, in steps.
-      warmup: the first steps, over which the rate rises in a line; step t uses
-        (t + 1) / warmup of the peak, so that no step is wasted at 0.
+      name: What follows the warm-up: `constant`, or `linear` or `cosine`, which decay
+        to 0 at `steps`.
+      steps: The number of steps of the run.
+      warmup: The number of steps over which the factor rises linearly. Step t uses
+        (t + 1) / warmup, so that no step is wasted at 0.
+
+    Returns:
+      `factor(step)`, in [0, 1].
 
     Raises:
-      InputError: unknown name, or a warm-up that does not end before the run.
+      InputError: The name is unknown, or the warm-up does not end before the run.
 
     Source: cosine as in Loshchilov & Hutter 2017, without restarts.
 
-    >>> share = schedule("linear", steps=10, warmup=2)
-    >>> [round(float(share(jnp.array(step))), 3) for step in (0, 1, 2, 6, 10)]
+    >>> factor = schedule("linear", steps=10, warmup=2)
+    >>> [round(float(factor(jnp.array(step))), 3) for step in (0, 1, 2, 6, 10)]
     [0.5, 1.0, 1.0, 0.5, 0.0]
     """
     decay = SCHEDULES[choose("schedule", name, SCHEDULES)]
     if not 0 <= warmup < steps:
         raise InputError(f"warmup: {warmup} must be at least 0 and below {steps}")
 
-    def share(count: Array) -> Array:
+    def factor(count: Array) -> Array:
         rise = jnp.minimum((count + 1) / max(warmup, 1), 1.0)
         progress = jnp.clip((count - warmup) / (steps - warmup), 0.0, 1.0)
         return rise * decay(progress)
 
-    return share
+    return factor
 
 
 def make(
@@ -124,20 +129,24 @@ def make(
     """Returns an optimizer whose peak learning rate is part of its state.
 
     Args:
-      name: a key of `OPTIMIZERS`.
-      learning_rate: the peak. `with_learning_rate` replaces it in a state.
-      schedule: `schedule(step)`, the factor of the peak, as of the function `schedule`.
-      weight_decay: λ of θ ← θ − rate · λθ, for any optimizer: decoupled, and scaled
-        by the rate, as in optax's AdamW (the paper's own leaves the rate out). None
-        is the optimizer's own: 1e-4 for adamw, 1e-3 for lion, otherwise 0.
-      clip: the largest norm of the whole gradient, or None.
-      mask: which parameters decay: a tree of bools, or a function of params.
-      flat: whether to update all parameters as one vector: for models of many small
-        arrays, whose step has then a fraction of the kernels to compile and to launch.
-        It changes no value, and is ignored by muon, which needs the matrices.
+      name: A key of `OPTIMIZERS`.
+      learning_rate: The peak learning rate. `with_learning_rate` replaces it in a
+        state.
+      schedule: `schedule(step)` returns the factor of the peak learning rate; see the
+        function `schedule`.
+      weight_decay: λ of θ ← θ − rate · λθ, for any optimizer: decoupled, and scaled by
+        the learning rate, as in optax's AdamW (Loshchilov & Hutter leave the learning
+        rate out). None is the optimizer's own: 1e-4 for adamw, 1e-3 for lion,
+        otherwise 0.
+      clip: The largest norm of the whole gradient; None does not clip.
+      mask: Which parameters are decayed: a tree of bools, or a function from the
+        parameters to it.
+      flat: Whether to update all parameters as one vector. A step of a model of many
+        small arrays then compiles and launches a fraction of the kernels. It changes
+        no value, and is ignored by muon, which needs the matrices.
 
     Raises:
-      InputError: there is no such optimizer.
+      InputError: The name is unknown.
 
     Source: Loshchilov & Hutter 2019 for the decay; Pascanu et al. 2013 for clipping.
 
@@ -160,8 +169,9 @@ def make(
         if flat and recipe.elementwise:
             parts = [optax.flatten(optax.chain(*parts))]
         if decay:
-            pull = optax.add_decayed_weights(lambda count: -decay * rate(count), mask)
-            parts.append(pull)
+            parts.append(
+                optax.add_decayed_weights(lambda count: -decay * rate(count), mask)
+            )
         return optax.chain(*parts)
 
     return build(learning_rate)
@@ -171,17 +181,17 @@ def with_learning_rate(state: Any, learning_rate: Array) -> Any:
     """Returns the state of an optimizer with another peak learning rate.
 
     Args:
-      state: of an optimizer from `make`, alone or inside others.
-      learning_rate: the peak.
+      state: The state of an optimizer of `make`, alone or inside of others.
+      learning_rate: The peak learning rate.
 
     >>> state = make("adam", 0.5).init({"kernel": jnp.ones(2)})
     >>> float(with_learning_rate(state, jnp.array(0.25)).hyperparams["learning_rate"])
     0.25
     """
 
-    def renewed(name: str, old: Any) -> Any:
+    def replace(name: str, leaf: Any) -> Any:
         if not name.endswith("hyperparams/learning_rate"):
-            return old
-        return jnp.asarray(learning_rate, jnp.asarray(old).dtype)
+            return leaf
+        return jnp.asarray(learning_rate, jnp.asarray(leaf).dtype)
 
-    return jax.tree.map(renewed, trees.names(state), state)
+    return jax.tree.map(replace, trees.names(state), state)

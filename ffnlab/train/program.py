@@ -1,4 +1,4 @@
-"""A pure function, compiled once a shape, so that compiling is counted and timed."""
+"""A pure function whose compilations are counted and timed."""
 
 import hashlib
 import time
@@ -9,13 +9,14 @@ import jax
 
 
 class Program:
-    """A pure function, compiled before its first call for each shape of an argument.
+    """A pure function, compiled ahead of its first call for each shape of its argument.
 
-    So compiling is counted and timed apart from running.
+    Compiling is thus counted and timed apart from running.
 
     Args:
-      function: a pure function whose last argument alone changes its shape.
-      donate: the positions of the arguments whose memory it may take over.
+      function: A pure function. Only the shapes of its last argument may change between
+        calls.
+      donate: The positions of the arguments whose memory the function may reuse.
 
     >>> import jax.numpy as jnp
     >>> double = Program(lambda x: 2 * x)
@@ -31,27 +32,27 @@ class Program:
 
     @property
     def compilations(self) -> int:
-        """How many shapes were compiled."""
+        """The number of shapes that were compiled."""
         return len(self._compiled)
 
     def lower(self, *args: Any) -> jax.stages.Lowered:
-        """Returns the program for arguments like these, before it is compiled."""
+        """Returns the lowered program for arguments of these shapes."""
         shape = _shapes(args[-1])
         if shape not in self._lowered:
             self._lowered[shape] = self._function.lower(*args)
         return self._lowered[shape]
 
     def fingerprint(self, *args: Any) -> str:
-        """Returns a hash of all that the function computes, for arguments like these.
+        """Returns a hash of what the function computes for arguments of these shapes.
 
-        Models, optimizers and schedules that differ in anything differ here; so do
-        versions of JAX.
+        It differs between models, optimizers and schedules that differ in anything, and
+        between versions of JAX.
         """
         text = self.lower(*args).as_text()
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def outputs(self, *args: Any) -> Any:
-        """Returns the shapes that the function has for arguments like these."""
+        """Returns the outputs' shapes for arguments of these shapes."""
         return jax.eval_shape(self._function, *args)
 
     def __call__(self, *args: Any) -> Any:
@@ -64,4 +65,5 @@ class Program:
 
 
 def _shapes(tree: Any) -> tuple[tuple[int, ...], ...]:
+    """Returns the shapes of the arrays of a tree."""
     return tuple(leaf.shape for leaf in jax.tree.leaves(tree))

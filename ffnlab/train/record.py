@@ -1,8 +1,8 @@
 """How long a run trains, and what is recorded on the way; NumPy on the host."""
 
 import dataclasses
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -110,15 +110,15 @@ def empty_record(
 
 
 def add_evaluation(
-    record: Record, plan: Plan, losses: np.ndarray, scores: dict[str, np.ndarray]
+    record: Record, plan: Plan, losses: np.ndarray, scores: Mapping[str, Any]
 ) -> tuple[Record, np.ndarray]:
     """Returns a record with one more evaluation.
 
     Args:
       record: The record so far.
-      plan: How better is decided.
+      plan: The plan of the run; its monitored score decides what is better.
       losses: The training losses since the last evaluation, `[..., steps]`.
-      scores: Each score, `[...]`.
+      scores: Each score, `[...]`; it is compared and recorded as float32.
 
     Returns:
       The record, and whether this evaluation is a run's best so far, bool `[...]`;
@@ -129,6 +129,7 @@ def add_evaluation(
     bad = ~np.isfinite(losses)
     first = np.where(bad.any(axis=-1), start + bad.argmax(axis=-1), -1)
     diverged = np.where(record.diverged >= 0, record.diverged, first).astype(np.int32)
+    scores = {name: np.asarray(score, np.float32) for name, score in scores.items()}
     score = scores[plan.monitor]
     ahead = score > record.best if plan.higher_is_better else score < record.best
     better = ahead & ~record.stopped(plan) & (diverged < 0)
@@ -153,8 +154,12 @@ def add_evaluation(
 def check_finite(record: Record, learning_rate: float) -> None:
     """Raises if the loss of a run, or of a member of a population, was not finite.
 
+    Args:
+      record: The record of the run or the population.
+      learning_rate: The peak learning rate, which the error names.
+
     Raises:
-      InputError: It was not; the step is named.
+      InputError: The loss was not finite; the step is named.
     """
     if (record.diverged >= 0).any():
         raise InputError(
