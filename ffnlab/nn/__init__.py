@@ -1,4 +1,4 @@
-"""Feed-forward blocks and what they are made of."""
+"""Feed-forward blocks, attention, and the parts that they are made of."""
 
 from ffnlab.lazy import attach
 

@@ -1,8 +1,9 @@
 """Activations: pure elementwise functions, and the table that names them.
 
 A row of `ACTIVATIONS` holds the function, its Lipschitz constant over the real line
-(the largest slope in absolute value; infinite for relu²), its formula and its source.
-The constants bound how much a feedback network can expand (`ffnlab.feedback.layers`).
+(the largest absolute slope; infinite for relu²), its formula and its source.
+`ffnlab.feedback.layers` uses the constants to bound how much a feedback network
+expands.
 """
 
 import functools
@@ -19,7 +20,7 @@ from ffnlab.types import Array
 
 
 def identity(x: Array) -> Array:
-    """Returns `x` itself: the gate of a bilinear block.
+    """Returns `x` unchanged, as the gate of a bilinear block does.
 
     >>> float(identity(jnp.float32(-2.0)))
     -2.0
@@ -28,7 +29,7 @@ def identity(x: Array) -> Array:
 
 
 def relu_squared(x: Array) -> Array:
-    """max(x, 0)², elementwise (So et al. 2021, "Primer").
+    """Returns max(x, 0)², elementwise (So et al. 2021, "Primer").
 
     >>> float(relu_squared(jnp.float32(3.0)))
     9.0
@@ -37,7 +38,7 @@ def relu_squared(x: Array) -> Array:
 
 
 def gelu(x: Array) -> Array:
-    """x Φ(x) with the exact normal distribution function (Hendrycks & Gimpel 2016).
+    """Returns x Φ(x), Φ being the exact normal CDF (Hendrycks & Gimpel 2016).
 
     >>> round(float(gelu(jnp.float32(1.0))), 4)
     0.8413
@@ -46,7 +47,9 @@ def gelu(x: Array) -> Array:
 
 
 def gelu_tanh(x: Array) -> Array:
-    """GELU by its tanh approximation, as in GPT-2: about half the time on CPU.
+    """Returns the tanh approximation of GELU, as in GPT-2.
+
+    It takes about half the time of the exact function on CPU.
 
     >>> round(float(gelu_tanh(jnp.float32(1.0))), 4)
     0.8412
@@ -55,7 +58,7 @@ def gelu_tanh(x: Array) -> Array:
 
 
 def swish(x: Array, beta: Array | float = 1.0) -> Array:
-    """x σ(βx), elementwise (Ramachandran et al. 2017).
+    """Returns x σ(βx), elementwise (Ramachandran et al. 2017).
 
     Args:
       x: values `[..., H]`.
@@ -74,12 +77,12 @@ def swish(x: Array, beta: Array | float = 1.0) -> Array:
 
 
 class Activation(NamedTuple):
-    """A row of the table.
+    """A row of `ACTIVATIONS`.
 
     Attributes:
-      function: `function(x)`, or `function(x, beta)` where β is learnable.
-      lipschitz: the largest |slope| over the real line; the same for every β.
-      formula: what it computes, in plain text.
+      function: `function(x)`, or `function(x, beta)` if β is learned.
+      lipschitz: largest |slope| over the real line; it does not depend on β.
+      formula: the formula in plain text.
       source: the paper that proposed it.
       beta: whether a block learns one β per `layer`, one per `channel`, or none.
     """
@@ -132,13 +135,13 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 def get(name: str) -> Activation:
-    """Returns the row of an activation.
+    """Returns the row of `ACTIVATIONS` with a name.
 
     Args:
       name: a key of `ACTIVATIONS`.
 
     Raises:
-      InputError: there is no such activation; the nearest names are offered.
+      InputError: the name is unknown; the message offers the nearest names.
 
     >>> get("sigmoid").lipschitz
     0.25
@@ -147,7 +150,12 @@ def get(name: str) -> Activation:
 
 
 def add_beta(module: nnx.Module, activation: Activation, hidden: int) -> None:
-    """Gives a module the β that its activation learns, if it learns one: ones.
+    """Adds the parameter `beta`, initialised to 1, if the activation learns one.
+
+    Args:
+      module: the module that gets the parameter.
+      activation: a row of `ACTIVATIONS`.
+      hidden: number of channels H, for one β per channel.
 
     >>> module = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
     >>> add_beta(module, get("swish_channel"), 3)
@@ -160,7 +168,11 @@ def add_beta(module: nnx.Module, activation: Activation, hidden: int) -> None:
 
 
 def with_beta(module: nnx.Module, activation: Activation) -> Callable[[Array], Array]:
-    """Returns an activation as a function of x alone, with the module's β if any.
+    """Returns an activation as a function of x alone.
+
+    Args:
+      module: the module that `add_beta` was called on; unused without a β.
+      activation: a row of `ACTIVATIONS`.
 
     >>> float(with_beta(None, get("relu"))(jnp.float32(-1.0)))
     0.0

@@ -1,8 +1,8 @@
-"""Multi-head attention: who sees whom, and a cache for decoding.
+"""Multi-head attention, its mask, and its cache for decoding.
 
-The products are `jax.nn.dot_product_attention`'s, but where weights are dropped out,
-which it cannot. A mask is bool, True where a query may see a key; it is the one place
-where padding, order and packing meet.
+The products are those of `jax.nn.dot_product_attention`, except with dropout of the
+attention weights, which that function does not support. A mask is bool, True where a
+query may attend to a key; padding, causality and packing are all expressed by it.
 """
 
 import functools
@@ -20,26 +20,26 @@ from ffnlab.types import Array, Key
 Cache = dict[str, Array]
 
 
-def visible(
+def attention_mask(
     length: int,
     *,
     causal: bool = False,
     mask: Array | None = None,
     segment_ids: Array | None = None,
 ) -> Array | None:
-    """Returns who sees whom in sequences of one length.
+    """Returns which keys each query may attend to.
 
     Args:
-      length: T.
-      causal: whether a position sees only itself and what came before.
-      mask: bool `[B, T]`, True where there is a token; nobody sees padding.
-      segment_ids: int `[B, T]`: tokens see those of their own number alone, so that several
-        sequences can share a row.
+      length: sequence length T.
+      causal: whether a position attends only to itself and to earlier positions.
+      mask: bool `[B, T]`, True where there is a token; padding is not attended to.
+      segment_ids: int `[B, T]`. Tokens attend only to tokens of the same segment, so
+        that several sequences can share a row.
 
     Returns:
-      bool `[B or 1, 1, T, T]`, queries before keys; None if all see all.
+      bool `[B or 1, 1, T, T]`, queries before keys; None if nothing is masked.
 
-    >>> visible(3, causal=True)[0, 0].astype(int).tolist()
+    >>> attention_mask(3, causal=True)[0, 0].astype(int).tolist()
     [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
     """
     parts = []
@@ -57,54 +57,54 @@ def attend(
     key: Array,
     value: Array,
     mask: Array | None = None,
-    drop: Key | None = None,
+    dropout_key: Key | None = None,
     rate: float = 0.0,
 ) -> Array:
-    """Returns softmax(q kᵀ / √h) v, of whose weights some may be dropped out.
+    """Returns softmax(q kᵀ / √h) v, with dropout of the weights if there is a key.
 
     Args:
       query: `[B, T, N, h]`.
       key: `[B, S, n, h]`; N is a multiple of n.
       value: `[B, S, n, h]`.
-      mask: who sees whom, bool `[B or 1, 1, T, S]`.
-      drop: the key of the dropout; None for none.
-      rate: the share of weights to drop.
+      mask: bool `[B or 1, 1, T, S]`, True where a query attends to a key.
+      dropout_key: dropout key; None for no dropout.
+      rate: dropout rate of the attention weights.
 
     Returns:
       `[B, T, N, h]`.
 
-    Source: Vaswani et al. 2017; weights are dropped out as in BERT and GPT-2.
+    Source: Vaswani et al. 2017; dropout of the weights as in BERT and GPT-2.
 
     >>> one = jnp.ones((1, 2, 1, 4))
     >>> attend(one, one, one).shape
     (1, 2, 1, 4)
     """
-    if drop is None or not rate:
+    if dropout_key is None or not rate:
         return jax.nn.dot_product_attention(query, key, value, mask=mask)
-    times = query.shape[2] // key.shape[2]
-    key, value = (jnp.repeat(part, times, axis=2) for part in (key, value))
-    # Sums and softmax are of float32 whatever the inputs, as the library has it.
+    groups = query.shape[2] // key.shape[2]
+    key, value = (jnp.repeat(part, groups, axis=2) for part in (key, value))
+    # Sums and softmax are in float32, as in `jax.nn.dot_product_attention`.
     wide = jnp.promote_types(query.dtype, jnp.float32)
     scores = jnp.einsum("btnh,bsnh->bnts", query, key, preferred_element_type=wide)
     scores = (scores / math.sqrt(query.shape[3])).astype(jnp.float32)
     if mask is not None:
         scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
-    weights = dropout(jax.nn.softmax(scores).astype(value.dtype), drop, rate)
+    weights = dropout(jax.nn.softmax(scores).astype(value.dtype), dropout_key, rate)
     return jnp.einsum("bnts,bsnh->btnh", weights, value)
 
 
 class Attention(nnx.Module):
-    """Multi-head attention of a sequence to itself.
+    """Multi-head self-attention.
 
     Args:
-      features: D.
-      heads: N; D must be divisible by it.
-      key_value_heads: how many heads of keys and values there are; each serves N over
-        that many queries (1 is multi-query attention). None is N.
-      bias: whether the projections have one.
-      rotate: whether queries and keys are turned by their positions.
-      dropout: the share of attention weights to drop out in training.
-      rngs: where the arrays are drawn from.
+      features: model width D.
+      heads: number of query heads N, a divisor of D.
+      key_value_heads: number of key and value heads, a divisor of N; query heads
+        share them in groups. 1 is multi-query attention, and None means N.
+      bias: whether the projections have biases.
+      rotate: whether queries and keys have rotary position embeddings.
+      dropout: dropout rate of the attention weights in training.
+      rngs: random streams that initialise the arrays.
 
     Source: Vaswani et al. 2017, section 3.2; Ainslie et al. 2023 for grouped queries.
 
@@ -126,7 +126,7 @@ class Attention(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.width, self.rotate, self.dropout = features // heads, rotate, dropout
-        few = (key_value_heads or heads) * self.width
+        key_value_width = (key_value_heads or heads) * self.width
         linear = functools.partial(
             nnx.Linear,
             use_bias=bias,
@@ -134,7 +134,8 @@ class Attention(nnx.Module):
             rngs=rngs,
         )
         self.query, self.out = linear(features, features), linear(features, features)
-        self.key, self.value = linear(features, few), linear(features, few)
+        self.key = linear(features, key_value_width)
+        self.value = linear(features, key_value_width)
 
     def __call__(
         self,
@@ -142,28 +143,29 @@ class Attention(nnx.Module):
         mask: Array | None = None,
         positions: Array | None = None,
         cache: Cache | None = None,
-        drop: Key | None = None,
+        dropout_key: Key | None = None,
     ) -> tuple[Array, Cache | None]:
-        """Attends.
+        """Returns the attention output.
 
         Args:
           x: `[B, T, D]`.
-          mask: who sees whom, bool `[B or 1, 1, T, S]`; S is T without a cache.
-          positions: int `[B or 1, T]`, if queries and keys are turned.
-          cache: `key` and `value` `[B, S, heads, h]` of before, and `index`, how many
-            positions of them are filled; from `empty_cache`.
-          drop: the key of this call's dropout; None in evaluation.
+          mask: bool `[B or 1, 1, T, S]`, True where a query attends to a key; S is T
+            without a cache.
+          positions: int `[B or 1, T]`, for rotary position embeddings.
+          cache: `key` and `value` `[B, S, heads, h]` of earlier positions, and `index`,
+            the number of filled positions; made by `transformer.empty_cache`.
+          dropout_key: dropout key; None in evaluation.
 
         Returns:
-          `[B, T, D]`, and the cache with T more positions.
+          `[B, T, D]`, and the cache extended by T positions.
         """
         query, key, value = (self._heads(part, x) for part in ("query", "key", "value"))
         if self.rotate:
             query, key = rotary(query, positions), rotary(key, positions)
         if cache is not None:
-            cache = _extended(cache, key, value)
+            cache = _extend_cache(cache, key, value)
             key, value = cache["key"], cache["value"]
-        heads = attend(query, key, value, mask, drop, self.dropout)
+        heads = attend(query, key, value, mask, dropout_key, self.dropout)
         return self.out(heads.reshape(x.shape)), cache
 
     def _heads(self, part: str, x: Array) -> Array:
@@ -171,12 +173,12 @@ class Attention(nnx.Module):
         return y.reshape(*y.shape[:-1], -1, self.width)  # [B, T, N, h]
 
 
-def _extended(cache: Cache, key: Array, value: Array) -> Cache:
+def _extend_cache(cache: Cache, key: Array, value: Array) -> Cache:
     """Returns a cache with the keys and values of the next positions."""
 
     def put(old: Array, new: Array) -> Array:
-        place = (0, cache["index"], 0, 0)
-        return jax.lax.dynamic_update_slice(old, new.astype(old.dtype), place)
+        start = (0, cache["index"], 0, 0)
+        return jax.lax.dynamic_update_slice(old, new.astype(old.dtype), start)
 
     return {
         "key": put(cache["key"], key),

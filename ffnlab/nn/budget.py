@@ -1,4 +1,4 @@
-"""Equal budgets: the hidden width at which one block costs what another costs."""
+"""Equal budgets: the hidden width at which two blocks cost the same."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,13 +9,13 @@ from ffnlab.nn.ffn import BlockConfig
 
 
 class Match(NamedTuple):
-    """A block made as large as another, and how nearly.
+    """A block resized to the cost of a reference block.
 
     Attributes:
-      config: the block, with the hidden width that was found.
-      budget: what was made equal, `parameters` or `flops`.
-      value: how many of those the block has.
-      target: how many the reference has.
+      config: the block, with the matched hidden width.
+      budget: what is matched, `parameters` or `flops`.
+      value: the cost of the block.
+      target: the cost of the reference.
     """
 
     config: BlockConfig
@@ -25,7 +25,7 @@ class Match(NamedTuple):
 
     @property
     def difference(self) -> float:
-        """What remains, as a share of the reference: 0.01 is one per cent more."""
+        """Relative difference from the target: 0.01 is one per cent more."""
         return self.value / self.target - 1.0
 
 
@@ -35,7 +35,7 @@ def match(
     budget: Literal["parameters", "flops"] = "parameters",
     multiple: int = 1,
 ) -> Match:
-    """Returns a block with the hidden width at which it costs what another costs.
+    """Returns a block resized to the cost of a reference block.
 
     Args:
       config: the block to resize; its own `hidden` is ignored.
@@ -44,10 +44,10 @@ def match(
       multiple: the hidden width is a multiple of this.
 
     Raises:
-      InputError: the budget is unknown, or buys less than one `multiple`.
+      InputError: the budget is unknown, or is too small for `multiple` hidden units.
 
-    >>> found = match(BlockConfig("swiglu", 64), BlockConfig("mlp", 64, 256))
-    >>> found.config.hidden, f"{found.difference:+.2%}"
+    >>> result = match(BlockConfig("swiglu", 64), BlockConfig("mlp", 64, 256))
+    >>> result.config.hidden, f"{result.difference:+.2%}"
     (170, '-0.13%')
     """
     choose("budget", budget, ("parameters", "flops"))
@@ -56,32 +56,38 @@ def match(
     def cost(hidden: int) -> int:
         return getattr(dataclasses.replace(config, hidden=hidden), budget)
 
-    hidden = width(cost, target, multiple, config.kind, budget)
+    hidden = nearest_width(cost, target, multiple, config.kind, budget)
     return Match(
         dataclasses.replace(config, hidden=hidden), budget, cost(hidden), target
     )
 
 
-def width(
+def nearest_width(
     cost: Callable[[int], int],
     target: int,
     multiple: int = 1,
     name: str = "the model",
     unit: str = "parameters",
 ) -> int:
-    """Returns the width whose cost is nearest to a target; of two as near the smaller.
+    """Returns the width whose cost is nearest to a target.
 
     Args:
-      cost: of a width; it never falls.
-      target: what it should be.
+      cost: cost of a width, a non-decreasing function.
+      target: the cost to match.
       multiple: the width is a multiple of this.
-      name, unit: what is sized and what it costs, for the error.
+      name: what is resized, for the error message.
+      unit: what the cost counts, for the error message.
+
+    Returns:
+      The width; the smaller of two whose costs are equally near.
 
     Raises:
-      InputError: the target is nearer to nothing than to the smallest width.
+      InputError: the target is nearer to 0 than to the cost of the smallest width.
 
-    >>> width(lambda hidden: hidden**2, 50), width(lambda hidden: hidden**2, 50, 2)
-    (7, 6)
+    >>> nearest_width(lambda hidden: hidden**2, 50)
+    7
+    >>> nearest_width(lambda hidden: hidden**2, 50, multiple=2)
+    6
     """
     high = 1
     while cost(high * multiple) < target:
@@ -97,6 +103,7 @@ def width(
         high = low
     if high < 1:
         raise InputError(
-            f"{name}: {target} {unit} buy fewer than {multiple} hidden units"
+            f"{name}: {target} {unit} are too few for {multiple} hidden units; "
+            "use a larger reference"
         )
     return high * multiple

@@ -1,9 +1,9 @@
-"""Dropout whose mask costs little more than the values it masks.
+"""Dropout with a fast random mask.
 
-`jax.random.bernoulli` runs threefry as a loop over rounds with its counters in memory
-between them. Written out, the twenty rounds are elementwise and XLA fuses them with
-the comparison and the product: the same bits at a tenth of the time on CPU
-(`benchmarks/ffn.py`).
+`jax.random.bernoulli` runs threefry as a loop over rounds and keeps its counters in
+memory between them. Here the twenty rounds are unrolled. They are elementwise, so XLA
+fuses them with the comparison and the product: the same bits in a tenth of the time on
+CPU (`benchmarks/ffn.py`).
 """
 
 import math
@@ -22,11 +22,11 @@ def threefry(key_data: Array, low: Array) -> Array:
     """Returns threefry-2x32 of 64-bit counters below 2³², folded to 32 bits.
 
     Args:
-      key_data: the two words of the key, uint32 [2].
+      key_data: the two words of the key, uint32 `[2]`.
       low: the low words of the counters, uint32 of any shape; the high words are 0.
 
     Returns:
-      uint32 of the shape of `low`: what `jax.random.bits` gives for these counters.
+      uint32 of the shape of `low`, equal to `jax.random.bits` for these counters.
 
     Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
     """
@@ -44,46 +44,47 @@ def threefry(key_data: Array, low: Array) -> Array:
 
 
 def keep_mask(key: Key, rate: float, shape: tuple[int, ...]) -> Array:
-    """Returns where to keep a value: `jax.random.bernoulli(key, 1 - rate, shape)`.
+    """Returns the mask `jax.random.bernoulli(key, 1 - rate, shape)`.
 
     Args:
-      key: one key. Of a kind other than partitionable threefry, JAX's own generator
-        is used.
-      rate: the probability of dropping, in [0, 1).
-      shape: the shape of the mask.
+      key: a single key. JAX's own generator is used for a key that is not of
+        partitionable threefry.
+      rate: probability of dropping a value, in [0, 1).
+      shape: shape of the mask.
 
     Returns:
-      bool of the given shape, bit for bit JAX's.
+      bool of the given shape, True where a value is kept, bit for bit as JAX draws it.
 
     >>> bool(keep_mask(jax.random.key(0), 0.5, (2, 3)).any())
     True
     """
     size = math.prod(shape)
-    written_out = (
+    unrolled = (
         jax.config.jax_threefry_partitionable
-        and not jax.config.jax_enable_x64  # there JAX draws 64 bits a value
+        and not jax.config.jax_enable_x64  # in x64 mode JAX draws 64 bits per value
         and jax.random.key_impl(key) == "threefry2x32"
         and size < 2**32
     )
-    if not written_out:
+    if not unrolled:
         return jax.random.bernoulli(key, 1.0 - rate, shape)
     counters = jax.lax.iota(jnp.uint32, size).reshape(shape)
     bits = threefry(jax.random.key_data(key), counters)
-    # JAX makes a float32 of the top 23 bits and compares; the integers compare alike.
+    # JAX turns the top 23 bits into a float32 before it compares; comparing the
+    # integers gives the same result.
     threshold = math.ceil(float(np.float32(1.0 - rate)) * 2**23)
     return (bits >> 9) < jnp.uint32(threshold)
 
 
 def dropout(x: Array, key: Key | None, rate: float) -> Array:
-    """Drops values at a rate and scales the rest so that the mean stays.
+    """Returns values of which some are set to 0, the rest scaled to keep the mean.
 
     Args:
       x: values of any shape.
-      key: one key, or None for evaluation, which changes nothing.
-      rate: the probability of dropping, in [0, 1).
+      key: a single key, or None in evaluation, where x is returned unchanged.
+      rate: probability of dropping a value, in [0, 1).
 
     Returns:
-      The shape and dtype of `x`.
+      Values of the shape and dtype of `x`.
 
     Source: Srivastava et al. 2014, "Dropout" (scaled at training time).
 

@@ -1,8 +1,8 @@
 """Feed-forward blocks: their equations, and the module that owns their arrays.
 
-Plain blocks compute `down(σ(up(x)))`, gated ones `down(σ(gate(x)) ⊙ up(x))`; the
+A plain block computes `down(σ(up(x)))`, a gated block `down(σ(gate(x)) ⊙ up(x))`; the
 gate is the activated half. An equation is a pure function of arrays. `FeedForward` is
-the NNX module that owns the arrays of any of them and adds bias, norm, dropout and
+the NNX module that owns the arrays of any block and adds bias, norm, dropout and
 residual. A new block is one equation and one row of `BLOCKS`.
 
     config = BlockConfig("swiglu", features=64, hidden=128, norm="pre")
@@ -46,7 +46,7 @@ NORMS: dict[str, Callable[..., nnx.Module]] = {
     "rms": functools.partial(nnx.RMSNorm, use_fast_variance=False),
 }
 
-PLACES = ("none", "pre", "post", "hidden", "sandwich")
+NORM_PLACEMENTS = ("none", "pre", "post", "hidden", "sandwich")
 
 
 def dense(x: Array, weights: Weights) -> Array:
@@ -54,7 +54,10 @@ def dense(x: Array, weights: Weights) -> Array:
 
     Args:
       x: `[..., D]`.
-      weights: `kernel` `[D, H]` and, if there is one, `bias` `[H]`.
+      weights: `kernel` `[D, H]`, and `bias` `[H]` if the layer has one.
+
+    Returns:
+      `[..., H]`.
 
     >>> kernel = jax.numpy.array([[1.0, 4.0], [2.0, 5.0], [3.0, 6.0]])
     >>> weights = {"kernel": kernel, "bias": jax.numpy.array([0.0, 1])}
@@ -73,11 +76,11 @@ def _finish(
     down: Weights,
     between: Elementwise | None,
 ) -> tuple[Array, Aux]:
-    """Combines the projected inputs and projects down, keeping only the inputs.
+    """Returns `down` of the combined inputs; the backward pass keeps the inputs alone.
 
-    The backward pass computes the hidden units again from `inputs`: a few elementwise
-    operations instead of an array each. The inner checkpoint keeps XLA from saving the
-    activation's slope where it merges both passes (`benchmarks/ffn.py` has the bytes).
+    The backward pass recomputes the hidden units from `inputs`, a few elementwise
+    operations, instead of keeping an array of them. The inner checkpoint stops XLA from
+    saving the slope of the activation (`benchmarks/ffn.py` measures the bytes).
     """
     combine = jax.checkpoint(combine)
 
@@ -100,14 +103,14 @@ def mlp(
     activation: Elementwise = jax.nn.relu,
     between: Elementwise | None = None,
 ) -> tuple[Array, Aux]:
-    """The plain block `down(σ(up(x)))`.
+    """Returns the plain block `down(σ(up(x)))`.
 
     Args:
       x: `[..., D]`.
       up: weights `[D, H]`.
       down: weights `[H, D]`.
       activation: σ, elementwise.
-      between: what is done to the hidden units before `down` (dropout, norm).
+      between: function applied to the hidden units before `down` (dropout, norm).
 
     Returns:
       `y` `[..., D]` and `{"hidden": [..., H]}`.
@@ -131,15 +134,16 @@ def glu(
     activation: Elementwise = jax.nn.sigmoid,
     between: Elementwise | None = None,
 ) -> tuple[Array, Aux]:
-    """The gated block `down(σ(gate(x)) ⊙ up(x))`.
+    """Returns the gated block `down(σ(gate(x)) ⊙ up(x))`.
 
     Args:
       x: `[..., D]`.
-      gate: weights `[D, H]` of the half that is activated.
-      up: weights `[D, H]` of the half that stays linear.
+      gate: weights `[D, H]` of the activated half.
+      up: weights `[D, H]` of the linear half.
       down: weights `[H, D]`.
-      activation: σ, elementwise: sigmoid is GLU, identity bilinear, silu SwiGLU.
-      between: what is done to the hidden units before `down` (dropout, norm).
+      activation: σ, elementwise: sigmoid for GLU, identity for the bilinear block,
+        silu for SwiGLU.
+      between: function applied to the hidden units before `down` (dropout, norm).
 
     Returns:
       `y` `[..., D]` and `{"hidden": [..., H]}`.
@@ -160,13 +164,13 @@ def glu(
 
 
 class Block(NamedTuple):
-    """A row of the table.
+    """A row of `BLOCKS`.
 
     Attributes:
       equation: `equation(x, *inputs, down, activation=..., between=...) -> (y, aux)`.
-      inputs: the names of the projections into the hidden width, in order.
-      activation: the activation it is named for, or its default.
-      fixed: whether the name stands for that activation alone.
+      inputs: names of the projections into the hidden width, in order.
+      activation: the activation of the block, or its default.
+      fixed: whether the block always has that activation.
     """
 
     equation: Callable[..., tuple[Array, Aux]]
@@ -187,13 +191,14 @@ BLOCKS: dict[str, Block] = {
 
 
 def parse(name: str) -> tuple[str, str]:
-    """Returns the block and the activation that a name such as `mlp:gelu` stands for.
+    """Returns the block and the activation of a name such as `mlp:gelu`.
 
     Args:
-      name: a key of `BLOCKS`, or `mlp` or `glu` with `:` and an activation.
+      name: a key of `BLOCKS`; `mlp` and `glu` may be followed by `:` and an activation.
 
     Raises:
-      InputError: no such block or activation, or the block has one of its own.
+      InputError: the block or activation is unknown, or the block has a fixed
+        activation.
 
     >>> parse("swiglu"), parse("mlp:gelu")
     (('swiglu', 'silu'), ('mlp', 'gelu'))
@@ -204,7 +209,7 @@ def parse(name: str) -> tuple[str, str]:
     choose("activation", activation, activations.ACTIVATIONS)
     if row.fixed and ":" in name:
         raise InputError(
-            f"block {name!r}: {kind} has an activation of its own, {row.activation}; "
+            f"block {name!r}: {kind} always has the activation {row.activation}; "
             f"write {kind} alone, or glu:{activation}"
         )
     return kind, activation
@@ -212,24 +217,24 @@ def parse(name: str) -> tuple[str, str]:
 
 @dataclasses.dataclass(frozen=True)
 class BlockConfig:
-    """What a feed-forward block is made of.
+    """Configuration of a feed-forward block.
 
     Attributes:
       kind: a key of `BLOCKS`, or one with its activation, such as `mlp:gelu`.
       features: model width D.
       hidden: hidden width H.
       bias: whether every projection has a bias.
-      dropout: the rate at which hidden units are dropped in training, in [0, 1).
+      dropout: dropout rate of the hidden units in training, in [0, 1).
       norm: where to normalise: `none`; `pre` x + f(N(x)); `post` N(x + f(x));
         `hidden` between the activation and `down`; `sandwich` x + N(f(N(x))).
       norm_kind: `layer` or `rms`.
-      epsilon: what the norm adds to the variance (BERT uses 1e-12).
+      epsilon: number that the norm adds to the variance (BERT uses 1e-12).
       initializer: a key of `INITIALIZERS`, for the kernels; biases start at 0.
-      residual: whether x is added.
-      residual_scale: what f(x) is multiplied by before x is added.
+      residual: whether x is added to f(x).
+      residual_scale: factor of f(x) before x is added.
 
     Raises:
-      InputError: a value is out of its range or a name unknown.
+      InputError: a value is out of its range, or a name is unknown.
     """
 
     kind: str = "mlp"
@@ -246,7 +251,7 @@ class BlockConfig:
 
     def __post_init__(self):
         parse(self.kind)
-        choose("norm", self.norm, PLACES)
+        choose("norm", self.norm, NORM_PLACEMENTS)
         choose("norm_kind", self.norm_kind, NORMS)
         choose("initializer", self.initializer, INITIALIZERS)
         if min(self.features, self.hidden) < 1:
@@ -275,31 +280,32 @@ class BlockConfig:
 
     @property
     def parameters(self) -> int:
-        """How many numbers the block learns."""
+        """Number of parameters."""
         width, hidden, inputs = self.features, self.hidden, len(self.block.inputs)
         total = (inputs + 1) * width * hidden
         if self.bias:
             total += inputs * hidden + width
         total += {None: 0, "layer": 1, "channel": hidden}[self.activation.beta]
         per_unit = 2 if self.norm_kind == "layer" else 1
-        normed = {"none": 0, "hidden": hidden, "sandwich": 2 * width}
-        return total + per_unit * normed.get(self.norm, width)
+        sizes = {"none": 0, "hidden": hidden, "sandwich": 2 * width}
+        return total + per_unit * sizes.get(self.norm, width)
 
     @property
     def flops(self) -> int:
-        """Floating-point operations of the products of one forward pass of one token.
+        """Floating-point operations of the matrix products for one token.
 
-        A multiplication and an addition count as two; elementwise work is left out.
+        This is one forward pass. A multiplication and an addition count as two;
+        elementwise work is not counted.
         """
         return 2 * (len(self.block.inputs) + 1) * self.features * self.hidden
 
 
 class FeedForward(nnx.Module):
-    """Any block of `BLOCKS`, with its arrays.
+    """A block of `BLOCKS` with its arrays.
 
     Args:
-      config: what it is made of.
-      rngs: where the kernels are drawn from.
+      config: configuration of the block.
+      rngs: random streams that initialise the kernels.
 
     >>> block = FeedForward(BlockConfig("geglu", 4, 6), rngs=nnx.Rngs(0))
     >>> y, aux = block(jax.numpy.ones((2, 4)))
@@ -329,23 +335,23 @@ class FeedForward(nnx.Module):
             self.norm_out = norm(width)
 
     def __call__(self, x: Array, key: Key | None = None) -> tuple[Array, Aux]:
-        """Applies the block.
+        """Returns the output of the block.
 
         Args:
           x: `[..., D]`.
-          key: the key of this call's dropout; None in evaluation.
+          key: dropout key; None in evaluation.
 
         Returns:
-          `y` `[..., D]`, and `{"hidden": [..., H]}` as `down` received it.
+          `y` `[..., D]`, and `{"hidden": [..., H]}`, the input of `down`.
         """
-        place = self.config.norm
-        inside = self.norm(x) if place in ("pre", "sandwich") else x
+        placement = self.config.norm
+        inside = self.norm(x) if placement in ("pre", "sandwich") else x
         y, aux = self._equation(inside, key)
-        if place == "sandwich":
+        if placement == "sandwich":
             y = self.norm_out(y)
         if self.config.residual:
             y = x + self.config.residual_scale * y
-        return (self.norm(y) if place == "post" else y), aux
+        return (self.norm(y) if placement == "post" else y), aux
 
     def _equation(self, x: Array, key: Key | None) -> tuple[Array, Aux]:
         inputs = [weights(getattr(self, name)) for name in self.config.block.inputs]
@@ -365,7 +371,7 @@ class FeedForward(nnx.Module):
 
 
 def weights(linear: nnx.Linear) -> Weights:
-    """Returns the arrays of a linear layer as an equation takes them.
+    """Returns the arrays of a linear layer in the form that equations take.
 
     >>> sorted(weights(nnx.Linear(2, 3, rngs=nnx.Rngs(0))))
     ['bias', 'kernel']
@@ -376,21 +382,21 @@ def weights(linear: nnx.Linear) -> Weights:
     return arrays
 
 
-def _named(name: str, kind: str) -> type[FeedForward]:
-    """Returns the module of one kind; `options` are the other fields of its config."""
+def _block_class(name: str, kind: str) -> type[FeedForward]:
+    """Returns the subclass for a kind; `options` are other fields of `BlockConfig`."""
 
-    def start(self, features: int, hidden: int, *, rngs: nnx.Rngs, **options: Any):
+    def init(self, features: int, hidden: int, *, rngs: nnx.Rngs, **options: Any):
         config = BlockConfig(kind, features, hidden, **options)
         FeedForward.__init__(self, config, rngs=rngs)
 
     doc = f"The `{kind}` block of `BLOCKS`: `{name}(features, hidden, rngs=rngs)`."
-    return type(name, (FeedForward,), {"__init__": start, "__doc__": doc})
+    return type(name, (FeedForward,), {"__init__": init, "__doc__": doc})
 
 
-MLP = _named("MLP", "mlp")
-GLU = _named("GLU", "glu")
-Bilinear = _named("Bilinear", "bilinear")
-ReGLU = _named("ReGLU", "reglu")
-GEGLU = _named("GEGLU", "geglu")
-SwiGLU = _named("SwiGLU", "swiglu")
-MiGLU = _named("MiGLU", "miglu")
+MLP = _block_class("MLP", "mlp")
+GLU = _block_class("GLU", "glu")
+Bilinear = _block_class("Bilinear", "bilinear")
+ReGLU = _block_class("ReGLU", "reglu")
+GEGLU = _block_class("GEGLU", "geglu")
+SwiGLU = _block_class("SwiGLU", "swiglu")
+MiGLU = _block_class("MiGLU", "miglu")

@@ -1,4 +1,4 @@
-"""Where a token is: its number, fixed waves for it, and rotation by it."""
+"""Token positions, sinusoidal position vectors and rotary position embeddings."""
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,9 @@ def token_positions(
     """Returns the position of each token.
 
     Args:
-      length: T.
-      segment_ids: int `[B, T]`: the count begins anew where the number changes.
-      start: the first position, where there are no packs.
+      length: sequence length T.
+      segment_ids: int `[B, T]`. The positions of each segment start at 0.
+      start: first position; ignored with `segment_ids`.
 
     Returns:
       int `[B or 1, T]`.
@@ -30,11 +30,11 @@ def token_positions(
 
 
 def sinusoids(positions: Array, features: int) -> Array:
-    """Returns fixed vectors for positions: sines, then cosines, of slowing waves.
+    """Returns sinusoidal position vectors: all sines, then all cosines.
 
     Args:
       positions: int `[B or 1, T]`.
-      features: D, even.
+      features: model width D, even.
 
     Returns:
       `[B or 1, T, D]`.
@@ -45,21 +45,22 @@ def sinusoids(positions: Array, features: int) -> Array:
     [[[0.0, 0.0, 1.0, 1.0]]]
     """
     half = features // 2
-    speeds = 10_000.0 ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angles = positions[..., None] * speeds[None, None]
+    frequencies = 10_000.0 ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angles = positions[..., None] * frequencies[None, None]
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
 def rotary(x: Array, positions: Array, base: float = 10_000.0) -> Array:
-    """Turns pairs of entries by an angle that grows with the position.
+    """Returns vectors rotated by angles that are proportional to their positions.
 
-    The product of a query and a key then depends on the distance of their positions.
-    Entry i is paired with entry i + h/2.
+    The dot product of a rotated query and key depends on the distance of their
+    positions. Entry i is paired with entry i + h/2.
 
     Args:
       x: `[B, T, N, h]`, h even.
       positions: int `[B or 1, T]`.
-      base: the slowest pair turns once in about 2π · base positions.
+      base: base of the frequencies; the slowest pair turns once in about 2π · base
+        positions.
 
     Returns:
       `[B, T, N, h]`.
@@ -71,9 +72,9 @@ def rotary(x: Array, positions: Array, base: float = 10_000.0) -> Array:
     [1.0, 1.0]
     """
     half = x.shape[-1] // 2
-    speeds = base ** (-jnp.arange(half, dtype=jnp.float32) / half)  # [h/2]
-    angles = positions[..., None, None] * speeds[None, None, None]  # [B, T, 1, h/2]
+    frequencies = base ** (-jnp.arange(half, dtype=jnp.float32) / half)  # [h/2]
+    angles = positions[..., None, None] * frequencies[None, None, None]  # [B, T, 1, ·]
     cos, sin = (f(angles).astype(x.dtype) for f in (jnp.cos, jnp.sin))
     first, second = x[..., :half], x[..., half:]
-    turned = [first * cos - second * sin, second * cos + first * sin]
-    return jnp.concatenate(turned, axis=-1)
+    rotated = [first * cos - second * sin, second * cos + first * sin]
+    return jnp.concatenate(rotated, axis=-1)

@@ -1,4 +1,4 @@
-"""Half the bits where they are enough: models that compute in bfloat16."""
+"""Mixed precision: models that compute in bfloat16 with float32 parameters."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,23 +10,24 @@ from ffnlab.types import Model, Params
 
 
 def cast(tree: Any, dtype: Any) -> Any:
-    """Returns a tree whose arrays of real numbers are of another dtype.
+    """Returns a tree whose floating-point arrays have another dtype.
 
     >>> cast({"w": jnp.ones(1), "n": jnp.ones(1, int)}, "bfloat16")["w"].dtype
     dtype(bfloat16)
     """
 
-    def one(leaf: Any) -> Any:
-        real = jnp.issubdtype(leaf.dtype, jnp.floating)
-        return jnp.asarray(leaf, dtype) if real else leaf
+    def cast_leaf(leaf: Any) -> Any:
+        floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+        return jnp.asarray(leaf, dtype) if floating else leaf
 
-    return jax.tree.map(one, tree)
+    return jax.tree.map(cast_leaf, tree)
 
 
-def uncast(arrays: tuple, **_: Any) -> tuple:
-    """Returns arrays as they are: `promote_dtype` of an `nnx.Embed` to be lowered.
+def keep_dtype(arrays: tuple, **_: Any) -> tuple:
+    """Returns arrays unchanged, as the `promote_dtype` of an `nnx.Embed`.
 
-    Its own casts a table back to the dtype that it was made in.
+    The default casts a table back to the dtype that it was created with, which undoes
+    `cast`.
     """
     return arrays
 
@@ -34,20 +35,23 @@ def uncast(arrays: tuple, **_: Any) -> tuple:
 def mixed_precision(
     model: Model, dtype: Any = jnp.bfloat16, keep: Sequence[str] = ("head",)
 ) -> Model:
-    """Returns a model that computes in another dtype than its parameters have.
+    """Returns a model that computes in another dtype than that of its parameters.
 
-    Parameters stay float32, and so do their gradients and what an optimizer holds: an
-    update is far smaller than the last bit of a bfloat16. Sums inside norms and in
-    attention, and its softmax, are of float32 too.
+    Parameters, gradients and optimizer state stay in float32, since an update is far
+    smaller than the last bit of a bfloat16 parameter. Sums inside norms and attention,
+    and the softmax, are in float32 too.
 
     Args:
-      model: of which real parameters and inputs are cast; its outputs are float32.
-      dtype: what it computes in.
-      keep: parts of the parameters that are not cast, and compute in float32: the head
-        of a labeller costs little, and a solver in it would not converge.
+      model: model whose floating-point parameters and inputs are cast.
+      dtype: the dtype to compute in.
+      keep: top-level parameter names that are not cast and compute in float32. The head
+        of a classifier costs little, and a solver in it would not converge.
 
-    Source: Micikevicius et al. 2018, section 3.1. The loss needs no scaling: bfloat16
-      reaches as far down as float32.
+    Returns:
+      The model, with float32 outputs.
+
+    Source: Micikevicius et al. 2018, section 3.1. The loss is not scaled, as
+      bfloat16 has the exponent range of float32.
     """
 
     def apply(params: Params, *inputs: Any, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""NNX modules as pure functions, and what they cost without being made."""
+"""NNX modules as pure functions, and their parameter and operation counts."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,15 +15,15 @@ def functional(build: Callable[[nnx.Rngs], nnx.Module]) -> Model:
     """Returns a module as a pair of pure functions over a plain dict of arrays.
 
     Args:
-      build: makes the module from its random streams. Only its structure is kept;
-        building costs no arrays. All it holds must be `nnx.Param`.
+      build: function that builds the module from random streams. All of its state must
+        be `nnx.Param`. It is called abstractly, so no arrays are allocated here.
 
     Returns:
-      `Model(init, apply)`: `init(key) -> params`, and `apply(params, ...)`, which is
-      the module's own `__call__`. Both may be transformed by `jax.*` at will.
+      `Model(init, apply)`: `init(key) -> params`, and `apply(params, ...)`, which calls
+      the module. Any `jax.*` transform applies to both.
 
     Raises:
-      InputError: the module holds other state, such as running means.
+      InputError: the module has other state, such as running means.
 
     >>> model = functional(lambda rngs: nnx.Linear(2, 3, rngs=rngs))
     >>> params = model.init(jax.random.key(0))
@@ -32,12 +32,12 @@ def functional(build: Callable[[nnx.Rngs], nnx.Module]) -> Model:
     """
     abstract = nnx.eval_shape(lambda: build(nnx.Rngs(0)))
     graphdef, _, rest = nnx.split(abstract, nnx.Param, ...)
-    held = jax.tree.leaves(rest, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
-    if held:
-        kept = sorted({type(variable).__name__ for variable in held})
+    others = jax.tree.leaves(rest, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+    if others:
+        kinds = sorted({type(variable).__name__ for variable in others})
         raise InputError(
-            f"functional: the module holds {', '.join(kept)} beside Param; return such "
-            "state from the call, and take keys there, so that the model stays pure"
+            f"functional: the module holds {', '.join(kinds)} beside Param; return "
+            "such state from the call and take keys there, so that the model is pure"
         )
 
     def init(key: Key) -> Params:
@@ -50,11 +50,11 @@ def functional(build: Callable[[nnx.Rngs], nnx.Module]) -> Model:
 
 
 def bind(build: Callable[[nnx.Rngs], nnx.Module], params: Params) -> nnx.Module:
-    """Returns the module itself, holding these parameters, to look at its parts.
+    """Returns the module with given parameters, to inspect its parts.
 
     Args:
-      build: as for `functional`.
-      params: as the model's `init` makes them, or as they were trained.
+      build: see `functional`.
+      params: parameters in the form that `init` returns.
 
     >>> def build(rngs):
     ...     return nnx.Linear(2, 3, rngs=rngs)
@@ -67,7 +67,7 @@ def bind(build: Callable[[nnx.Rngs], nnx.Module], params: Params) -> nnx.Module:
 
 
 def parameters(model: Model) -> int:
-    """Returns how many numbers a model learns, without making them.
+    """Returns the number of parameters of a model, without allocating them.
 
     >>> parameters(functional(lambda rngs: nnx.Linear(2, 3, rngs=rngs)))
     9
@@ -76,10 +76,11 @@ def parameters(model: Model) -> int:
 
 
 def flops(model: Model) -> int:
-    """Returns the operations of the products of one forward pass of one example.
+    """Returns the floating-point operations of the matrix products for one example.
 
-    A multiplication and an addition count as two. Every kernel `[D, H]` is used once
-    an example in a tower; elementwise work and look-ups are left out.
+    This is one forward pass of a model that uses every kernel `[D, H]` once per
+    example. A multiplication and an addition count as two; elementwise work and
+    look-ups are not counted.
 
     >>> flops(functional(lambda rngs: nnx.Linear(2, 3, rngs=rngs)))
     12

@@ -1,3 +1,5 @@
+"""Dropout: the mask bit for bit as JAX draws it, the mean, and the gradient."""
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -6,20 +8,29 @@ import pytest
 
 from ffnlab.nn.dropout import dropout, keep_mask
 
+RATES = (0.0, 0.1, 0.3, 0.5, 0.9, 0.999)
+
 
 @pytest.mark.parametrize("shape", [(), (1,), (7,), (33, 17), (2, 3, 5, 64)])
-@pytest.mark.parametrize("rate", [0.0, 0.1, 0.3, 0.5, 0.9, 0.999])
-def test_the_bits_are_jax_own(shape, rate):
-    key = jax.random.fold_in(jax.random.key(3), len(shape))
-    expected = jax.random.bernoulli(key, 1.0 - rate, shape)
-    chex.assert_trees_all_equal(keep_mask(key, rate, shape), expected)
+def test_the_bits_are_those_of_jax(shape):
+    @jax.jit
+    def run(key):
+        ours = [keep_mask(key, rate, shape) for rate in RATES]
+        return ours, [jax.random.bernoulli(key, 1.0 - rate, shape) for rate in RATES]
+
+    ours, expected = run(jax.random.fold_in(jax.random.key(3), len(shape)))
+    chex.assert_trees_all_equal(ours, expected)
 
 
-def test_the_bits_are_jax_own_under_vmap():
+def test_the_bits_are_those_of_jax_under_vmap():
     keys = jax.random.split(jax.random.key(1), 5)
-    got = jax.vmap(lambda key: keep_mask(key, 0.3, (4, 6)))(keys)
-    expected = jax.vmap(lambda key: jax.random.bernoulli(key, 0.7, (4, 6)))(keys)
-    chex.assert_trees_all_equal(got, expected)
+
+    @jax.jit
+    def run(keys):
+        ours = jax.vmap(lambda key: keep_mask(key, 0.3, (4, 6)))(keys)
+        return ours, jax.vmap(lambda key: jax.random.bernoulli(key, 0.7, (4, 6)))(keys)
+
+    chex.assert_trees_all_equal(*run(keys))
 
 
 def test_other_generators_fall_back(x64):
@@ -29,17 +40,21 @@ def test_other_generators_fall_back(x64):
 
 
 def test_mean_is_kept_and_dropped_are_zero():
-    x = jnp.ones((200, 500))
-    y = np.asarray(dropout(x, jax.random.key(0), 0.25))
+    x = np.ones((200, 500), np.float32)
+    y = np.asarray(jax.jit(lambda key: dropout(x, key, 0.25))(jax.random.key(0)))
     assert set(np.unique(y)) == {0.0, np.float32(1 / 0.75)}
     assert y.mean() == pytest.approx(1.0, abs=0.01)
 
 
 def test_gradient_passes_only_what_was_kept():
-    x, key = jnp.linspace(-1.0, 1.0, 64), jax.random.key(2)
-    slope = jax.grad(lambda v: dropout(v, key, 0.5).sum())(x)
-    expected = jnp.where(keep_mask(key, 0.5, x.shape), 2.0, 0.0)
-    chex.assert_trees_all_equal(slope, expected)
+    x = np.linspace(-1.0, 1.0, 64, dtype=np.float32)
+
+    @jax.jit
+    def run(key):
+        slope = jax.grad(lambda v: dropout(v, key, 0.5).sum())(x)
+        return slope, jnp.where(keep_mask(key, 0.5, x.shape), 2.0, 0.0)
+
+    chex.assert_trees_all_equal(*run(jax.random.key(2)))
 
 
 def test_evaluation_changes_nothing():

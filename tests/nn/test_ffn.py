@@ -1,3 +1,5 @@
+"""Feed-forward blocks against NumPy: all kinds, activations and placements of norms."""
+
 import dataclasses
 
 import chex
@@ -20,72 +22,83 @@ FORMS = [
 KINDS = FORMS + [kind for kind, row in ffn.BLOCKS.items() if row.fixed]
 
 
-def build(config):
-    """The block as pure functions, parameters moved off their start, and an input."""
+def build(config, dtype=np.float32):
+    """The block as pure functions, random parameters, and an input."""
     model = functional(lambda rngs: FeedForward(config, rngs=rngs))
-    params = model.init(jax.random.key(0))
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    moved = [
-        leaf + 0.3 * jax.random.normal(key, leaf.shape, leaf.dtype)
-        for leaf, key in zip(leaves, keys, strict=True)
-    ]
-    params = jax.tree.unflatten(tree, moved)
+    params = oracles.random_params(model, dtype=dtype)
     if "beta" in params:  # the oracle's swish has β = 1
-        params["beta"] = jnp.ones_like(params["beta"])
-    x = jax.random.normal(jax.random.key(2), (2, 3, config.features))
+        params["beta"] = np.ones_like(params["beta"])
+    x = np.random.default_rng(2).normal(size=(2, 3, config.features)).astype(dtype)
     return model, params, x
 
 
-@pytest.mark.parametrize("place", ffn.PLACES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_block_against_numpy_and_its_gradient(kind, place, x64):
+def test_block_against_numpy_and_its_gradient(kind, x64):
+    """All placements of the norm in one program."""
     norm_kind = "rms" if "glu" in kind else "layer"
-    config = BlockConfig(kind, 4, 5, norm=place, norm_kind=norm_kind)
-    model, params, x = build(config)
-    y, aux = model.apply(params, x)
-    expected = oracles.feed_forward(*jax.tree.map(np.asarray, (x, params)), config)
-    chex.assert_shape(aux["hidden"], (2, 3, 5))
-    chex.assert_trees_all_close(y, expected, rtol=1e-9, atol=1e-12)
-    assert trees.count(params) == config.parameters
-    check_gradient(model, params, x)
+    configs = [
+        BlockConfig(kind, 4, 5, norm=placement, norm_kind=norm_kind)
+        for placement in ffn.NORM_PLACEMENTS
+    ]
+    blocks = [build(config, np.float64) for config in configs]
+
+    def loss(params, model, x):
+        y, aux = model.apply(params, x)
+        return jnp.sin(y).sum(), (y, aux)
+
+    models = [model for model, _, _ in blocks]
+    results = jax.jit(
+        lambda inputs: [
+            jax.grad(loss, has_aux=True)(params, model, x)
+            for model, (params, x) in zip(models, inputs, strict=True)
+        ]
+    )([inputs for _, *inputs in blocks])
+    for config, (_, params, x), (grads, (y, aux)) in zip(
+        configs, blocks, results, strict=True
+    ):
+        expected = oracles.feed_forward(x, params, config)
+        chex.assert_shape(aux["hidden"], (2, 3, 5))
+        chex.assert_trees_all_close(y, expected, rtol=1e-9, atol=1e-12)
+        assert trees.count(params) == config.parameters
+        check_gradient(config, params, x, grads)
 
 
-def check_gradient(model, params, x):
-    """The derivative along one random direction, against a central difference."""
-
-    def loss(params):
-        return jnp.sin(model.apply(params, x)[0]).sum()
-
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(5), len(leaves))
-    direction = jax.tree.unflatten(
-        tree,
-        [
-            jax.random.normal(key, leaf.shape)
-            for key, leaf in zip(keys, leaves, strict=True)
-        ],
-    )
+def check_gradient(config, params, x, grads):
+    """The derivative along a random direction against a central difference in NumPy."""
+    rng = np.random.default_rng(5)
+    direction = jax.tree.map(lambda p: rng.normal(size=np.shape(p)), params)
 
     def along(step):
-        return float(loss(jax.tree.map(lambda p, d: p + step * d, params, direction)))
+        moved = jax.tree.map(lambda p, d: p + step * d, params, direction)
+        return np.sin(oracles.feed_forward(x, moved, config)).sum()
 
-    slope = jax.tree.map(lambda g, d: (g * d).sum(), jax.grad(loss)(params), direction)
+    slope = jax.tree.map(lambda g, d: (g * d).sum(), grads, direction)
+    if "beta" in params:  # the oracle's β does not move
+        slope.pop("beta")
     expected = (along(1e-6) - along(-1e-6)) / 2e-6
-    got = float(sum(jax.tree.leaves(slope)))
-    assert got == pytest.approx(expected, rel=1e-5, abs=1e-7)
+    found = float(sum(jax.tree.leaves(slope)))
+    assert found == pytest.approx(expected, rel=1e-5, abs=1e-7)
 
 
 @pytest.mark.parametrize("kind", ["mlp:gelu", "glu:swish"])
-@pytest.mark.parametrize("place", ffn.PLACES)
-def test_both_norms_and_no_bias(kind, place, x64):
-    for norm_kind in ffn.NORMS:
-        config = BlockConfig(
-            kind, 4, 5, norm=place, norm_kind=norm_kind, bias=False, epsilon=1e-12
+def test_both_norms_and_no_bias(kind, x64):
+    configs = [
+        BlockConfig(
+            kind, 4, 5, norm=placement, norm_kind=norm_kind, bias=False, epsilon=1e-12
         )
-        model, params, x = build(config)
-        expected = oracles.feed_forward(*jax.tree.map(np.asarray, (x, params)), config)
-        chex.assert_trees_all_close(model.apply(params, x)[0], expected, rtol=1e-9)
+        for norm_kind in ffn.NORMS
+        for placement in ffn.NORM_PLACEMENTS
+    ]
+    blocks = [build(config, np.float64) for config in configs]
+    models = [model for model, _, _ in blocks]
+    outputs = jax.jit(
+        lambda inputs: [
+            model.apply(*args)[0] for model, args in zip(models, inputs, strict=True)
+        ]
+    )([inputs for _, *inputs in blocks])
+    for config, (_, params, x), y in zip(configs, blocks, outputs, strict=True):
+        expected = oracles.feed_forward(x, params, config)
+        chex.assert_trees_all_close(y, expected, rtol=1e-9)
         assert trees.count(params) == config.parameters
 
 
@@ -105,9 +118,10 @@ def test_article_layer_norm():
 def test_article_block_is_one_configuration(x64):
     """Feed-forward with the norm last, the layer that the seeds start from."""
     config = BlockConfig("mlp:swish", 4, 5, norm="post", residual=False)
-    model, params, x = build(config)
-    expected = oracles.feed_forward(*jax.tree.map(np.asarray, (x, params)), config)
-    chex.assert_trees_all_close(model.apply(params, x)[0], expected, rtol=1e-9)
+    model, params, x = build(config, np.float64)
+    expected = oracles.feed_forward(x, params, config)
+    y, _ = jax.jit(model.apply)(params, x)
+    chex.assert_trees_all_close(y, expected, rtol=1e-9)
 
 
 def test_parameter_tree_of_a_gated_block():
@@ -141,48 +155,68 @@ def test_the_gate_is_the_activated_half():
     assert float(y[0]) == -9.0
 
 
-def test_beta_is_learned():
-    for kind in ("mlp:swish", "glu:swish_channel"):
-        model, params, x = build(BlockConfig(kind, 4, 5))
-        slope = jax.grad(lambda p: jnp.sum(model.apply(p, x)[0] ** 2))(params)["beta"]  # noqa: B023
-        assert jnp.all(slope != 0)
+@pytest.mark.parametrize("kind", ["mlp:swish", "glu:swish", "glu:swish_channel"])
+def test_beta_is_learned(kind, x64):
+    """Its gradient is that of finite differences; the oracle knows only β = 1."""
+    model, params, x = build(BlockConfig(kind, 4, 5), np.float64)
+    shape = params["beta"].shape
+
+    @jax.jit
+    @jax.value_and_grad
+    def loss(beta):
+        return jnp.sum(model.apply({**params, "beta": beta}, x)[0] ** 2)
+
+    beta = np.linspace(0.5, 1.5, 5)[: params["beta"].size].reshape(shape)
+    _, slope = loss(beta)
+    assert np.all(slope != 0)
+    ends = [float(loss(beta + step)[0]) for step in (1e-6, -1e-6)]
+    assert float(np.sum(slope)) == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-5)
 
 
 @pytest.mark.parametrize(("kind", "kept"), [("mlp:gelu", 1), ("swiglu", 2)])
 def test_backward_keeps_no_more_than_gate_and_up(kind, kept):
     config = BlockConfig(kind, 4, 7, norm="hidden", dropout=0.1)
     model, params, _ = build(config)
-    x, key = jnp.ones((5, 4)), jax.random.key(0)
-    _, pull = jax.vjp(lambda p, x: model.apply(p, x, key)[0], params, x)
+    x, key = np.ones((5, 4), np.float32), jax.random.key(0)
+    pull = jax.eval_shape(
+        lambda p, x: jax.vjp(lambda p, x: model.apply(p, x, key)[0], p, x)[1],
+        params,
+        x,
+    )
     hidden = [leaf for leaf in jax.tree.leaves(pull) if leaf.shape == (5, 7)]
     assert len(hidden) == kept
 
 
 def test_forward_mode_and_second_derivatives_work(x64):
-    model, params, x = build(BlockConfig("swiglu", 4, 5))
+    model, params, x = build(BlockConfig("swiglu", 4, 5), np.float64)
 
     def loss(x):
         return jnp.sum(model.apply(params, x)[0] ** 3)
 
-    forward = jax.jvp(loss, (x,), (jnp.ones_like(x),))[1]
-    chex.assert_trees_all_close(forward, jax.grad(loss)(x).sum(), rtol=1e-9)
-    second = jax.jvp(jax.grad(loss), (x,), (jnp.ones_like(x),))[1]
+    @jax.jit
+    def run(x):
+        ones = jnp.ones_like(x)
+        slope, second = jax.jvp(jax.grad(loss), (x,), (ones,))
+        return slope, jax.jvp(loss, (x,), (ones,))[1], second
+
+    slope, forward, second = run(x)
+    chex.assert_trees_all_close(forward, slope.sum(), rtol=1e-9)
     step = 1e-6
-    expected = (jax.grad(loss)(x + step) - jax.grad(loss)(x - step)) / (2 * step)
+    expected = (run(x + step)[0] - run(x - step)[0]) / (2 * step)
     chex.assert_trees_all_close(second, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_dropout_hits_hidden_units_and_only_in_training():
     model, params, x = build(BlockConfig("mlp:softplus", 4, 64, dropout=0.5))
-    still, aux = model.apply(params, x)
-    again, _ = model.apply(params, x)
-    chex.assert_trees_all_equal(still, again)
-    assert bool(jnp.all(aux["hidden"] > 0))
-    key = jax.random.key(0)
-    dropped, aux = model.apply(params, x, key)
-    assert 0.3 < float(jnp.mean(aux["hidden"] == 0)) < 0.7
-    chex.assert_trees_all_equal(dropped, model.apply(params, x, key)[0])
-    assert not jnp.allclose(dropped, model.apply(params, x, jax.random.key(1))[0])
+    still, aux = jax.jit(model.apply)(params, x)
+    without, _ = build(BlockConfig("mlp:softplus", 4, 64))[0].apply(params, x)
+    chex.assert_trees_all_close(still, without, rtol=1e-5)
+    assert (np.asarray(aux["hidden"]) > 0).all()
+    apply = jax.jit(model.apply)
+    dropped, aux = apply(params, x, jax.random.key(0))
+    assert 0.3 < (np.asarray(aux["hidden"]) == 0).mean() < 0.7
+    chex.assert_trees_all_equal(dropped, apply(params, x, jax.random.key(0))[0])
+    assert not np.allclose(dropped, apply(params, x, jax.random.key(1))[0])
 
 
 @pytest.mark.parametrize("name", sorted(ffn.INITIALIZERS))
@@ -216,16 +250,20 @@ def test_zeros_fail_to_break_symmetry():
             "mlp:sigmoid", 3, hidden, norm="none", initializer=initializer
         )
         model = functional(lambda rngs: FeedForward(config, rngs=rngs))
-        params = model.init(jax.random.key(0))
-        x = jax.random.normal(jax.random.key(1), (16, 3))
+        x = np.random.default_rng(1).normal(size=(16, 3)).astype(np.float32)
 
         def loss(params):
-            return jnp.mean((model.apply(params, x)[0] - jnp.sin(3 * x)) ** 2)
+            return jnp.mean((model.apply(params, x)[0] - np.sin(3 * x)) ** 2)
 
-        for _ in range(20):
-            step = jax.grad(loss)(params)
-            params = jax.tree.map(lambda p, g: p - 0.5 * g, params, step)
-        return np.asarray(params["up"]["kernel"])
+        def step(params, _):
+            grads = jax.grad(loss)(params)
+            return jax.tree.map(lambda p, g: p - 0.5 * g, params, grads), None
+
+        @jax.jit
+        def run(key):
+            return jax.lax.scan(step, model.init(key), None, length=20)[0]
+
+        return np.asarray(run(jax.random.key(0))["up"]["kernel"])
 
     zeros, lecun = trained("zeros"), trained("lecun")
     assert np.abs(zeros).max() > 0  # they do learn,
@@ -236,9 +274,9 @@ def test_zeros_fail_to_break_symmetry():
 
 def test_scan_of_tokens_is_tokenwise():
     model, params, x = build(BlockConfig("geglu", 4, 5, norm="pre"))
-    whole, _ = model.apply(params, x)
-    each = jax.vmap(jax.vmap(lambda v: model.apply(params, v)[0]))(x)
-    chex.assert_trees_all_close(whole, each, rtol=1e-5, atol=1e-6)
+    apply = jax.vmap(jax.vmap(lambda v: model.apply(params, v)[0]))
+    whole, alone = jax.jit(lambda x: (model.apply(params, x)[0], apply(x)))(x)
+    chex.assert_trees_all_close(whole, alone, rtol=1e-5, atol=1e-6)
 
 
 def test_compiles_once():
@@ -264,11 +302,11 @@ def test_a_new_block_is_one_equation_and_one_row(monkeypatch, x64):
     row = ffn.Block(squared_gate, ("gate", "up"), "tanh")
     monkeypatch.setitem(ffn.BLOCKS, "squared", row)
     config = BlockConfig("squared", 4, 5, norm="none", residual=False)
-    model, params, x = build(config)
-    p, v = jax.tree.map(np.asarray, (params, x))
-    gate = np.tanh(oracles.linear(v, p["gate"])) ** 2
-    expected = oracles.linear(gate * oracles.linear(v, p["up"]), p["down"])
-    chex.assert_trees_all_close(model.apply(params, x)[0], expected, rtol=1e-9)
+    model, params, x = build(config, np.float64)
+    gate = np.tanh(oracles.linear(x, params["gate"])) ** 2
+    expected = oracles.linear(gate * oracles.linear(x, params["up"]), params["down"])
+    y, _ = jax.jit(model.apply)(params, x)
+    chex.assert_trees_all_close(y, expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -284,10 +322,13 @@ def test_a_new_block_is_one_equation_and_one_row(monkeypatch, x64):
     ],
 )
 def test_named_modules(named, kind):
-    block = named(4, 6, rngs=nnx.Rngs(0), norm="none")
-    assert block.config == BlockConfig(kind, 4, 6, norm="none")
-    assert isinstance(block, named) and isinstance(block, FeedForward)
-    assert block(jnp.ones((2, 4)))[0].shape == (2, 4)
+    def apply(x):
+        block = named(4, 6, rngs=nnx.Rngs(0), norm="none")
+        assert block.config == BlockConfig(kind, 4, 6, norm="none")
+        assert isinstance(block, named) and isinstance(block, FeedForward)
+        return block(x)[0]
+
+    assert jax.eval_shape(apply, np.ones((2, 4), np.float32)).shape == (2, 4)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What is of bfloat16 in a lowered model, and what is not."""
+"""Which operations of a mixed-precision model are in bfloat16, and which are not."""
 
 import jax
 import jax.numpy as jnp
@@ -10,29 +10,30 @@ from jax.extend.core import jaxprs_in_params
 from ffnlab.models.classifier import ClassifierConfig, classifier_model
 from ffnlab.models.transformer import EncoderConfig
 from ffnlab.nn.precision import mixed_precision
-from ffnlab.train import layerwise
-from ffnlab.train.gradients import mean_loss
+from ffnlab.train import objectives
+from ffnlab.train.objectives import mean_loss
+from tests import oracles
 
 KEY = jax.random.key(0)
 
 
-def made(dropout=0.0, head="linear"):
+def make_model(dropout=0.0, head="linear"):
     encoder = EncoderConfig(
         vocabulary=20, features=16, layers=2, heads=2, hidden=32, length=8,
         dropout=dropout, attention_dropout=dropout, pooler=True,
     )  # fmt: skip
     model = classifier_model(ClassifierConfig(encoder, 3, head, dropout=dropout))
-    params = jax.tree.map(lambda p: 4 * p if p.ndim > 1 else p, model.init(KEY))
     rng = np.random.default_rng(0)
-    segment_ids = jnp.tile(jnp.array([0, 0, 0, 0, 1, 1, 1, -1]), (4, 1))
+    segment_ids = np.tile([0, 0, 0, 0, 1, 1, 1, -1], (4, 1))
     x = {
-        "tokens": jnp.asarray(rng.integers(0, 20, (4, 8))),
+        "tokens": rng.integers(0, 20, (4, 8)),
         "mask": segment_ids >= 0,
         "segment_ids": segment_ids,
-        "at": jnp.tile(jnp.array([0, 2, 4, 5]), (4, 1)),
-        "offset": jnp.asarray(0.1 * rng.normal(size=(4, 8, 16)), jnp.float32),
+        "label_positions": np.tile([0, 2, 4, 5], (4, 1)),
+        "offset": (0.1 * rng.normal(size=(4, 8, 16))).astype(np.float32),
     }
-    return model, params, {"x": x, "y": jnp.asarray(rng.integers(0, 3, (4, 4)))}
+    params = oracles.random_params(model, 0.1)
+    return model, params, {"x": x, "y": rng.integers(0, 3, (4, 4))}
 
 
 def equations(jaxpr):
@@ -45,7 +46,7 @@ def equations(jaxpr):
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_norms_and_softmax_stay_in_float32(dropout):
     """Of every exponential, root and sum; the products of the encoder are lowered."""
-    model, params, batch = made(dropout)
+    model, params, batch = make_model(dropout)
     half = mixed_precision(model)
     jaxpr = jax.make_jaxpr(lambda p, x, key: half.apply(p, x, key)[0])(
         params, batch["x"], KEY if dropout else None
@@ -71,41 +72,44 @@ def test_norms_and_softmax_stay_in_float32(dropout):
 
 @pytest.mark.parametrize("head", ["linear", "feedback"])
 def test_outputs_agree_to_the_bits_of_bfloat16(head):
-    model, params, batch = made(head=head)
-    logits, _ = model.apply(params, batch["x"])
-    found, _ = mixed_precision(model).apply(params, batch["x"])
+    model, params, batch = make_model(head=head)
+    half = mixed_precision(model)
+    logits, found = jax.jit(
+        lambda p: [m.apply(p, batch["x"])[0] for m in (model, half)]
+    )(params)
     assert found.dtype == jnp.float32
-    scale = float(jnp.abs(logits).max())
-    difference = float(jnp.abs(found - logits).max())
+    scale = np.abs(logits).max()
+    difference = np.abs(np.asarray(found) - np.asarray(logits)).max()
     assert 1e-7 * scale < difference < 2**-8 * 8 * scale
 
 
 def test_it_learns_with_parameters_in_float32():
-    model, params, batch = made(0.1)
-    loss = mean_loss(mixed_precision(model), layerwise.objective())
+    model, params, batch = make_model(0.1)
+    loss = mean_loss(mixed_precision(model), objectives.cross_entropy_objective())
     optimizer = optax.adam(1e-2)
-    state = optimizer.init(params)
 
-    @jax.jit
-    def step(params, state, key):
+    def step(carry, key):
+        params, state = carry
         value, grads = jax.value_and_grad(loss)(params, batch, key)
         updates, state = optimizer.update(grads, state)
-        return optax.apply_updates(params, updates), state, value, grads
+        return (optax.apply_updates(params, updates), state), (value, grads)
 
-    values = []
-    for number in range(30):
-        key = jax.random.fold_in(KEY, number)
-        params, state, value, grads = step(params, state, key)
-        values.append(float(value))
+    @jax.jit
+    def run(params):
+        start = params, optimizer.init(params)
+        return jax.lax.scan(step, start, jax.random.split(KEY, 30))
+
+    (params, state), (values, grads) = run(params)
     assert np.mean(values[-5:]) < 0.5 * values[0]
     kinds = {leaf.dtype for leaf in jax.tree.leaves((params, grads, state[0].mu))}
     assert kinds == {jnp.dtype("float32")}
 
 
 def test_what_is_kept_is_not_cast():
-    model, params, batch = made()
-    whole, _ = mixed_precision(model, jnp.bfloat16, keep=("encoder", "head")).apply(
-        params, {**batch["x"], "offset": jnp.zeros((4, 8, 16))}
+    model, params, batch = make_model()
+    x = {**batch["x"], "offset": np.zeros((4, 8, 16), np.float32)}
+    kept = mixed_precision(model, jnp.bfloat16, keep=("encoder", "head"))
+    whole, expected = jax.jit(lambda p: [m.apply(p, x)[0] for m in (kept, model)])(
+        params
     )
-    expected, _ = model.apply(params, {**batch["x"], "offset": jnp.zeros((4, 8, 16))})
     np.testing.assert_allclose(whole, expected, rtol=1e-6, atol=1e-6)
