@@ -4,13 +4,18 @@ import json
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
+from ffnlab.finetune import trainer
 from ffnlab.finetune.config import Config
 from ffnlab.finetune.runner import run
+from ffnlab.finetune.task import MONITORED
+from ffnlab.pretrained import tiny
+from ffnlab.train.record import empty_record
 
-BERT = Path(__file__).parent / "checkpoints" / "bert"
+CHECKPOINTS = Path(__file__).parent / "checkpoints"
 WORDS = [f"w{n}" for n in range(26)]
 KIND = {0: "O", 1: "B-CITY", 2: "B-NAME"}  # of a word, by its number
 SMALL = {"max_seq_length": 14, "epochs": 20.0, "learning_rate": 1e-2, "batch_size": 8}
@@ -18,13 +23,34 @@ SIZES = (("train", 48), ("dev", 16), ("test", 16))
 NUMBERS = ["zero", "one", "two", "three", "four", "five"]
 
 
-@pytest.fixture(scope="session")
-def bert(tmp_path_factory):
-    """The small BERT, with a vocabulary."""
-    directory = tmp_path_factory.mktemp("checkpoint") / "bert"
-    shutil.copytree(BERT, directory)
+def with_vocabulary(family, directory):
+    """Copies a small checkpoint, and writes a vocabulary beside it."""
+    shutil.copytree(CHECKPOINTS / family, directory)
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     (directory / "vocab.txt").write_text("\n".join(special + WORDS))
+    return str(directory)
+
+
+@pytest.fixture(scope="session")
+def two_layers(tmp_path_factory):
+    """A small BERT of two layers, with a vocabulary."""
+    return with_vocabulary("bert", tmp_path_factory.mktemp("checkpoint") / "two")
+
+
+@pytest.fixture(scope="session")
+def bert(two_layers, tmp_path_factory):
+    """Its first layer alone, which compiles sooner."""
+    from safetensors.numpy import load_file, save_file
+
+    directory = tmp_path_factory.mktemp("checkpoint") / "bert"
+    shutil.copytree(two_layers, directory)
+    path = directory / "model.safetensors"
+    tensors = load_file(path)
+    kept = {name: a for name, a in tensors.items() if ".layer.1." not in name}
+    save_file(kept, path, {"format": "pt"})
+    settings = json.loads((directory / "config.json").read_text())
+    settings["num_hidden_layers"] = 1
+    (directory / "config.json").write_text(json.dumps(settings))
     return str(directory)
 
 
@@ -82,7 +108,8 @@ def numbers(tmp_path_factory):
     """Texts of numbers in words, to be written in digits."""
     folder, rng = tmp_path_factory.mktemp("numbers"), np.random.default_rng(2)
     for part, count in SIZES:
-        rows = [rng.integers(0, 6, rng.integers(4, 6)) for _ in range(6 * count)]
+        count *= 6 if part == "train" else 2
+        rows = [rng.integers(0, 6, rng.integers(4, 6)) for _ in range(count)]
         lines = [
             " ".join(NUMBERS[n] for n in row) + "\t" + " ".join(map(str, row)) + "\n"
             for row in rows
@@ -96,6 +123,37 @@ def config(checkpoint, files, task, out, kind, **more):
     parts = {part: str(files / f"{part}{kind}") for part in ("train", "dev", "test")}
     given = {**SMALL, **parts, "out": str(out), **more}
     return Config(task=task, checkpoint=checkpoint, **given)
+
+
+@pytest.fixture(scope="session")
+def smaller_tiny():
+    """Models from scratch have one layer of width 64, which trains in seconds."""
+    small = {"features": 64, "hidden": 128, "layers": 1}
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("DecoderConfig", "EncoderConfig"):
+            kind = getattr(tiny, name)
+            patch.setattr(tiny, name, lambda kind=kind, **k: kind(**{**k, **small}))
+        yield
+
+
+@pytest.fixture
+def without_steps(monkeypatch):
+    """Runs write what they always do, of parameters that no step has changed."""
+    monkeypatch.setattr(trainer, "train", initial_runs)
+
+
+def initial_runs(config, task, directory):
+    """Returns the run of initial parameters, in place of `trainer.train`."""
+    plan = trainer.make_plan(config, task)
+    init = jax.jit(trainer.init_from_checkpoint(config, task).init)
+    params = init(jax.random.key(0))
+    if "head" in params:  # so wide that no two labels are a near tie
+        params["head"] = jax.tree.map(lambda p: 10 * p, params["head"])
+    parts = [part for part in ("dev", "test") if part in task.rows]
+    predicted = {part: task.predictor(part, plan.batch)(params) for part in parts}
+    scores = {part: task.score(part, each) for part, each in predicted.items()}
+    record = empty_record(plan, [MONITORED])
+    return [trainer.Run(0, params, record, scores, predicted, float("nan"))]
 
 
 @pytest.fixture(scope="session")

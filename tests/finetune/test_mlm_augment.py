@@ -1,4 +1,4 @@
-"""Words filled in by a masked language model: which may change, and to what."""
+"""Words replaced by a masked language model: which may change, and to what."""
 
 import dataclasses
 import shutil
@@ -7,13 +7,13 @@ from pathlib import Path
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ffnlab.data.examples import Examples
 from ffnlab.data.tokenizer import read_tokenizer
 from ffnlab.errors import InputError
+from ffnlab.finetune import mlm_augment
 from ffnlab.finetune.mlm_augment import mlm_substitute
 from ffnlab.models.transformer import Transformer
 from ffnlab.pretrained import checkpoint
@@ -100,10 +100,12 @@ def test_words_are_drawn_by_the_models_probabilities_from_the_ten_likeliest(bert
     made = copies_of(text, "classify", bert, copies=4000, rate=0.1, seed=3)
     ids = {word: tokenizer.inner.token_to_id(word) for word in MAY}
     pieces = {0: [[4], [6 + 1, 25], [8]], 1: [[6], [4], [8]], 2: [[6], [7, 25], [4]]}
-    for place, parts in pieces.items():
-        row = [2, *(token for part in parts for token in part), 3]
-        logits, _ = found.model.apply(found.params, jnp.array([row]))
-        logits = np.asarray(logits[0, row.index(4)], np.float64)
+    apply = jax.jit(lambda params, *rows: [found.model.apply(params, row)[0][0]
+                                           for row in rows])  # fmt: skip
+    rows = [[2, *(t for part in parts for t in part), 3] for parts in pieces.values()]
+    outputs = apply(found.params, *(np.array([row]) for row in rows))
+    for place in pieces:
+        logits = np.asarray(outputs[place][rows[place].index(4)], np.float64)
         hidden = {0: "w1", 2: "w3"}.get(place)
         may = sorted(MAY - {hidden}, key=lambda word: -logits[ids[word]])[:10]
         probabilities = np.exp([logits[ids[word]] for word in may])
@@ -127,11 +129,14 @@ def test_copies_depend_on_the_seed_alone(bert):
 
 
 def test_many_texts_are_one_compilation(bert, monkeypatch):
-    jax.clear_caches()  # of what other tests compiled
+    inner = mlm_augment._draw_batch.__wrapped__
+    fresh = jax.jit(lambda *given: inner(*given), static_argnums=4)  # of an empty cache
+    monkeypatch.setattr(mlm_augment, "_draw_batch", fresh)
     limited = chex.assert_max_traces(Transformer.__call__, n=1)
     monkeypatch.setattr(Transformer, "__call__", limited)
     many = Examples(TEXTS * 40, [], ["a"] * 120, [1] * 120)
     assert len(copies_of(many, "classify", bert).texts) == 120
+    assert fresh._cache_size() == 1
 
 
 def test_what_has_no_words_to_hide_has_no_copies(bert):
@@ -141,7 +146,7 @@ def test_what_has_no_words_to_hide_has_no_copies(bert):
 
 def test_what_cannot_fill_words_in_is_refused(bert, tmp_path):
     found, tokenizer = bert
-    name = "--augment: mlm_substitute"
+    name = "^augment: mlm_substitute"
     bare = checkpoint.load(found.directory, head=False)
     with pytest.raises(
         InputError, match=f"{name}: .*bert has no masked-language-model"
@@ -159,7 +164,7 @@ def test_what_cannot_fill_words_in_is_refused(bert, tmp_path):
     with pytest.raises(InputError, match="rate=0 must be above 0 and below 1"):
         mlm_substitute(CLASSES, "classify", found, tokenizer, rate=0.0)
     for words, message in (
-        (SPECIAL[:4] + WORDS, "vocab.txt has no token for a hidden word"),
+        (SPECIAL[:4] + WORDS, "vocab.txt has no mask token"),
         ([*SPECIAL, "w0", "##x"], "vocab.txt has no two tokens that are words"),
     ):
         (tmp_path / "vocab.txt").write_text("\n".join(words))

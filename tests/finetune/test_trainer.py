@@ -1,25 +1,117 @@
 """How fine-tuning trains: steps, seeds together, what goes beyond the plain recipe."""
 
+import dataclasses
+import shutil
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
 import scipy.special
 
-from ffnlab import data, finetune, io
-from ffnlab.finetune import predict_files, runner, trainer
+from ffnlab import EncoderConfig, data, finetune
+from ffnlab.errors import InputError
+from ffnlab.finetune import runner, trainer
+from ffnlab.finetune.task import MONITORED
+from ffnlab.models import transformer
 from ffnlab.pretrained import checkpoint
+from ffnlab.train import loop
+from ffnlab.train.record import empty_record
+from tests.finetune.fake import make_config, make_task
 from tests.tuned import config
+
+KEY = jax.random.key(0)
+
+
+@pytest.mark.parametrize(
+    ("options", "sizes", "rows", "plan"),
+    [
+        # 40 texts in 20 rows: a batch of 16 texts has 8 rows, an epoch 2.5 steps.
+        ({}, 40, 20, (9, 3, 8)),
+        ({"epochs": 1.0}, 40, 20, (2, 2, 8)),
+        ({"epochs": 0.1}, 40, 20, (1, 1, 8)),
+        ({"steps": 5, "evaluations": 2}, 40, 20, (5, 3, 8)),
+        ({"epochs": 2.0, "evaluations": 4}, 40, 20, (8, 2, 8)),
+        ({"batch_size": 1}, 40, 20, (60, 20, 1)),  # no less than a row
+        ({"batch_size": 999}, 40, 20, (3, 1, 20)),  # no more than all
+        ({"gradient_accumulation_steps": 2}, 40, 20, (6, 2, 16)),
+        ({"gradient_accumulation_steps": 3, "batch_size": 999}, 40, 20, (3, 1, 18)),
+        ({"batch_size": 4}, 4, 20, (3, 1, 20)),  # a text of five windows
+    ],
+)
+def test_a_plan_has_rows_for_texts_and_equal_stretches(options, sizes, rows, plan):
+    given = make_config(patience=7, **options)
+    task = make_task(given, sizes=(sizes, 8), rows=rows)
+    found = trainer.make_plan(given, task)
+    assert (found.steps, found.every, found.batch) == plan
+    assert found.patience == 7 and found.monitor == MONITORED
+    assert found.higher_is_better
+    assert trainer.steps_per_epoch(task, found) == rows / found.batch
+
+
+def predictor(params):
+    return params["w"]
+
+
+def test_a_run_is_scored_on_dev():
+    evaluator = trainer.DevEvaluator(make_task(), predictor)
+    scores = evaluator({"w": np.float64(0.1)}, None)
+    assert scores == {MONITORED: np.float32(0.1)}
+    assert scores[MONITORED].dtype == np.float32
+    assert list(evaluator.outputs(None, None)) == [MONITORED]
+
+
+def test_a_population_is_scored_member_by_member():
+    """Of four, the last two are fillers of a device: they cost no evaluation."""
+    calls = []
+
+    def counted(params):
+        calls.append(float(params["w"]))
+        return params["w"]
+
+    evaluator = trainer.DevEvaluator(make_task(), counted, members=3)
+    params = {"w": jax.numpy.array([0.25, 0.5, 0.75, 0.75])}
+    scores = evaluator(params, None)[MONITORED]
+    assert scores.tolist() == [0.25, 0.5, 0.75, 0.75] and scores.dtype == np.float32
+    assert calls == [0.25, 0.5, 0.75]
+    assert list(evaluator.outputs(None, None)) == [MONITORED]
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_loss_that_is_not_finite_is_refused(tagging, tmp_path, monkeypatch, seeds):
+    task = with_options(tagging, seeds=seeds, learning_rate=9.0)
+    plan, shape = trainer.make_plan(task.config, task), (2,) * (seeds > 1)
+    record = empty_record(plan, [MONITORED], shape)
+    record = record._replace(diverged=np.full(shape, 3, np.int32))
+    result = loop.Fit(None, {}, record, 0.1, 0.1)
+    monkeypatch.setattr(trainer.loop, "fit", lambda **_: result)
+    monkeypatch.setattr(
+        trainer.population, "fit_population", lambda **_: ([], [], result)
+    )
+    with pytest.raises(InputError, match="^learning_rate: 9: .* not finite at step 3"):
+        trainer.train(task.config, task, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def long_rows(bert, tmp_path_factory):
+    """A checkpoint that reads 128 tokens."""
+    shape = EncoderConfig(vocabulary=31, features=8, layers=1, heads=2, length=128)
+    folder = tmp_path_factory.mktemp("checkpoint") / "long"
+    params = jax.jit(transformer.transformer_model(shape).init)(KEY)
+    checkpoint.save(folder, shape, params, family="ffnlab")
+    shutil.copyfile(Path(bert) / "vocab.txt", folder / "vocab.txt")
+    return str(folder)
 
 
 @pytest.mark.parametrize("batch", [4, 8, 16])
-def test_a_step_has_the_texts_asked_for_of_all_labels(tmp_path, batch):
+def test_a_step_has_the_texts_asked_for_of_all_labels(tmp_path, long_rows, batch):
     """Also where a file is sorted by label, as many are."""
     lines = [f"w{k}\t{' '.join(['w9'] * (2 + n % 3))}\n" for k in range(8)
              for n in range(40)]  # fmt: skip
     for part in ("train", "dev"):
         (tmp_path / f"{part}.tsv").write_text("label\ttext\n" + "".join(lines))
     given = finetune.Config(
-        checkpoint="tiny",
+        checkpoint=long_rows,
         train=str(tmp_path / "train.tsv"),
         dev=str(tmp_path / "dev.tsv"),
         batch_size=batch,
@@ -29,89 +121,144 @@ def test_a_step_has_the_texts_asked_for_of_all_labels(tmp_path, batch):
     texts = plan.batch * (y >= 0).sum() / len(y)
     assert abs(texts - batch) < 0.1 * batch
     assert abs(plan.steps - 3 * 320 / batch) < 0.1 * plan.steps
-    each = [len(set(y[row : row + plan.batch][y[row : row + plan.batch] >= 0]))
-            for row in range(0, len(y) - plan.batch + 1, plan.batch)]  # fmt: skip
-    assert np.mean(each) > 0.7 * 8 * (1 - (7 / 8) ** batch)
-
-
-def test_seeds_together_are_seeds_in_turn(bert, files, tmp_path, monkeypatch):
-    found = []
-    for fits in (True, False):
-        monkeypatch.setattr(trainer, "_fits", lambda *_: fits)  # noqa: B023
-        given = config(bert, files, "tag", tmp_path / str(fits), ".conll", seeds=2,
-                       epochs=4.0)  # fmt: skip
-        runs = runner.run(given)
-        assert len(runs.scores["test"]) == 2 and "[" in runs.table.rows[0][2]
-        found.append(io.read_lines(runs.out / "results.jsonl"))
-    for one, other in zip(*found, strict=True):
-        assert one["seed"] == other["seed"] and one["best_step"] == other["best_step"]
-        np.testing.assert_allclose(one["dev_curve"], other["dev_curve"], atol=0.02)
-    assert found[0][0]["dev_curve"] != found[0][1]["dev_curve"]
-
-
-def descent(bert, files, **more):
-    """What the first step of the first batch descends along, in one array."""
-    given = config(bert, files, "tag", None, ".conll", **more)
-    task = runner.prepare(given)
-    plan = trainer.make_plan(given, task)
-    parts = trainer.fit_arguments(given, task, plan)
-    params = parts["model"].init(jax.random.key(0))
-    batch = data.take(jax.device_put(task.rows["train"].arrays), np.arange(plan.batch))
-    _, found = jax.jit(parts["gradient"])(params, batch, jax.random.key(1))
-    return np.asarray(found["encoder"]["layer_1"]["ffn"]["up"]["kernel"])
+    labels = [len(set(y[row : row + plan.batch][y[row : row + plan.batch] >= 0]))
+              for row in range(0, len(y) - plan.batch + 1, plan.batch)]  # fmt: skip
+    assert np.mean(labels) > 0.7 * 8 * (1 - (7 / 8) ** batch)
 
 
 @pytest.fixture(scope="module")
-def plain(bert, files):
-    return descent(bert, files)
+def tagging(bert, files):
+    """A task whose tokens include the mask token."""
+    given = config(bert, files, "tag", None, ".conll", mlm_loss_weight=0.5)
+    return runner.prepare(given)
 
 
-@pytest.mark.parametrize(
-    "more",
-    [
-        {"adversarial": "fgm"},
-        {"adversarial": "freelb"},
-        {"r_drop_alpha": 1.0},
-        {"mlm_loss_weight": 0.5},
-        {"gradient_accumulation_steps": 2},
-        {"dtype": "bfloat16"},
-        {"label_smoothing": 0.1},
-        {
-            "mlm_loss_weight": 0.5,
-            "adversarial": "fgm",
-            "r_drop_alpha": 1.0,
-            "gradient_accumulation_steps": 2,
-        },
-    ],
-    ids=lambda more: "-".join(more),
-)
-def test_every_method_descends_otherwise(bert, files, plain, more):
-    found = descent(bert, files, **more)
-    assert np.isfinite(found).all() and np.abs(found - plain).max() > 1e-6
+def with_options(task, **options):
+    """Returns the same task with other flags."""
+    options = {"mlm_loss_weight": 0.0, **options}
+    given = dataclasses.replace(task.config, test=None, **options)
+    shape = dataclasses.replace(
+        task.shape,
+        head=given.head,
+        hidden=given.head_hidden,
+        gradient=given.gradient,
+    )
+    rows = {part: task.rows[part] for part in ("train", "dev")}
+    return dataclasses.replace(task, config=given, shape=shape, rows=rows)
+
+
+def test_seeds_together_are_seeds_in_turn(tagging, tmp_path, monkeypatch):
+    task = with_options(tagging, seeds=2, epochs=4.0)
+    found = []
+    for fits in (True, False):
+        monkeypatch.setattr(trainer, "_fits", lambda *_: fits)  # noqa: B023
+        runs = trainer.train(task.config, task, tmp_path / str(fits))
+        assert [run.seed for run in runs] == [0, 1]
+        found.append(runs)
+    for one, other in zip(*found, strict=True):
+        assert one.record.best_step == other.record.best_step
+        curves = [run.record.scores[MONITORED] for run in (one, other)]
+        np.testing.assert_allclose(*curves, atol=0.02)
+        for run in (one, other):
+            assert run.scores["dev"][MONITORED] == pytest.approx(run.record.best)
+    one, other = (run.record.scores[MONITORED].tolist() for run in found[0])
+    assert one != other
+
+
+def gradients_of(task, variants, **common):
+    """The first step's gradient of one array, by variant, of one compiled program."""
+    first = with_options(task, **common)
+    plan = trainer.make_plan(first.config, first)
+    learners = {}
+    for name, options in variants.items():
+        variant = with_options(task, **{**common, **options})
+        arguments = trainer.fit_arguments(variant.config, variant, plan)
+        learners[name] = arguments["learner"]
+
+    @jax.jit
+    def program(batch, key):
+        params = trainer.init_from_checkpoint(first.config, first).init(KEY)
+        found = {}
+        for name, learner in learners.items():
+            own = jax.eval_shape(learner.model.init, KEY)
+            given = {part: params[part] for part in own}
+            _, gradient = learner.gradient(given, batch, key)
+            found[name] = gradient["encoder"]["layer_0"]["ffn"]["up"]["kernel"]
+        return found
+
+    rows = jax.device_put(task.rows["train"].arrays)
+    batch = data.take(rows, np.arange(2 * (plan.batch // 2)))
+    return jax.tree.map(np.asarray, program(batch, jax.random.key(1)))
+
+
+OFF = {"mlm_loss_weight": 0.0}
+METHODS = {
+    "fgm": {**OFF, "adversarial": "fgm"},
+    "freelb": {**OFF, "adversarial": "freelb"},
+    "r_drop": {**OFF, "r_drop_alpha": 1.0},
+    "mlm": {},
+    "accumulation": {**OFF, "gradient_accumulation_steps": 2},
+    "bfloat16": {**OFF, "dtype": "bfloat16"},
+    "smoothing": {**OFF, "label_smoothing": 0.1},
+    "class weights": {**OFF, "class_weights": "balanced"},
+    "all": {
+        "adversarial": "fgm",
+        "r_drop_alpha": 1.0,
+        "gradient_accumulation_steps": 2,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def descents(tagging):
+    return gradients_of(tagging, {"plain": OFF, **METHODS}, mlm_loss_weight=0.5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_descends_otherwise(descents, method):
+    found = descents[method]
+    assert np.isfinite(found).all()
+    assert np.abs(found - descents["plain"]).max() > 1e-6
+
+
+def test_both_gradients_of_the_feedback_head_agree(tagging):
+    variants = {name: {"gradient": name} for name in ("implicit", "bptt")}
+    found = gradients_of(tagging, variants, head="feedback", head_hidden=6)
+    np.testing.assert_allclose(*found.values(), rtol=1e-2, atol=1e-5)
+    assert np.abs(found["implicit"]).max() > 1e-4
 
 
 def test_r_drop_of_answers_compares_the_tokens_of_each_window(bert, asked):
     """By hand, window by window, from two passes that share a batch."""
     more = {"max_seq_length": 16, "doc_stride": 4, "r_drop_alpha": 0.5}
-    given = config(bert, asked, "qa", None, ".json", **more)
-    task = runner.prepare(given)
-    plan = trainer.make_plan(given, task)
-    setting, key = trainer.fit_arguments(given, task, plan), jax.random.key(1)
-    model, rows = setting["model"], task.rows["train"].arrays
-    params = model.init(jax.random.key(0))
-    params["head"] = jax.tree.map(lambda each: 20 * each, params["head"])
-    batch = data.take(jax.device_put(rows), np.arange(3))
-    value, grads = jax.jit(setting["gradient"])(params, batch, key)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
-    twice = jax.tree.map(lambda each: np.concatenate([each, each]), batch)
-    logits = np.asarray(model.apply(params, twice["x"], key)[0], np.float64)
-    losses, apart = [], []
-    for row, slot in np.argwhere(batch["x"]["label_positions"] >= 0):
-        segment_ids = np.asarray(batch["x"]["segment_ids"][row])
-        there = segment_ids == segment_ids[batch["x"]["label_positions"][row, slot]]
+    task = runner.prepare(config(bert, asked, "qa", None, ".json", **more))
+    plan = trainer.make_plan(task.config, task)
+    learner = trainer.fit_arguments(task.config, task, plan)["learner"]
+    batch = {
+        name: jax.numpy.asarray(array[:3])
+        for name, array in task.rows["train"].arrays.items()
+    }
+    batch = data.take(batch, np.arange(3))
+
+    @jax.jit
+    def program(batch, key):
+        params = learner.model.init(KEY)
+        params["head"] = jax.tree.map(lambda p: 20 * p, params["head"])
+        value, grads = learner.gradient(params, batch, key)
+        twice = jax.tree.map(lambda a: jax.numpy.concatenate([a, a]), batch)
+        finite = [jax.numpy.isfinite(leaf).all() for leaf in jax.tree.leaves(grads)]
+        return value, finite, learner.model.apply(params, twice["x"], key)[0]
+
+    value, finite, logits = program(batch, jax.random.key(1))
+    assert all(finite)
+    logits, losses, apart = np.asarray(logits, np.float64), [], []
+    x, y = jax.tree.map(np.asarray, (batch["x"], batch["y"]))
+    for row, slot in np.argwhere(x["label_positions"] >= 0):
+        segment_ids = x["segment_ids"][row]
+        window = segment_ids == segment_ids[x["label_positions"][row, slot]]
         for side in range(2):
-            place = np.flatnonzero(np.flatnonzero(there) == batch["y"][row, slot, side])
-            p, q = (scipy.special.log_softmax(logits[row + n, there, side])
+            place = np.flatnonzero(np.flatnonzero(window) == y[row, slot, side])
+            p, q = (scipy.special.log_softmax(logits[row + n, window, side])
                     for n in (0, 3))  # fmt: skip
             losses += [-p[place[0]], -q[place[0]]]
             apart.append(((np.exp(p) - np.exp(q)) * (p - q)).sum() / 2)
@@ -119,48 +266,41 @@ def test_r_drop_of_answers_compares_the_tokens_of_each_window(bert, asked):
     np.testing.assert_allclose(value, np.mean(losses) + 0.5 * np.mean(apart), rtol=1e-4)
 
 
-def test_both_gradients_of_the_feedback_head_agree(bert, files):
-    one, two = (
-        descent(bert, files, head="feedback", head_hidden=6, gradient=gradient)
-        for gradient in ("implicit", "bptt")
-    )
-    np.testing.assert_allclose(one, two, rtol=1e-2, atol=1e-5)
-    assert np.abs(one).max() > 1e-4
+def test_layers_wait_for_their_turn(two_layers, files):
+    """A turn is 0.3 epochs of 6.5 steps: the last layer moves at the third step."""
+    given = config(two_layers, files, "tag", None, ".conll", unfreeze_every_epochs=0.3)
+    task = runner.prepare(given)
+    plan = trainer.make_plan(given, task)
+    assert round(0.3 * trainer.steps_per_epoch(task, plan)) == 2
+    learner = trainer.fit_arguments(given, task, plan)["learner"]
+
+    @jax.jit
+    def moved():
+        params = learner.model.init(KEY)
+        parts = {"head": params["head"], **params["encoder"]}
+        state, steps = learner.optimizer.init(params), []
+        for _ in range(3):
+            updates, state = learner.optimizer.update(params, state, params)
+            parts = {"head": updates["head"], **updates["encoder"]}
+            steps.append({
+                part: jax.numpy.array([(leaf != 0).any() for leaf in
+                                       jax.tree.leaves(arrays)]).any()
+                for part, arrays in parts.items()
+            })  # fmt: skip
+        return steps
+
+    turns = {part: [bool(step[part]) for step in moved()] for part in moved()[0]}
+    assert turns["head"] == [True, True, True]
+    assert turns["layer_1"] == [False, False, True]
+    assert turns["layer_0"] == turns["embed"] == [False, False, False]
 
 
-def test_layers_wait_for_their_turn(bert, files, tmp_path):
-    before = checkpoint.load(bert, head=False, pooler=False).params
-    given = {
-        "steps": 3,
-        "evaluations": 1,
-        "unfreeze_every_epochs": 0.3,
-    }  # an epoch has 6.5 steps
-    found = runner.run(config(bert, files, "tag", tmp_path / "o", ".conll", **given))
-    after = checkpoint.load(found.out / "best", head=False, pooler=False).params
-    moved = [
-        not np.array_equal(before[part][where]["scale"], after[part][where]["scale"])
-        for part, where in (("layer_1", "ffn_norm"), ("layer_0", "ffn_norm"),
-                            ("embed", "norm"))
-    ]  # fmt: skip
-    assert moved == [True, False, False]
-
-
-def test_bfloat16_predicts_what_evaluation_gave(bert, files, tmp_path):
-    given = config(bert, files, "tag", tmp_path / "o", ".conll", dtype="bfloat16",
-                   epochs=5.0)  # fmt: skip
-    found, out = runner.run(given), tmp_path / "p.conll"
-    predict_files.predict(
-        predict_files.PredictConfig(str(found.out), str(files / "test.conll"), str(out))
-    )
-    assert out.read_text() == (found.out / "predictions-test.conll").read_text()
-
-
-def test_further_files_and_copies_are_learned_from(bert, files):
+def test_further_files_and_copies_are_learned_from(two_layers, files):
     extra = {"extra": (str(files / "dev.conll"),)}
     sizes = {}
     for names in (("delete",), ("mlm_substitute",), ("swap", "mention_replace")):
         more = {**extra, "augment": names, "augment_copies": 2, "augment_rate": 0.3}
-        task = runner.prepare(config(bert, files, "tag", None, ".conll", **more))
+        task = runner.prepare(config(two_layers, files, "tag", None, ".conll", **more))
         assert task.sizes["dev"] == 16 and task.sizes["test"] == 16
         assert task.examples["train"].texts[48:64] == task.examples["dev"].texts
         sizes[names] = task.sizes["train"] - 64
