@@ -50,14 +50,14 @@ def init_from_checkpoint(config: "Config", task: Task) -> Model:
     """Returns the task's model, whose encoder is initialized from the checkpoint."""
 
     def init(key: jax.Array) -> Params:
-        encoder = task.checkpoint.params
-        if task.vocab_ids is not None:
-            encoder = layerwise.prune_embeddings(encoder, task.vocab_ids)
         params = task.model.init(key)
         if config.mlm_loss_weight:
             params["masked"] = _init_mlm_head(config, task, key)
         if config.scratch:
             return params
+        encoder = task.checkpoint.params
+        if task.vocab_ids is not None:
+            encoder = layerwise.prune_embeddings(encoder, task.vocab_ids)
         return {**params, "encoder": jax.tree.map(jax.numpy.array, encoder)}
 
     return Model(init, task.model.apply)
