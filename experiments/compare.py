@@ -8,8 +8,9 @@ them by their score on held-out data, with intervals and corrected p-values.
     python -m experiments.compare --csv=people.csv --target=income
     python -m experiments.compare --flagfile=OUT/flags    (repeats a run)
 
-OUT receives report.md, ranking.png, curves.png, results.jsonl (a line a run), flags
-and versions.json. A default run takes one to two and a half minutes on two CPU cores.
+OUT receives report.md, ranking.png, curves.png, results.jsonl (one line per run),
+flags and versions.json. A default run takes one to two and a half minutes on two CPU
+cores.
 """
 
 from experiments import launch

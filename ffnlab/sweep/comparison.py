@@ -1,6 +1,7 @@
 """Which feed-forward block should I use, and how sure can I be?"""
 
 import dataclasses
+import itertools
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,11 +16,12 @@ from ffnlab.train.config import Training
 if TYPE_CHECKING:
     from ffnlab.data import Dataset
     from ffnlab.nn.budget import Match
+    from ffnlab.nn.ffn import BlockConfig
     from ffnlab.report.table import Table
     from ffnlab.stats import Comparison
+    from ffnlab.types import Model
 
 _BLOCKS = names_in("ffnlab.nn.ffn", "BLOCKS")
-
 _ACTIVATIONS = names_in("ffnlab.nn.activations", "ACTIVATIONS")
 
 QUICK = {
@@ -34,67 +36,80 @@ QUICK = {
 
 @dataclasses.dataclass(frozen=True)
 class CompareConfig(Training):
-    """What to compare, on what, and for how long; each field is a flag."""
+    """Comparison: the data, the blocks and their budget."""
 
     data: str | None = option(
         None,
-        "digits (the default), breast_cancer, wine, or bytes (Python's own library)",
+        "Built-in data set; the default is digits, and bytes is Python's own library.",
         known=names_in("ffnlab.data.builtin", "DATASETS"),
     )
-    csv: str | None = option(None, "a CSV or TSV file instead, with a header line")
-    target: str | None = option(None, "the column of --csv to predict")
-    npz: str | None = option(None, "an npz file instead, with arrays x and y")
+    csv: str | None = option(
+        None, "CSV or TSV file with a header line, instead of a built-in data set."
+    )
+    target: str | None = option(None, "Column of the CSV file to predict.")
+    npz: str | None = option(
+        None, "npz file with arrays x and y, instead of a built-in data set."
+    )
     task: str = option(
         "auto",
-        "what the target of --csv or --npz holds: classes, values, or auto to tell",
+        "Kind of the target of a CSV or npz file; auto infers it from the values.",
         known=lambda: ("auto", "classes", "values"),
     )
     blocks: tuple[str, ...] = option(
         ("mlp", "glu", "reglu", "geglu", "swiglu", "bilinear"),
-        "blocks; mlp:NAME and glu:NAME take any activation",
+        "Blocks to compare. mlp:NAME and glu:NAME take any activation.",
     )
     activations: tuple[str, ...] = option(
         ("relu", "gelu", "swish", "mish", "relu2", "tanh", "sigmoid"),
-        "what a plain mlp in --blocks is tried with",
+        "Activations of a plain mlp in --blocks; each counts as one block.",
         known=_ACTIVATIONS,
     )
     baseline: str | None = option(
-        None, "the block the others are tested against; mlp:relu, else the first"
+        None,
+        "Block that the others are tested against. The default is mlp:relu, or the "
+        "first block.",
     )
     eval_examples: int = option(
-        16384, "most examples of a part to score, evenly spread", least=1
+        16384,
+        "Largest number of examples of the validation and of the test part to score; "
+        "a larger part is thinned evenly.",
+        least=1,
     )
-    features: int = option(32, "model width D", least=1)
-    hidden: int = option(128, "hidden width of a plain mlp; others match it", least=1)
-    layers: int = option(2, "blocks in a model", least=1)
+    features: int = option(32, "Model width D.", least=1)
+    hidden: int = option(
+        128,
+        "Hidden width of a plain mlp; that of other blocks follows from the budget.",
+        least=1,
+    )
+    layers: int = option(2, "Blocks per model.", least=1)
     budget: str = option(
         "parameters",
-        "what is equal: parameters or flops",
+        "Cost that is equal for all blocks.",
         known=lambda: ("parameters", "flops"),
     )
     norm: str = option(
         "pre",
-        "of the blocks: none, pre, post, hidden or sandwich",
+        "Position of the normalization in a block.",
         known=lambda: ("none", "pre", "post", "hidden", "sandwich"),
     )
     norm_kind: str = option(
-        "layer", "layer or rms", known=names_in("ffnlab.nn.ffn", "NORMS")
+        "layer", "Kind of normalization.", known=names_in("ffnlab.nn.ffn", "NORMS")
     )
     initializer: str = option(
         "lecun",
-        "of the kernels of the blocks",
+        "Initializer of the kernels of a block.",
         known=names_in("ffnlab.nn.ffn", "INITIALIZERS"),
     )
-    dropout: float = option(0.0, "rate on hidden units", least=0, below=1)
+    dropout: float = option(0.0, "Dropout rate of the hidden units.", least=0, below=1)
 
     def __post_init__(self):
         super().__post_init__()
         if sum(map(bool, (self.data, self.csv, self.npz))) > 1:
             raise InputError("data, csv and npz: give one of them")
         if self.task != "auto" and not (self.csv or self.npz):
-            raise InputError("task: only with csv or npz")
+            raise InputError(f"task={self.task} needs csv=FILE or npz=FILE")
         if bool(self.csv) != bool(self.target):
-            raise InputError("csv and target: one needs the other")
+            raise InputError("csv and target: give both or neither")
         for name in self.names:
             kind, _, activation = name.partition(":")
             choose("blocks", kind, _BLOCKS())
@@ -105,19 +120,20 @@ class CompareConfig(Training):
             choose("baseline", self.baseline, self.names)
 
     def _check_open(self, name: str, kind: str) -> None:
+        """Raises if a block with an activation of its own is given another."""
         if kind not in _open_blocks():
-            takers = " or ".join(f"{each}:NAME" for each in _open_blocks())
+            forms = " or ".join(f"{block}:NAME" for block in _open_blocks())
             raise InputError(
                 f"blocks: {name!r}: {kind} has an activation of its own; "
-                f"write {kind} alone, or {takers}"
+                f"write {kind} alone, or {forms}"
             )
 
     @property
     def names(self) -> list[str]:
         """The blocks to compare, each once."""
-        expanded = {"mlp": [f"mlp:{name}" for name in self.activations]}
-        each = [name for kind in self.blocks for name in expanded.get(kind, [kind])]
-        return list(dict.fromkeys(each))
+        plain = [f"mlp:{name}" for name in self.activations]
+        blocks = ([block] if block != "mlp" else plain for block in self.blocks)
+        return list(dict.fromkeys(itertools.chain.from_iterable(blocks)))
 
     @property
     def reference(self) -> str:
@@ -127,12 +143,12 @@ class CompareConfig(Training):
 
     @property
     def source(self) -> str:
-        """What the data is called in a report."""
+        """The name of the data in a report."""
         return str(Path(self.csv or self.npz or self.data or "digits").stem)
 
 
 def _open_blocks() -> list[str]:
-    """Returns the blocks that take the name of an activation."""
+    """Returns the blocks that take any activation: `mlp:NAME`, `glu:NAME`."""
     loaded = sys.modules.get("ffnlab.nn.ffn")
     if loaded is None:
         return list(names.OPEN_BLOCKS)
@@ -140,14 +156,14 @@ def _open_blocks() -> list[str]:
 
 
 class CompareResult(NamedTuple):
-    """What a comparison found.
+    """The result of a comparison.
 
     Attributes:
-      out: the directory that holds it.
-      runs: a dict for each run, as in results.jsonl.
-      comparisons: the blocks, the best first.
-      table: the same, as it was printed.
-      verdict: the same, in a sentence.
+      out: The run directory.
+      runs: A dict for each run, as in results.jsonl.
+      comparisons: The blocks, ranked from best to worst.
+      table: The ranking as a table, as it was printed.
+      verdict: The ranking in one sentence.
     """
 
     out: Path
@@ -158,10 +174,13 @@ class CompareResult(NamedTuple):
 
 
 def compare(config: CompareConfig) -> CompareResult:
-    """Runs a comparison and writes its report.
+    """Runs a comparison and writes its report to the run directory.
+
+    Args:
+      config: What to compare, on what data, and how to train.
 
     Raises:
-      InputError: a file or directory cannot be used, or flags contradict each other.
+      InputError: A file or directory cannot be used, or options contradict each other.
     """
     from ffnlab.report import run_directory
 
@@ -173,38 +192,41 @@ def compare(config: CompareConfig) -> CompareResult:
     from ffnlab.sweep.report import Section, publish
     from ffnlab.train import objectives  # these import JAX, what is above does not
 
-    sizes = _matched(config)
+    matches = _match_blocks(config)
     with run_directory.open_run(out, config, config.resume) as directory:
         run_directory.check_same_data(directory, data.digest(dataset))
         print(f"writing to {directory}", flush=True)
-        jobs = [_job(config, dataset, found) for found in sizes.values()]
+        jobs = [_job(config, dataset, match) for match in matches]
         runs = train_all(config, jobs, directory)
         objective = objectives.OBJECTIVES[dataset.task]
-        found = ranking.rank(runs, config.reference, objective, config.seed)
+        ranked = ranking.rank(runs, config.reference, objective, config.seed)
         title = f"Which feed-forward block? {config.source}"
-        section = Section("", found, runs, dataset.about)
+        section = Section("", ranked, runs, dataset.about)
         publish(directory, title, [section], _note(config))
-    return CompareResult(directory, runs, found.comparisons, found.table, found.verdict)
-
-
-def _dataset(config: CompareConfig) -> "Dataset":
-    from ffnlab import data
-
-    if config.csv:
-        found = data.read_csv(config.csv, config.target, config.seed, config.task)
-    elif config.npz:
-        found = data.read_npz(config.npz, config.seed, config.task)
-    else:
-        found = data.load(config.data or "digits", config.seed)
-    return dataclasses.replace(
-        found,
-        valid=data.thin(found.valid, config.eval_examples),
-        test=data.thin(found.test, config.eval_examples),
+    return CompareResult(
+        directory, runs, ranked.comparisons, ranked.table, ranked.verdict
     )
 
 
-def _matched(config: CompareConfig) -> dict[str, "Match"]:
-    """Returns each block with the hidden width at which all cost the same."""
+def _dataset(config: CompareConfig) -> "Dataset":
+    """Returns the data set, with at most `eval_examples` to score of each part."""
+    from ffnlab import data
+
+    if config.csv:
+        dataset = data.read_csv(config.csv, config.target, config.seed, config.task)
+    elif config.npz:
+        dataset = data.read_npz(config.npz, config.seed, config.task)
+    else:
+        dataset = data.load(config.data or "digits", config.seed)
+    return dataclasses.replace(
+        dataset,
+        valid=data.thin(dataset.valid, config.eval_examples),
+        test=data.thin(dataset.test, config.eval_examples),
+    )
+
+
+def _match_blocks(config: CompareConfig) -> "list[Match]":
+    """Returns the blocks, each with the hidden width at which all cost the same."""
     from ffnlab.nn.budget import match
     from ffnlab.nn.ffn import BlockConfig
 
@@ -217,30 +239,32 @@ def _matched(config: CompareConfig) -> dict[str, "Match"]:
         norm_kind=config.norm_kind,
         initializer=config.initializer,
     )
-    return {
-        name: match(dataclasses.replace(reference, kind=name), reference, config.budget)
+    return [
+        match(dataclasses.replace(reference, kind=name), reference, config.budget)
         for name in config.names
-    }
+    ]
 
 
-def _job(config: CompareConfig, dataset: "Dataset", found: "Match") -> Job:
+def _job(config: CompareConfig, dataset: "Dataset", match: "Match") -> Job:
+    """Returns the job of a block, with the facts that its lines hold."""
     from ffnlab.nn import pure
 
-    model = _model(config, dataset, found.config)
+    block, model = match.config, _model(config, dataset, match.config)
     costs = {"parameters": pure.parameters(model), "flops": pure.flops(model)}
-    more = config.layers * (found.value - found.target)
+    excess = config.layers * (match.value - match.target)
     facts = {
-        "block": found.config.kind,
-        "activation": found.config.activation_name,
-        "hidden": found.config.hidden,
+        "block": block.kind,
+        "activation": block.activation_name,
+        "hidden": block.hidden,
         **costs,
         "budget": config.budget,
-        "unmatched": more / (costs[config.budget] - more),
+        "unmatched": excess / (costs[config.budget] - excess),
     }
-    return Job(found.config.kind, model, dataset, facts)
+    return Job(block.kind, model, dataset, facts)
 
 
-def _model(config: CompareConfig, dataset: "Dataset", block: Any) -> Any:
+def _model(config: CompareConfig, dataset: "Dataset", block: "BlockConfig") -> "Model":
+    """Returns a model of a stack of blocks for a data set."""
     from ffnlab.models import mlp
 
     vocabulary = dataset.classes if dataset.task == "bytes" else None
@@ -252,10 +276,12 @@ def _model(config: CompareConfig, dataset: "Dataset", block: Any) -> Any:
 
 
 def _note(config: CompareConfig) -> str:
-    """Returns how the numbers in the table came about."""
-    return f"""Interquartile means over {config.seeds} seeds, which are initial values
-and orders of the data (the split is one), with bootstrap 95 % intervals. All blocks
-have equal {config.budget}, those of a plain one of hidden width {config.hidden}; what
-remains is in brackets. Validation chose the learning rate; the test part was scored
-once, at it. Δ is the mean difference over equal seeds; p is of a paired permutation
-test, corrected by Holm; P(better) is the chance that a run beats a baseline's."""
+    """Returns how the numbers in the table were computed."""
+    return f"""Scores are interquartile means over {config.seeds} seeds with bootstrap
+95 % intervals. A seed sets the initial parameters and the order of the data; the split
+is the same for all. All blocks have equal {config.budget}: those of a plain mlp of
+hidden width {config.hidden}; the remaining difference is in brackets. The learning rate
+was chosen on the validation part, and the test part was scored once, at that rate. Δ is
+the mean difference from the baseline over equal seeds; p is the p-value of a paired
+permutation test, corrected by Holm's method; P(better) is the probability that a run
+is better than a run of the baseline."""

@@ -2,10 +2,10 @@
 
 The members differ in their seed and learning rate and nothing else, so their states
 are stacked along a leading axis `[S]`, which is sharded over all local devices. On an
-accelerator the members of a device are batched by `jax.vmap`. On a CPU they are
-trained one after the other by `jax.lax.map`: a member's arrays then stay in the cache
-for the whole call, and a product of two matrices stays one, where a batched product
-is slow (`benchmarks/sweep.py`).
+accelerator the members of a device are batched by `jax.vmap`. On a CPU they are trained
+one after the other by `jax.lax.map`: the arrays of a member then stay in the cache for
+the whole call, and the product of two matrices is not a batched product, which is slow
+there (`benchmarks/sweep.py`).
 """
 
 from collections.abc import Callable, Sequence
@@ -43,9 +43,9 @@ class Population(NamedTuple):
     """A trained population.
 
     Attributes:
-      seeds: the seed of each member, int `[S]`.
-      learning_rates: the peak learning rate of each member, float `[S]`.
-      fit: states, best parameters and record, all with the leading axis `[S]`.
+      seeds: The seed of each member, int `[S]`.
+      learning_rates: The peak learning rate of each member, float `[S]`.
+      fit: States, best parameters and record, all with the leading axis `[S]`.
     """
 
     seeds: np.ndarray
@@ -54,19 +54,16 @@ class Population(NamedTuple):
 
 
 def _mesh() -> Mesh:
+    """Returns all local devices along one axis, `members`."""
     return Mesh(np.array(jax.local_devices()), ("members",))
 
 
-def _padded(members: Any) -> Any:
-    """Repeats the last member until every device has as many as the others."""
-    devices = jax.local_device_count()
-
-    def pad(array: Any) -> Any:
-        return array[
-            np.minimum(np.arange(-(-len(array) // devices) * devices), len(array) - 1)
-        ]
-
-    return jax.tree.map(pad, members)
+def _pad_members(members: Any) -> Any:
+    """Repeats the last member until all devices have equally many members."""
+    devices, size = jax.local_device_count(), len(jax.tree.leaves(members)[0])
+    padded = -(-size // devices) * devices
+    index = np.minimum(np.arange(padded), size - 1)
+    return jax.tree.map(lambda array: array[index], members)
 
 
 def spread(
@@ -151,9 +148,9 @@ def fit_population(
     rates, runs = np.meshgrid(
         np.asarray(learning_rates, np.float32), np.asarray(seeds), indexing="ij"
     )
-    members = _padded((runs.ravel(), rates.ravel()))
+    members = _pad_members((runs.ravel(), rates.ravel()))
     mesh = _mesh()
-    split, whole = NamedSharding(mesh, _MEMBERS), NamedSharding(mesh, _SHARED)
+    sharded, replicated = NamedSharding(mesh, _MEMBERS), NamedSharding(mesh, _SHARED)
     identity = run_identity(
         dataset,
         plan,
@@ -164,9 +161,9 @@ def fit_population(
     )
     result = run_loop(
         _programs(learner, dataset, evaluator, batching),
-        jax.device_put(_init_members(learner, key, members), split),
-        jax.device_put((dataset.train, dataset.valid), whole),
-        _batches(members[0], plan, data.size(dataset.train), split),
+        jax.device_put(_init_members(learner, key, members), sharded),
+        jax.device_put((dataset.train, dataset.valid), replicated),
+        _batches(members[0], plan, data.size(dataset.train), sharded),
         plan,
         hooks,
         identity,
@@ -187,7 +184,7 @@ def _init_members(learner: Learner, key: Key, members: tuple[Any, Any]) -> Train
 def _programs(
     learner: Learner, dataset: Any, evaluator: Evaluator | None, batching: Batching
 ) -> Programs:
-    """Returns many steps of all members as one program, and what evaluates them."""
+    """Returns the compiled functions that train and evaluate all members."""
     scan = scan_steps(make_step(learner), data.take)
 
     def steps(state: Any, arrays: Any, indices: Array) -> Any:
@@ -202,19 +199,19 @@ def _programs(
 
 
 def _batches(
-    seeds: np.ndarray, plan: Plan, size: int, split: NamedSharding
+    seeds: np.ndarray, plan: Plan, size: int, sharding: NamedSharding
 ) -> Callable[[int, int], Array]:
     """Returns a function that returns the examples of some steps, `[S, steps, B]`."""
 
     def indices(start: int, stop: int) -> Array:
         steps = data.indices(seeds, start, stop, plan.batch, size)  # [steps, S, B]
-        return jax.device_put(steps.swapaxes(0, 1), split)
+        return jax.device_put(steps.swapaxes(0, 1), sharding)
 
     return indices
 
 
 def _without_fillers(result: Fit, size: int) -> Fit:
-    """Drops the members that only filled the last device."""
+    """Returns a result without the members that `_pad_members` added."""
     if result.record.best.size == size:
         return result
     step = result.record.step
@@ -235,16 +232,16 @@ def evaluate_members(
     """Scores each member of a population on a part of the data.
 
     Args:
-      model: from `models.functional`.
-      objective: what is scored.
-      part: a part of a data set, such as `dataset.test`.
-      params: parameters with a leading axis `[S]`.
-      batching: see `spread`.
+      model: The model of all members.
+      objective: What is scored.
+      part: A part of a data set, for instance `dataset.test`.
+      params: The parameters of the members, with a leading axis `[S]`.
+      batching: See `spread`.
 
     Returns:
       The mean of each score, `[S]`.
     """
     size = jax.tree.leaves(params)[0].shape[0]
     score = make_evaluate(model, objective, data.take, data.size(part))
-    scores = jax.jit(spread(score, batching))(_padded(params), part)
+    scores = jax.jit(spread(score, batching))(_pad_members(params), part)
     return {name: np.asarray(value)[:size] for name, value in scores.items()}

@@ -1,5 +1,6 @@
 """The launcher, as its users meet it: on the command line and in a notebook."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -11,9 +12,9 @@ from ffnlab.data import Dataset
 from ffnlab.errors import InputError
 from ffnlab.nn import ffn
 from ffnlab.report import plots
-from ffnlab.sweep import comparison, jobs
+from ffnlab.sweep import comparison, population
 from ffnlab.sweep.comparison import CompareConfig
-from tests.conftest import check_refused, command
+from tests.conftest import check_refusal, command, refusals
 
 SMALL = {
     "data": "wine",
@@ -30,11 +31,20 @@ SMALL = {
 }
 
 
+# Two blocks that compile fast, where the blocks are not the subject.
+TWO = {**SMALL, "blocks": ("mlp", "bilinear"), "activations": ("relu",)}
+
+
 @pytest.fixture(scope="module")
-def done(tmp_path_factory):
-    """A small comparison, run once."""
+def config(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "small"
-    return comparison.compare(CompareConfig(**SMALL, out=str(out)))
+    return CompareConfig(**SMALL, out=str(out))
+
+
+@pytest.fixture(scope="module")
+def done(config):
+    """A small comparison, run once."""
+    return comparison.compare(config)
 
 
 def without_times(runs):
@@ -43,8 +53,7 @@ def without_times(runs):
 
 
 def test_everything_is_written(done):
-    found = {path.name for path in done.out.iterdir()}
-    assert found == {
+    assert {path.name for path in done.out.iterdir()} == {
         "best", "curves.png", "data.sha256", "flags", "lock", "ranking.png",
         "report.md", "results.jsonl", "versions.json",
     }  # fmt: skip
@@ -66,7 +75,7 @@ def test_a_line_for_every_run(done):
         rates = {
             r["learning_rate"] for r in runs if r["block"] == block and r["chosen"]
         }
-        assert len(rates) == 1  # the test part was looked at for one rate only
+        assert len(rates) == 1  # the test part was scored for one rate only
 
 
 def test_the_best_parameters_are_kept(done):
@@ -84,42 +93,44 @@ def test_blocks_are_matched_and_paired(done):
     assert baseline.p_value is None
 
 
-def test_the_flag_file_repeats_the_run_to_the_same_numbers(done, tmp_path):
-    given = launch.parse(
-        CompareConfig,
-        ["compare", f"--flagfile={done.out}/flags", f"--out={tmp_path / 'again'}"],
-    )
-    again = comparison.compare(given)
-    assert without_times(again.runs) == without_times(done.runs)
-    assert again.verdict == done.verdict
+def test_the_flag_file_resumes_and_repeats_the_run_to_the_same_numbers(
+    config, done, tmp_path, monkeypatch
+):
+    """Interrupted in its second block and resumed, by nothing but the flag file."""
+    out, fit, trained = tmp_path / "run", population.fit_population, []
+    argv = ["compare", f"--flagfile={done.out}/flags", f"--out={out}"]
+    again = launch.parse(CompareConfig, argv)
+    assert again == dataclasses.replace(config, out=str(out))
 
-
-def test_resume_runs_only_what_is_missing(done, tmp_path, monkeypatch):
-    out = tmp_path / "run"
-    whole = jobs._train
-    trained = []
-
-    def interrupted(config, job, *rest):
-        if len(trained) == 1:
+    def interrupted(*args, **options):
+        if trained:
             raise KeyboardInterrupt
-        trained.append(job.name)
-        return whole(config, job, *rest)
+        return counted(*args, **options)
 
-    monkeypatch.setattr(jobs, "_train", interrupted)
+    def counted(*args, **options):
+        trained.append(args)
+        return fit(*args, **options)
+
+    monkeypatch.setattr(population, "fit_population", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        comparison.compare(CompareConfig(**SMALL, out=str(out)))
-    monkeypatch.setattr(jobs, "_train", whole)
-    resumed = comparison.compare(CompareConfig(**SMALL, out=str(out), resume=True))
+        comparison.compare(again)
+    assert len(trained) == 1
+    monkeypatch.setattr(population, "fit_population", counted)
+    argv = ["compare", f"--flagfile={out}/flags", f"--out={out}", "--resume"]
+    resumed = comparison.compare(launch.parse(CompareConfig, argv))
+    assert len(trained) == 3
     assert without_times(resumed.runs) == without_times(done.runs)
+    assert resumed.verdict == done.verdict
+    assert resumed.table.rows[0][:4] == done.table.rows[0][:4]
+
+    again = dataclasses.replace(again, resume=True)
     with pytest.raises(InputError, match="this run has --seeds=4"):
-        comparison.compare(
-            CompareConfig(**{**SMALL, "seeds": 4}, out=str(out), resume=True)
-        )
+        comparison.compare(dataclasses.replace(again, seeds=4))
     with pytest.raises(InputError, match="already holds a run"):
-        comparison.compare(CompareConfig(**SMALL, out=str(out)))
+        comparison.compare(dataclasses.replace(again, resume=False))
     (out / "data.sha256").write_text("of a file that was edited since\n")
     with pytest.raises(InputError, match="the data has changed"):
-        comparison.compare(CompareConfig(**SMALL, out=str(out), resume=True))
+        comparison.compare(again)
 
 
 def test_a_csv_from_the_command_line(tmp_path):
@@ -129,17 +140,18 @@ def test_a_csv_from_the_command_line(tmp_path):
         age, town = rng.integers(20, 60), rng.choice(["Ulm", "Bonn"])
         rows.append(f"{age},{town},{'high' if age > 40 else 'low'}")
     (tmp_path / "people.csv").write_text("\n".join(rows))
-    got = command(
+    done = command(
         "compare",
-        f"--csv={tmp_path / 'people.csv'}", "--target=income", "--blocks=mlp,glu",
-        "--activations=relu", "--seeds=2", "--learning_rates=0.01", "--epochs=5",
-        "--batch_size=16", "--features=8", "--hidden=8", f"--out={tmp_path / 'out'}",
+        f"--csv={tmp_path / 'people.csv'}", "--target=income", "--blocks=mlp",
+        "--activations=relu,tanh", "--seeds=2", "--learning_rates=0.01", "--epochs=4",
+        "--evaluations=2", "--batch_size=16", "--features=8", "--hidden=8",
+        "--layers=1", f"--out={tmp_path / 'out'}",
     )  # fmt: skip
-    assert got.returncode == 0, got.stderr
-    assert "Which feed-forward block? people: test accuracy, %" in got.stdout
-    assert "so few cannot show one" in got.stdout
+    assert done.returncode == 0, done.stderr
+    assert "Which feed-forward block? people: test accuracy, %" in done.stdout
+    assert "with so few seeds" in done.stdout
     assert "source:" in (tmp_path / "out" / "report.md").read_text()
-    assert "steps/s" in got.stderr and "s left" in got.stderr
+    assert "steps/s" in done.stderr and "s left" in done.stderr
 
 
 def test_values_and_divergence(tmp_path):
@@ -148,19 +160,19 @@ def test_values_and_divergence(tmp_path):
     x = rng.normal(size=(120, 3)).astype(np.float32)
     np.savez(tmp_path / "sine.npz", x=x, y=np.sin(x[:, 0]) + x[:, 1])
     given = {
-        **SMALL,
+        **TWO,
         "data": None,
         "npz": str(tmp_path / "sine.npz"),
         "optimizer": "sgd",
         "clip": 0.0,
     }
-    found = comparison.compare(
-        CompareConfig(**given, seed=3, out=str(tmp_path / "good"))
-    )
-    assert found.table.columns[8] == "test squared error"
-    given["learning_rates"] = (1e25,)
-    found = comparison.compare(CompareConfig(**given, out=str(tmp_path / "bad")))
-    assert all(row[8] == "diverged" for row in found.table.rows)
+    out = str(tmp_path / "good")
+    result = comparison.compare(CompareConfig(**given, seed=3, out=out))
+    assert result.table.columns[8] == "test squared error"
+    assert not any(row[8] == "diverged" for row in result.table.rows)
+    given["learning_rates"] = (1e25, 1e26)
+    result = comparison.compare(CompareConfig(**given, out=str(tmp_path / "bad")))
+    assert [row[8] for row in result.table.rows] == ["diverged"] * 2
     text = (tmp_path / "bad" / "report.md").read_text()
     assert "diverged at step" in text
 
@@ -174,60 +186,67 @@ def test_a_new_data_set_is_one_function_and_one_row(tmp_path, monkeypatch):
 
     monkeypatch.setitem(data.DATASETS, "parity", parity)
     monkeypatch.setitem(ffn.BLOCKS, "sine", ffn.Block(ffn.mlp, ("up",), "tanh"))
-    given = {**SMALL, "data": "parity", "blocks": ("mlp", "sine")}
-    found = comparison.compare(CompareConfig(**given, out=str(tmp_path / "run")))
-    assert {"mlp:relu", "mlp:swish", "sine"} == {row.name for row in found.comparisons}
+    given = {**TWO, "data": "parity", "blocks": ("mlp", "sine")}
+    result = comparison.compare(CompareConfig(**given, out=str(tmp_path / "run")))
+    assert {"mlp:relu", "sine"} == {row.name for row in result.comparisons}
 
 
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--blocks=swigul"], "--blocks: unknown 'swigul'; nearest: swiglu"),
-        (["--blocks=mlp,glu:tanhh"], "--blocks: unknown 'tanhh'; nearest: tanh"),
-        (["--blocks=swiglu:relu"], "swiglu has an activation of its own"),
-        (["--activations=geul"], "nearest: gelu"),
-        (["--data=digit"], "--data: unknown 'digit'; nearest: digits"),
-        (["--optimizer=adma"], "nearest: adam"),
-        (["--schedule=cosin"], "nearest: cosine"),
-        (["--budget=flop"], "nearest: flops"),
-        (["--baseline=geglu", "--blocks=mlp"], "--baseline: unknown 'geglu'"),
-        (["--learning_rates=nan"], "--learning_rates: nan should be a number above 0"),
-        (["--seeds=0"], "--seeds: 0 should be a number at least 1"),
-        (["--dropout=1"], "--dropout: 1.0 should be"),
-        (["--data=wine", "--npz=a.npz"], "--data, --csv and --npz: give one"),
-        (["--task=values"], "--task: only with --csv or --npz"),
-        (["--out=setup.cfg/run"], "setup.cfg is a file"),
-        (["--csv=a.csv"], "--csv and --target"),
-        (["--resume"], "--resume: --out must name the run"),
-        (["--stepss=3"], "steps"),
-        (["--csv=nowhere.csv", "--target=y"], "nowhere.csv"),
-        (["--csv=.", "--target=y"], "directory"),
-        (["--npz=nowhere.npz"], "nowhere.npz"),
-        (["--out=setup.cfg"], "--out: setup.cfg is a file"),
-        (["--out=tests"], "--out: tests holds files of something else"),
-    ],
-)
-def test_bad_input_is_refused_before_jax_is_imported(flags, message, tmp_path):
-    check_refused("compare", flags, message, tmp_path)
+WRONG = [
+    (["--blocks=swigul"], "--blocks: unknown 'swigul'; nearest: swiglu"),
+    (["--blocks=mlp,glu:tanhh"], "--blocks: unknown 'tanhh'; nearest: tanh"),
+    (["--blocks=swiglu:relu"], "swiglu has an activation of its own"),
+    (["--activations=geul"], "nearest: gelu"),
+    (["--data=digit"], "--data: unknown 'digit'; nearest: digits"),
+    (["--optimizer=adma"], "nearest: adam"),
+    (["--schedule=cosin"], "nearest: cosine"),
+    (["--budget=flop"], "nearest: flops"),
+    (["--baseline=geglu", "--blocks=mlp"], "--baseline: unknown 'geglu'"),
+    (["--learning_rates=nan"], "--learning_rates: nan should be a number above 0"),
+    (["--seeds=0"], "--seeds: 0 should be a number at least 1"),
+    (["--dropout=1"], "--dropout: 1.0 should be"),
+    (["--data=wine", "--npz=a.npz"], "--data, --csv and --npz: give one"),
+    (["--task=values"], "--task=values needs --csv=FILE or --npz=FILE"),
+    (["--out=setup.cfg/run"], "setup.cfg is a file"),
+    (["--csv=a.csv"], "--csv and --target"),
+    (["--resume"], "--resume: --out=DIRECTORY must name the run"),
+    (["--stepss=3"], "steps"),
+    (["--csv=nowhere.csv", "--target=y"], "nowhere.csv"),
+    (["--csv=.", "--target=y"], "directory"),
+    (["--npz=nowhere.npz"], "nowhere.npz"),
+    (["--out=setup.cfg"], "--out: setup.cfg is a file"),
+    (["--out=tests"], "--out: tests holds files of something else"),
+]
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory):
+    """What the launcher makes of wrong flags, in one process without JAX."""
+    path = tmp_path_factory.mktemp("refused")
+    return refusals("compare", [flags for flags, _ in WRONG], path)
+
+
+@pytest.mark.parametrize("case", range(len(WRONG)), ids=lambda i: " ".join(WRONG[i][0]))
+def test_bad_input_is_refused_before_jax_is_imported(case, refused):
+    check_refusal(refused[case], WRONG[case][1])
 
 
 def test_bad_columns_are_named(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("a,b,y\n" + "1,2,u\n" * 50 + "oops,2,v\n" + "1,2,v\n" * 50)
-    got = command("compare", f"--csv={path}", "--target=z")
-    assert got.returncode == 2 and "'z'" in got.stderr
-    got = command("compare", f"--csv={path}", "--target=y")
-    assert got.returncode == 2 and f"{path}:52:" in got.stderr
-    assert "oops" in got.stderr and "Traceback" not in got.stderr
+    csv = f"--csv={path}"
+    results = refusals("compare", [[csv, "--target=z"], [csv, "--target=y"]], tmp_path)
+    check_refusal(results[0], "'z'")
+    check_refusal(results[1], f"{path}:52:")
+    assert "oops" in results[1][1]
 
 
 def test_help_is_readable():
-    got = command("compare", "--help")
-    assert got.returncode == 0
-    assert got.stdout.startswith("Which feed-forward block should I use")
-    for field in comparison.CompareConfig.__dataclass_fields__:
-        assert f"--{field}=" in got.stdout
-    assert max(map(len, got.stdout.splitlines())) <= 100
+    done = command("compare", "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith("Which feed-forward block should I use")
+    for field in dataclasses.fields(CompareConfig):
+        assert f"--{field.name}=" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 88
 
 
 def test_curves_leave_out_blocks_without_a_full_curve():
