@@ -123,3 +123,8 @@ def test_other_arrays_are_not_left_out_of_older_checkpoints():
     held = {**BEFORE, "params/other": 5, "extra/opt/0/mu/embed": 6}
     kept = checkpoint._without_frozen_moments(held, SINCE)
     assert kept == {**SINCE, "params/other": 5, "extra/opt/0/mu/embed": 6}
+
+
+def test_nothing_is_left_out_of_checkpoints_of_today():
+    held = {**SINCE, "opt/0/mu/embed": 2}
+    assert checkpoint._without_frozen_moments(held, SINCE) == held
