@@ -17,18 +17,20 @@ ROOT = Path(__file__).parent.parent
 pytest_plugins = ["tests.tuned"]
 collect_ignore = ["checkpoints/make.py", "seqeval/make.py"]  # run by hand
 
-# Small models run in no time and compile for long: less of the latter.
+# Small models take longer to compile than to run, so they are optimized less.
 if "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
     os.environ["XLA_FLAGS"] = flags.strip()
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# What one process of a test run has compiled, the others and their launchers read.
+# The processes of a test run, and the launchers that they start, share what they
+# compile.
 OWN = "JAX_COMPILATION_CACHE_DIR" not in os.environ
 if OWN:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="ffnlab-tests-")
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 

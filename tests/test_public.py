@@ -9,7 +9,7 @@ import pytest
 import ffnlab
 from ffnlab import names
 
-DOORS = [
+PACKAGES = [
     "data",
     "feedback",
     "finetune",
@@ -29,14 +29,14 @@ def run(code):
 
 
 def submodules():
-    found = pkgutil.walk_packages(ffnlab.__path__, "ffnlab.")
-    return [module.name for module in found]
+    modules = pkgutil.walk_packages(ffnlab.__path__, "ffnlab.")
+    return [module.name for module in modules]
 
 
 def test_importing_costs_nothing():
     run(
         "import sys, ffnlab; "
-        f"[__import__('ffnlab.' + name) for name in {DOORS} if name != 'scratch']; "
+        f"[__import__('ffnlab.' + name) for name in {PACKAGES} if name != 'scratch']; "
         "heavy = {'jax', 'matplotlib', 'sklearn', 'scipy'} & set(sys.modules); "
         "assert not heavy, heavy"
     )
@@ -69,17 +69,17 @@ def test_names_are_those_of_the_tables():
     assert taking == names.OPEN_BLOCKS
 
 
-def test_doors_list_every_package():
+def test_every_package_is_listed():
     packages = {m.name for m in pkgutil.iter_modules(ffnlab.__path__) if m.ispkg}
-    assert packages == set(DOORS)
+    assert packages == set(PACKAGES)
 
 
-@pytest.mark.parametrize("door", ["", *DOORS])
-def test_no_module_shares_a_name_with_what_its_package_exports(door):
+@pytest.mark.parametrize("package", ["", *PACKAGES])
+def test_no_module_shares_a_name_with_what_its_package_exports(package):
     modules = submodules()
     for name in modules:
         importlib.import_module(name)
-    package = importlib.import_module(f"ffnlab.{door}".rstrip("."))
+    package = importlib.import_module(f"ffnlab.{package}".rstrip("."))
     assert package.__all__
     for name in package.__all__:
         value, full = getattr(package, name), f"{package.__name__}.{name}"
