@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ffnlab.data import conll, digest, read_conll, size, tagging_dataset, take, thin
+from ffnlab.data.conll import is_token, parse_conll
 from ffnlab.data.dataset import IGNORE
 from ffnlab.errors import InputError
 from tests.conftest import SHARED
@@ -254,3 +255,54 @@ def test_columns_may_be_chosen(write):
     assert (found.tokens, found.tags) == ([["a", "b"]], [["DT", "NN"]])
     with pytest.raises(InputError, match=r":1: column 5 of 4; columns count from 1"):
         read_conll(path, tag=5)
+    for column in (0, 5):
+        what = f":1: column {column} of 4; columns count from 1"
+        with pytest.raises(InputError, match=what):
+            read_conll(path, token=column)
+    last = read_conll(path, token=4, tag=4)
+    assert (last.tokens, last.tags) == ([["O", "B-X"]], [["O", "B-X"]])
+
+
+def test_tokens_are_read_without_tags(write):
+    sentences = read_conll(write("Ada\nsings O\n\nYes\n"), tagged=False)
+    assert sentences.tokens == [["Ada", "sings"], ["Yes"]]
+    assert sentences.tags == [[], []]
+    assert sentences.lines == [[1, 2], [4]]
+    what = ":2: column 2 of 1; columns count from 1"
+    with pytest.raises(InputError, match=what):
+        read_conll(write("Ada O\nsings\n"), token=2, tagged=False)
+    with pytest.raises(InputError, match=":1: no sentence; .* lines of a token each$"):
+        read_conll(write("\n"), tagged=False)
+
+
+def test_labels_of_words_are_tags_only_if_allowed(write):
+    labels = write("a DT\nb NN\n\nc -LRB-\n", "labels.conll")
+    assert read_conll(labels, plain=True).tags == [["DT", "NN"], ["-LRB-"]]
+    with pytest.raises(InputError, match="labels.conll:1: .*, found 'DT'\n.*:2: "):
+        read_conll(labels)
+    mixed = write("a B-x\nb NN\n\nc O\n", "mixed.conll")
+    with pytest.raises(InputError) as error:  # spans, so that a label is an error
+        read_conll(mixed, plain=True)
+    assert str(error.value) == f"{mixed}:2: {KNOWN}, found 'NN'"
+
+
+def test_long_words_are_cut_in_errors(write):
+    with pytest.raises(InputError, match=f"found '{'x' * 60}'$"):
+        read_conll(write("a " + "x" * 70))
+    with pytest.raises(InputError, match=f"one column, '{'x' * 60}'$"):
+        read_conll(write("x" * 70))
+
+
+def test_sentences_and_problems_come_with_their_lines():
+    lines = ["", "a O", "b", "c B-x", "", "-DOCSTART- O", "", "d O"]
+    values = list(parse_conll(enumerate(lines, 1)))
+    assert [line for line, _ in values] == [3, 2, 8]
+    problem, first, last = (value for _, value in values)
+    assert "found one column, 'b'" in str(problem)
+    assert first == (["a", "c"], ["O", "B-x"], [2, 4], ["a O", "c B-x"])
+    assert last == (["d"], ["O"], [8], ["-DOCSTART- O", "d O"])
+
+
+def test_blank_lines_and_document_starts_are_no_tokens():
+    lines = ["a", "a O", "", " \t", "-DOCSTART-", "-DOCSTART- O", "a -DOCSTART-"]
+    assert [is_token(line) for line in lines] == [True, True] + [False] * 4 + [True]

@@ -17,6 +17,7 @@ from ffnlab.data.packing import (
     pad_sequences,
     scatter,
 )
+from ffnlab.data.shuffle import order
 from ffnlab.errors import InputError
 from ffnlab.models.transformer import DecoderConfig, EncoderConfig, transformer_model
 
@@ -76,6 +77,98 @@ def test_widths_are_the_best(lengths, count):
     )
     found = best_widths(lengths, count)
     assert len(found) <= count and cost(found) == best
+
+
+def listed(layouts):
+    return [(x.sequence.tolist(), x.place.tolist()) for x in layouts]
+
+
+def test_layouts_worked_by_hand():
+    assert listed(pack_sequences([2, 3, 1], width=4, rows=2)) == [
+        ([[1, 1, 1, 2], [0, 0, -1, -1]], [[0, 1, 2, 0], [0, 1, 0, 0]])
+    ]
+    assert listed(pad_sequences([2, 3, 1], width=3, rows=2)) == [
+        ([[0, 0, -1], [1, 1, 1]], [[0, 1, 0], [0, 1, 2]]),
+        ([[2, -1, -1], [-1, -1, -1]], [[0, 0, 0], [0, 0, 0]]),
+    ]
+    # Three slots hold one row of 2, and less than one of 4, which is still one.
+    assert listed(bucket_sequences([2, 4, 1], widths=[4, 2, 4], slots=3)) == [
+        ([[0, 0]], [[0, 1]]),
+        ([[2, -1]], [[0, 0]]),
+        ([[1, 1, 1, 1]], [[0, 1, 2, 3]]),
+    ]
+    (layout,) = bucket_sequences([2, 1, 2], widths=[2], slots=7)
+    assert layout.sequence.tolist() == [[0, 0], [1, -1], [2, 2]]
+
+
+def test_each_sequence_goes_to_the_row_that_it_fills_best():
+    """7 and 6 begin rows of 10 with 3 and 4 slots left; 3 fills the first."""
+    (layout,) = pack_sequences([3, 4, 6, 7], width=10, rows=2)
+    assert layout.sequence.tolist() == [[3] * 7 + [0] * 3, [2] * 6 + [1] * 4]
+    # Rows have 4, 4 and 5 slots left: 4 goes to the last with 4, 2 to the other.
+    (layout,) = pack_sequences([5, 6, 6, 2, 4], width=10, rows=3)
+    assert layout.sequence.tolist() == [
+        [1] * 6 + [3] * 2 + [-1] * 2,
+        [2] * 6 + [4] * 4,
+        [0] * 5 + [-1] * 5,
+    ]
+
+
+def test_sequences_without_tokens_take_no_slots():
+    (layout,) = pack_sequences([4, 4, 1, 0], width=6, rows=2)
+    assert layout.sequence.tolist() == [[0] * 4 + [-1] * 2, [1] * 4 + [2, -1]]
+    assert listed(pack_sequences([0], width=2, rows=1)) == [([[-1, -1]], [[0, 0]])]
+
+
+def test_without_sequences_there_are_no_layouts():
+    assert pack_sequences([], width=8, rows=2, seed=1, mix=1) == []
+    assert bucket_sequences([], widths=[4, 8], slots=8, seed=1) == []
+    assert pad_sequences([], width=8, rows=2) == []
+    assert fill(pad_sequences([1], width=1, rows=1)) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("lengths", "most", "expected"),
+    [
+        # Rows of 6, 12 and 24 are all full: the narrowest.
+        ([6] * 4, 24, 6),
+        # 5 tokens: two rows of 3 are full to 5/6, one of 5 is full.
+        ([1, 2, 2], 5, 5),
+        ([1, 2, 2], 4, 3),
+        ([1, 2, 2], 2, 2),
+        # 7 tokens: three rows of 3 are full to 7/9; half as many are one, of 7.
+        ([1, 2, 2, 2], 30, 7),
+        # 9 tokens in the order 2, 3, 1, 1, 2 of `mix=0`: three rows of 3 are full.
+        ([1, 1, 2, 2, 3], 9, 3),
+    ],
+)
+def test_even_widths_worked_by_hand(lengths, most, expected):
+    assert even_width(lengths, len(lengths), most) == expected
+
+
+def test_empty_slots_are_0_unless_another_value_is_given():
+    (layout,) = pad_sequences([2, 1], width=3, rows=3)
+    tokens = [np.array([5, 6]), np.array([7])]
+    values = gather(layout, tokens)
+    assert values.dtype == np.int32
+    assert values.tolist() == [[5, 6, 0], [7, 0, 0], [0, 0, 0]]
+    assert gather(layout, tokens, -100)[1:].tolist() == [[7, -100, -100], [-100] * 3]
+    nothing = pad_sequences([0], width=2, rows=1)[0]
+    assert gather(nothing, [np.array([], int)], 9).tolist() == [[9, 9]]
+
+
+def test_seeds_give_the_orders_of_the_first_epoch():
+    """Rows, the batches of buckets and the turns of `mix` are in orders of epoch 0."""
+    turns = [order(seed, 0, 6, 6).tolist() for seed in (1, 2)]
+    for seed, turn in zip((1, 2), turns, strict=True):
+        rows = pack_sequences([2] * 6, width=2, rows=6, seed=seed)[0].sequence
+        assert rows[:, 0].tolist() == turn
+        (mixed,) = pack_sequences([2] * 6, width=4, rows=3, mix=seed)
+        assert mixed.sequence[:, ::2].ravel().tolist() == turn
+        batches = bucket_sequences([2] * 6, widths=[2], slots=2, seed=seed)
+        numbers = [int(batch.sequence[0, 0]) for batch in batches]
+        assert numbers == [turn[i] for i in turn]  # the rows, then the batches
+    assert turns[0] != turns[1]
 
 
 def test_seeds_shuffle():

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ffnlab.data.tags import SCHEMES, convert, scheme_of, span_f1, spans
+from ffnlab.data.tags import (
+    SCHEMES,
+    are_of_spans,
+    convert,
+    scheme_of,
+    span_f1,
+    spans,
+    strict,
+)
 from ffnlab.errors import InputError
 
 TYPES = ("LOC", "creative-work")
@@ -135,6 +143,7 @@ def test_converting_there_and_back_changes_nothing(case, target):
         ("bioes", "B-A L-A U-A O", "bioes", "B-A E-A S-A O"),
         ("bioes", "S-A S-A B-B E-B", "iob1", "I-A B-A I-B I-B"),
         ("iob2", "O I-A I-A", "iob2", "O B-A I-A"),
+        ("iob2", "B-A B-A B-A B-A B-A B-B", "iob1", "I-A B-A B-A B-A B-A I-B"),
         ("io", "I-A I-A O I-A I-B", "iob2", "B-A I-A O B-A B-B"),
         ("io", "I-A I-A O I-A I-B", "iob1", "I-A I-A O I-A I-B"),
         ("io", "I-A I-A O I-A I-B", "bioes", "B-A E-A O S-A S-B"),
@@ -158,6 +167,7 @@ def test_a_few_slips_do_not_change_the_scheme():
     assert scheme_of([["B-A", "I-A", "O", "B-A"], ["I-A"]]) == "iob2"
     assert scheme_of([["I-A", "I-A", "O", "I-A"], ["B-A"]]) == "iob1"
     assert scheme_of([["I-A", "B-A", "B-A", "B-A"]]) == "iob1"
+    assert scheme_of([["I-A"], ["B-A"]]) == "iob2"  # a tie
     assert scheme_of([]) == scheme_of([["O", "O"]]) == "iob2"
     assert scheme_of([["I-A", "I-A", "O", "I-A"], ["I-B"]]) == "io"
     assert scheme_of([["I-A", "I-A"], ["I-B", "E-B"]]) == "bioes"
@@ -241,3 +251,37 @@ def test_sentences_that_do_not_pair_up_are_refused():
     what = "predicted: sentence 1: expected 2 tags, as in gold, found 1"
     with pytest.raises(InputError, match=what):
         span_f1([["O"], ["O"]], [["O"], ["O", "O"]], "iob2")
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ("B-LOC", True),
+        ("O B-LOC", True),
+        ("DET B-LOC", True),
+        ("O LOC-B", True),  # misspelt, for there is an O
+        ("O -LRB-", True),
+        ("DET -LRB-", False),
+        ("DET NOUN", False),
+        ("O DET", False),
+        ("O", False),
+        ("", False),
+    ],
+)
+def test_tags_of_spans_are_distinguished_from_labels_of_words(tags, expected):
+    assert are_of_spans(tags.split()) is expected
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ("B-A I-A I-A O B-B", "B-A I-A I-A O B-B"),
+        ("I-A I-A B-A", "O O B-A"),
+        ("B-A I-B I-B I-A", "B-A O O O"),
+        ("B-A O I-A", "B-A O O"),
+        ("B-A B-AA I-A I-AA", "B-A B-AA O O"),
+        ("", ""),
+    ],
+)
+def test_strict_reading_drops_entities_without_a_beginning(tags, expected):
+    assert strict(tags.split()) == expected.split()
