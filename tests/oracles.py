@@ -1,7 +1,28 @@
 """The equations again, in float64 NumPy and SciPy, written from their papers."""
 
+import zlib
+
+import jax
 import numpy as np
 from scipy import special
+
+from ffnlab import trees
+
+
+def random_params(model, scale=0.4, dtype=np.float32):
+    """Returns parameters of a model, drawn by NumPy: nothing is compiled.
+
+    Kernels and embeddings have standard deviation `scale`; biases are near 0, and norm
+    scales and β near 1.
+    """
+    shapes = trees.flatten(jax.eval_shape(model.init, jax.random.key(0)))
+    leaves = {}
+    for name, leaf in shapes.items():
+        rng = np.random.default_rng(zlib.crc32(name.encode()))
+        centre = float(name.endswith(("scale", "beta")))
+        spread = 0.1 if centre or name.endswith("bias") else scale
+        leaves[name] = (centre + spread * rng.normal(size=leaf.shape)).astype(dtype)
+    return trees.unflatten(leaves)
 
 
 def logistic(x):
@@ -53,7 +74,7 @@ def norm(x, weights, epsilon):
 
 
 def feed_forward(x, params, config):
-    """A whole block: norm, projections, activation, gate, residual."""
+    """A feed-forward block: norm, projections, activation, gate, residual."""
     activation = ACTIVATIONS[config.kind.partition(":")[2] or config.block.activation]
     inside = x
     if config.norm in ("pre", "sandwich"):
@@ -74,7 +95,7 @@ def feed_forward(x, params, config):
 
 
 def feedback(drive, left, right, inside=None, activation="tanh", mask=None, ends=None):
-    """One sequence `[T, H]`, each state renewed in its turn until none changes."""
+    """States of one sequence `[T, H]`, updated one after another until none changes."""
     f, (length, width) = ACTIVATIONS[activation], drive.shape
     mask = np.ones(length, bool) if mask is None else mask
     first, last = np.zeros((2, width)) if ends is None else ends
@@ -92,13 +113,13 @@ def feedback(drive, left, right, inside=None, activation="tanh", mask=None, ends
 
 
 def gru(x, up, bias, kernel, inner):
-    """`[B, T, D]` to `[B, T, H]`; the columns are reset, keep, new."""
+    """States `[B, T, H]` of inputs `[B, T, D]`; columns are reset, keep, new."""
     h, states = np.zeros((len(x), len(kernel))), []
     for t in range(x.shape[1]):
         reset, keep, new = np.split(x[:, t] @ up + bias, 3, axis=1)
-        heard = np.split(h @ kernel, 3, axis=1)
-        reset, keep = logistic(reset + heard[0]), logistic(keep + heard[1])
-        new = np.tanh(new + reset * (heard[2] + inner))
+        recurrent = np.split(h @ kernel, 3, axis=1)
+        reset, keep = logistic(reset + recurrent[0]), logistic(keep + recurrent[1])
+        new = np.tanh(new + reset * (recurrent[2] + inner))
         h = (1 - keep) * new + keep * h
         states.append(h)
     return np.stack(states, axis=1)
@@ -111,8 +132,8 @@ def norm_by(x, params, config):
     return x / size * params["scale"]
 
 
-def attention(x, seen, params, config):
-    """Position by position, head by head; keys and values serve a group of heads."""
+def attention(x, mask, params, config):
+    """Attention position by position; groups of heads share keys and values."""
     heads, width = config.heads, config.features // config.heads
     groups = heads // (config.key_value_heads or heads)
     out = np.zeros(x.shape)
@@ -123,23 +144,23 @@ def attention(x, seen, params, config):
             few = slice(head // groups * width, (head // groups + 1) * width)
             query, key = parts["query"][:, own], parts["key"][:, few]
             if config.positions == "rotary":
-                query, key = turned(query), turned(key)
+                query, key = rotate(query), rotate(key)
             for t in range(x.shape[1]):
                 scores = key @ query[t] / np.sqrt(width)
-                scores = np.where(seen[row, t], scores, -np.inf)
-                if not seen[row, t].any():
+                scores = np.where(mask[row, t], scores, -np.inf)
+                if not mask[row, t].any():
                     continue
                 weight = np.exp(scores - scores.max())
                 out[row, t, own] = weight / weight.sum() @ parts["value"][:, few]
     return linear(out, params["out"])
 
 
-def turned(x):
-    """Complex numbers of pairs, each turned by its own speed (Su et al. 2021)."""
+def rotate(x):
+    """Rotary embeddings with complex numbers (Su et al. 2021)."""
     half = x.shape[-1] // 2
     pairs = x[:, :half] + 1j * x[:, half:]
-    speeds = 10_000.0 ** (-np.arange(half) / half)
-    pairs = pairs * np.exp(1j * np.arange(len(x))[:, None] * speeds)
+    frequencies = 10_000.0 ** (-np.arange(half) / half)
+    pairs = pairs * np.exp(1j * np.arange(len(x))[:, None] * frequencies)
     return np.concatenate([pairs.real, pairs.imag], axis=-1)
 
 
@@ -152,13 +173,13 @@ def block(x, params, kind, activation):
 
 
 def transformer(tokens, mask, params, config):
-    """The whole model in float64, one layer after another."""
+    """A Transformer in float64, layer by layer."""
     from ffnlab.nn.ffn import parse
 
     length = tokens.shape[1]
-    seen = np.repeat(mask[:, None, :], length, axis=1)
+    pairs = np.repeat(mask[:, None, :], length, axis=1)
     if config.causal:
-        seen = seen & np.tril(np.ones((length, length), bool))
+        pairs = pairs & np.tril(np.ones((length, length), bool))
     embed = params["embed"]
     x = embed["tokens"]["embedding"][tokens]
     if config.positions == "learned":
@@ -173,21 +194,21 @@ def transformer(tokens, mask, params, config):
         x = norm_by(x, embed["norm"], config)
     for number, name in enumerate(config.blocks):
         layer, kind = params[f"layer_{number}"], parse(name)
-        before = config.norm == "pre"
+        pre = config.norm == "pre"
         for part, norm in (("attention", "attention_norm"), ("ffn", "ffn_norm")):
-            inside = norm_by(x, layer[norm], config) if before else x
+            inside = norm_by(x, layer[norm], config) if pre else x
             if part == "attention":
-                y = attention(inside, seen, layer[part], config)
+                y = attention(inside, pairs, layer[part], config)
             else:
                 gated = "gate" in layer[part]
                 y = block(inside, layer[part], "glu" if gated else "mlp", kind[1])
             x = x + y
-            x = x if before else norm_by(x, layer[norm], config)
+            x = x if pre else norm_by(x, layer[norm], config)
     if config.norm == "pre":
         x = norm_by(x, params["norm"], config)
-    found = {}
+    outputs = {}
     if config.pooler:
-        found["pooled"] = np.tanh(linear(x[:, 0], params["pooler"]))
+        outputs["pooled"] = np.tanh(linear(x[:, 0], params["pooler"]))
     if config.head == "tied":
         if config.head_dense:
             act = ACTIVATIONS[parse(config.blocks[-1])[1]]
@@ -195,4 +216,4 @@ def transformer(tokens, mask, params, config):
             x = norm_by(dense, params["head"]["norm"], config)
         x = x @ embed["tokens"]["embedding"].T
         x = x + params["head"]["bias"] if config.head_bias else x
-    return {"y": x, **found}
+    return {"y": x, **outputs}

@@ -11,9 +11,9 @@ _NAMES = {
     "Transformer": "transformer",
     "TransformerConfig": "transformer_config",
     "beam_search": "decoding",
-    "swap_block": "block_swap",
     "generate": "decoding",
     "sequence_model": "sequence",
+    "swap_block": "block_swap",
     "tower": "mlp",
     "transformer_model": "transformer",
 }

@@ -1,10 +1,11 @@
-"""Another feed-forward block in a trained Transformer, made to do what the old one did.
+"""Replaces the feed-forward blocks of a trained Transformer by blocks of another kind.
 
-    new, params, told = exchange(config, params, "swiglu", tokens, layouts)
+    new, params, records = swap_block(config, params, "swiglu", tokens, layouts)
 
-Every block is matched on its own, to what the old one gave on data. It begins with the
-old neurons that matter most (the gate of a gated block is theirs, and its linear half
-1), the projection down is solved by least squares, and then all of it is trained.
+Each new block is trained on its own to reproduce the outputs of the old block. It
+starts from the most important neurons of the old block; in a gated block, these become
+the gate and the linear half starts at 1. The down projection is then solved by least
+squares, and finally all parameters of the block are trained.
 """
 
 import dataclasses
@@ -25,22 +26,22 @@ from ffnlab.nn.budget import match
 from ffnlab.nn.ffn import BlockConfig, FeedForward
 from ffnlab.types import Array, Key, Model, Params
 
-_RIDGE = 1e-4  # of the mean square of a hidden unit
+_RIDGE = 1e-4  # ridge penalty, relative to the mean square of a hidden unit
 
 
 class LayerRecord(NamedTuple):
-    """How well one block does what another did, on tokens kept apart.
+    """How well a new block reproduces the old block of a layer, on held-out tokens.
 
-    Errors are shares of the variance of what the old block gave: 0 is the same, and 1
-    is what its mean would score.
+    Errors are relative to the variance of the outputs of the old block: 0 is a perfect
+    copy, and 1 is the error of predicting the mean.
 
     Attributes:
-      solved: the error with the projection down solved for.
-      trained: the error after training.
+      initial_error: relative error before training, with the solved down projection.
+      trained_error: relative error after training.
     """
 
-    solved: float
-    trained: float
+    initial_error: float
+    trained_error: float
 
 
 def record_layers(
@@ -49,38 +50,38 @@ def record_layers(
     tokens: Sequence[np.ndarray],
     layouts: Sequence[Layout],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns what every feed-forward block takes and gives, token by token.
+    """Returns the inputs and outputs of every feed-forward block, token by token.
 
     Args:
-      config: what the model is made of.
+      config: configuration of the Transformer.
       params: its parameters.
       tokens: int `[T]` for each sequence.
-      layouts: how they lie in batches, from `data.layouts`.
+      layouts: batches of the sequences, made by `data.packing`.
 
     Returns:
-      Inputs and outputs, `[L, N, D]` each, N being the number of tokens.
+      Inputs and outputs, `[L, N, D]` each, where N is the number of tokens.
     """
     model = transformer_model(config)
 
     @jax.jit
     def run(x: Array, mask: Array, segment_ids: Array) -> tuple[Array, Array]:
-        nowhere = jnp.zeros((len(x), 1), int)  # logits of a head are of no use here
+        first = jnp.zeros((len(x), 1), int)  # the logits are unused, so one is enough
         _, aux = model.apply(
             params,
             x,
             mask,
             segment_ids=segment_ids,
-            label_positions=nowhere,
+            label_positions=first,
             record=True,
         )
         return aux["inputs"], aux["outputs"]
 
-    found = []
+    batches = []
     for layout in layouts:
-        parts = run(gather(layout, tokens), layout.mask, layout.sequence)
-        found.append([np.asarray(part)[:, layout.mask] for part in parts])
+        arrays = run(gather(layout, tokens), layout.mask, layout.sequence)
+        batches.append([np.asarray(array)[:, layout.mask] for array in arrays])
     inputs, outputs = (
-        np.concatenate(parts, axis=1) for parts in zip(*found, strict=True)
+        np.concatenate(arrays, axis=1) for arrays in zip(*batches, strict=True)
     )
     return inputs, outputs
 
@@ -97,55 +98,61 @@ def swap_block(
     learning_rate: float = 1e-3,
     key: Key | None = None,
 ) -> tuple[TransformerConfig, Params, list[LayerRecord]]:
-    """Returns a model with other feed-forward blocks, and how well each does.
+    """Returns a model with other feed-forward blocks, and the error of each.
 
     Args:
-      config: a Transformer of plain blocks, such as `mlp:gelu`, with biases.
+      config: configuration of a Transformer of plain blocks, such as `mlp:gelu`, with
+        biases.
       params: its parameters, with layers as `layer_0` and so on.
-      block: the new one, a key of `ffn.BLOCKS`, or such as `mlp:relu`.
-      tokens: int `[T]` for each sequence, to match on; a tenth of all tokens is kept
-        apart to measure on.
-      layouts: how they lie in batches, from `data.layouts`.
-      hidden: the new hidden width; None has the parameters of the old block.
-      steps: of training a block, by Adam on batches of 1024 tokens.
-      learning_rate: its peak, which falls to 0 in a line.
-      key: what batches are drawn with; `jax.random.key(0)` if None.
+      block: the new block, a key of `ffn.BLOCKS` or a name such as `mlp:relu`.
+      tokens: int `[T]` for each sequence to train on. A tenth of the tokens is held out
+        to measure the errors.
+      layouts: batches of the sequences, made by `data.packing`.
+      hidden: hidden width of the new blocks; None matches the parameters of the old
+        blocks.
+      steps: training steps per block, by Adam on batches of 1024 tokens.
+      learning_rate: peak learning rate, which falls linearly to 0.
+      key: random key of the batches; `jax.random.key(0)` if None.
 
     Returns:
-      The new config and parameters, and the errors of each layer.
+      The new configuration and parameters, and a record for each layer.
 
     Raises:
-      InputError: the old blocks are gated or have no bias, or tokens are too few.
+      InputError: the old blocks are gated or have no bias, or there are too few tokens.
     """
     _check(config)
     old = config.feed_forward(0)
     new = dataclasses.replace(old, kind=block)
     new = dataclasses.replace(new, hidden=hidden) if hidden else match(new, old).config
     inputs, outputs = record_layers(config, params, tokens, layouts)
-    apart = inputs.shape[1] // 10
-    if apart < 1:
-        raise InputError(f"{inputs.shape[1]} tokens are too few to match blocks on")
+    count = inputs.shape[1] // 10  # held-out tokens
+    if count < 1:
+        raise InputError(f"{inputs.shape[1]} tokens are too few; give at least 10")
     key = jax.random.key(0) if key is None else key
-    mixed = np.random.default_rng(0).permutation(inputs.shape[1])
-    changed, told = dict(params), []
+    order = np.random.default_rng(0).permutation(inputs.shape[1])
+    swapped, records = dict(params), []
     for layer in range(config.layers):
-        x, y = inputs[layer][mixed], outputs[layer][mixed]
-        name, own = f"layer_{layer}", jax.random.fold_in(key, layer)
-        begun = begin(new, old, params[name]["ffn"], x[apart:], y[apart:])
-        trained = distill(new, begun, x[apart:], y[apart:], steps, learning_rate, own)
-        errors = [error(new, p, x[:apart], y[:apart]) for p in (begun, trained)]
-        told.append(LayerRecord(*errors))
-        changed[name] = {**params[name], "ffn": trained}
-    found = dataclasses.replace(config, block=new.kind, hidden=new.hidden)
-    return found, changed, told
+        x, y = inputs[layer][order], outputs[layer][order]
+        name, layer_key = f"layer_{layer}", jax.random.fold_in(key, layer)
+        train, held_out = (x[count:], y[count:]), (x[:count], y[:count])
+        initial = init_block(new, old, params[name]["ffn"], *train)
+        trained = distill(new, initial, *train, steps, learning_rate, layer_key)
+        errors = [relative_error(new, p, *held_out) for p in (initial, trained)]
+        records.append(LayerRecord(*errors))
+        swapped[name] = {**params[name], "ffn": trained}
+    config = dataclasses.replace(config, block=new.kind, hidden=new.hidden)
+    return config, swapped, records
 
 
 def _check(config: TransformerConfig) -> None:
-    kinds = {BlockConfig(name).block.inputs for name in config.blocks}
-    if kinds != {("up",)} or len(set(config.blocks)) > 1:
-        raise InputError(f"block {config.block!r}: one plain block can be exchanged")
+    inputs = {BlockConfig(name).block.inputs for name in config.blocks}
+    if inputs != {("up",)} or len(set(config.blocks)) > 1:
+        raise InputError(
+            f"block {config.block!r} cannot be swapped; all layers need the same plain "
+            "block"
+        )
     if not config.bias or config.scan:
-        raise InputError("exchange: the model needs biases, and its layers one by one")
+        raise InputError("swap_block: the model needs bias=True and scan=False")
 
 
 @functools.cache
@@ -155,46 +162,51 @@ def _model(block: BlockConfig) -> Model:
     return Model(model.init, jax.jit(model.apply))
 
 
-def begin(
+def init_block(
     new: BlockConfig, old: BlockConfig, params: Params, x: np.ndarray, y: np.ndarray
 ) -> Params:
-    """Returns a block of the most important old neurons, solved for what was given.
+    """Returns initial parameters of a new block: the old neurons that matter most.
+
+    The importance of a neuron is the standard deviation of its activation times the
+    norm of its row in the down projection.
 
     Args:
-      new: what the block is made of.
-      old: what the one was made of whose parameters these are, a plain one.
-      params: `up` and `down` of the old block.
-      x: what it took, `[N, D]`.
-      y: what it gave, `[N, D]`.
+      new: configuration of the new block.
+      old: configuration of the old block, a plain one.
+      params: parameters `up` and `down` of the old block.
+      x: inputs of the old block `[N, D]`.
+      y: outputs of the old block `[N, D]`.
 
     Returns:
-      The parameters of the new block. Neurons beyond those of the old are drawn.
+      The parameters of the new block, with the down projection solved by least squares.
+      If it has more neurons than the old block, the others are initialised randomly.
     """
     kernel, bias = (np.asarray(params["up"][part]) for part in ("kernel", "bias"))
     units = np.asarray(old.activation.function(jnp.asarray(x @ kernel + bias)))
     weight = np.linalg.norm(np.asarray(params["down"]["kernel"]), axis=1)
     best = np.argsort(-units.std(axis=0) * weight, kind="stable")[: new.hidden]
-    model = _model(new)
-    made = jax.tree.map(np.array, model.init(jax.random.key(0)))
+    initial = jax.tree.map(np.array, _model(new).init(jax.random.key(0)))
     first, *rest = new.block.inputs
-    made[first]["kernel"][:, : len(best)] = kernel[:, best]
-    made[first]["bias"][: len(best)] = bias[best]
-    for name in rest:  # a linear half that is 1 leaves the gate alone
-        made[name]["kernel"][:] = 0.0
-        made[name]["bias"][:] = 1.0
-    made["down"] = _solved(new, made, x, y)
-    return jax.tree.map(jnp.asarray, made)
+    initial[first]["kernel"][:, : len(best)] = kernel[:, best]
+    initial[first]["bias"][: len(best)] = bias[best]
+    for name in rest:  # a linear half of 1 leaves the gate unchanged
+        initial[name]["kernel"][:] = 0.0
+        initial[name]["bias"][:] = 1.0
+    initial["down"] = _solve_down(new, initial, x, y)
+    return jax.tree.map(jnp.asarray, initial)
 
 
-def _solved(block: BlockConfig, params: Params, x: np.ndarray, y: np.ndarray) -> Params:
-    """Returns the projection down that gives y, in the least squares."""
+def _solve_down(
+    block: BlockConfig, params: Params, x: np.ndarray, y: np.ndarray
+) -> Params:
+    """Returns the down projection that predicts y from the hidden units by ridge."""
     hidden = np.asarray(_model(block).apply(params, x)[1]["hidden"], np.float64)
-    mean, middle = hidden.mean(axis=0), y.mean(axis=0)
-    centred = hidden - mean
+    hidden_mean, y_mean = hidden.mean(axis=0), y.mean(axis=0)
+    centred = hidden - hidden_mean
     gram = centred.T @ centred
     gram += np.eye(len(gram)) * (_RIDGE * np.trace(gram) / len(gram) + 1e-12)
-    kernel = np.linalg.solve(gram, centred.T @ (y - middle))
-    bias = middle - mean @ kernel
+    kernel = np.linalg.solve(gram, centred.T @ (y - y_mean))
+    bias = y_mean - hidden_mean @ kernel
     return {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}
 
 
@@ -207,50 +219,58 @@ def distill(
     learning_rate: float,
     key: Key,
 ) -> Params:
-    """Returns the parameters of a block after training it to give y for x.
+    """Returns the parameters of a block after training it to predict y from x.
 
     Args:
-      block: what it is made of.
-      params: where to begin.
-      x: `[N, D]`.
-      y: `[N, D]`.
-      steps: of Adam; 0 returns what was given.
-      learning_rate: its peak, which falls to 0 in a line.
-      key: what batches are drawn with.
+      block: configuration of the block.
+      params: initial parameters.
+      x: inputs `[N, D]`.
+      y: targets `[N, D]`.
+      steps: steps of Adam; 0 returns the initial parameters.
+      learning_rate: peak learning rate, which falls linearly to 0.
+      key: random key of the batches.
     """
     if not steps:
         return params
     model = _model(block)
     optimizer = optax.adam(optax.linear_schedule(learning_rate, 0.0, steps))
-    scale = float(np.square(y - y.mean(axis=0)).mean()) or 1.0
+    variance = float(np.square(y - y.mean(axis=0)).mean()) or 1.0
     arrays = jax.device_put((x, y))
 
     def loss(params: Params, rows: Array) -> Array:
-        gap = model.apply(params, arrays[0][rows])[0] - arrays[1][rows]
-        return jnp.square(gap).mean() / scale
+        difference = model.apply(params, arrays[0][rows])[0] - arrays[1][rows]
+        return jnp.square(difference).mean() / variance
 
     def step(state: tuple, key: Key) -> tuple[tuple, None]:
-        params, memory = state
+        params, opt_state = state
         rows = jax.random.randint(key, (min(1024, len(x)),), 0, len(x))
-        updates, memory = optimizer.update(jax.grad(loss)(params, rows), memory)
-        return (optax.apply_updates(params, updates), memory), None
+        updates, opt_state = optimizer.update(jax.grad(loss)(params, rows), opt_state)
+        return (optax.apply_updates(params, updates), opt_state), None
 
     @jax.jit
     def run(params: Params) -> Params:
-        begun = params, optimizer.init(params)
-        return jax.lax.scan(step, begun, jax.random.split(key, steps))[0][0]
+        state = params, optimizer.init(params)
+        return jax.lax.scan(step, state, jax.random.split(key, steps))[0][0]
 
     return run(params)
 
 
-def error(block: BlockConfig, params: Params, x: np.ndarray, y: np.ndarray) -> float:
-    """Returns the squared error of a block as a share of the variance of y.
+def relative_error(
+    block: BlockConfig, params: Params, x: np.ndarray, y: np.ndarray
+) -> float:
+    """Returns the squared error of a block, divided by the variance of y.
+
+    Args:
+      block: configuration of the block.
+      params: its parameters.
+      x: inputs `[N, D]`.
+      y: targets `[N, D]`.
 
     >>> block = BlockConfig("mlp", 2, 3, norm="none", residual=False)
     >>> params = _model(block).init(jax.random.key(0))
     >>> x = np.random.default_rng(0).normal(size=(9, 2)).astype(np.float32)
-    >>> error(block, params, x, np.asarray(_model(block).apply(params, x)[0]))
+    >>> relative_error(block, params, x, np.asarray(_model(block).apply(params, x)[0]))
     0.0
     """
-    gap = np.asarray(_model(block).apply(params, x)[0]) - y
-    return float(np.square(gap).sum() / np.square(y - y.mean(axis=0)).sum())
+    difference = np.asarray(_model(block).apply(params, x)[0]) - y
+    return float(np.square(difference).sum() / np.square(y - y.mean(axis=0)).sum())

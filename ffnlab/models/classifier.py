@@ -1,11 +1,11 @@
-"""Heads on an encoder: a label for a text, for a pair of texts, for every word.
+"""Classifiers of texts, of pairs of texts, and of words: an encoder and a head.
 
-    config = LabelConfig(encoder, classes=9, head="feedback")
-    model = labeller(config)
+    config = ClassifierConfig(encoder, classes=9, head="feedback")
+    model = classifier_model(config)
     logits, _ = model.apply(params, x, key)     # [B, K, classes]
 
-All of them label places: the first token of a text, the first token of each word.
-Several texts share a row, and x says where the places are; `data.places` makes it.
+A classifier labels positions: the first token of each text, or of each word. Several
+texts share a row; `data.packed_rows.pack` makes the rows and their `label_positions`.
 """
 
 import dataclasses
@@ -34,20 +34,20 @@ HEADS = ("linear", "feedback")
 
 @dataclasses.dataclass(frozen=True)
 class ClassifierConfig:
-    """What a labeller is made of.
+    """Configuration of a classifier.
 
     Attributes:
-      encoder: the Transformer, without a head; with a pooler, that dense tanh layer is
-        applied at every place.
-      classes: how many labels K there are.
+      encoder: configuration of the Transformer, without a head. The dense tanh layer of
+        a pooler is applied at every label position.
+      classes: number of classes.
       head: `linear`; a feed-forward block such as `swiglu` or `mlp:gelu` before the
-        linear layer; or `feedback`, the layer in which neighbouring places hear each
-        other.
-      hidden: the width inside a block, or of the feedback layer's states.
-      dropout: the rate on what the head takes.
-      gradient: how the feedback layer is differentiated: `implicit` or `bptt`.
-      dense: the activation of a dense layer of the encoder's width before the head, as
-        RoBERTa (tanh) and DistilBERT (relu) have it; None is no such layer.
+        linear layer; or `feedback`, a layer whose states depend on those of both
+        neighbouring label positions.
+      hidden: hidden width of the block, or state width of the feedback layer.
+      dropout: dropout rate of the input of the head.
+      gradient: gradient of the feedback layer: `implicit` or `bptt`.
+      dense: activation of a dense layer of the encoder's width before the head, as in
+        RoBERTa (tanh) and DistilBERT (relu); None means no such layer.
 
     Raises:
       InputError: the encoder has a head, or a value is out of its range.
@@ -63,10 +63,11 @@ class ClassifierConfig:
 
     def __post_init__(self):
         if self.encoder.head != "none":
-            raise InputError("a labeller needs an encoder without a head; head=False")
+            raise InputError("a classifier needs an encoder without a head; head=False")
         if self.classes < 2 or self.hidden < 1:
             raise InputError(
-                f"classes={self.classes} must be at least 2, hidden={self.hidden} 1"
+                f"classes={self.classes} must be at least 2 and hidden={self.hidden} "
+                "at least 1"
             )
         if not 0.0 <= self.dropout < 1.0:
             raise InputError(f"dropout={self.dropout} must be in [0, 1)")
@@ -75,7 +76,11 @@ class ClassifierConfig:
 
 
 class ClassifierHead(nnx.Module):
-    """States at places to logits.
+    """Head of a classifier: states at label positions to logits.
+
+    Args:
+      config: configuration of the classifier.
+      rngs: random streams that initialise the arrays.
 
     >>> from ffnlab import EncoderConfig
     >>> config = ClassifierConfig(EncoderConfig.tiny(), classes=3, head="swiglu")
@@ -103,22 +108,22 @@ class ClassifierHead(nnx.Module):
             self.dense = nnx.Linear(width, width, kernel_init=normal, rngs=rngs)
         self.out = nnx.Linear(inside, config.classes, kernel_init=normal, rngs=rngs)
 
-    def __call__(self, h: Array, there: Array | None = None) -> Array:
+    def __call__(self, h: Array, mask: Array | None = None) -> Array:
         """Returns logits `[B, K, classes]` of states `[B, K, D]`.
 
         Args:
-          h: the states.
-          there: bool `[B, K]`, where there is a place; what is not, is not heard.
+          h: states at the label positions.
+          mask: bool `[B, K]`, False for padding; masked states do not affect others.
         """
         if self.config.head == "feedback":
-            h, _ = self.feedback(h, there)
+            h, _ = self.feedback(h, mask)
         elif self.config.head != "linear":
             h, _ = self.ffn(h)
         return self.out(h)
 
 
-def states(encoder: Transformer, x: Batch, key: Key | None = None) -> Array:
-    """Returns what an encoder makes of packed rows, `[B, T, D]`; see `Classifier`."""
+def encode(encoder: Transformer, x: Batch, key: Key | None = None) -> Array:
+    """Returns the states of packed rows, `[B, T, D]`; see `Classifier` for x."""
     h, _ = encoder(
         x["tokens"],
         x["mask"],
@@ -131,11 +136,11 @@ def states(encoder: Transformer, x: Batch, key: Key | None = None) -> Array:
 
 
 class Classifier(nnx.Module):
-    """An encoder and a head.
+    """A Transformer encoder with a classification head.
 
     Args:
-      config: what it is made of.
-      rngs: where the arrays are drawn from.
+      config: configuration of the classifier.
+      rngs: random streams that initialise the arrays.
     """
 
     def __init__(self, config: ClassifierConfig, *, rngs: nnx.Rngs):
@@ -144,17 +149,17 @@ class Classifier(nnx.Module):
         self.head = ClassifierHead(config, rngs=rngs)
 
     def __call__(self, x: Batch, key: Key | None = None) -> tuple[Array, dict]:
-        """Returns logits `[B, K, classes]`, and nothing beside them.
+        """Returns logits `[B, K, classes]` and an empty dict.
 
         Args:
-          x: `tokens` int and `mask` bool `[B, T]`; `segment_ids` int `[B, T]`, the text of
-            each token; `label_positions` int `[B, K]`, the places to label, −1 for none; `types` int
-            `[B, T]`, if there are pairs; and `offset` `[B, T, D]`, if something is to
-            be added to the embeddings of the tokens.
-          key: the key of this call's dropout; None in evaluation.
+          x: `tokens` int and `mask` bool `[B, T]`; `segment_ids` int `[B, T]`, the text
+            of each token; `label_positions` int `[B, K]`, −1 for none; optionally
+            `types` int `[B, T]`, the token types of pairs; and optionally `offset`
+            `[B, T, D]`, added to the token embeddings.
+          key: dropout key; None in evaluation.
         """
         keys: Any = (None, None) if key is None else jax.random.split(key)
-        h = states(self.encoder, x, keys[0])
+        h = encode(self.encoder, x, keys[0])
         label_positions = jnp.maximum(x["label_positions"], 0)[..., None]
         h = jnp.take_along_axis(h, label_positions, axis=1)  # [B, K, D]
         if self.config.encoder.pooler:
@@ -165,20 +170,21 @@ class Classifier(nnx.Module):
         return self.head(h, x["label_positions"] >= 0), {}
 
 
-def likeliest(logits: Array, x: Batch) -> tuple[Array, Array]:
-    """Returns the likeliest labels and their probabilities, `[B, K]` each."""
-    chances = jax.nn.softmax(logits)
-    return chances.argmax(axis=-1), chances.max(axis=-1)
+def most_likely(logits: Array, x: Batch) -> tuple[Array, Array]:
+    """Returns the most likely labels and their probabilities, `[B, K]` each."""
+    probabilities = jax.nn.softmax(logits)
+    return probabilities.argmax(axis=-1), probabilities.max(axis=-1)
 
 
 class Predictor:
-    """What a model finds at the places of rows, compiled once.
+    """Predictions of a model for all rows of a data set, compiled once.
 
     Args:
-      model: from `classifier_model`, or of another head.
-      arrays: rows, as `data.places.pack` makes them.
-      batch: rows at a time.
-      read: makes of the model's outputs and of what it was given arrays `[B, K, ...]`.
+      model: a model of packed rows, such as `classifier_model` returns.
+      arrays: rows of `data.packed_rows.pack`.
+      batch: rows per batch.
+      read: `read(outputs, x)` returns the predictions `[B, K, ...]` of a batch from the
+        outputs and inputs of the model.
     """
 
     def __init__(
@@ -186,45 +192,47 @@ class Predictor:
         model: Model,
         arrays: Arrays,
         batch: int = 16,
-        read: Callable[[Array, Batch], tuple[Array, ...]] = likeliest,
+        read: Callable[[Array, Batch], tuple[Array, ...]] = most_likely,
     ):
         x = data.take(arrays, np.arange(len(arrays["y"])))["x"]
         self._rows = len(arrays["y"])
         count = -(-self._rows // batch)
 
-        def cut(array: np.ndarray) -> Array:
-            full = pad_to(array, (count * batch, array.shape[1]))
-            return jnp.asarray(full.reshape(count, batch, -1))
+        def to_batches(array: np.ndarray) -> Array:
+            padded = pad_to(array, (count * batch, array.shape[1]))
+            return jnp.asarray(padded.reshape(count, batch, -1))
 
-        def one(params: Params, x: Batch) -> tuple[Array, ...]:
-            return read(model.apply(params, x, None)[0], x)
+        def predict(params: Params, batches: Batch) -> tuple[Array, ...]:
+            return jax.lax.map(
+                lambda x: read(model.apply(params, x, None)[0], x), batches
+            )
 
-        self._x = jax.tree.map(cut, x)
-        self._run = jax.jit(lambda p, x: jax.lax.map(lambda part: one(p, part), x))
+        self._batches = jax.tree.map(to_batches, x)
+        self._predict = jax.jit(predict)
 
     def __call__(self, params: Params) -> tuple[np.ndarray, ...]:
-        """Returns what `read` makes, `[N, K, ...]` each; labels and probabilities."""
-        found = self._run(params, self._x)
+        """Returns the predictions, `[N, K, ...]` each; labels and probabilities."""
+        predictions = self._predict(params, self._batches)
         return tuple(
-            np.asarray(each).reshape(-1, *each.shape[2:])[: self._rows]
-            for each in found
+            np.asarray(values).reshape(-1, *values.shape[2:])[: self._rows]
+            for values in predictions
         )
 
 
 def classifier_model(config: ClassifierConfig) -> Model:
-    """Returns a labeller as pure functions; parameters are `encoder` and `head`."""
+    """Returns a `Classifier` as pure functions; parameters are `encoder` and `head`."""
     return encoder_and_head(lambda rngs: Classifier(config, rngs=rngs))
 
 
 def encoder_and_head(build: Callable[[nnx.Rngs], nnx.Module]) -> Model:
-    """Returns a module of an encoder and a head as pure functions.
+    """Returns a module with an encoder and a head as pure functions.
 
-    What else the parameters hold, such as the head of another loss, is passed over.
+    `apply` ignores other parameters, such as the head of another loss.
     """
-    inner = functional(build)
+    model = functional(build)
 
     def apply(params: Params, x: Batch, key: Key | None = None) -> tuple[Array, dict]:
-        own = {name: params[name] for name in ("encoder", "head")}
-        return inner.apply(own, x, key)
+        params = {name: params[name] for name in ("encoder", "head")}
+        return model.apply(params, x, key)
 
-    return Model(inner.init, apply)
+    return Model(model.init, apply)

@@ -1,11 +1,11 @@
-"""Text from a causal model: greedy, sampled, or by beam search, in one compiled loop.
+"""Text generation with a causal model: greedy, sampled, or by beam search.
 
     tokens = generate(config, params, prompt, steps=40, key=key, top_p=0.9)
-    tokens, scores = beam(config, params, prompt, steps=40, width=4)
+    tokens, scores = beam_search(config, params, prompt, steps=40, width=4)
 
-The prompt is read at once, then a token at a time with a cache of keys and values,
-until all texts have ended. Prompts of different lengths are padded on the left, so that
-all go on at one place; `data.prompts.left_padded` makes such rows and their `mask`.
+Both read the prompt at once, and then add one token at a time, with a cache of keys and
+values, until all texts have ended. The loop is compiled. Prompts of different lengths
+are padded on the left; `data.seq2seq.left_padded` makes such rows and their `mask`.
 """
 
 import functools
@@ -26,14 +26,14 @@ def filter_logits(
     top_k: int | None = None,
     top_p: float | None = None,
 ) -> Array:
-    """Returns logits of which the unlikely are −∞, to be sampled from.
+    """Returns logits to sample from, −∞ for the tokens that are filtered out.
 
     Args:
       logits: `[..., V]`.
-      temperature: above 0; below 1 the likely become likelier.
-      top_k: how many tokens stay, the likeliest; of equal ones at the border, all.
-      top_p: the least share of the probability that stays, in (0, 1]: the fewest
-        tokens, from the likeliest on, that hold it.
+      temperature: divisor of the logits, above 0; values below 1 favour likely tokens.
+      top_k: number of tokens to keep, the most likely; ties at the border are kept.
+      top_p: probability to keep, in (0, 1]: the smallest set of the most likely tokens
+        whose total probability is at least `top_p`.
 
     Returns:
       `[..., V]`.
@@ -48,15 +48,16 @@ def filter_logits(
         least = jax.lax.top_k(logits, min(top_k, logits.shape[-1]))[0][..., -1:]
         logits = jnp.where(logits < least, -jnp.inf, logits)
     if top_p is not None:
-        order = -jnp.sort(-logits, axis=-1)
-        before = jnp.cumsum(jax.nn.softmax(order), axis=-1) - jax.nn.softmax(order)
-        least = jnp.where(before < top_p, order, jnp.inf).min(axis=-1, keepdims=True)
+        ordered = -jnp.sort(-logits, axis=-1)
+        probabilities = jax.nn.softmax(ordered)
+        before = jnp.cumsum(probabilities, axis=-1) - probabilities
+        least = jnp.where(before < top_p, ordered, jnp.inf).min(axis=-1, keepdims=True)
         logits = jnp.where(logits < least, -jnp.inf, logits)
     return logits
 
 
-def _asked(prompt: Any, mask: Any) -> tuple[Array, np.ndarray]:
-    """Returns prompts, and where their tokens are, `[B, T]`; checks both."""
+def _check_prompt(prompt: Any, mask: Any) -> tuple[Array, np.ndarray]:
+    """Returns the prompts and their mask as arrays `[B, T]`, after checking both."""
     prompt = jnp.asarray(prompt, jnp.int32)
     if prompt.ndim != 2 or 0 in prompt.shape:
         raise InputError(f"a prompt {[*prompt.shape]} must be [B, T] with T above 0")
@@ -65,7 +66,7 @@ def _asked(prompt: Any, mask: Any) -> tuple[Array, np.ndarray]:
     mask = np.asarray(mask, bool)
     if mask.shape != prompt.shape:
         raise InputError(
-            f"mask {[*mask.shape]} must be as the prompt {[*prompt.shape]}"
+            f"mask {[*mask.shape]} must have the shape of the prompt, {[*prompt.shape]}"
         )
     wrong = ~mask[:, -1] | (mask[:, :-1] & ~mask[:, 1:]).any(axis=1)
     if wrong.any():
@@ -76,9 +77,10 @@ def _asked(prompt: Any, mask: Any) -> tuple[Array, np.ndarray]:
     return prompt, mask
 
 
-def _check(
-    config: TransformerConfig, mask: np.ndarray, steps: int, **more: Any
+def _check_options(
+    config: TransformerConfig, mask: np.ndarray, steps: int, **options: Any
 ) -> None:
+    """Raises an InputError if the model or an option cannot be used."""
     if config.head == "none" or not config.causal:
         raise InputError("text needs a causal model with a head, such as GPT-2")
     if steps < 1:
@@ -90,10 +92,10 @@ def _check(
             "positions; shorten it"
         )
     for name, least in (("temperature", 0.0), ("top_k", 1), ("width", 1)):
-        value = more.get(name)
+        value = options.get(name)
         if value is not None and not value >= least:
             raise InputError(f"{name}={value} must be at least {least}")
-    top_p = more.get("top_p")
+    top_p = options.get("top_p")
     if top_p is not None and not 0.0 < top_p <= 1.0:
         raise InputError(f"top_p={top_p} must be in (0, 1]")
 
@@ -111,26 +113,27 @@ def generate(
     top_p: float | None = None,
     stop: int | None = None,
 ) -> Array:
-    """Returns prompts with what the model goes on with.
+    """Returns prompts and their continuations.
 
     Args:
-      config: a causal model with a head.
-      params: its parameters.
+      config: configuration of a causal model with a head.
+      params: parameters of the model.
       prompt: int `[B, T]`.
-      steps: how many tokens to add.
-      mask: bool `[B, T]`, False where padding is, on the left; None is all True.
-      key: what to draw with; None takes the likeliest token each time.
-      temperature: see `filter_logits`; 0 takes the likeliest token too.
+      steps: number of tokens to add.
+      mask: bool `[B, T]`, False for padding, which is on the left; None means no
+        padding.
+      key: random key for sampling; None takes the most likely token at each step.
+      temperature: see `filter_logits`; 0 takes the most likely token at each step.
       top_k: see `filter_logits`.
       top_p: see `filter_logits`.
-      stop: the token that ends a text; it fills the rest of the row.
+      stop: id of the token that ends a text; it fills the rest of the row.
 
     Returns:
       int32 `[B, T + steps]`.
 
     Raises:
-      InputError: no such model, no room for so many positions, padding elsewhere, or an
-        option is out of its range.
+      InputError: the model is not causal or has no head, has too few positions, the
+        padding is not on the left, or an option is out of its range.
 
     >>> from ffnlab import DecoderConfig
     >>> config = DecoderConfig.tiny()
@@ -138,19 +141,19 @@ def generate(
     >>> generate(config, params, jnp.array([[1, 2, 3]]), steps=4).shape
     (1, 7)
     """
-    prompt, mask = _asked(prompt, mask)
+    prompt, mask = _check_prompt(prompt, mask)
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    _check(config, mask, steps, **options)
+    _check_options(config, mask, steps, **options)
     if key is None or temperature == 0.0:
         key, options = jax.random.key(0), {"temperature": 0.0}
-    return _generated(params, prompt, mask, key, config, steps, stop, **options)
+    return _generate(params, prompt, mask, key, config, steps, stop, **options)
 
 
 @functools.partial(
     jax.jit,
     static_argnames=("config", "steps", "stop", "temperature", "top_k", "top_p"),
 )
-def _generated(
+def _generate(
     params: Params,
     prompt: Array,
     mask: Array,
@@ -164,41 +167,40 @@ def _generated(
 ) -> Array:
     model = transformer_model(config)
 
-    def drawn(logits: Array, key: Key) -> Array:
+    def sample(logits: Array, key: Key) -> Array:
         if temperature == 0.0:
             return jnp.argmax(logits, axis=-1)
-        return jax.random.categorical(
-            key, filter_logits(logits, temperature, top_k, top_p)
-        )
+        logits = filter_logits(logits, temperature, top_k, top_p)
+        return jax.random.categorical(key, logits)
 
     def unfinished(state: tuple) -> Array:
         step, *_, done = state
         return (step < steps) & ~done.all()
 
-    def turn(state: tuple) -> tuple:
+    def add_token(state: tuple) -> tuple:
         step, logits, cache, tokens, done = state
-        token = drawn(logits, keys[step]).astype(jnp.int32)
+        token = sample(logits, keys[step]).astype(jnp.int32)
         if stop is not None:
             token = jnp.where(done, stop, token)
             done = done | (token == stop)
-        new, aux = model.apply(
-            params, token[:, None], positions=(place + step)[:, None], cache=cache
+        logits, aux = model.apply(
+            params, token[:, None], positions=(start + step)[:, None], cache=cache
         )
         tokens = tokens.at[:, step].set(token)
-        return step + 1, new[:, -1], aux["cache"], tokens, done
+        return step + 1, logits[:, -1], aux["cache"], tokens, done
 
-    logits, cache, place = _read(config, params, prompt, mask, steps)
+    logits, cache, start = _read_prompt(config, params, prompt, mask, steps)
     keys = jax.random.split(key, steps)
     tokens = jnp.full((len(prompt), steps), stop or 0, jnp.int32)
-    begin = 0, logits, cache, tokens, jnp.zeros(len(prompt), bool)
-    *_, tokens, _ = jax.lax.while_loop(unfinished, turn, begin)
+    initial = 0, logits, cache, tokens, jnp.zeros(len(prompt), bool)
+    *_, tokens, _ = jax.lax.while_loop(unfinished, add_token, initial)
     return jnp.concatenate([prompt, tokens], axis=1)
 
 
-def _read(
+def _read_prompt(
     config: TransformerConfig, params: Params, prompt: Array, mask: Array, steps: int
 ) -> tuple[Array, dict, Array]:
-    """Returns what follows prompts, `[B, V]`, the cache, and the next position, `[B]`.
+    """Returns the next logits `[B, V]`, the cache, and the next positions `[B]`.
 
     Positions count from the first token of each prompt.
     """
@@ -221,36 +223,54 @@ def beam_search(
     stop: int | None = None,
     length_penalty: float = 1.0,
 ) -> tuple[Array, Array]:
-    """Returns the likeliest continuations that a beam search finds.
+    """Returns the most likely continuations that a beam search finds.
 
     Args:
-      config: a causal model with a head.
-      params: its parameters.
+      config: configuration of a causal model with a head.
+      params: parameters of the model.
       prompt: int `[B, T]`.
-      steps: the most tokens to add.
+      steps: maximum number of tokens to add.
       mask: see `generate`.
-      width: W, how many texts are followed at once.
-      stop: the token that ends a text; it fills the rest of the row.
-      length_penalty: scores are divided by length to this power; 0 favours short
-        texts, 1 compares by the mean.
+      width: number of beams W.
+      stop: id of the token that ends a text; it fills the rest of the row.
+      length_penalty: scores are divided by the length to this power. 0 favours short
+        texts; 1 compares the mean log-probability per token.
 
     Returns:
-      int32 `[B, W, T + steps]`, the best first, and their scores `[B, W]`: the sum of
-      the logarithms of the probabilities of what was added, divided as above. Where
-      there are fewer than W texts, the rest score −∞.
+      tokens: int32 `[B, W, T + steps]`, the best first.
+      scores: `[B, W]`, the sum of the log-probabilities of the added tokens, divided by
+        the length penalty; −∞ if there are fewer than W texts.
 
     Raises:
-      InputError: as `generate`.
+      InputError: see `generate`.
     """
-    prompt, mask = _asked(prompt, mask)
-    _check(config, mask, steps, width=width)
-    return _beam(params, prompt, mask, config, steps, width, stop, length_penalty)
+    prompt, mask = _check_prompt(prompt, mask)
+    _check_options(config, mask, steps, width=width)
+    return _beam_search(
+        params, prompt, mask, config, steps, width, stop, length_penalty
+    )
+
+
+class _Beams(NamedTuple):
+    """The W best texts of each prompt so far.
+
+    Attributes:
+      scores: sums of log-probabilities `[B, W]`.
+      tokens: added tokens int32 `[B, W, steps]`.
+      done: whether a text has ended, bool `[B, W]`.
+      lengths: number of added tokens, int `[B, W]`.
+    """
+
+    scores: Array
+    tokens: Array
+    done: Array
+    lengths: Array
 
 
 @functools.partial(
     jax.jit, static_argnames=("config", "steps", "width", "stop", "length_penalty")
 )
-def _beam(
+def _beam_search(
     params: Params,
     prompt: Array,
     mask: Array,
@@ -261,82 +281,85 @@ def _beam(
     length_penalty: float,
 ) -> tuple[Array, Array]:
     model, batch = transformer_model(config), len(prompt)
-    repeated = (jnp.repeat(each, width, axis=0) for each in (prompt, mask))
-    logits, cache, place = _read(config, params, *repeated, steps)  # of B · W
-    # At first all texts of a prompt are the same one, so that one alone may go on.
-    scores = jnp.where(jnp.arange(width) == 0, 0.0, -jnp.inf)
-    scores = jnp.broadcast_to(scores[None], (batch, width))
-    tokens = jnp.full((batch, width, steps), stop or 0, jnp.int32)
-    none, lengths = jnp.zeros((batch, width), bool), jnp.zeros((batch, width), int)
-    texts = _Texts(scores, tokens, none, lengths)
+    repeated = (jnp.repeat(array, width, axis=0) for array in (prompt, mask))
+    logits, cache, start = _read_prompt(config, params, *repeated, steps)  # [B · W, V]
 
     def unfinished(state: tuple) -> Array:
-        step, *_, texts = state
-        return (step < steps) & ~texts.done.all()
+        step, *_, beams = state
+        return (step < steps) & ~beams.done.all()
 
-    def turn(state: tuple) -> tuple:
-        step, logits, cache, texts = state
-        texts, token, rows = _grown(texts, logits, step, stop)
-        # The rows of a prompt are all as long, so that their places stay as they are.
-        positions, cache = (place + step)[:, None], _chosen(cache, rows)
+    def add_token(state: tuple) -> tuple:
+        step, logits, cache, beams = state
+        beams, token, rows = _extend_beams(beams, logits, step, stop)
+        # All beams of a prompt are at the same position, so positions need no reorder.
+        positions, cache = (start + step)[:, None], _select_rows(cache, rows)
         logits, aux = model.apply(params, token, positions=positions, cache=cache)
-        return step + 1, logits[:, -1], aux["cache"], texts
+        return step + 1, logits[:, -1], aux["cache"], beams
 
-    begin = 0, logits, cache, texts
-    *_, texts = jax.lax.while_loop(unfinished, turn, begin)
-    scores = texts.scores / texts.lengths.astype(scores.dtype) ** length_penalty
+    initial = 0, logits, cache, _initial_beams(batch, width, steps, stop)
+    *_, beams = jax.lax.while_loop(unfinished, add_token, initial)
+    scores = beams.scores / beams.lengths.astype(beams.scores.dtype) ** length_penalty
     order = jnp.argsort(-scores, axis=1)
-    tokens = jnp.take_along_axis(texts.tokens, order[..., None], axis=1)
-    asked = jnp.broadcast_to(prompt[:, None], (batch, width, prompt.shape[1]))
+    tokens = jnp.take_along_axis(beams.tokens, order[..., None], axis=1)
+    prompts = jnp.broadcast_to(prompt[:, None], (batch, width, prompt.shape[1]))
     scores = jnp.take_along_axis(scores, order, axis=1)
-    return jnp.concatenate([asked, tokens], axis=2), scores
+    return jnp.concatenate([prompts, tokens], axis=2), scores
 
 
-class _Texts(NamedTuple):
-    """The W best texts of each prompt: `[B, W]` each, tokens `[B, W, steps]`."""
+def _initial_beams(batch: int, width: int, steps: int, stop: int | None) -> _Beams:
+    """Returns empty texts; all but the first of each prompt score −∞.
 
-    scores: Array
-    tokens: Array
-    done: Array
-    lengths: Array
+    At first the beams of a prompt are equal, so that only one of them may be extended.
+    """
+    scores = jnp.where(jnp.arange(width) == 0, 0.0, -jnp.inf)
+    return _Beams(
+        jnp.broadcast_to(scores[None], (batch, width)),
+        jnp.full((batch, width, steps), stop or 0, jnp.int32),
+        jnp.zeros((batch, width), bool),
+        jnp.zeros((batch, width), int),
+    )
 
 
-def _grown(
-    texts: _Texts, logits: Array, step: Array, stop: int | None
-) -> tuple[_Texts, Array, Array]:
-    """Returns the best texts with a token more, that token, and whose rows they were.
+def _extend_beams(
+    beams: _Beams, logits: Array, step: Array, stop: int | None
+) -> tuple[_Beams, Array, Array]:
+    """Returns the best texts with one more token, that token, and their previous rows.
 
     Args:
-      texts: so far.
-      logits: what they go on with, `[B · W, V]`.
-      step: where the new token stands.
-      stop: the token that ends a text; an ended one goes on with it, for nothing.
+      beams: the texts so far.
+      logits: logits of the next token, `[B · W, V]`.
+      step: index of the new token.
+      stop: id of the token that ends a text. An ended text goes on with it at no cost.
+
+    Returns:
+      The beams; the new tokens int32 `[B · W, 1]`; and the row of each beam in
+      `logits`, int `[B · W]`.
     """
-    batch, width = texts.scores.shape
-    chances = jax.nn.log_softmax(logits).reshape(batch, width, -1)
-    vocabulary = chances.shape[-1]
+    batch, width = beams.scores.shape
+    gains = jax.nn.log_softmax(logits).reshape(batch, width, -1)
+    vocabulary = gains.shape[-1]
     if stop is not None:
         ended = jnp.where(jnp.arange(vocabulary) == stop, 0.0, -jnp.inf)
-        chances = jnp.where(texts.done[..., None], ended[None, None], chances)
-    every = (texts.scores[..., None] + chances).reshape(batch, -1)  # [B, W · V]
-    scores, best = jax.lax.top_k(every, width)
+        gains = jnp.where(beams.done[..., None], ended[None, None], gains)
+    candidates = (beams.scores[..., None] + gains).reshape(batch, -1)  # [B, W · V]
+    scores, best = jax.lax.top_k(candidates, width)
     parent, token = best // vocabulary, (best % vocabulary).astype(jnp.int32)
     rows = (jnp.arange(batch)[:, None] * width + parent).reshape(-1)  # [B · W]
 
-    def inherited(values: Array) -> Array:
+    def inherit(values: Array) -> Array:
         flat = values.reshape(batch * width, *values.shape[2:])
         return flat[rows].reshape(values.shape)
 
-    tokens = inherited(texts.tokens).at[:, :, step].set(token)
-    done, lengths = inherited(texts.done), inherited(texts.lengths)
+    tokens = inherit(beams.tokens).at[:, :, step].set(token)
+    done, lengths = inherit(beams.done), inherit(beams.lengths)
     lengths = lengths + ~done
     if stop is not None:
         done = done | (token == stop)
-    return _Texts(scores, tokens, done, lengths), token.reshape(-1, 1), rows
+    return _Beams(scores, tokens, done, lengths), token.reshape(-1, 1), rows
 
 
-def _chosen(cache: dict[str, Any], rows: Array) -> dict[str, Any]:
-    """Returns a cache whose rows are those of others."""
+def _select_rows(cache: dict[str, Any], rows: Array) -> dict[str, Any]:
+    """Returns a cache with the given rows, int `[B · W]`, of another."""
     layers = cache["layers"]
     parts = {name: layers[name][:, rows] for name in ("key", "value")}
     return {"layers": {**layers, **parts}, "mask": cache["mask"][rows]}

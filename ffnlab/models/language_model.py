@@ -1,11 +1,11 @@
-"""Language models to be trained: what comes next, or what was hidden.
+"""Causal and masked language models for training.
 
-    model = causal(DecoderConfig.tiny())                # or masked(EncoderConfig(...))
-    found = fit(model, objective(tokens_per_byte), optimizer, dataset, plan)
+    model = causal_lm(DecoderConfig.tiny())           # or masked_lm(EncoderConfig(...))
+    learner = Learner(model, objective(tokens_per_byte), optimizer)
 
-The data are those of `data.corpus.language_data`; those of `conditional`, which learns
-what is to follow a prompt, are of `data.prompts.pack_pairs`. Hidden tokens of the same
-texts are asked for beside another loss by `add_mlm_loss`.
+`data.corpus.language_data` makes their data sets; `data.seq2seq.pack_pairs` makes the
+rows of `seq2seq_lm`, which learns the target after a prompt. `add_mlm_loss` adds a
+masked language modelling loss to another loss of the same texts.
 """
 
 import dataclasses
@@ -20,72 +20,72 @@ from ffnlab.errors import InputError
 from ffnlab.models.masking import mask_tokens
 from ffnlab.models.transformer import Head, TransformerConfig, transformer_model
 from ffnlab.nn.pure import functional
-from ffnlab.train.gradients import mean_loss
-from ffnlab.train.objectives import score_classes
+from ffnlab.train.objectives import mean_loss, score_classes
 from ffnlab.types import Array, Batch, Key, Loss, Model, Objective, Params, Scores
 
-_HIDING = 0x41DE  # sets the draw of what is hidden apart from those of dropout
+_MLM = 0x41DE  # folded into a key, so that masking and dropout draw independently
 
 
-def causal(config: TransformerConfig) -> Model:
-    """Returns a model that predicts each token from those before it.
+def causal_lm(config: TransformerConfig) -> Model:
+    """Returns a model that predicts each token from the tokens before it.
 
     Args:
-      config: a causal Transformer with a head.
+      config: configuration of a causal Transformer with a head.
 
     Returns:
-      `apply(params, x, key)`: x holds `tokens` and `mask`, `[B, T]`, key is that of
-      dropout or None; the outputs are logits `[B, T, V]`.
+      `apply(params, x, key)`, where x holds `tokens` and `mask` `[B, T]`, and key is a
+      dropout key or None. The outputs are logits `[B, T, V]`.
 
     Raises:
       InputError: the Transformer is not causal, or has no head.
     """
-    inner = _decoder(config)
+    decoder = _decoder(config)
 
     def apply(params: Params, x: Batch, key: Key | None = None) -> tuple[Array, dict]:
-        # What pads a row follows its text, and no position sees what follows.
-        return inner.apply(params, x["tokens"], key=key)[0], {}
+        # Padding follows the text, so the causal mask already excludes it.
+        return decoder.apply(params, x["tokens"], key=key)[0], {}
 
-    return Model(inner.init, apply)
+    return Model(decoder.init, apply)
 
 
-def conditional(config: TransformerConfig) -> Model:
-    """Returns a model that predicts tokens at some places, from those before them.
+def seq2seq_lm(config: TransformerConfig) -> Model:
+    """Returns a model that predicts the tokens of targets that follow prompts.
 
     Args:
-      config: a causal Transformer with a head.
+      config: configuration of a causal Transformer with a head.
 
     Returns:
-      Parameters are those of the Transformer, under `encoder`, so that rates by layer
-      are set as for a labeller. `apply(params, x, key)`: x holds `tokens` and `segment_ids`,
-      `[B, T]`, `label_positions` `[B, K]`, the places, −1 for none, and `offset`, if that of a
-      labeller; key is that of dropout or None; the outputs are logits `[B, K, V]`.
-      `finetuning.objective` scores them.
+      `apply(params, x, key)`, where x holds `tokens` and `segment_ids` `[B, T]`,
+      `label_positions` `[B, K]`, the positions to return logits of, −1 for none, and
+      optionally `offset` `[B, T, D]`, added to the token embeddings; key is a dropout
+      key or None. The outputs are logits `[B, K, V]`. The parameters are those of the
+      Transformer under `encoder`, as in a classifier, so that the rules for layer-wise
+      learning rates apply.
 
     Raises:
       InputError: the Transformer is not causal, or has no head.
 
     >>> from ffnlab import DecoderConfig
-    >>> model, row = conditional(DecoderConfig.tiny()), jnp.array([[1, 2, 3]])
-    >>> x = {"tokens": row, "segment_ids": row * 0, "label_positions": jnp.array([[1, -1]])}
+    >>> model, tokens = seq2seq_lm(DecoderConfig.tiny()), jnp.array([[1, 2, 3]])
+    >>> x = {"tokens": tokens, "segment_ids": tokens * 0}
+    >>> x["label_positions"] = jnp.array([[1, -1]])
     >>> model.apply(model.init(jax.random.key(0)), x)[0].shape
     (1, 2, 256)
     """
-    inner = _decoder(config)
+    decoder = _decoder(config)
 
     def init(key: Key) -> Params:
-        return {"encoder": inner.init(key)}
+        return {"encoder": decoder.init(key)}
 
     def apply(params: Params, x: Batch, key: Key | None = None) -> tuple[Array, dict]:
-        label_positions = jnp.maximum(x["label_positions"], 0)
-        # What pads a row is a pack of its own, so that no text sees it.
-        logits, _ = inner.apply(
+        # Padding is a segment of its own, so no mask is needed.
+        logits, _ = decoder.apply(
             params["encoder"],
             x["tokens"],
             segment_ids=x["segment_ids"],
             offset=x.get("offset"),
             key=key,
-            label_positions=label_positions,
+            label_positions=jnp.maximum(x["label_positions"], 0),
         )
         return logits, {}
 
@@ -98,158 +98,168 @@ def _decoder(config: TransformerConfig) -> Model:
     return transformer_model(config)
 
 
-def masked(
+def masked_lm(
     config: TransformerConfig,
-    mask: int,
+    mask_token: int,
     rate: float = 0.15,
-    whole: bool = False,
-    special: Sequence[int] = (),
+    whole_words: bool = False,
+    special_tokens: Sequence[int] = (),
 ) -> Model:
-    """Returns a model that finds hidden tokens again.
+    """Returns a model that predicts masked tokens.
 
     Args:
-      config: a Transformer with a head that is not causal.
-      mask: the token that stands for a hidden one.
-      rate: the share of tokens to hide.
-      whole: whether words are hidden as a whole.
-      special: tokens that are never hidden, where x has no `words` to say so.
+      config: configuration of a bidirectional Transformer with a head.
+      mask_token: id of the mask token.
+      rate: share of the tokens to mask.
+      whole_words: whether to mask all tokens of a word together.
+      special_tokens: ids of tokens that are never masked, if x has no `words`.
 
     Returns:
-      `apply(params, x, key)`: x holds `tokens`, `mask` and `words`, `[B, T]`; it may
-      hold `segment_ids`, `types` and `offset`, as that of a labeller, and no `words`. The
-      outputs are logits `[B, K, V]` with the places they are of and which of those
-      count, see `masking.mask_tokens`. Without a key there is no dropout, and what is hidden
-      depends on the tokens alone.
+      `apply(params, x, key)`, where x holds `tokens`, `mask` and `words` `[B, T]`, and
+      optionally `segment_ids`, `types` and `offset` as for a classifier. Without
+      `words`, every token is a word. The outputs are logits `[B, K, V]`, their
+      `label_positions` and `label_mask`; see `masking.MaskedTokens`. With key None
+      there is no dropout, and the tokens alone determine which of them are masked.
 
     Raises:
-      InputError: the Transformer is causal, or has no head; or whole words are to be
-        hidden, and x has none.
+      InputError: the Transformer is causal, or has no head; or `whole_words` is set and
+        x has no `words`.
     """
     if config.causal or config.head == "none":
         raise InputError("a masked language model needs an encoder with a head")
-    inner = transformer_model(config)
+    encoder = transformer_model(config)
 
     def apply(params: Params, x: Batch, key: Key | None = None) -> tuple[tuple, dict]:
         if key is None:
-            hiding, key = jax.random.key(0), None
-            hiding = jax.random.fold_in(hiding, x["tokens"].sum().astype(jnp.uint32))
+            seed = x["tokens"].sum().astype(jnp.uint32)
+            mask_key, dropout_key = jax.random.fold_in(jax.random.key(0), seed), None
         else:
-            hiding, key = jax.random.split(key)
-        found = mask_tokens(
-            hiding,
+            mask_key, dropout_key = jax.random.split(key)
+        masked = mask_tokens(
+            mask_key,
             x["tokens"],
-            x["words"] if "words" in x else _hideable(x, special, whole),
+            x["words"] if "words" in x else _words(x, special_tokens, whole_words),
             rate=rate,
-            mask=mask,
+            mask_token=mask_token,
             vocabulary=config.vocabulary,
-            whole=whole,
+            whole_words=whole_words,
         )
-        rest = {
-            name: x[name] for name in ("segment_ids", "types", "offset") if name in x
-        }
-        logits, _ = inner.apply(
-            params, found.tokens, x["mask"], key=key, label_positions=found.at, **rest
+        optional = ("segment_ids", "types", "offset")
+        logits, _ = encoder.apply(
+            params,
+            masked.tokens,
+            x["mask"],
+            key=dropout_key,
+            label_positions=masked.label_positions,
+            **{name: x[name] for name in optional if name in x},
         )
-        return (logits, found.at, found.live), {}
+        return (logits, masked.label_positions, masked.label_mask), {}
 
-    return Model(inner.init, apply)
+    return Model(encoder.init, apply)
 
 
-def _hideable(x: Batch, special: Sequence[int], whole: bool) -> Array:
-    """Returns each token as a word of its own, −1 where none is to be hidden."""
-    if whole:
-        raise InputError("whole words can be hidden only where x says what the words")
-    numbers = jnp.array([*special], x["tokens"].dtype)
-    may = x["mask"].astype(bool) & ~jnp.isin(x["tokens"], numbers)
-    return jnp.where(may, jnp.arange(may.shape[1])[None], -1)
+def _words(x: Batch, special_tokens: Sequence[int], whole_words: bool) -> Array:
+    """Returns the word index of each token, −1 for padding and special tokens.
+
+    Without `words` in x, every token is a word.
+    """
+    if whole_words:
+        raise InputError("whole_words: x needs `words`, the word index of each token")
+    special = jnp.array([*special_tokens], x["tokens"].dtype)
+    allowed = x["mask"].astype(bool) & ~jnp.isin(x["tokens"], special)
+    return jnp.where(allowed, jnp.arange(allowed.shape[1])[None], -1)
 
 
 def with_mlm_head(
     encoder: TransformerConfig,
-    mask: int,
+    mask_token: int,
     rate: float = 0.15,
-    special: Sequence[int] = (),
+    special_tokens: Sequence[int] = (),
 ) -> Model:
-    """Returns a masked language model of the encoder of a labeller.
+    """Returns a masked language model around the encoder of a classifier.
 
     Args:
-      encoder: without a head, as a labeller has it.
-      mask: the token that stands for a hidden one.
-      rate: the share of tokens to hide.
-      special: tokens that are never hidden, such as those around a text.
+      encoder: configuration of an encoder without a head.
+      mask_token: id of the mask token.
+      rate: share of the tokens to mask.
+      special_tokens: ids of tokens that are never masked.
 
     Returns:
-      As `masked`; parameters are `encoder`, and `masked`, the arrays of the head.
+      The model of `masked_lm`, with the parameters `encoder` and `masked`; the latter
+      are those of the head.
 
     >>> from ffnlab import EncoderConfig
-    >>> sorted(with_mlm_head(EncoderConfig.tiny(), mask=3).init(jax.random.key(0))["masked"])
+    >>> model = with_mlm_head(EncoderConfig.tiny(), mask_token=3)
+    >>> sorted(model.init(jax.random.key(0))["masked"])
     ['bias', 'dense', 'norm']
     """
-    inner = masked(_headed(encoder), mask, rate, special=special)
+    model = masked_lm(
+        _with_head(encoder), mask_token, rate, special_tokens=special_tokens
+    )
 
     def init(key: Key) -> Params:
-        params = inner.init(key)
+        params = model.init(key)
         head = params.pop("head")
         return {"encoder": params, "masked": head}
 
     def apply(params: Params, x: Batch, key: Key | None = None) -> tuple[tuple, dict]:
-        return inner.apply({**params["encoder"], "head": params["masked"]}, x, key)
+        return model.apply({**params["encoder"], "head": params["masked"]}, x, key)
 
     return Model(init, apply)
 
 
-def masked_head(encoder: TransformerConfig, key: Key) -> Params:
-    """Returns new arrays for the head of `with_mlm_head`, where a checkpoint has none."""
-    return functional(lambda rngs: Head(_headed(encoder), rngs=rngs)).init(key)
+def init_mlm_head(encoder: TransformerConfig, key: Key) -> Params:
+    """Returns newly initialised parameters for the head of `with_mlm_head`."""
+    return functional(lambda rngs: Head(_with_head(encoder), rngs=rngs)).init(key)
 
 
-def _headed(encoder: TransformerConfig) -> TransformerConfig:
+def _with_head(encoder: TransformerConfig) -> TransformerConfig:
     return dataclasses.replace(encoder, head="tied")
 
 
 def add_mlm_loss(loss: Loss, model: Model, weight: float) -> Loss:
-    """Returns a loss with that of hidden tokens of the same texts added.
+    """Returns the sum of a loss and a masked language modelling loss of the same texts.
 
     Args:
-      loss: `loss(params, batch, key)`; it has the key and so the dropout that it would
-        have alone.
-      model: from `with_mlm_head`; in bfloat16 or with frozen parts if it is so wrapped.
-      weight: of the loss of the hidden tokens; 0 is the loss alone.
+      loss: `loss(params, batch, key)`; it receives the key unchanged.
+      model: a model of `with_mlm_head`, possibly wrapped by `mixed_precision`.
+      weight: factor of the added loss; 0 returns `loss`.
 
-    Source: Devlin et al. 2019, section 3.1, for what is hidden.
+    Source: Devlin et al. 2019, section 3.1, for the masking.
 
     >>> from ffnlab import EncoderConfig
     >>> def loss(params, batch, key):
     ...     return 0.0
-    >>> model = with_mlm_head(EncoderConfig.tiny(), mask=3)
+    >>> model = with_mlm_head(EncoderConfig.tiny(), mask_token=3)
     >>> x = {"tokens": jnp.arange(20).reshape(1, 20), "mask": jnp.ones((1, 20), bool)}
-    >>> both, key = add_mlm_loss(loss, model, weight=0.5), jax.random.key(0)
-    >>> round(float(both(model.init(key), {"x": x}, key)))  # half of log 256
+    >>> total, key = add_mlm_loss(loss, model, weight=0.5), jax.random.key(0)
+    >>> round(float(total(model.init(key), {"x": x}, key)))  # half of log 256
     3
     """
     if not weight:
         return loss
-    hidden = mean_loss(model, objective(1.0))
+    mlm_loss = mean_loss(model, objective(1.0))
 
-    def both(params: Params, batch: Batch, key: Key) -> Array:
-        asked = {"x": batch["x"], "y": batch["x"]["tokens"]}
-        more = hidden(params, asked, jax.random.fold_in(key, _HIDING))
-        return loss(params, batch, key) + weight * more
+    def total_loss(params: Params, batch: Batch, key: Key) -> Array:
+        mlm_batch = {"x": batch["x"], "y": batch["x"]["tokens"]}
+        added = mlm_loss(params, mlm_batch, jax.random.fold_in(key, _MLM))
+        return loss(params, batch, key) + weight * added
 
-    return both
+    return total_loss
 
 
 def objective(tokens_per_byte: float) -> Objective:
-    """Returns how language models are scored, by token and by byte of the text.
+    """Returns the objective of language models.
 
-    Scores are `loss` in nats, `accuracy`, and `bits`, whose mean is in bits per byte:
-    it does not depend on how text is cut into tokens.
+    The scores are `loss` in nats per token, `accuracy`, and `bits`, whose mean is in
+    bits per byte. Bits per byte compare models with different tokenizers.
 
     Args:
-      tokens_per_byte: from `about["tokens_per_byte"]` of the data, by part.
+      tokens_per_byte: tokens per byte of the text, from `about["tokens_per_byte"]` of
+        the part of the data set.
 
-    >>> scores = objective(0.25).score(jnp.zeros((1, 2, 256)), {"y": jnp.ones((1, 2),
-    ...                                                                      int)})
+    >>> batch = {"y": jnp.ones((1, 2), int)}
+    >>> scores = objective(0.25).score(jnp.zeros((1, 2, 256)), batch)
     >>> [round(float(bits), 4) for bits in scores.values["bits"][0]]
     [2.0, 2.0]
     """
@@ -257,9 +267,9 @@ def objective(tokens_per_byte: float) -> Objective:
     def score(outputs: Array | tuple[Array, Array, Array], batch: Batch) -> Scores:
         logits, labels = outputs, batch["y"]
         if isinstance(outputs, tuple):
-            logits, label_positions, live = outputs
+            logits, label_positions, label_mask = outputs
             labels = jnp.take_along_axis(labels, label_positions, axis=1)  # [B, K]
-            labels = jnp.where(live, labels, IGNORE)
+            labels = jnp.where(label_mask, labels, IGNORE)
         scores = score_classes(logits, {"y": labels})
         bits = scores.values["loss"] * (tokens_per_byte / math.log(2.0))
         return Scores({**scores.values, "bits": bits}, scores.weight)

@@ -1,8 +1,8 @@
-"""Tokens hidden to be found again: the objective of BERT, on the device.
+"""Masked language modelling: which tokens to mask, and what replaces them.
 
-Of the tokens that may be hidden a share is chosen, whole words together if words are
-given; most of them are replaced by a mask, some by any token, and some stay, so that
-what a model sees says nothing about what it is asked for.
+A share of the tokens is chosen, on request as whole words. Most chosen tokens are
+replaced by the mask token, some by a random token, and some stay, so that the input
+does not show which tokens are to be predicted. All of it runs on the device.
 """
 
 import math
@@ -14,18 +14,19 @@ import jax.numpy as jnp
 from ffnlab.types import Array, Key
 
 
-class Masked(NamedTuple):
-    """Rows of tokens of which some are hidden.
+class MaskedTokens(NamedTuple):
+    """Rows of tokens of which some are masked.
 
     Attributes:
-      tokens: what the model sees, int32 `[B, T]`.
-      at: the places that are asked for, int32 `[B, K]`.
-      live: which of those count, bool `[B, K]`: a row may have fewer than others.
+      tokens: input of the model, int `[B, T]`.
+      label_positions: positions of the tokens to predict, int32 `[B, K]`.
+      label_mask: bool `[B, K]`, True where a position counts; a row may have fewer than
+        K tokens to predict.
     """
 
     tokens: Array
-    at: Array
-    live: Array
+    label_positions: Array
+    label_mask: Array
 
 
 def mask_tokens(
@@ -34,72 +35,80 @@ def mask_tokens(
     words: Array,
     *,
     rate: float,
-    mask: int,
+    mask_token: int,
     vocabulary: int,
-    whole: bool = False,
-    replaced: float = 0.8,
-    swapped: float = 0.1,
-) -> Masked:
-    """Hides a share of the tokens of each row.
+    whole_words: bool = False,
+    mask_share: float = 0.8,
+    random_share: float = 0.1,
+) -> MaskedTokens:
+    """Returns rows in which a share of the tokens is masked.
 
     Args:
-      key: of the draw.
+      key: random key.
       tokens: int `[B, T]`.
-      words: the number of the word that each is part of, ascending from 0, int
-        `[B, T]`; −1 where nothing is to be hidden: padding and special tokens.
-      rate: the share of a row's tokens to hide, in (0, 1]; at least one is.
-      mask: the token that stands for a hidden one.
-      vocabulary: V; any of its tokens may stand where one is swapped.
-      whole: whether a word is hidden as a whole. Words are taken in random order, the
-        last one left out if it would be too many.
-      replaced: the share of the hidden that the mask stands for.
-      swapped: the share that any token stands for; the rest stays as it is.
+      words: int `[B, T]`, the index of the word that each token belongs to, ascending
+        from 0; −1 for tokens that are never masked, such as padding.
+      rate: share of the tokens of a row to mask, in (0, 1]; at least one is masked.
+      mask_token: id of the mask token.
+      vocabulary: number of different tokens V; a random token is any of them.
+      whole_words: whether to mask all tokens of a word together. Words are taken in
+        random order, and a word that exceeds the number of tokens is not masked.
+      mask_share: share of the chosen tokens that the mask token replaces.
+      random_share: share of the chosen tokens that a random token replaces; the rest
+        stay unchanged.
 
     Returns:
-      The rows, and the places that are asked for: K = ⌈rate · T⌉.
+      The rows, and the positions of the chosen tokens, K = ⌈rate · T⌉.
 
     Source: Devlin et al. 2019, section 3.1; whole words as in its later code.
 
     >>> words = jnp.arange(20).reshape(1, 20)
-    >>> found = mask_tokens(jax.random.key(0), words, words, rate=0.15, mask=99,
-    ...              vocabulary=100)
-    >>> found.at.shape, int(found.live.sum())
+    >>> masked = mask_tokens(
+    ...     jax.random.key(0), words, words, rate=0.15, mask_token=99, vocabulary=100
+    ... )
+    >>> masked.label_positions.shape, int(masked.label_mask.sum())
     ((1, 3), 3)
     """
     tokens, words = jnp.asarray(tokens), jnp.asarray(words)
-    order, kind, other = jax.random.split(key, 3)
+    order_key, kind_key, token_key = jax.random.split(key, 3)
     rows, length = tokens.shape
-    asked = max(math.ceil(rate * length - 1e-6), 1)
-    may = words >= 0
-    allowed = jnp.maximum(jnp.round(rate * may.sum(axis=1)), 1).astype(jnp.int32)
-    at, live = _chosen(order, words, asked, allowed, whole)
-    draw = jax.random.uniform(kind, at.shape)
-    old = jnp.take_along_axis(tokens, at, axis=1)
-    new = jnp.where(
-        draw < replaced, mask, jax.random.randint(other, at.shape, 0, vocabulary)
-    )
-    new = jnp.where(live & (draw < replaced + swapped), new, old).astype(tokens.dtype)
-    seen = tokens.at[jnp.arange(rows)[:, None], at].set(new)
-    return Masked(seen, at, live)
+    most = max(math.ceil(rate * length - 1e-6), 1)
+    counts = jnp.round(rate * (words >= 0).sum(axis=1))  # [B]
+    counts = jnp.maximum(counts, 1).astype(jnp.int32)
+    positions, chosen = _choose(order_key, words, most, counts, whole_words)
+    draw = jax.random.uniform(kind_key, positions.shape)  # [B, K]
+    old = jnp.take_along_axis(tokens, positions, axis=1)
+    random = jax.random.randint(token_key, positions.shape, 0, vocabulary)
+    new = jnp.where(draw < mask_share, mask_token, random)
+    new = jnp.where(chosen & (draw < mask_share + random_share), new, old)
+    row = jnp.arange(rows)[:, None]
+    masked = tokens.at[row, positions].set(new.astype(tokens.dtype))
+    return MaskedTokens(masked, positions, chosen)
 
 
-def _chosen(
-    key: Key, words: Array, asked: int, allowed: Array, whole: bool
+def _choose(
+    key: Key, words: Array, most: int, counts: Array, whole_words: bool
 ) -> tuple[Array, Array]:
-    """Returns the places of K tokens, and which of them are to be hidden."""
-    rows, length = words.shape
-    draw = jax.random.uniform(key, (rows, length))
-    if whole:
-        draw = jnp.take_along_axis(draw, jnp.maximum(words, 0), axis=1)  # one a word
+    """Returns K candidate positions in random order, and which of them are chosen.
+
+    Args:
+      key: random key.
+      words: see `mask_tokens`.
+      most: number of candidates K.
+      counts: number of tokens to choose in each row, `[B]`.
+      whole_words: see `mask_tokens`.
+    """
+    draw = jax.random.uniform(key, words.shape)
+    if whole_words:  # one draw per word
+        draw = jnp.take_along_axis(draw, jnp.maximum(words, 0), axis=1)
     draw = jnp.where(words >= 0, draw, jnp.inf)
-    at = jnp.argsort(draw, axis=1)[:, :asked]  # [B, K]
-    rank = jnp.arange(asked)[None]
-    live = (rank < allowed[:, None]) & jnp.isfinite(
-        jnp.take_along_axis(draw, at, axis=1)
-    )
-    if not whole:
-        return at, live
-    mine = jnp.take_along_axis(words, at, axis=1)  # [B, K]
-    size = (words[:, None, :] == mine[:, :, None]).sum(axis=-1)
-    there = (live[:, None, :] & (mine[:, None, :] == mine[:, :, None])).sum(axis=-1)
-    return at, live & (there == size)
+    positions = jnp.argsort(draw, axis=1)[:, :most]  # [B, K]
+    allowed = jnp.isfinite(jnp.take_along_axis(draw, positions, axis=1))
+    chosen = allowed & (jnp.arange(most)[None] < counts[:, None])
+    if not whole_words:
+        return positions, chosen
+    word = jnp.take_along_axis(words, positions, axis=1)  # [B, K]
+    size = (words[:, None, :] == word[:, :, None]).sum(axis=-1)
+    same = word[:, None, :] == word[:, :, None]  # [B, K, K]
+    complete = (chosen[:, None, :] & same).sum(axis=-1) == size
+    return positions, chosen & complete

@@ -1,4 +1,4 @@
-"""Whole models around the blocks."""
+"""Stacks of feed-forward blocks (multilayer perceptrons)."""
 
 import dataclasses
 
@@ -13,15 +13,18 @@ from ffnlab.types import Array, Key, Model
 
 @dataclasses.dataclass(frozen=True)
 class TowerConfig:
-    """A stack of feed-forward blocks between a stem and a head.
+    """Configuration of a stack of feed-forward blocks between a stem and a head.
 
     Attributes:
-      inputs: the width F of x; for tokens, how many there are in a row.
-      outputs: the width K of the outputs.
-      block: what each block is made of; its `features` is the model width D.
-      layers: how many blocks.
-      vocabulary: the number of tokens if x holds tokens, otherwise None.
-      embedding: the width of a token's embedding.
+      inputs: width F of x; for tokens, the number of tokens per example.
+      outputs: width K of the outputs.
+      block: configuration of each block; its `features` is the model width D.
+      layers: number of blocks.
+      vocabulary: number of different tokens if x holds tokens, otherwise None.
+      embedding: width of a token embedding.
+
+    Raises:
+      InputError: a size is less than 1.
     """
 
     inputs: int
@@ -40,14 +43,14 @@ class TowerConfig:
 
 
 class Tower(nnx.Module):
-    """Stem, feed-forward blocks, final norm, head.
+    """A stem, feed-forward blocks, a final norm and a head.
 
     With a vocabulary it is the language model of Bengio et al. 2003: the tokens of a
-    context are embedded, concatenated, and given to the stem.
+    context are embedded and concatenated, and the stem projects them.
 
     Args:
-      config: what it is made of.
-      rngs: where the arrays are drawn from.
+      config: configuration of the model.
+      rngs: random streams that initialise the arrays.
 
     >>> tower = Tower(TowerConfig(5, 3, BlockConfig("reglu", 8, 6)), rngs=nnx.Rngs(0))
     >>> logits, aux = tower(jax.numpy.ones((2, 5)))
@@ -69,14 +72,14 @@ class Tower(nnx.Module):
         self.head = nnx.Linear(config.block.features, config.outputs, rngs=rngs)
 
     def __call__(self, x: Array, key: Key | None = None) -> tuple[Array, dict]:
-        """Applies the model.
+        """Returns the outputs of the model.
 
         Args:
           x: float `[..., F]`, or tokens int `[..., F]`.
-          key: the key of this call's dropout; None in evaluation.
+          key: dropout key; None in evaluation.
 
         Returns:
-          Outputs `[..., K]`, and what each block showed, by its name.
+          Outputs `[..., K]`, and the `aux` of each block by its name.
         """
         if self.config.vocabulary:
             x = self.embed(x)  # [..., F, embedding]
@@ -84,13 +87,13 @@ class Tower(nnx.Module):
         x, aux = self.stem(x), {}  # [..., D]
         for layer in range(self.config.layers):
             name = f"block_{layer}"
-            drop = None if key is None else jax.random.fold_in(key, layer)
-            x, aux[name] = getattr(self, name)(x, drop)
+            layer_key = None if key is None else jax.random.fold_in(key, layer)
+            x, aux[name] = getattr(self, name)(x, layer_key)
         return self.head(self.norm(x)), aux
 
 
 def tower(config: TowerConfig) -> Model:
-    """Returns a tower as pure functions.
+    """Returns a `Tower` as pure functions.
 
     >>> model = tower(TowerConfig(5, 3, BlockConfig("mlp", 8, 16)))
     >>> logits, _ = model.apply(model.init(jax.random.key(0)), jax.numpy.ones((2, 5)))

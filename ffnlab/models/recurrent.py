@@ -1,8 +1,8 @@
-"""What a feedback network is compared with: one-way, two-way, gated, and a window.
+"""Baselines for feedback networks: recurrent, bidirectional, gated and window layers.
 
 Every module here is `module(x, mask) -> (h, aux)` with x `[..., T, D]`, an optional
-mask bool `[..., T]` and h `[..., T, H]`. Where there is no position the state is 0, and
-the next one starts from there: padding touches nobody.
+mask bool `[..., T]` and h `[..., T, H]`. The state of a masked position is 0, so that
+padding does not change the states of other positions.
 """
 
 from collections.abc import Callable
@@ -25,14 +25,14 @@ Cell = Callable[[Array, Array], Array]
 def scan_states(
     cell: Cell, drive: Array, width: int, mask: Array | None, back: bool
 ) -> Array:
-    """Returns h_t = cell(h_{t−1}, drive_t) for all t, or from the right with `back`.
+    """Returns h_t = cell(h_{t−1}, drive_t) for all t.
 
     Args:
       cell: `cell(h, drive) -> h`, on `[..., H]` and `[..., G]`.
-      drive: `[..., T, G]`.
-      width: H.
+      drive: projected inputs `[..., T, G]`.
+      width: width H of a state.
       mask: bool `[..., T]`; the state of a masked position is 0.
-      back: whether h_{t+1} is heard instead.
+      back: whether the scan runs from right to left: h_t = cell(h_{t+1}, drive_t).
 
     Returns:
       `[..., T, H]`.
@@ -44,25 +44,27 @@ def scan_states(
     if mask is not None:
         rows.append(jnp.moveaxis(mask, -1, 0)[..., None])
 
-    def turn(h: Array, row: list[Array]) -> tuple[Array, Array]:
+    def step(h: Array, row: list[Array]) -> tuple[Array, Array]:
         h = cell(h, row[0])
         h = jnp.where(row[1], h, 0.0) if len(row) > 1 else h
         return h, h
 
     first = jnp.zeros((*rows[0].shape[1:-1], width), drive.dtype)
-    _, states = jax.lax.scan(turn, first, rows, reverse=back)
+    _, states = jax.lax.scan(step, first, rows, reverse=back)
     return jnp.moveaxis(states, 0, -2)
 
 
 class Elman(nnx.Module):
-    """h_t = f(U x_t + W h_{t−1} + b): the feedback layer without its right neighbour.
+    """The recurrent layer h_t = f(U x_t + W h_{t−1} + b).
+
+    It is the feedback layer without the right neighbour.
 
     Args:
-      features: D.
-      hidden: H.
+      features: input width D.
+      hidden: state width H.
       activation: f, a key of `ACTIVATIONS`.
-      back: whether it reads from the right.
-      rngs: where the arrays are drawn from.
+      back: whether it reads from right to left.
+      rngs: random streams that initialise the arrays.
 
     Source: Elman 1990.
 
@@ -90,7 +92,7 @@ class Elman(nnx.Module):
         activations.add_beta(self, activations.get(activation), hidden)
 
     def __call__(self, x: Array, mask: Array | None = None) -> tuple[Array, dict]:
-        """Returns the states `[..., T, H]`, and nothing else."""
+        """Returns the states `[..., T, H]` and an empty dict."""
         x = mask_inputs(x, mask, self.features)
         function = activations.with_beta(self, activations.get(self.activation))
         kernel = self.left[...]
@@ -102,16 +104,16 @@ class Elman(nnx.Module):
 
 
 class GRU(nnx.Module):
-    """The gated recurrent unit, its reset gate after the product.
+    """The gated recurrent unit, with the reset gate after the matrix product.
 
     r, z = σ(U x + W h + b),  n = tanh(Uₙ x + bₙ + r ⊙ (Wₙ h + cₙ)),
     h ← (1 − z) ⊙ n + z ⊙ h.
 
     Args:
-      features: D.
-      hidden: H.
-      back: whether it reads from the right.
-      rngs: where the arrays are drawn from.
+      features: input width D.
+      hidden: state width H.
+      back: whether it reads from right to left.
+      rngs: random streams that initialise the arrays.
 
     Source: Cho et al. 2014, in the variant of cuDNN.
 
@@ -126,37 +128,37 @@ class GRU(nnx.Module):
         self.features, self.hidden, self.back = features, hidden, back
         self.up = nnx.Linear(features, 3 * hidden, rngs=rngs)
         rotation = INITIALIZERS["orthogonal"]
-        each = [
+        kernels = [
             rotation(rngs.params(), (hidden, hidden), jnp.float32) for _ in range(3)
         ]
-        self.left = nnx.Param(jnp.concatenate(each, axis=1))
+        self.left = nnx.Param(jnp.concatenate(kernels, axis=1))
         self.inner = nnx.Param(jnp.zeros(hidden))
 
     def __call__(self, x: Array, mask: Array | None = None) -> tuple[Array, dict]:
-        """Returns the states `[..., T, H]`, and nothing else."""
+        """Returns the states `[..., T, H]` and an empty dict."""
         x = mask_inputs(x, mask, self.features)
         kernel, inner = self.left[...], self.inner[...]
 
         def cell(h: Array, drive: Array) -> Array:
-            heard = h @ kernel  # [..., 3H]
+            recurrent = h @ kernel  # [..., 3H]
             gates, new = jnp.split(drive, [2 * self.hidden], axis=-1)
-            heard_gates, heard_new = jnp.split(heard, [2 * self.hidden], axis=-1)
-            reset, keep = jnp.split(jax.nn.sigmoid(gates + heard_gates), 2, axis=-1)
+            from_gates, from_new = jnp.split(recurrent, [2 * self.hidden], axis=-1)
+            reset, keep = jnp.split(jax.nn.sigmoid(gates + from_gates), 2, axis=-1)
             bias = inner.reshape((1,) * (h.ndim - 1) + (-1,))
-            new = jnp.tanh(new + reset * (heard_new + bias))
+            new = jnp.tanh(new + reset * (from_new + bias))
             return (1.0 - keep) * new + keep * h
 
         return scan_states(cell, self.up(x), self.hidden, mask, self.back), {}
 
 
 class Bidirectional(nnx.Module):
-    """Two one-way layers side by side, one of them reading from the right.
+    """Two recurrent layers side by side, one per direction.
 
     Args:
       make: `make(features, hidden, back=..., rngs=...)`, such as `Elman` or `GRU`.
-      features: D.
-      hidden: H, even: half for each.
-      rngs: where the arrays are drawn from.
+      features: input width D.
+      hidden: state width H, even; each direction has half of it.
+      rngs: random streams that initialise the arrays.
 
     Source: Schuster and Paliwal 1997.
 
@@ -174,20 +176,20 @@ class Bidirectional(nnx.Module):
         self.backward = make(features, hidden // 2, back=True, rngs=rngs)
 
     def __call__(self, x: Array, mask: Array | None = None) -> tuple[Array, dict]:
-        """Returns the states `[..., T, H]`, and nothing else."""
-        both = [each(x, mask)[0] for each in (self.forward, self.backward)]
-        return jnp.concatenate(both, axis=-1), {}
+        """Returns the states `[..., T, H]` and an empty dict."""
+        states = [layer(x, mask)[0] for layer in (self.forward, self.backward)]
+        return jnp.concatenate(states, axis=-1), {}
 
 
 class Window(nnx.Module):
-    """h_t = f(U [x_{t−r} … x_{t+r}] + b): a feed-forward layer over a few positions.
+    """The window layer h_t = f(U [x_{t−r} … x_{t+r}] + b).
 
     Args:
-      features: D.
-      hidden: H.
+      features: input width D.
+      hidden: state width H.
       activation: f, a key of `ACTIVATIONS`.
-      radius: r, how far it sees to either side.
-      rngs: where the arrays are drawn from.
+      radius: number of positions r on either side.
+      rngs: random streams that initialise the arrays.
 
     Source: Collobert et al. 2011, the window approach.
 
@@ -211,12 +213,13 @@ class Window(nnx.Module):
         activations.add_beta(self, activations.get(activation), hidden)
 
     def __call__(self, x: Array, mask: Array | None = None) -> tuple[Array, dict]:
-        """Returns the states `[..., T, H]`, and nothing else."""
+        """Returns the states `[..., T, H]` and an empty dict."""
         x = mask_inputs(x, mask, self.features)
         left, right = [x], [x]
         for _ in range(self.radius):
             left.append(shift(left[-1]))
             right.append(shift(right[-1], back=True))
-        seen = jnp.concatenate([*left[:0:-1], *right], axis=-1)  # [..., T, (2r+1)·D]
-        h = activations.with_beta(self, activations.get(self.activation))(self.up(seen))
+        window = jnp.concatenate([*left[:0:-1], *right], axis=-1)  # [..., T, (2r+1)·D]
+        function = activations.with_beta(self, activations.get(self.activation))
+        h = function(self.up(window))
         return (h if mask is None else jnp.where(mask[..., None], h, 0.0)), {}

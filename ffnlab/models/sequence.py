@@ -1,4 +1,4 @@
-"""Models of sequences: an embedding, layers that hear their neighbours, a head."""
+"""Sequence models: an embedding, recurrent or feedback layers, and a head."""
 
 import dataclasses
 import functools
@@ -18,22 +18,25 @@ from ffnlab.types import Array, Key, Model
 
 @dataclasses.dataclass(frozen=True)
 class SequenceConfig(Coupling):
-    """What a model of sequences is made of.
+    """Configuration of a sequence model.
+
+    The keyword fields of `Coupling` apply to feedback layers only, except for the
+    activation, which all layers but the GRU use.
 
     Attributes:
-      outputs: the number K of classes.
-      features: the width F of x["values"]; not read if there is a vocabulary.
-      vocabulary: how many tokens x["tokens"] may hold, or None.
+      outputs: number of classes K.
+      features: width F of x["values"]; unused with a vocabulary.
+      vocabulary: number of different tokens in x["tokens"], or None.
       kind: a key of `KINDS`.
-      hidden: the width H of a state.
-      layers: how many layers L.
+      hidden: width H of a state.
+      layers: number of layers L.
       per: what has a label: every `position`, or the `sequence`.
-      embedding: the width of a token's embedding.
-      radius: how far a window sees to either side.
-      top_down: whether a feedback layer hears the one above.
+      embedding: width of a token embedding.
+      radius: number of positions on either side that a window layer reads.
+      top_down: whether a feedback layer has the layer above as an input.
 
-    The rest is keywords, those of `Coupling`; but for the activation, which a GRU has
-    of its own, they are read by feedback layers alone.
+    Raises:
+      InputError: a value is out of its range, or a name is unknown.
     """
 
     outputs: int
@@ -61,12 +64,12 @@ class SequenceConfig(Coupling):
 
     @property
     def width(self) -> int:
-        """The width of what the first layer reads."""
+        """Width of the inputs of the first layer."""
         return self.embedding if self.vocabulary else self.features
 
     @property
     def parameters(self) -> int:
-        """How many numbers the model learns."""
+        """Number of parameters."""
         count, hidden = KINDS[self.kind].count, self.hidden
         layers = [
             count(self, hidden if layer else self.width) for layer in range(self.layers)
@@ -79,12 +82,12 @@ class SequenceConfig(Coupling):
 
 
 class Stack(nnx.Module):
-    """Layers one above the other.
+    """A stack of layers.
 
     Args:
       make: `make(features, hidden, rngs=...)`, a module of `ffnlab.models.recurrent`.
-      config: how wide and how many.
-      rngs: where the arrays are drawn from.
+      config: configuration of the model.
+      rngs: random streams that initialise the arrays.
     """
 
     def __init__(
@@ -98,18 +101,19 @@ class Stack(nnx.Module):
     def __call__(
         self, x: Array, mask: Array | None = None, *, report: bool = False
     ) -> tuple[Array, dict]:
-        """Returns the states of the last layer, and nothing to report."""
+        """Returns the states of the last layer and an empty dict."""
         for layer in range(self.layers):
             x, _ = getattr(self, f"layer_{layer}")(x, mask)
         return x, {}
 
 
 class Kind(NamedTuple):
-    """A row of the table.
+    """A row of `KINDS`.
 
     Attributes:
-      build: `build(config, rngs)`: all layers, as `module(x, mask, report=...)`.
-      count: `count(config, width)`: how many numbers a layer learns that reads `width`.
+      build: `build(config, rngs)` returns all layers as `module(x, mask, report=...)`.
+      count: `count(config, width)` returns the number of parameters of a layer whose
+        inputs have that width.
     """
 
     build: Callable[[SequenceConfig, nnx.Rngs], nnx.Module]
@@ -117,29 +121,29 @@ class Kind(NamedTuple):
 
 
 def _feedback(config: SequenceConfig, rngs: nnx.Rngs) -> FeedbackNetwork:
-    shared = [field.name for field in dataclasses.fields(Coupling)]
-    given = {name: getattr(config, name) for name in shared}
-    layer = FeedbackConfig(config.width, config.hidden, **given)
+    names = [field.name for field in dataclasses.fields(Coupling)]
+    coupling = {name: getattr(config, name) for name in names}
+    layer = FeedbackConfig(config.width, config.hidden, **coupling)
     return FeedbackNetwork(layer, config.layers, config.top_down, rngs=rngs)
 
 
-def _stack(make: Callable[..., Any], *options: str) -> Callable[..., Stack]:
-    """Returns what stacks a layer, which takes these fields of the config."""
+def _stack(make: Callable[..., Any], *fields: str) -> Callable[..., Stack]:
+    """Returns `build` for a layer that takes these fields of the config."""
 
     def build(config: SequenceConfig, rngs: nnx.Rngs) -> Stack:
-        given = {name: getattr(config, name) for name in options}
-        return Stack(functools.partial(make, **given), config, rngs=rngs)
+        options = {name: getattr(config, name) for name in fields}
+        return Stack(functools.partial(make, **options), config, rngs=rngs)
 
     return build
 
 
-def _both_ways(make: Callable[..., Any], *options: str) -> Callable[..., Stack]:
-    """Returns what stacks a layer and its mirror image."""
+def _bidirectional(make: Callable[..., Any], *fields: str) -> Callable[..., Stack]:
+    """Returns `build` for a bidirectional layer."""
 
     def build(config: SequenceConfig, rngs: nnx.Rngs) -> Stack:
-        given = {name: getattr(config, name) for name in options}
-        one = functools.partial(make, **given)
-        return Stack(functools.partial(Bidirectional, one), config, rngs=rngs)
+        options = {name: getattr(config, name) for name in fields}
+        layer = functools.partial(make, **options)
+        return Stack(functools.partial(Bidirectional, layer), config, rngs=rngs)
 
     return build
 
@@ -164,8 +168,8 @@ def _count_gru(config: SequenceConfig, width: int) -> int:
 
 
 def _count_window(config: SequenceConfig, width: int) -> int:
-    seen = (2 * config.radius + 1) * width
-    return (seen + 1) * config.hidden + _betas(config, config.hidden)
+    inputs = (2 * config.radius + 1) * width
+    return (inputs + 1) * config.hidden + _betas(config, config.hidden)
 
 
 def _twice(
@@ -173,30 +177,29 @@ def _twice(
 ) -> Callable[[SequenceConfig, int], int]:
     """Returns the count of two layers of half the width."""
 
-    def both(config: SequenceConfig, width: int) -> int:
+    def count_both(config: SequenceConfig, width: int) -> int:
         half = dataclasses.replace(config, hidden=max(config.hidden // 2, 1))
         return 2 * count(half, width)
 
-    return both
+    return count_both
 
 
-# A plain literal: launchers read its keys from the source, before any import.
 KINDS = {
     "feedback": Kind(_feedback, _count_feedback),
     "elman": Kind(_stack(Elman, "activation"), _count_elman),
-    "birnn": Kind(_both_ways(Elman, "activation"), _twice(_count_elman)),
+    "birnn": Kind(_bidirectional(Elman, "activation"), _twice(_count_elman)),
     "gru": Kind(_stack(GRU), _count_gru),
-    "bigru": Kind(_both_ways(GRU), _twice(_count_gru)),
+    "bigru": Kind(_bidirectional(GRU), _twice(_count_gru)),
     "window": Kind(_stack(Window, "activation", "radius"), _count_window),
 }
 
 
 class SequenceModel(nnx.Module):
-    """Embedding, layers, and a head for every position or for the whole sequence.
+    """An embedding, layers, and a head for every position or for the whole sequence.
 
     Args:
-      config: what it is made of.
-      rngs: where the arrays are drawn from.
+      config: configuration of the model.
+      rngs: random streams that initialise the arrays.
 
     >>> config = SequenceConfig(outputs=3, vocabulary=9, per="sequence", hidden=4)
     >>> model = SequenceModel(config, rngs=nnx.Rngs(0))
@@ -215,17 +218,17 @@ class SequenceModel(nnx.Module):
     def __call__(
         self, x: dict[str, Array], key: Key | None = None
     ) -> tuple[Array, dict[str, Any]]:
-        """Applies the model.
+        """Returns the logits and the report of the solver.
 
         Args:
           x: `tokens` int `[..., T]`, or `[..., T, G]` whose embeddings are summed, or
             `values` float `[..., T, F]`; and `mask` bool `[..., T]` if some positions
             are padding.
-          key: None in evaluation, when what takes time is reported too.
+          key: none in evaluation, when the report has the expensive entries too.
 
         Returns:
-          Logits `[..., T, K]`, or `[..., K]` for the sequence, from the mean of its
-          states; and `report`, what the solver told of each sequence, `[...]` each.
+          Logits `[..., T, K]`, or `[..., K]` of the mean state of each sequence; and
+          `report`, the solver's numbers for each sequence, `[...]` each.
         """
         values, mask = self.read(x)
         h, aux = self.body(values, mask, report=key is None)
@@ -235,7 +238,7 @@ class SequenceModel(nnx.Module):
         return self.head(h), {"report": aux}
 
     def read(self, x: dict[str, Array]) -> tuple[Array, Array | None]:
-        """Returns what the first layer reads, `[..., T, D]`, and the mask."""
+        """Returns the inputs of the first layer, `[..., T, D]`, and the mask."""
         values, mask = x.get("values"), x.get("mask")
         if self.config.vocabulary:
             tokens = x["tokens"]
@@ -246,7 +249,7 @@ class SequenceModel(nnx.Module):
 
 
 def sequence_model(config: SequenceConfig) -> Model:
-    """Returns a model of sequences as pure functions.
+    """Returns a `SequenceModel` as pure functions.
 
     >>> import jax
     >>> model = sequence_model(SequenceConfig(outputs=2, kind="gru"))
@@ -258,21 +261,23 @@ def sequence_model(config: SequenceConfig) -> Model:
 
 
 def match(config: SequenceConfig, reference: SequenceConfig) -> SequenceConfig:
-    """Returns a model as large as another: the width at which parameters are nearest.
+    """Returns a model resized to the number of parameters of a reference model.
 
     Args:
       config: the model to resize; its own `hidden` is ignored.
-      reference: the model whose parameters are the target.
+      reference: the model whose number of parameters is the target.
 
     >>> match(SequenceConfig(2, kind="elman"), SequenceConfig(2, hidden=32)).hidden
     45
     """
-    step = 2 if config.kind.startswith("bi") else 1
+    multiple = 2 if config.kind.startswith("bi") else 1
 
-    def sized(hidden: int) -> SequenceConfig:
+    def resize(hidden: int) -> SequenceConfig:
         return dataclasses.replace(config, hidden=hidden)
 
     def cost(hidden: int) -> int:
-        return sized(hidden).parameters
+        return resize(hidden).parameters
 
-    return sized(budget.width(cost, reference.parameters, step, config.kind))
+    return resize(
+        budget.nearest_width(cost, reference.parameters, multiple, config.kind)
+    )

@@ -1,12 +1,12 @@
-"""Answers that stand in a text: an encoder says at which token one starts and ends.
+"""Extractive question answering: the tokens at which an answer starts and ends.
 
-    config = AnswerConfig(encoder)
-    model = answerer(config)
+    model = span_qa_model(SpanQAConfig(encoder))
     logits, _ = model.apply(params, x, key)       # [B, T, 2]: start and end
-    spans, scores, nothing = finder(model, rows.arrays)(params)
+    spans, scores, null_scores = make_span_finder(model, rows.arrays)(params)
 
-Several windows share a row, and x says where they are; `data.questions` makes it. A
-window whose text has no answer starts and ends one at its first token.
+A window is a question and a part of its context. Several windows share a row;
+`data.squad.pack_windows` makes the rows. The label of a window without an answer is the
+window's first token, as start and as end.
 """
 
 import dataclasses
@@ -19,23 +19,22 @@ from flax import nnx
 
 from ffnlab.data.dataset import Arrays
 from ffnlab.errors import InputError
-from ffnlab.models.classifier import Predictor, encoder_and_head, states
+from ffnlab.models.classifier import Predictor, encode, encoder_and_head
 from ffnlab.models.transformer import Transformer, TransformerConfig
 from ffnlab.nn.dropout import dropout
-from ffnlab.train.objectives import accuracy, cross_entropy
-from ffnlab.types import Array, Batch, Key, Model, Objective, Scores
+from ffnlab.types import Array, Batch, Key, Model
 
-# A logit where no answer can be; finite, so that no sum is infinite, no gradient NaN.
-NEVER = -1e30
+# Logit of tokens outside the context. It is finite, so that sums and gradients are too.
+MASKED_LOGIT = -1e30
 
 
 @dataclasses.dataclass(frozen=True)
 class SpanQAConfig:
-    """What an answerer is made of.
+    """Configuration of an extractive question answering model.
 
     Attributes:
-      encoder: the Transformer, without a head and without a pooler.
-      dropout: the rate on what the head takes.
+      encoder: configuration of the Transformer, without a head and without a pooler.
+      dropout: dropout rate of the input of the head.
 
     Raises:
       InputError: the encoder has a head or a pooler, or the rate is out of its range.
@@ -47,7 +46,7 @@ class SpanQAConfig:
     def __post_init__(self):
         if self.encoder.head != "none" or self.encoder.pooler:
             raise InputError(
-                "an answerer needs an encoder without a head and without a pooler; "
+                "a span model needs an encoder without a head and without a pooler; "
                 "head=False, pooler=False"
             )
         if not 0.0 <= self.dropout < 1.0:
@@ -55,11 +54,11 @@ class SpanQAConfig:
 
 
 class SpanQA(nnx.Module):
-    """An encoder and two logits at every token.
+    """A Transformer encoder with two logits at every token, of start and end.
 
     Args:
-      config: what it is made of.
-      rngs: where the arrays are drawn from.
+      config: configuration of the model.
+      rngs: random streams that initialise the arrays.
     """
 
     def __init__(self, config: SpanQAConfig, *, rngs: nnx.Rngs):
@@ -70,27 +69,29 @@ class SpanQA(nnx.Module):
         self.head = nnx.Dict(out=nnx.Linear(width, 2, kernel_init=normal, rngs=rngs))
 
     def __call__(self, x: Batch, key: Key | None = None) -> tuple[Array, dict]:
-        """Returns logits `[B, T, 2]` of start and end, and nothing beside them.
+        """Returns logits `[B, T, 2]` of start and end, and an empty dict.
 
         Args:
-          x: `tokens` int and `mask` bool `[B, T]`; `segment_ids` int `[B, T]`, the window of
-            each token; `inside` bool `[B, T]`, where an answer may start or end, −1e30
-            being the logit elsewhere; `types` int `[B, T]`, if there are any; and
-            `offset` `[B, T, D]`, if something is to be added to the embeddings.
-          key: the key of this call's dropout; None in evaluation.
+          x: `tokens` int and `mask` bool `[B, T]`; `segment_ids` int `[B, T]`, the
+            window of each token; `inside` bool `[B, T]`, True where an answer may start
+            or end (the logits of other tokens are −1e30); optionally `types` int
+            `[B, T]`, the token types; and optionally `offset` `[B, T, D]`, added to the
+            token embeddings.
+          key: dropout key; None in evaluation.
         """
         keys: Any = (None, None) if key is None else jax.random.split(key)
-        h = states(self.encoder, x, keys[0])
+        h = encode(self.encoder, x, keys[0])
         logits = self.head.out(dropout(h, keys[1], self.config.dropout))  # [B, T, 2]
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-        return jnp.where(x["inside"][..., None], logits, NEVER), {}
+        return jnp.where(x["inside"][..., None], logits, MASKED_LOGIT), {}
 
 
 def span_qa_model(config: SpanQAConfig) -> Model:
-    """Returns an answerer as pure functions; parameters are `encoder` and `head`.
+    """Returns a `SpanQA` as pure functions; parameters are `encoder` and `head`.
 
     >>> from ffnlab import EncoderConfig
-    >>> params = span_qa_model(SpanQAConfig(EncoderConfig.tiny())).init(jax.random.key(0))
+    >>> model = span_qa_model(SpanQAConfig(EncoderConfig.tiny()))
+    >>> params = model.init(jax.random.key(0))
     >>> params["head"]["out"]["kernel"].shape
     (64, 2)
     """
@@ -98,111 +99,115 @@ def span_qa_model(config: SpanQAConfig) -> Model:
 
 
 def by_window(logits: Array, x: Batch) -> Array:
-    """Returns the logits of every window alone, −1e30 elsewhere.
+    """Returns the logits of each window, −1e30 for the tokens of other windows.
 
     Args:
-      logits: `[B, T, 2]`.
-      x: `segment_ids` int `[B, T]`; `label_positions` int `[B, K]`, the first token of every window, −1
-        for none.
+      logits: logits of start and end, `[B, T, 2]`.
+      x: `segment_ids` int `[B, T]`; and `label_positions` int `[B, K]`, the first token
+        of each window, −1 for none.
 
     Returns:
       `[B, 2, K, T]`.
 
-    >>> x = {"segment_ids": jnp.array([[7, 7, 3]]), "label_positions": jnp.array([[0, -1, 2]])}
+    >>> x = {"segment_ids": jnp.array([[7, 7, 3]])}
+    >>> x["label_positions"] = jnp.array([[0, -1, 2]])
     >>> (by_window(jnp.ones((1, 3, 2)), x)[0, 0] > 0).astype(int).tolist()
     [[1, 1, 0], [0, 0, 0], [0, 0, 1]]
     """
-    window = jnp.take_along_axis(
-        x["segment_ids"], jnp.maximum(x["label_positions"], 0), axis=1
-    )  # [B, K]
-    mine = (x["segment_ids"][:, None] == window[..., None]) & (
-        x["label_positions"] >= 0
-    )[..., None]
-    each = logits.transpose(0, 2, 1)[:, :, None]  # [B, 2, 1, T]
-    return jnp.where(mine[:, None], each, NEVER)
+    segment_ids, first = x["segment_ids"], x["label_positions"]
+    window = jnp.take_along_axis(segment_ids, jnp.maximum(first, 0), axis=1)  # [B, K]
+    same = segment_ids[:, None] == window[..., None]  # [B, K, T]
+    mask = same & (first >= 0)[..., None]
+    logits = logits.transpose(0, 2, 1)[:, :, None]  # [B, 2, 1, T]
+    return jnp.where(mask[:, None], logits, MASKED_LOGIT)
 
 
-def objective() -> Objective:
-    """Returns what an answerer is trained on: cross-entropy over a window's tokens.
+def window_logits(logits: Array, batch: Batch) -> Array:
+    """Returns the logits of start and end for each window, `[B, K, 2, T]`.
 
-    The `loss` of a window is the mean of those of start and end; `accuracy` is 1 where
-    both are right. A batch's `y` is int `[B, K, 2]`, −100 where there is no window.
+    The objective is `cross_entropy_objective(class_logits=window_logits, joint=True)`:
+    the tokens of a window are the classes. A batch's `y` is int `[B, K, 2]`, −100 where
+    there is no window.
+
+    Args:
+      logits: `[B, T, 2]`.
+      batch: its `x` is that of `by_window`.
 
     Source: Devlin et al. 2019, section 4.2.
 
-    >>> x = {"segment_ids": jnp.zeros((1, 4), int), "label_positions": jnp.array([[0, -1]])}
+    >>> from ffnlab.train.objectives import cross_entropy_objective
+    >>> x = {"segment_ids": jnp.zeros((1, 4), int),
+    ...      "label_positions": jnp.array([[0, -1]])}
     >>> batch = {"x": x, "y": jnp.array([[[1, 2], [-100, -100]]])}
-    >>> scores = objective().score(jnp.zeros((1, 4, 2)), batch)
+    >>> objective = cross_entropy_objective(class_logits=window_logits, joint=True)
+    >>> scores = objective.score(jnp.zeros((1, 4, 2)), batch)
     >>> [round(float(loss), 4) for loss in scores.values["loss"][0]]
     [1.3863, 0.0]
     """
-
-    def score(logits: Array, batch: Batch) -> Scores:
-        each = by_window(logits, batch["x"])  # [B, 2, K, T]
-        labels = batch["y"].transpose(0, 2, 1)  # [B, 2, K]
-        loss, weight = cross_entropy(each, labels)
-        right = accuracy(each, labels).prod(axis=1)
-        return Scores({"loss": loss.mean(axis=1), "accuracy": right}, weight[:, 0])
-
-    return Objective(score, "accuracy", higher_is_better=True)
+    return by_window(logits, batch["x"]).swapaxes(1, 2)
 
 
-def best_spans(logits: Array, x: Batch, longest: int) -> tuple[Array, Array, Array]:
-    """Returns the best span of every window, its score, and that of no answer.
+def best_spans(
+    logits: Array, x: Batch, max_answer_length: int
+) -> tuple[Array, Array, Array]:
+    """Returns the best span of each window, its score, and the score of no answer.
 
-    A score is the sum of the two logits, which compares between windows of a question.
+    A score is the sum of the logits of start and end. Scores of windows of the same
+    question are comparable.
 
     Args:
-      logits: of start and end, `[B, T, 2]`.
-      x: what they are of.
-      longest: the most tokens of a span.
+      logits: logits of start and end, `[B, T, 2]`.
+      x: inputs of the model; see `by_window`.
+      max_answer_length: maximum number of tokens of a span.
 
     Returns:
-      Start and end, int `[B, K, 2]`, counted from the window's first token, 0 and 0 if
-      there is nothing to answer with; their score, `[B, K]`; and `[B, K]`.
+      spans: start and end int `[B, K, 2]`, counted from the first token of the window;
+        0 and 0 for a window without context.
+      scores: scores of the spans `[B, K]`.
+      null_scores: scores of no answer `[B, K]`.
 
     Source: Devlin et al. 2019, section 4.3.
     """
-    each, places = by_window(logits, x), jnp.arange(logits.shape[1])
-    first = places[None, None] == x["label_positions"][..., None]  # [B, K, T]
-    nothing = jnp.where(first[:, None], each, 0.0).sum(axis=(1, 3))  # [B, K]
-    starts, ends = jnp.where(first[:, None], NEVER, each).swapaxes(0, 1)
-    ahead = [(0, 0), (0, 0), (0, longest)]
-    padded = jnp.pad(ends, ahead, constant_values=NEVER)
+    logits, positions = by_window(logits, x), jnp.arange(logits.shape[1])
+    first = positions[None, None] == x["label_positions"][..., None]  # [B, K, T]
+    null_scores = jnp.where(first[:, None], logits, 0.0).sum(axis=(1, 3))  # [B, K]
+    starts, ends = jnp.where(first[:, None], MASKED_LOGIT, logits).swapaxes(0, 1)
+    widths = [(0, 0), (0, 0), (0, max_answer_length)]
+    padded = jnp.pad(ends, widths, constant_values=MASKED_LOGIT)
 
-    def turn(further: Array, best: tuple[Array, Array]) -> tuple[Array, Array]:
-        """Ends every span so much further, where that is better."""
-        end = jax.lax.dynamic_slice_in_dim(padded, further, len(places), axis=2)
+    def lengthen(distance: Array, best: tuple[Array, Array]) -> tuple[Array, Array]:
+        """Replaces the spans that score higher if they end at this distance."""
+        end = jax.lax.dynamic_slice_in_dim(padded, distance, len(positions), axis=2)
         score, better = starts + end, starts + end > best[0]
-        return jnp.where(better, score, best[0]), jnp.where(better, further, best[1])
+        return jnp.where(better, score, best[0]), jnp.where(better, distance, best[1])
 
-    nearest = starts + ends, jnp.zeros(starts.shape, int)
-    scores, further = jax.lax.fori_loop(1, longest, turn, nearest)  # [B, K, T]
-    start = scores.argmax(axis=2)[..., None]
+    best = starts + ends, jnp.zeros(starts.shape, int)
+    scores, distances = jax.lax.fori_loop(1, max_answer_length, lengthen, best)
+    start = scores.argmax(axis=2)[..., None]  # [B, K, 1]
     score = jnp.take_along_axis(scores, start, axis=2)
-    end = start + jnp.take_along_axis(further, start, axis=2)
+    end = start + jnp.take_along_axis(distances, start, axis=2)
     spans = jnp.concatenate([start, end], axis=2) - x["label_positions"][..., None]
-    return jnp.where(score > NEVER / 2, spans, 0), score[..., 0], nothing
+    return jnp.where(score > MASKED_LOGIT / 2, spans, 0), score[..., 0], null_scores
 
 
 def make_span_finder(
-    model: Model, arrays: Arrays, batch: int = 16, longest: int = 30
+    model: Model, arrays: Arrays, batch: int = 16, max_answer_length: int = 30
 ) -> Predictor:
-    """Returns what finds the best span of every window of rows, compiled once.
+    """Returns a function that finds the best span of each window, compiled once.
 
     Args:
-      model: from `span_qa_model`.
-      arrays: rows, as `data.questions.pack_windows` makes them.
-      batch: rows at a time.
-      longest: the most tokens of a span.
+      model: a model of `span_qa_model`.
+      arrays: rows of `data.squad.pack_windows`.
+      batch: rows per batch.
+      max_answer_length: maximum number of tokens of a span.
 
     Returns:
-      `found(params)` gives what `best_spans` does, of all rows.
+      `find(params)`, which returns the results of `best_spans` for all rows.
 
     Raises:
-      InputError: a span of no tokens.
+      InputError: `max_answer_length` is less than 1.
     """
-    if longest < 1:
-        raise InputError(f"longest={longest}: an answer has at least 1 token")
-    read = functools.partial(best_spans, longest=longest)
+    if max_answer_length < 1:
+        raise InputError(f"max_answer_length={max_answer_length} must be at least 1")
+    read = functools.partial(best_spans, max_answer_length=max_answer_length)
     return Predictor(model, arrays, batch, read)

@@ -1,4 +1,4 @@
-"""Transformers: encoders and decoders around any feed-forward block.
+"""Transformer encoders and decoders with any feed-forward block.
 
     config = EncoderConfig.tiny(block="swiglu")
     model = transformer_model(config)
@@ -6,11 +6,13 @@
     h, aux = model.apply(params, tokens, mask)    # [B, T, D]
 
 Parameters are named `embed`, `layer_0` and so on, `norm`, `pooler`, `head`. With
-`scan=True` the layers lie on top of each other in `layers`, `[L, ...]`, and are
-compiled once whatever L is; `stack_layers` and `unstack_layers` go from one form to the other.
+`scan=True` the parameters of all layers are stacked in `layers`, `[L, ...]`, and one
+layer is compiled for any L; `stack_layers` and `unstack_layers` convert between the two
+forms.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -24,11 +26,11 @@ from ffnlab.models.transformer_config import (
     TransformerConfig,
 )
 from ffnlab.nn import activations
-from ffnlab.nn.attention import Attention, visible
+from ffnlab.nn.attention import Attention, attention_mask
 from ffnlab.nn.dropout import dropout
 from ffnlab.nn.ffn import NORMS, FeedForward, parse
 from ffnlab.nn.positions import sinusoids, token_positions
-from ffnlab.nn.precision import uncast
+from ffnlab.nn.precision import keep_dtype
 from ffnlab.nn.pure import functional
 from ffnlab.types import Array, Key, Model, Params
 
@@ -50,12 +52,12 @@ _normal = nnx.initializers.normal(0.02)
 
 
 class Layer(nnx.Module):
-    """Attention and a feed-forward block, each with its norm and the input added.
+    """Attention and a feed-forward block, each with a norm and a residual connection.
 
     Args:
-      config: what the Transformer is made of.
-      layer: which layer it is.
-      rngs: where the arrays are drawn from.
+      config: configuration of the Transformer.
+      layer: index of the layer.
+      rngs: random streams that initialise the arrays.
     """
 
     def __init__(self, config: TransformerConfig, layer: int, *, rngs: nnx.Rngs):
@@ -81,21 +83,20 @@ class Layer(nnx.Module):
         cache: dict | None = None,
         key: Key | None = None,
     ) -> tuple[Array, tuple[Array, Array], dict | None]:
-        """Returns `[B, T, D]`, what its block took and gave, and the cache."""
+        """Returns the states, the block's input and output, and the cache.
+
+        All arrays but the cache are `[B, T, D]`.
+        """
         keys = (None,) * 3 if key is None else jax.random.split(key, 3)
-        before = self.config.norm == "pre"
-
-        def added(y: Array, key: Key | None) -> Array:
-            return x + dropout(y, key, self.config.dropout)
-
-        inside = self.attention_norm(x) if before else x
+        pre, rate = self.config.norm == "pre", self.config.dropout
+        inside = self.attention_norm(x) if pre else x
         y, cache = self.attention(inside, mask, positions, cache, keys[2])
-        x = added(y, keys[0])
-        x = x if before else self.attention_norm(x)
-        inside = self.ffn_norm(x) if before else x
+        x = x + dropout(y, keys[0], rate)
+        x = x if pre else self.attention_norm(x)
+        inside = self.ffn_norm(x) if pre else x
         y, _ = self.ffn(inside)
-        x = added(y, keys[1])
-        return (x if before else self.ffn_norm(x)), (inside, y), cache
+        x = x + dropout(y, keys[1], rate)
+        return (x if pre else self.ffn_norm(x)), (inside, y), cache
 
 
 def _norm(config: TransformerConfig, rngs: nnx.Rngs) -> nnx.Module:
@@ -103,12 +104,12 @@ def _norm(config: TransformerConfig, rngs: nnx.Rngs) -> nnx.Module:
 
 
 class Embedding(nnx.Module):
-    """Tokens, positions and types to vectors."""
+    """Embeddings of tokens, positions and token types."""
 
     def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
         self.config = config
         table = functools.partial(
-            nnx.Embed, embedding_init=_normal, promote_dtype=uncast, rngs=rngs
+            nnx.Embed, embedding_init=_normal, promote_dtype=keep_dtype, rngs=rngs
         )
         self.tokens = table(config.vocabulary, config.features)
         if config.positions == "learned":
@@ -138,7 +139,7 @@ class Embedding(nnx.Module):
 
 
 class Head(nnx.Module):
-    """Logits over the vocabulary, by the embeddings of the tokens."""
+    """Logits over the vocabulary, with the token embeddings as output weights."""
 
     def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
         self.config = config
@@ -158,11 +159,11 @@ class Head(nnx.Module):
 
 
 class Transformer(nnx.Module):
-    """Embeddings, layers, and what follows them.
+    """A Transformer: embeddings, layers, and an optional norm, pooler and head.
 
     Args:
-      config: what it is made of.
-      rngs: where the arrays are drawn from.
+      config: configuration of the model.
+      rngs: random streams that initialise the arrays.
 
     >>> encoder = Transformer(EncoderConfig.tiny(pooler=True), rngs=nnx.Rngs(0))
     >>> h, aux = encoder(jnp.array([[1, 2, 3]]))
@@ -205,26 +206,27 @@ class Transformer(nnx.Module):
         label_positions: Array | None = None,
         record: bool = False,
     ) -> tuple[Array, dict[str, Any]]:
-        """Applies the model.
+        """Returns the logits or states, and the intermediate states.
 
         Args:
           tokens: int `[B, T]`.
-          mask: bool `[B, T]`, True where there is a token; None is everywhere.
-          types: int `[B, T]`, the segment of each token; zeros if None.
-          segment_ids: int `[B, T]`, the sequence of each token where several share a row.
-          positions: int `[B, T]`, learned ones below the length; None counts from 0, in
-            each pack anew.
-          offset: `[B, T, D]`, added to the embeddings of the tokens.
-          cache: from `empty_cache`, to go on after the tokens of before.
-          key: the key of this call's dropout; None in evaluation.
-          label_positions: int `[B, K]`, the places that logits are wanted of; None is all.
-          record: whether to return what the feed-forward blocks took and gave, too:
-            `inputs` and `outputs`, `[L, B, T, D]`.
+          mask: bool `[B, T]`, True where there is a token; None means everywhere.
+          types: int `[B, T]`, the token types; zeros if None.
+          segment_ids: int `[B, T]`, the sequence of each token if several share a row.
+          positions: int `[B, T]`; learned positions must be below `config.length`. None
+            counts from 0 in each sequence.
+          offset: `[B, T, D]`, added to the token embeddings.
+          cache: made by `empty_cache`; the tokens continue those in the cache.
+          key: dropout key; None in evaluation.
+          label_positions: int `[B, K]`, the positions to return logits of; None means
+            all.
+          record: whether to return the inputs and outputs of the feed-forward blocks.
 
         Returns:
-          With a head, logits `[B, T or K, V]`, otherwise states `[B, T, D]`; and the
-          `states` after the embeddings and after every layer, `[L + 1, B, T, D]`; the
-          `pooled` first position, `[B, D]`; the `cache`, if there is one.
+          With a head, logits `[B, T or K, V]`, otherwise states `[B, T, D]`; and a dict
+          with `states` `[L + 1, B, T, D]`, after the embeddings and after every layer;
+          with a pooler, `pooled` `[B, D]`, the pooled first position; with a cache, the
+          extended `cache`; and with `record`, `inputs` and `outputs` `[L, B, T, D]`.
 
         Raises:
           InputError: there are more tokens than learned positions.
@@ -237,11 +239,11 @@ class Transformer(nnx.Module):
         x = self.embed(tokens, positions, types, offset)
         keys = None
         if key is not None:
-            own, key = jax.random.split(key)
-            x = dropout(x, own, self.config.dropout)
+            embed_key, key = jax.random.split(key)
+            x = dropout(x, embed_key, self.config.dropout)
             keys = jax.random.split(key, self.config.layers)
-        seen, cache = _seen(self.config, tokens, mask, segment_ids, cache)
-        x, states, blocks, cache = self._layers(x, seen, positions, cache, keys)
+        pairs, cache = _attention_mask(self.config, tokens, mask, segment_ids, cache)
+        x, states, blocks, cache = self._layers(x, pairs, positions, cache, keys)
         if self.config.norm == "pre":
             x = self.norm(x)
             states = states.at[-1].set(x)
@@ -251,21 +253,19 @@ class Transformer(nnx.Module):
         if self.config.pooler:
             aux["pooled"] = jnp.tanh(self.pooler(x[:, 0]))
         if self.config.head == "tied":
-            x = (
-                x
-                if label_positions is None
-                else jnp.take_along_axis(x, label_positions[..., None], axis=1)
-            )
+            if label_positions is not None:
+                x = jnp.take_along_axis(x, label_positions[..., None], axis=1)
             x = self.head(x, self.embed.tokens.embedding[...])
         return x, aux
 
     def _check(
         self, tokens: Array, mask: Array | None, segment_ids: Array | None
     ) -> None:
-        for name, other in (("mask", mask), ("segment_ids", segment_ids)):
-            if other is not None and other.shape != tokens.shape:
+        for name, array in (("mask", mask), ("segment_ids", segment_ids)):
+            if array is not None and array.shape != tokens.shape:
                 raise InputError(
-                    f"{name} {[*other.shape]} must be as tokens {[*tokens.shape]}"
+                    f"{name} {[*array.shape]} must have the shape of tokens, "
+                    f"{[*tokens.shape]}"
                 )
         if tokens.ndim != 2:
             raise InputError(f"tokens {[*tokens.shape]} must be [B, T]")
@@ -275,7 +275,7 @@ class Transformer(nnx.Module):
         if self.config.positions == "learned" and last > self.config.length:
             raise InputError(
                 f"{last} tokens are more than the {self.config.length} positions "
-                "of this model; cut the sequences"
+                "of this model; shorten the sequences"
             )
 
     def _layers(
@@ -286,74 +286,91 @@ class Transformer(nnx.Module):
         cache: dict | None,
         keys: Array | None,
     ) -> tuple[Array, Array, tuple[Array, Array], dict | None]:
-        """Returns the last states, all states, inside the blocks, and the cache."""
+        """Returns the last states, all states, the blocks' arrays, and the cache.
 
-        def applied(graph: Any, state: Any, x: Array, old: Any, key: Any) -> tuple:
-            return nnx.merge(graph, state)(x, mask, positions, old, key)
+        `mask` is the attention mask `[B or 1, 1, T, S]`.
+        """
+
+        def apply(graph: Any, state: Any, x: Array, cache: Any, key: Any) -> tuple:
+            return nnx.merge(graph, state)(x, mask, positions, cache, key)
 
         if self.config.remat:
-            applied = jax.checkpoint(applied, static_argnums=0)
+            apply = jax.checkpoint(apply, static_argnums=0)
         old = None if cache is None else cache["layers"]
-        if self.config.scan:
-            graph, state = nnx.split(self.layers)
-            parts = nnx.to_pure_dict(state), old, keys
-
-            def turn(x: Array, part: tuple) -> tuple:
-                x, *new = applied(graph, part[0], x, part[1], part[2])
-                return x, (x, *new)
-
-            last, (states, blocks, new) = jax.lax.scan(turn, x, parts)
-            states = jnp.concatenate([x[None], states])
-        else:
-            last, every, told, new = x, [x], [], []
-            for number in range(self.config.layers):
-                graph, state = nnx.split(getattr(self, f"layer_{number}"))
-                mine = None if old is None else jax.tree.map(lambda a: a[number], old)  # noqa: B023
-                drop = None if keys is None else keys[number]
-                last, block, fresh = applied(graph, state, last, mine, drop)
-                every.append(last)
-                told.append(block)
-                new.append(fresh)
-            states = jnp.stack(every)
-            blocks = tuple(map(jnp.stack, zip(*told, strict=True)))
-            new = None if old is None else jax.tree.map(lambda *a: jnp.stack(a), *new)
+        run = self._scan_layers if self.config.scan else self._unrolled_layers
+        last, states, blocks, new = run(apply, x, old, keys)
         cache = None if cache is None else {**cache, "layers": new}
-        return last, states, blocks, cache
+        return last, jnp.concatenate([x[None], states]), blocks, cache
+
+    def _scan_layers(
+        self, apply: Callable[..., tuple], x: Array, cache: Any, keys: Array | None
+    ) -> tuple:
+        """Returns the last states and, stacked over layers, what each layer returns."""
+        graph, state = nnx.split(self.layers)
+
+        def step(x: Array, layer: tuple) -> tuple:
+            x, *rest = apply(graph, layer[0], x, layer[1], layer[2])
+            return x, (x, *rest)
+
+        x, stacks = jax.lax.scan(step, x, (nnx.to_pure_dict(state), cache, keys))
+        return x, *stacks
+
+    def _unrolled_layers(
+        self, apply: Callable[..., tuple], x: Array, cache: Any, keys: Array | None
+    ) -> tuple:
+        """Returns the same as `_scan_layers`, without a scan."""
+        outputs = []
+        for number in range(self.config.layers):
+            graph, state = nnx.split(getattr(self, f"layer_{number}"))
+            part = jax.tree.map(lambda leaf: leaf[number], (cache, keys))  # noqa: B023
+            x, *rest = apply(graph, state, x, *part)
+            outputs.append((x, *rest))
+        return x, *jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
 
 
-def _seen(
+def _attention_mask(
     config: TransformerConfig,
     tokens: Array,
     mask: Array | None,
     segment_ids: Array | None,
     cache: dict | None,
 ) -> tuple[Array | None, dict | None]:
-    """Returns who sees whom, and the cache with the mask of these tokens."""
+    """Returns the attention mask, and the cache with the mask of these tokens."""
     length = tokens.shape[1]
     if cache is None:
-        return visible(
+        mask = attention_mask(
             length, causal=config.causal, mask=mask, segment_ids=segment_ids
-        ), None
+        )
+        return mask, None
     index = cache["layers"]["index"][0]
-    there = jnp.ones(tokens.shape, bool) if mask is None else mask.astype(bool)
-    known = jax.lax.dynamic_update_slice(cache["mask"], there, (0, index))  # [B, S]
+    mask = jnp.ones(tokens.shape, bool) if mask is None else mask.astype(bool)
+    mask = jax.lax.dynamic_update_slice(cache["mask"], mask, (0, index))  # [B, S]
     queries = index + jnp.arange(length)[:, None]
-    before = jnp.arange(known.shape[1])[None] <= queries  # [T, S]
-    return known[:, None, None] & before[None, None], {**cache, "mask": known}
+    earlier = jnp.arange(mask.shape[1])[None] <= queries  # [T, S]
+    return mask[:, None, None] & earlier[None, None], {**cache, "mask": mask}
 
 
 def empty_cache(config: TransformerConfig, batch: int, length: int) -> dict[str, Any]:
-    """Returns a cache for decoding, with room for `length` positions.
+    """Returns an empty cache of keys and values for decoding.
+
+    Args:
+      config: configuration of a causal Transformer.
+      batch: number of sequences B.
+      length: number of positions S that the cache has room for.
+
+    Returns:
+      `layers`, with `key` and `value` `[L, B, S, heads, h]` and `index` `[L]`, the
+      number of filled positions; and `mask` bool `[B, S]`.
 
     Raises:
-      InputError: the model is not causal: what it computed depends on what follows.
+      InputError: the model is not causal, so that later tokens change earlier states.
 
     >>> cache = empty_cache(DecoderConfig.tiny(), batch=1, length=8)
     >>> cache["layers"]["key"].shape
     (2, 1, 8, 4, 16)
     """
     if not config.causal:
-        raise InputError("a cache needs a causal model; this one sees what follows")
+        raise InputError("a cache needs a causal model; this model is bidirectional")
     heads = config.key_value_heads or config.heads
     width = config.features // config.heads
     empty = jnp.zeros((config.layers, batch, length, heads, width))
@@ -363,7 +380,7 @@ def empty_cache(config: TransformerConfig, batch: int, length: int) -> dict[str,
 
 
 def transformer_model(config: TransformerConfig) -> Model:
-    """Returns a Transformer as pure functions.
+    """Returns a `Transformer` as pure functions.
 
     >>> model = transformer_model(DecoderConfig.tiny(scan=True))
     >>> params = model.init(jax.random.key(0))
@@ -375,20 +392,20 @@ def transformer_model(config: TransformerConfig) -> Model:
 
 
 def stack_layers(params: Params) -> Params:
-    """Returns parameters with `layer_0` and so on as one stack, `layers`.
+    """Returns parameters with `layer_0` and so on stacked as `layers`.
 
     >>> stack_layers({"layer_0": {"w": jnp.ones(2)}, "layer_1": {"w": jnp.ones(2)}})[
     ...     "layers"]["w"].shape
     (2, 2)
     """
-    names = sorted((k for k in params if k.startswith("layer_")), key=_number)
+    names = sorted((k for k in params if k.startswith("layer_")), key=_layer_index)
     rest = {name: part for name, part in params.items() if name not in names}
     layers = [params[name] for name in names]
     return {**rest, "layers": jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)}
 
 
 def unstack_layers(params: Params) -> Params:
-    """Returns parameters with a stack of layers as `layer_0` and so on.
+    """Returns parameters with the stack `layers` split into `layer_0` and so on.
 
     >>> sorted(unstack_layers({"layers": {"w": jnp.ones((2, 3))}}))
     ['layer_0', 'layer_1']
@@ -401,5 +418,5 @@ def unstack_layers(params: Params) -> Params:
     return rest
 
 
-def _number(name: str) -> int:
+def _layer_index(name: str) -> int:
     return int(name.removeprefix("layer_"))

@@ -1,50 +1,49 @@
-"""What Transformers are made of: frozen configs, and the well-known sizes."""
+"""Configurations of Transformers, and the well-known sizes."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from ffnlab.errors import InputError, choose
 from ffnlab.nn.ffn import NORMS, BlockConfig, parse
-
-if TYPE_CHECKING:
-    pass
 
 POSITIONS = ("learned", "sinusoidal", "rotary", "none")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TransformerConfig:
-    """What a Transformer is made of.
+    """Configuration of a Transformer.
 
     Attributes:
-      vocabulary: V, the number of tokens.
+      vocabulary: number of different tokens V.
       features: model width D.
-      layers: L.
-      heads: attention heads N, of width D / N.
-      key_value_heads: heads of keys and values; None is N, 1 is multi-query attention.
+      layers: number of layers L.
+      heads: number of attention heads N, each of width D / N.
+      key_value_heads: number of key and value heads; None means N, and 1 is multi-query
+        attention.
       hidden: hidden width H of the feed-forward blocks.
-      block: a key of `ffn.BLOCKS`, with its activation if it takes one; or one a layer.
-      positions: `learned`, `sinusoidal` (fixed), `rotary` (queries and keys) or none.
-      length: the most positions; rotary and sinusoidal ones know no limit.
-      offset: the number of the first position (2 in RoBERTa).
-      types: how many kinds of segments are told apart (2 in BERT), or 0.
-      norm: `post`, N(x + f(x)), or `pre`, x + f(N(x)) with a norm at the end.
+      block: a key of `ffn.BLOCKS`, with its activation if it takes one; or a tuple with
+        one block per layer.
+      positions: `learned`, `sinusoidal` (fixed), `rotary` (queries and keys) or `none`.
+      length: maximum number of positions; it only limits learned positions.
+      offset: index of the first learned position (2 in RoBERTa).
+      types: number of token types (2 in BERT), or 0.
+      norm: `post`, N(x + f(x)), or `pre`, x + f(N(x)) with a final norm.
       norm_kind: `layer` or `rms`.
-      epsilon: what the norm adds to the variance.
+      epsilon: number that the norm adds to the variance.
       embed_norm: whether the embeddings are normalised.
-      causal: whether a position sees only what came before.
-      bias: whether projections have one.
-      dropout: the rate on embeddings and on what a layer adds, in [0, 1).
-      attention_dropout: the rate on attention weights, in [0, 1).
-      pooler: whether there is a dense tanh layer on the first position.
+      causal: whether a position attends only to itself and to earlier positions.
+      bias: whether projections have biases.
+      dropout: dropout rate of embeddings and of layer outputs, in [0, 1).
+      attention_dropout: dropout rate of attention weights, in [0, 1).
+      pooler: whether there is a dense tanh layer for the first position.
       head: `none`, or `tied`: logits by the token embeddings.
-      head_dense: whether the head has a dense layer, activation and norm before that.
-      head_bias: whether it has a bias for each token.
-      remat: whether a layer's inside is computed again in the backward pass.
-      scan: whether the layers are one stack, see above.
+      head_dense: whether the head starts with a dense layer, activation and norm.
+      head_bias: whether the head has a bias for each token.
+      remat: whether the backward pass recomputes the inside of each layer.
+      scan: whether the parameters of all layers are stacked; see `transformer`.
 
     Raises:
-      InputError: a value is out of its range or a name unknown.
+      InputError: a value is out of its range, or a name is unknown.
     """
 
     vocabulary: int = 256
@@ -85,7 +84,7 @@ class TransformerConfig:
         if self.features % self.heads or self.heads % (self.key_value_heads or 1):
             raise InputError(
                 f"features={self.features} must be divisible by heads={self.heads}, "
-                f"and that by key_value_heads={self.key_value_heads}"
+                f"and heads by key_value_heads={self.key_value_heads}"
             )
         if self.positions == "rotary" and self.features // self.heads % 2:
             raise InputError("rotary positions need heads of even width")
@@ -93,20 +92,23 @@ class TransformerConfig:
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise InputError(f"{name}={getattr(self, name)} must be in [0, 1)")
         if len(self.blocks) != self.layers:
-            raise InputError(f"block names {len(self.blocks)} for {self.layers} layers")
+            raise InputError(
+                f"block has {len(self.blocks)} names for {self.layers} layers"
+            )
         for name in self.blocks:
             parse(name)
         if self.scan and len(set(self.blocks)) > 1:
-            raise InputError("scan: a stack of layers needs one kind of block")
+            raise InputError("scan: all layers need the same block")
 
     @property
     def blocks(self) -> tuple[str, ...]:
         """The feed-forward block of each layer."""
-        one = isinstance(self.block, str)
-        return (self.block,) * self.layers if one else tuple(self.block)
+        if isinstance(self.block, str):
+            return (self.block,) * self.layers
+        return tuple(self.block)
 
     def feed_forward(self, layer: int) -> BlockConfig:
-        """Returns what a layer's feed-forward block is made of."""
+        """Returns the configuration of the feed-forward block of a layer."""
         return BlockConfig(
             self.blocks[layer],
             self.features,
@@ -120,7 +122,7 @@ class TransformerConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EncoderConfig(TransformerConfig):
-    """A Transformer in which every token sees every other, by default as BERT.
+    """Configuration of a bidirectional Transformer, by default like BERT.
 
     Source: Devlin et al. 2019.
 
@@ -132,25 +134,25 @@ class EncoderConfig(TransformerConfig):
 
     @classmethod
     def bert_base(cls, **options: Any) -> "EncoderConfig":
-        """Returns BERT base, uncased: 12 layers of width 768."""
+        """Returns the configuration of BERT base, uncased: 12 layers of width 768."""
         size = {"vocabulary": 30522, "features": 768, "layers": 12, "heads": 12}
         return cls(**{**size, "hidden": 3072, "pooler": True, **options})
 
     @classmethod
     def minilm_l6(cls, **options: Any) -> "EncoderConfig":
-        """Returns MiniLM, uncased: 6 layers of width 384 (Wang et al. 2020)."""
+        """Returns MiniLM-L6, uncased: 6 layers of width 384 (Wang et al. 2020)."""
         size = {"vocabulary": 30522, "features": 384, "layers": 6, "heads": 12}
         return cls(**{**size, "hidden": 1536, "pooler": True, **options})
 
     @classmethod
     def tiny(cls, **options: Any) -> "EncoderConfig":
-        """Returns one to try things with: 2 layers of width 64 over bytes."""
+        """Returns a small configuration for tests: 2 layers of width 64 over bytes."""
         return cls(**options)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DecoderConfig(TransformerConfig):
-    """A Transformer in which a token sees what came before it, by default as GPT-2.
+    """Configuration of a causal Transformer, by default like GPT-2.
 
     Source: Radford et al. 2019.
 
@@ -169,16 +171,20 @@ class DecoderConfig(TransformerConfig):
 
     @classmethod
     def gpt2(cls, **options: Any) -> "DecoderConfig":
-        """Returns GPT-2, the smallest: 12 layers of width 768."""
+        """Returns the smallest GPT-2: 12 layers of width 768."""
         size = {"vocabulary": 50257, "features": 768, "layers": 12, "heads": 12}
         return cls(**{**size, "hidden": 3072, "length": 1024, **options})
 
     @classmethod
     def tiny(cls, **options: Any) -> "DecoderConfig":
-        """Returns one to try things with: 2 layers of width 64 over bytes."""
+        """Returns a small configuration for tests: 2 layers of width 64 over bytes."""
         return cls(**options)
 
 
-def dropouts(rate: float | None) -> dict[str, float]:
-    """Returns the fields of a Transformer that a dropout flag sets; None sets none."""
+def dropout_fields(rate: float | None) -> dict[str, float]:
+    """Returns both dropout fields of a config for one rate; none for None.
+
+    >>> dropout_fields(0.1)
+    {'dropout': 0.1, 'attention_dropout': 0.1}
+    """
     return {} if rate is None else {"dropout": rate, "attention_dropout": rate}

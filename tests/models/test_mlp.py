@@ -1,6 +1,7 @@
+"""Stacks of blocks against NumPy, and their parameter trees."""
+
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -43,11 +44,10 @@ def test_parameter_tree_of_a_byte_model():
 
 def test_tower_against_numpy(x64):
     model = mlp.tower(TowerConfig(5, 7, BLOCK, layers=2))
-    params = model.init(jax.random.key(0))
-    x = jax.random.normal(jax.random.key(1), (3, 5))
-    y, aux = model.apply(params, x)
-    p, hidden = jax.tree.map(np.asarray, (params, x))
-    hidden = oracles.linear(hidden, p["stem"])
+    p = oracles.random_params(model, dtype=np.float64)
+    x = np.random.default_rng(0).normal(size=(3, 5))
+    y, aux = jax.jit(model.apply)(p, x)
+    hidden = oracles.linear(x, p["stem"])
     for layer in ("block_0", "block_1"):
         hidden = oracles.feed_forward(hidden, p[layer], BLOCK)
     expected = oracles.linear(oracles.norm(hidden, p["norm"], 1e-6), p["head"])
@@ -59,16 +59,17 @@ def test_bengio_concatenates_in_order():
     """Swapping two context bytes changes the output; the batch around does not."""
     config = TowerConfig(4, 3, BLOCK, layers=1, vocabulary=9, embedding=2)
     model = mlp.tower(config)
-    params = model.init(jax.random.key(0))
-    x = jnp.array([[1, 2, 3, 4], [2, 1, 3, 4], [0, 0, 0, 0]])
-    logits, _ = model.apply(params, x)
-    assert not jnp.allclose(logits[0], logits[1])
-    alone = model.apply(params, x[:1])[0][0]
+    x = np.array([[1, 2, 3, 4], [2, 1, 3, 4], [0, 0, 0, 0]])
+    logits, alone = jax.jit(
+        lambda params: (model.apply(params, x)[0], model.apply(params, x[:1])[0][0])
+    )(oracles.random_params(model))
+    assert not np.allclose(logits[0], logits[1])
     chex.assert_trees_all_close(alone, logits[0], atol=1e-5)
 
 
 def test_params_are_plain_dicts_of_arrays():
-    params = mlp.tower(TowerConfig(5, 7, BLOCK)).init(jax.random.key(0))
+    init = jax.jit(mlp.tower(TowerConfig(5, 7, BLOCK)).init)
+    params = init(jax.random.key(0))
     assert type(params) is dict and type(params["block_0"]) is dict
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(params))
 
@@ -76,11 +77,10 @@ def test_params_are_plain_dicts_of_arrays():
 def test_layers_draw_different_dropout():
     block = BlockConfig("mlp:sigmoid", 4, 64, dropout=0.5)
     model = mlp.tower(TowerConfig(5, 7, block, layers=2))
-    _, aux = model.apply(
-        model.init(jax.random.key(0)), jnp.ones((1, 5)), jax.random.key(1)
-    )
-    first, second = (aux[f"block_{i}"]["hidden"][0] == 0 for i in (0, 1))
-    assert bool(jnp.any(first != second))
+    params, x = oracles.random_params(model), np.ones((1, 5), np.float32)
+    _, aux = jax.jit(model.apply)(params, x, jax.random.key(1))
+    first, second = (np.asarray(aux[f"block_{i}"]["hidden"][0]) == 0 for i in (0, 1))
+    assert (first != second).any()
 
 
 def test_bad_config():

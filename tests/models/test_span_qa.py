@@ -1,10 +1,9 @@
-"""Answers against NumPy, window by window; what shares a row does not meet."""
+"""Best spans against NumPy, window by window; windows of a row do not interact."""
 
 import functools
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -12,14 +11,15 @@ from ffnlab import EncoderConfig, data, trees
 from ffnlab.data.squad import Windows, pack_windows
 from ffnlab.errors import InputError
 from ffnlab.models.span_qa import (
-    NEVER,
+    MASKED_LOGIT,
     SpanQAConfig,
     best_spans,
     make_span_finder,
-    objective,
     span_qa_model,
+    window_logits,
 )
 from ffnlab.train import objectives
+from tests import oracles
 
 KEY = jax.random.key(0)
 ENCODER = EncoderConfig(
@@ -27,9 +27,12 @@ ENCODER = EncoderConfig(
 )
 MODEL = span_qa_model(SpanQAConfig(ENCODER, dropout=0.0))
 APPLY = jax.jit(MODEL.apply)
+OBJECTIVE = objectives.cross_entropy_objective(class_logits=window_logits, joint=True)
+SCORE = jax.jit(OBJECTIVE.score)
+PARAMS = oracles.random_params(MODEL, 0.1)
 
 
-def made(sizes=(9, 5, 12, 7, 4), blank=()):
+def make_windows(sizes=(9, 5, 12, 7, 4), blank=()):
     """Windows of a question of two tokens and so many tokens in all."""
     rng = np.random.default_rng(0)
     tokens = [rng.integers(1, 30, n).astype(np.int32) for n in sizes]
@@ -55,16 +58,12 @@ def batch_of(windows, width, rows=None):
         )
         for name, array in arrays.items()
     }
-    return jax.tree.map(jnp.asarray, data.take(full, np.arange(len(full["y"]))))
+    return data.take(full, np.arange(len(full["y"])))
 
 
-def wide(params):
-    return jax.tree.map(lambda p: 5.0 * p if p.ndim > 1 else p, params)
-
-
-def alone(batch):
+def windows_of(batch):
     """Yields each window's row, slot, first token, and the tokens that are its own."""
-    x = jax.tree.map(np.asarray, batch["x"])
+    x = batch["x"]
     for row, slot in np.argwhere(x["label_positions"] >= 0):
         begin = x["label_positions"][row, slot]
         mine = x["segment_ids"][row] == x["segment_ids"][row, begin]
@@ -74,7 +73,7 @@ def alone(batch):
 def random_logits(batch):
     shape = (*batch["x"]["tokens"].shape, 2)
     logits = np.random.default_rng(1).normal(size=shape).astype(np.float32) * 3.0
-    return jnp.where(batch["x"]["inside"][..., None], jnp.asarray(logits), NEVER)
+    return np.where(batch["x"]["inside"][..., None], logits, np.float32(MASKED_LOGIT))
 
 
 def test_the_parameters():
@@ -87,11 +86,11 @@ def test_the_parameters():
 
 
 def test_the_objective_is_of_one_window_at_a_time():
-    batch = batch_of(made(), 24, rows=4)
+    batch = batch_of(make_windows(), 24, rows=4)
     logits = random_logits(batch)
-    scores = jax.jit(objective().score)(logits, batch)
+    scores = jax.tree.map(np.asarray, SCORE(logits, batch))
     seen = np.zeros(batch["y"].shape[:2])
-    for row, slot, _, mine in alone(batch):
+    for row, slot, _, mine in windows_of(batch):
         seen[row, slot] = 1
         losses, right = [], []
         for side in range(2):
@@ -107,30 +106,29 @@ def test_the_objective_is_of_one_window_at_a_time():
 
 
 def test_both_ends_must_be_right():
-    batch = batch_of(made(), 24)
-    logits = np.asarray(random_logits(batch)).copy()
-    ends = [(row, slot, batch["y"][row, slot]) for row, slot, _, _ in alone(batch)]
+    batch = batch_of(make_windows(), 24)
+    logits = random_logits(batch)
+    ends = [(row, slot, batch["y"][row, slot]) for row, slot, _, _ in windows_of(batch)]
     for row, _, (start, end) in ends:
         logits[row, start, 0] = logits[row, end, 1] = 50.0
-    accuracy = objective().score(jnp.asarray(logits), batch).values["accuracy"]
+    accuracy = np.asarray(SCORE(logits, batch).values["accuracy"])
     assert accuracy.sum() == len(ends)
     row, slot, (_, end) = ends[0]
     logits[row, end, 1] = -50.0
-    accuracy = objective().score(jnp.asarray(logits), batch).values["accuracy"]
+    accuracy = np.asarray(SCORE(logits, batch).values["accuracy"])
     assert accuracy.sum() == len(ends) - 1 and accuracy[row, slot] == 0
 
 
 @pytest.mark.parametrize("longest", [1, 3, 30])
 def test_the_best_span_is_the_best_of_all(longest):
-    batch = batch_of(made((9, 12, 24, 20, 5, 6), blank=(5,)), 24, rows=5)
+    batch = batch_of(make_windows((9, 12, 24, 20, 5, 6), blank=(5,)), 24, rows=5)
     # The further on, the likelier an end, so that there are long spans too.
-    logits = random_logits(batch) + 0.5 * jnp.arange(24.0)[None, :, None] * jnp.array(
-        [[[0.0, 1.0]]]
-    )
-    read = jax.jit(functools.partial(best_spans, longest=longest))
+    logits = random_logits(batch)
+    logits[..., 1] += 0.5 * np.arange(24.0, dtype=np.float32)
+    read = jax.jit(functools.partial(best_spans, max_answer_length=longest))
     spans, scores, nothing = jax.tree.map(np.asarray, read(logits, batch["x"]))
     values, lengths = np.asarray(logits), set()
-    for row, slot, begin, mine in alone(batch):
+    for row, slot, begin, mine in windows_of(batch):
         table = {
             (start - begin, end - begin): values[row, start, 0] + values[row, end, 1]
             for start in mine[1:]
@@ -139,7 +137,10 @@ def test_the_best_span_is_the_best_of_all(longest):
         }
         assert nothing[row, slot] == values[row, begin].sum()
         if not table:
-            assert spans[row, slot].tolist() == [0, 0] and scores[row, slot] <= NEVER
+            assert (
+                spans[row, slot].tolist() == [0, 0]
+                and scores[row, slot] <= MASKED_LOGIT
+            )
             continue
         best = max(table, key=table.get)
         assert tuple(spans[row, slot]) == best
@@ -149,14 +150,14 @@ def test_the_best_span_is_the_best_of_all(longest):
 
 
 def test_windows_that_share_a_row_do_not_meet():
-    params, windows = wide(MODEL.init(KEY)), made((9, 5, 9))
+    windows = make_windows((9, 5, 9))
     found = []
     for width, count in ((24, 1), (9, 3)):
         rows = pack_windows(windows, width)
         assert len(rows.example_index) == count
-        outputs = make_span_finder(MODEL, rows.arrays, 2, 4)(params)
+        outputs = make_span_finder(MODEL, rows.arrays, 2, 4)(PARAMS)
         batch = batch_of(windows, width)
-        scores = objective().score(APPLY(params, batch["x"])[0], batch)
+        scores = SCORE(APPLY(PARAMS, batch["x"])[0], batch)
         every = *outputs, np.asarray(scores.values["loss"])
         found.append([rows.flat(each) for each in every])
     assert len({*found[0][1].tolist()}) == 3
@@ -164,14 +165,19 @@ def test_windows_that_share_a_row_do_not_meet():
 
 
 def test_the_gradient_is_that_of_finite_differences(x64):
-    batch = batch_of(made(), 24, rows=4)
-    params = jax.tree.map(lambda p: p.astype(np.float64), wide(MODEL.init(KEY)))
+    batch = batch_of(make_windows(), 24, rows=4)
+    params = oracles.random_params(MODEL, 0.1, np.float64)
 
     @jax.jit
     @jax.value_and_grad
     def loss(params):
         logits = MODEL.apply(params, batch["x"])[0]
-        return objectives.means(objective().score(logits, batch))["loss"]
+        return objectives.means(OBJECTIVE.score(logits, batch))["loss"]
+
+    def moved(array, place, move):
+        array = array.copy()
+        array[place] += move
+        return array
 
     _, grads = loss(params)
     chex.assert_tree_all_finite(grads)
@@ -184,7 +190,7 @@ def test_the_gradient_is_that_of_finite_differences(x64):
         ends = [
             loss(
                 jax.tree.map(
-                    lambda p, n: p.at[place].add(move) if n == name else p,  # noqa: B023
+                    lambda p, n: moved(p, place, move) if n == name else p,  # noqa: B023
                     params,
                     trees.names(params),
                 )
@@ -200,31 +206,33 @@ def test_the_gradient_is_that_of_finite_differences(x64):
 
 
 def test_rows_with_nothing_in_them_do_no_harm():
-    batch = batch_of(made(), 24, rows=6)
-    batch["y"] = jnp.full_like(batch["y"], -100)
-    batch["x"]["label_positions"] = jnp.full_like(batch["x"]["label_positions"], -1)
-    batch["x"]["inside"] = jnp.zeros_like(batch["x"]["inside"])
+    batch = batch_of(make_windows(), 24, rows=6)
+    batch["y"] = np.full_like(batch["y"], -100)
+    batch["x"]["label_positions"] = np.full_like(batch["x"]["label_positions"], -1)
+    batch["x"]["inside"] = np.zeros_like(batch["x"]["inside"])
 
     def loss(params):
         logits = MODEL.apply(params, batch["x"])[0]
-        return objectives.means(objective().score(logits, batch))["loss"]
+        loss = objectives.means(OBJECTIVE.score(logits, batch))["loss"]
+        return loss, (logits, best_spans(logits, batch["x"], 3))
 
-    value, grads = jax.jit(jax.value_and_grad(loss))(MODEL.init(KEY))
+    run = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    (value, outputs), grads = jax.tree.map(np.asarray, run(PARAMS))
     assert value == 0 and all((leaf == 0).all() for leaf in jax.tree.leaves(grads))
-    logits = APPLY(MODEL.init(KEY), batch["x"])[0]
-    assert logits.dtype == jnp.float32 and (logits == np.float32(NEVER)).all()
-    spans, scores, nothing = best_spans(logits, batch["x"], 3)
-    assert (spans == 0).all() and (scores <= NEVER).all() and (nothing == 0).all()
-    chex.assert_tree_all_finite((scores, nothing))
+    logits, (spans, scores, null_scores) = outputs
+    assert logits.dtype == np.float32 and (logits == np.float32(MASKED_LOGIT)).all()
+    assert (spans == 0).all() and (scores <= MASKED_LOGIT).all()
+    assert (null_scores == 0).all()
+    chex.assert_tree_all_finite((scores, null_scores))
 
 
 def test_dropout_is_drawn_by_its_key():
     model = span_qa_model(SpanQAConfig(ENCODER, dropout=0.5))
-    params, x = model.init(KEY), batch_of(made(), 24)["x"]
-    apply = jax.jit(model.apply)
-    plain = apply(params, x)[0]
-    chex.assert_trees_all_equal(plain, APPLY(params, x)[0])
-    one, two = (apply(params, x, jax.random.key(n))[0] for n in (1, 2))
+    x = batch_of(make_windows(), 24)["x"]
+    keys = (None, jax.random.key(1), jax.random.key(2))
+    run = jax.jit(lambda params: [model.apply(params, x, key)[0] for key in keys])
+    plain, one, two = run(PARAMS)
+    chex.assert_trees_all_equal(plain, APPLY(PARAMS, x)[0])
     assert (one != two).any() and (one != plain).any()
 
 
@@ -234,5 +242,7 @@ def test_other_configs_are_refused():
             SpanQAConfig(encoder)
     with pytest.raises(InputError, match=r"dropout=1.0 must be in \[0, 1\)"):
         SpanQAConfig(ENCODER, dropout=1.0)
-    with pytest.raises(InputError, match="longest=0: an answer has at least 1 token"):
-        make_span_finder(MODEL, pack_windows(made(), 24).arrays, longest=0)
+    with pytest.raises(InputError, match="max_answer_length=0 must be at least 1"):
+        make_span_finder(
+            MODEL, pack_windows(make_windows(), 24).arrays, max_answer_length=0
+        )

@@ -1,4 +1,7 @@
-"""Transformers: oracles, and what must not matter: padding, packing, caches, stacks."""
+"""Transformers against NumPy; padding, packing, caches and stacking change nothing."""
+
+import dataclasses
+import functools
 
 import chex
 import jax
@@ -18,12 +21,16 @@ from ffnlab.models.transformer import (
     unstack_layers,
 )
 from ffnlab.nn import ffn, pure
-from ffnlab.nn.attention import attend, visible
+from ffnlab.nn.attention import attend, attention_mask
 from ffnlab.nn.positions import rotary, sinusoids
 from tests import oracles
 
 SMALL = {"vocabulary": 11, "features": 8, "layers": 2, "heads": 2, "hidden": 12}
 TOKENS = np.random.default_rng(0).integers(0, 11, (2, 6))
+CHANGED = np.where(np.arange(6) < 4, TOKENS, (TOKENS + 1) % 11)
+MASK = np.arange(6)[None] < np.array([[6], [4]])
+LENGTHS = (3, 1, 2)  # of the sequences that share a row
+SEGMENTS = np.repeat([1, 2, 3], LENGTHS)[None]
 KEY = jax.random.key(0)
 
 
@@ -35,14 +42,9 @@ def decoder(**options):
     return DecoderConfig(**{**SMALL, **options})
 
 
-def wide(params, scale=20.0):
-    """Parameters large enough that nothing is nearly 0."""
-    return jax.tree.map(lambda p: p * scale if p.ndim > 1 else p, params)
-
-
-def made(config):
-    model = transformer_model(config)
-    return model._replace(apply=jax.jit(model.apply)), wide(model.init(KEY))
+def draw(model, dtype=np.float32, scale=0.4):
+    """Returns random parameters, large enough that none of them is negligible."""
+    return oracles.random_params(model, scale, dtype)
 
 
 def close(found, expected, **options):
@@ -63,93 +65,106 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_against_numpy(name, x64):
+def test_outputs_against_numpy_with_padding_and_packing(name, x64):
+    """Every sequence has the outputs that it has alone, whatever stands beside it."""
     config = CONFIGS[name]
-    model, params = made(config)
-    params = jax.tree.map(lambda p: p.astype(jnp.float64), params)
-    mask = np.ones_like(TOKENS, bool)
-    mask[1, 4:] = False
-    y, aux = model.apply(params, TOKENS, mask)
-    expected = oracles.transformer(
-        TOKENS, mask, jax.tree.map(np.asarray, params), config
-    )
-    close(np.asarray(y)[mask], expected["y"][mask], rtol=1e-4, atol=1e-4)
-    if config.pooler:
-        close(aux["pooled"], expected["pooled"], rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_padding_touches_nobody(name):
-    model, params = made(CONFIGS[name])
-    alone, _ = model.apply(params, TOKENS[1:, :4])
-    mask = np.arange(6)[None] < np.array([[6], [4]])
-    for padding in (0, 7):
-        tokens = np.where(mask, TOKENS, padding)
-        padded, _ = model.apply(params, tokens, mask)
-        close(padded[1:, :4], alone)
-
-
-def test_a_causal_model_does_not_see_what_follows():
-    model, params = made(decoder())
-    before, _ = model.apply(params, TOKENS)
-    changed = TOKENS.copy()
-    changed[:, 4:] = (changed[:, 4:] + 1) % 11
-    after, _ = model.apply(params, changed)
-    close(after[:, :4], before[:, :4])
-    assert np.abs(after[:, 4:] - before[:, 4:]).max() > 0.1
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_sequences_that_share_a_row_do_not_meet(name):
-    """Packed and unpacked, every token has equal outputs."""
-    model, params = made(CONFIGS[name])
-    lengths = (3, 1, 2)
-    parts = np.split(TOKENS[0], np.cumsum(lengths)[:-1])
-    segment_ids = np.repeat([1, 2, 3], lengths)[None]
-    packed, _ = model.apply(params, TOKENS[:1], segment_ids=segment_ids)
-    alone = [model.apply(params, part[None])[0][0] for part in parts]
-    close(packed[0], np.concatenate(alone))
-
-
-@pytest.mark.parametrize("name", ["gpt2", "rotary", "grouped", "no positions"])
-@pytest.mark.parametrize("scan", [False, True])
-def test_decoding_with_a_cache(name, scan):
-    """Three tokens at once, then one by one, in one compilation."""
-    config = CONFIGS[name]
-    if scan and len(set(config.blocks)) > 1:
-        config = decoder(key_value_heads=1, scan=True)
-    elif scan:
-        config = type(config)(**{**vars(config), "scan": True})
-    model, params = made(config)
-    whole, _ = model.apply(params, TOKENS)
-    chex.clear_trace_counter()
+    model = transformer_model(config)
+    params = draw(model, np.float64)
 
     @jax.jit
-    @chex.assert_max_traces(n=1)
-    def one(tokens, cache):
-        logits, aux = model.apply(params, tokens, cache=cache)
-        return logits, aux["cache"]
+    def run(params):
+        rows = np.concatenate([TOKENS, CHANGED, TOKENS[1:, ::-1]])
+        plain = model.apply(params, rows)
+        padded = model.apply(
+            params,
+            np.concatenate([np.where(MASK, TOKENS, filler) for filler in (0, 7)]),
+            np.concatenate([MASK, MASK]),
+        )
+        packed = model.apply(params, TOKENS[:1], segment_ids=SEGMENTS)
+        return plain, padded, packed
 
-    logits, aux = model.apply(params, TOKENS[:, :3], cache=empty_cache(config, 2, 8))
-    found, cache = [logits], aux["cache"]
-    for place in range(3, 6):
-        logits, cache = one(TOKENS[:, place : place + 1], cache)
-        found.append(logits)
-    close(jnp.concatenate(found, axis=1), whole)
+    (plain, aux), (padded, _), (packed, _) = jax.tree.map(np.asarray, run(params))
+
+    def alone(tokens):
+        mask = np.ones_like(tokens[None], bool)
+        return oracles.transformer(tokens[None], mask, params, config)
+
+    expected = [alone(row) for row in (*TOKENS, *CHANGED, TOKENS[1, ::-1])]
+    for row, one in enumerate(expected):
+        close(plain[row], one["y"][0])
+        if config.pooler:
+            close(aux["pooled"][row], one["pooled"][0])
+    for row in (0, 2):
+        close(padded[row], expected[0]["y"][0])
+    short = alone(TOKENS[1, :4])["y"][0]
+    for row in (1, 3):
+        close(padded[row, :4], short)
+    pieces = np.split(TOKENS[0], np.cumsum(LENGTHS)[:-1])
+    close(packed[0], np.concatenate([alone(piece)["y"][0] for piece in pieces]))
+    if config.causal:
+        close(plain[2:4, :4], plain[:2, :4])
+    assert np.abs(plain[2:4, 4:] - plain[:2, 4:]).max() > 0.1
+
+
+CACHED = {
+    "gpt2": [False, True],
+    "rotary": [False, True],
+    "grouped": [False],  # its blocks differ, so that they cannot be stacked
+    "shared heads": [True],
+    "no positions": [False, True],
+}
+
+
+@pytest.mark.parametrize("name", CACHED)
+def test_decoding_with_a_cache(name):
+    """Three tokens at once, then one by one, with layers stacked and not."""
+    config = {**CONFIGS, "shared heads": decoder(key_value_heads=1)}[name]
+    model = transformer_model(config)
+    params = draw(model)
+
+    def decode(config, params):
+        apply = functools.partial(transformer_model(config).apply, params)
+        logits, aux = apply(TOKENS[:, :3], cache=empty_cache(config, 2, 8))
+
+        def step(cache, tokens):  # a scan: the cache keeps its shapes
+            logits, aux = apply(tokens[:, None], cache=cache)
+            return aux["cache"], logits[:, 0]
+
+        _, rest = jax.lax.scan(step, aux["cache"], TOKENS.T[3:])
+        return jnp.concatenate([logits, rest.swapaxes(0, 1)], axis=1)
+
+    @jax.jit
+    def run(params):
+        decoded = [
+            decode(
+                dataclasses.replace(config, scan=scan),
+                stack_layers(params) if scan else params,
+            )
+            for scan in CACHED[name]
+        ]
+        return model.apply(params, TOKENS)[0], decoded
+
+    expected, decoded = run(params)
+    for logits in decoded:
+        close(logits, expected)
 
 
 @pytest.mark.parametrize("name", ["bert", "rotary"])
-def test_a_stack_is_the_same_model(name):
-    config = CONFIGS[name]
-    model, params = made(config)
-    stack = transformer_model(type(config)(**{**vars(config), "scan": True}))
-    y, aux = model.apply(params, TOKENS)
-    found, other = stack.apply(stack_layers(params), TOKENS)
+def test_stacked_layers_are_the_same_model(name):
+    model = transformer_model(CONFIGS[name])
+    params = draw(model)
+    stack = transformer_model(dataclasses.replace(CONFIGS[name], scan=True))
+    (y, aux), (found, other) = jax.jit(
+        lambda params: (
+            model.apply(params, TOKENS),
+            stack.apply(stack_layers(params), TOKENS),
+        )
+    )(params)
     close((found, other["states"]), (y, aux["states"]))
     close(unstack_layers(stack_layers(params)), params, rtol=0, atol=0)
     shapes = jax.eval_shape(stack.init, KEY)
     chex.assert_trees_all_equal_shapes(stack_layers(params), shapes)
-    dropped = stack.apply(stack_layers(params), TOKENS, key=KEY)[0]
+    dropped, _ = jax.eval_shape(lambda p: stack.apply(p, TOKENS, key=KEY), shapes)
     assert dropped.shape == y.shape
 
 
@@ -159,21 +174,25 @@ def test_a_stack_is_compiled_once_for_any_depth():
         shapes = jax.eval_shape(model.init, KEY)
         return len(jax.jit(model.apply).lower(shapes, TOKENS).as_text().splitlines())
 
-    assert lines(3, True) == lines(9, True)
-    assert lines(9, False) > 2 * lines(3, False)
+    assert lines(2, True) == lines(6, True)
+    assert lines(6, False) > 2 * lines(2, False)
 
 
 @pytest.mark.parametrize("scan", [False, True])
 def test_recomputing_changes_no_gradient(scan):
     plain, again = (
-        transformer_model(decoder(remat=remat, scan=scan)) for remat in (False, True)
+        transformer_model(decoder(layers=1 + scan, remat=remat, scan=scan))
+        for remat in (False, True)
     )
-    params = wide(plain.init(KEY))
+    params = draw(plain)
 
     def loss(model):
         return lambda params: jnp.square(model.apply(params, TOKENS)[0]).mean()
 
-    close(jax.grad(loss(plain))(params), jax.grad(loss(again))(params))
+    expected, found = jax.jit(
+        lambda params: [jax.grad(loss(model))(params) for model in (plain, again)]
+    )(params)
+    close(found, expected)
     text = str(jax.make_jaxpr(jax.grad(loss(again)))(params))
     assert "remat" in text
 
@@ -181,26 +200,40 @@ def test_recomputing_changes_no_gradient(scan):
 @pytest.mark.parametrize("heads", [1, 2, 4])
 def test_dropped_out_weights_are_unbiased_and_others_are_the_librarys(heads):
     query, few = (
-        jax.random.normal(jax.random.key(n), (2, 5, h, 3))
+        np.random.default_rng(n).normal(size=(2, 5, h, 3)).astype(np.float32)
         for n, h in ((0, 4), (1, heads))
     )
-    mask = jnp.tril(jnp.ones((1, 1, 5, 5), bool))
-    expected = attend(query, few, few + 1.0, mask)
-    none = attend(query, few, few + 1.0, mask, KEY, 1e-9)
+    mask = np.tril(np.ones((1, 1, 5, 5), bool))
+
+    @jax.jit
+    def run(keys):
+        some = jax.vmap(lambda k: attend(query, few, few + 1, mask, k, 0.4))(keys)
+        return (
+            attend(query, few, few + 1, mask),
+            attend(query, few, few + 1, mask, KEY, 1e-9),
+            some.mean(axis=0),
+            some.std(axis=0),
+        )
+
+    expected, none, mean, spread = run(jax.random.split(KEY, 4000))
     chex.assert_trees_all_close(none, expected, rtol=1e-5, atol=1e-6)
-    keys = jax.random.split(KEY, 4000)
-    some = jax.vmap(lambda k: attend(query, few, few + 1.0, mask, k, 0.4))(keys)
-    assert float(some.std(axis=0).min()) > 0.0
-    chex.assert_trees_all_close(some.mean(axis=0), expected, atol=0.12)
+    assert float(spread.min()) > 0.0
+    chex.assert_trees_all_close(mean, expected, atol=0.12)
 
 
 def test_attention_weights_are_dropped_in_training_alone():
-    config = encoder(attention_dropout=0.5)
-    model = transformer_model(config)
-    params = wide(model.init(KEY), 5.0)
-    plain, _ = model.apply(params, TOKENS)
-    without, _ = transformer_model(encoder()).apply(params, TOKENS, key=KEY)
-    dropped, _ = model.apply(params, TOKENS, key=KEY)
+    dropping = transformer_model(encoder(attention_dropout=0.5, layers=1))
+    other = transformer_model(encoder(layers=1))
+
+    @jax.jit
+    def run(params):
+        return (
+            dropping.apply(params, TOKENS)[0],
+            other.apply(params, TOKENS, key=KEY)[0],
+            dropping.apply(params, TOKENS, key=KEY)[0],
+        )
+
+    plain, without, dropped = run(draw(other))
     chex.assert_trees_all_equal(plain, without)
     assert bool((dropped != plain).any())
     with pytest.raises(InputError, match=r"attention_dropout=1.0 must be in \[0, 1\)"):
@@ -209,11 +242,9 @@ def test_attention_weights_are_dropped_in_training_alone():
 
 def test_gradients_are_those_of_finite_differences(x64):
     model = transformer_model(decoder(positions="rotary", block="swiglu", layers=1))
-    params = wide(model.init(KEY), 5.0)
-    params = jax.tree.map(lambda p: p.astype(jnp.float64), params)
     check_grads(
         jax.jit(lambda p: jnp.sin(model.apply(p, TOKENS)[0]).mean()),
-        (params,),
+        (draw(model, np.float64, 0.1),),
         order=1,
         modes=["rev"],
         eps=1e-3,  # coarse, since the softmax is in float32
@@ -223,13 +254,16 @@ def test_gradients_are_those_of_finite_differences(x64):
 
 
 @pytest.mark.parametrize("block", [*ffn.BLOCKS, "mlp:tanh", "glu:mish"])
-def test_any_block_sits_in_a_layer(block):
-    config = encoder(block=block)
-    model = transformer_model(config)
-    y, _ = model.apply(model.init(KEY), TOKENS)
+def test_a_layer_takes_any_block(block):
+    model = transformer_model(encoder(block=block))
+    params = jax.eval_shape(model.init, KEY)
+    y, _ = jax.eval_shape(model.apply, params, TOKENS)
     assert y.shape == (2, 6, 8)
-    names = trees.flatten(jax.eval_shape(model.init, KEY))
-    inside = [n for n in names if n.startswith("layer_1/ffn/") and "kernel" in n]
+    inside = [
+        name
+        for name in trees.flatten(params)
+        if name.startswith("layer_1/ffn/") and "kernel" in name
+    ]
     assert len(inside) == len(ffn.BLOCKS[block.split(":")[0]].inputs) + 1
 
 
@@ -260,49 +294,63 @@ def test_parameter_trees():
     assert not [name for name in bare if name.endswith("bias")]
 
 
-def test_sizes_of_the_well_known():
+def test_sizes_of_well_known_models():
     sizes = {
         EncoderConfig.bert_base(): 109_482_240,
         EncoderConfig.minilm_l6(): 22_713_216,
         DecoderConfig.gpt2(): 124_439_808,
     }
     for config, size in sizes.items():
-        assert pure.parameters(transformer_model(config)) == size
+        one, two = (
+            pure.parameters(transformer_model(dataclasses.replace(config, layers=n)))
+            for n in (1, 2)
+        )
+        assert one + (config.layers - 1) * (two - one) == size
 
 
 def test_dropout_needs_a_key():
-    model, params = made(encoder(dropout=0.5))
-    calm = model.apply(params, TOKENS)[0]
-    first, again, other = (
-        model.apply(params, TOKENS, key=jax.random.key(seed))[0] for seed in (1, 1, 2)
+    dropping, other = (
+        transformer_model(encoder(dropout=rate, layers=1)) for rate in (0.5, 0.0)
     )
+
+    @jax.jit
+    def run(params, first, second):
+        outputs = [
+            dropping.apply(params, TOKENS, key=key)[0]
+            for key in (None, first, first, second)
+        ]
+        return *outputs, other.apply(params, TOKENS, key=first)[0]
+
+    plain, first, again, second, none = run(draw(other), *jax.random.split(KEY))
     close(first, again, rtol=0, atol=0)
-    assert (first != other).any() and (first != calm).any()
-    none = transformer_model(encoder()).apply(params, TOKENS, key=KEY)[0]
-    close(none, calm)
+    assert (first != second).any() and (first != plain).any()
+    close(none, plain)
 
 
 def test_products_of_rotated_vectors_depend_on_distance():
     rng = np.random.default_rng(0)
-    query, key = (jnp.asarray(rng.normal(size=(1, 1, 1, 6))) for _ in range(2))
+    query, key = rng.normal(size=(2, 1, 1, 1, 6)).astype(np.float32)
 
-    def product(label_positions, other):
-        turned = (
-            rotary(v, jnp.array([[p]]))
-            for v, p in ((query, label_positions), (key, other))
+    @jax.jit
+    def products(positions):  # [pairs, 2]
+        vectors = (
+            rotary(jnp.tile(vector, (len(positions), 1, 1, 1)), positions[:, i, None])
+            for i, vector in enumerate((query, key))
         )
-        return jnp.vdot(*turned)
+        return (next(vectors) * next(vectors)).sum(axis=(1, 2, 3))
 
-    np.testing.assert_allclose(product(7, 3), product(104, 100), rtol=1e-4)
-    assert abs(product(7, 3) - product(7, 4)) > 1e-3
-    assert sinusoids(jnp.arange(5)[None], 6).shape == (1, 5, 6)
+    near, far, other = products(np.array([[7, 3], [104, 100], [7, 4]]))
+    np.testing.assert_allclose(near, far, rtol=1e-4)
+    assert abs(near - other) > 1e-3
+    shape = jax.eval_shape(lambda p: sinusoids(p, 6), np.arange(5)[None]).shape
+    assert shape == (1, 5, 6)
 
 
-def test_who_sees_whom():
-    assert visible(3) is None
-    segment_ids, mask = jnp.array([[1, 1, 2]]), jnp.array([[True, True, False]])
-    seen = visible(3, causal=True, mask=mask, segment_ids=segment_ids)[0, 0]
-    assert seen.astype(int).tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 0]]
+def test_attention_masks():
+    assert attention_mask(3) is None
+    segment_ids, mask = np.array([[1, 1, 2]]), np.array([[True, True, False]])
+    pairs = attention_mask(3, causal=True, mask=mask, segment_ids=segment_ids)[0, 0]
+    assert pairs.astype(int).tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 0]]
 
 
 @pytest.mark.parametrize(
@@ -314,24 +362,29 @@ def test_who_sees_whom():
         ({"positions": "rotory"}, "positions: unknown 'rotory'; nearest: rotary"),
         ({"positions": "rotary", "heads": 8}, "heads of even width"),
         ({"block": "swiglo"}, "block: unknown 'swiglo'; nearest: swiglu"),
-        ({"block": ("mlp",)}, "block names 1 for 2 layers"),
-        ({"block": ("mlp", "glu"), "scan": True}, "needs one kind of block"),
+        ({"block": ("mlp",)}, "block has 1 names for 2 layers"),
+        ({"block": ("mlp", "glu"), "scan": True}, "all layers need the same block"),
         ({"dropout": 1.0}, r"dropout=1.0 must be in \[0, 1\)"),
         ({"norm": "last"}, "norm: unknown 'last'"),
     ],
 )
-def test_configs_that_cannot_be(options, message):
+def test_bad_configs_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         encoder(**options)
 
 
-def test_inputs_that_cannot_be():
-    model, params = made(encoder(length=5))
+def test_bad_inputs_are_refused():
+    model = transformer_model(encoder(length=5))
+    params = jax.eval_shape(model.init, KEY)
+
+    def apply(*inputs):
+        return jax.eval_shape(model.apply, params, *inputs)
+
     with pytest.raises(InputError, match="6 tokens are more than the 5 positions"):
-        model.apply(params, TOKENS)
+        apply(TOKENS)
     with pytest.raises(InputError, match=r"tokens \[4\] must be \[B, T\]"):
-        model.apply(params, TOKENS[0, :4])
-    with pytest.raises(InputError, match=r"mask \[2, 3\] must be as tokens \[2, 4\]"):
-        model.apply(params, TOKENS[:, :4], TOKENS[:, :3] > 0)
+        apply(TOKENS[0, :4])
+    with pytest.raises(InputError, match=r"mask \[2, 3\] must have .* \[2, 4\]"):
+        apply(TOKENS[:, :4], TOKENS[:, :3] > 0)
     with pytest.raises(InputError, match="a cache needs a causal model"):
         empty_cache(encoder(), 1, 4)

@@ -5,7 +5,7 @@ import itertools
 
 import jax
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ffnlab import trees
@@ -25,12 +25,14 @@ CONFIGS = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(
     steps=st.lists(st.integers(0, 9), min_size=1, max_size=12),
     target=st.integers(0, 60),
     multiple=st.integers(1, 3),
 )
 @example(steps=[1, 0, 1, 0], target=2, multiple=1)  # two widths that cost the same
+@example(steps=[1, 1, 1, 1, 1, 0, 0, 1], target=5, multiple=1)  # and three of them
 @example(steps=[5], target=3, multiple=1)
 @example(steps=[4], target=2, multiple=1)  # as near to 0 as to the smallest width
 @example(steps=[2, 2], target=3, multiple=2)
@@ -61,6 +63,7 @@ def test_any_width_by_default():
     assert [nearest_width(lambda n: 2 * n, target) for target in (2, 6, 7)] == [1, 3, 3]
 
 
+@settings(deadline=None)
 @given(CONFIGS, CONFIGS, st.sampled_from(["parameters", "flops"]))
 def test_no_other_width_is_nearer(config, reference, budget):
     try:
