@@ -1,4 +1,4 @@
-"""Checkpoint directories of BERT, RoBERTa, DistilBERT and GPT-2, read and written."""
+"""Loads and saves checkpoint directories of BERT, RoBERTa, DistilBERT and GPT-2."""
 
 from ffnlab.lazy import attach
 

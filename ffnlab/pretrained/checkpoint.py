@@ -1,21 +1,21 @@
-"""Checkpoint directories, read and written: BERT and its kin, GPT-2, and our own.
+"""Loads and saves checkpoint directories of BERT, RoBERTa, DistilBERT and GPT-2.
 
-    found = load("minilm")                  # config.json, model.safetensors
-    print(found.report)                     # every array accounted for
-    h, aux = found.model.apply(found.params, tokens, mask)
-    save("out", found.config, params, like=found)
+    checkpoint = load("minilm")             # config.json, model.safetensors
+    print(checkpoint.summary)               # which arrays were loaded
+    h, aux = checkpoint.model.apply(checkpoint.params, tokens, mask)
+    save("out", checkpoint.config, params, like=checkpoint)
 
-A Transformer that none of those families can hold, such as one with gated blocks, is
-written with our own names, as the family `ffnlab`.
+A Transformer that none of these families can represent, such as one with gated blocks,
+is saved under our own names, as the family `ffnlab`.
 
-Only safetensors are read: no pickle, no code. A directory is written whole or not at
-all.
+Only safetensors files are read, neither pickles nor code. A directory is written
+completely or not at all.
 """
 
 import dataclasses
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +32,7 @@ from ffnlab.pretrained.conversion import (
     Entry,
     Family,
     entries,
-    is_other,
+    is_ignored,
     read_config,
     write_config,
 )
@@ -40,7 +40,7 @@ from ffnlab.pretrained.safetensors_io import (
     classifier_tensors,
     config_file,
     read_tensors,
-    require,
+    require_safetensors,
 )
 from ffnlab.types import Key, Model, Params
 
@@ -55,14 +55,15 @@ TOKENIZER_FILES = (
 )
 
 
-class Report(NamedTuple):
-    """What became of every array.
+class LoadSummary(NamedTuple):
+    """Which arrays were loaded, initialised and left unused.
 
     Attributes:
-      loaded: names in the checkpoint that were taken over.
-      initialised: paths in our parameters that were not there, and were drawn.
-      unused: names in the checkpoint that are of no use here: buffers, copies, and the
-        heads of other tasks.
+      loaded: names of the arrays in the checkpoint that were loaded.
+      initialised: paths of the parameters that the checkpoint lacks; they were
+        initialised randomly.
+      unused: names of the arrays in the checkpoint that are not needed: buffers, copies
+        and the heads of other tasks.
     """
 
     loaded: list[str]
@@ -70,38 +71,38 @@ class Report(NamedTuple):
     unused: list[str]
 
     def __str__(self) -> str:
-        shown = [f"{len(self.loaded)} arrays loaded"]
+        lines = [f"{len(self.loaded)} arrays loaded"]
         for word, names in (
             ("newly initialised", self.initialised),
             ("unused", self.unused),
         ):
             listed = f": {', '.join(names)}" if names else ""
-            shown.append(f"{len(names)} {word}{listed}")
-        return "\n".join(shown)
+            lines.append(f"{len(names)} {word}{listed}")
+        return "\n".join(lines)
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint that was read.
+    """A loaded checkpoint.
 
     Attributes:
-      directory: where it is.
+      directory: the checkpoint directory.
       family: a key of `FAMILIES`.
-      config: what the model is made of.
-      params: its parameters.
-      report: what became of every array.
-      settings: what config.json holds.
+      config: configuration of the model.
+      params: parameters of the model.
+      summary: which arrays were loaded, initialised and left unused.
+      settings: contents of config.json.
     """
 
     directory: Path
     family: str
     config: TransformerConfig
     params: Params
-    report: Report
+    summary: LoadSummary
     settings: dict[str, Any]
 
     @property
     def model(self) -> Model:
-        """The model, as pure functions."""
+        """The model as pure functions."""
         return transformer_model(self.config)
 
 
@@ -114,191 +115,202 @@ def load(
     key: Key | None = None,
     **options: Any,
 ) -> Checkpoint:
-    """Reads a checkpoint directory of a BERT, RoBERTa, DistilBERT or GPT-2.
+    """Loads a checkpoint directory of a BERT, RoBERTa, DistilBERT, GPT-2 or our own.
 
     Args:
-      directory: holds config.json, and model.safetensors or its shards with
-        model.safetensors.index.json.
-      head: whether the model has the head of a language model; None is whether the
+      directory: directory with config.json, and with model.safetensors or its shards
+        and model.safetensors.index.json.
+      head: whether the model has the head of a language model; None means if the
         checkpoint has one.
-      pooler: likewise for the dense layer on the first position.
-      dtype: of the parameters, whatever that of the file.
-      key: what new arrays are drawn with; `jax.random.key(0)` if None.
-      **options: other fields of the config, such as `remat=True` or `dropout=0.1`; by
-        default there is the checkpoint's own dropout, as a rule 0.1 in training.
+      pooler: whether the model has the pooler, the dense layer of the first position;
+        None means if the checkpoint has one.
+      dtype: data type of the parameters.
+      key: random key of parameters that the checkpoint lacks; `jax.random.key(0)` if
+        None.
+      **options: other fields of the configuration, such as `remat=True` or
+        `dropout=0.1`. The default dropout is that of the checkpoint, usually 0.1.
 
     Returns:
-      The model, its parameters, and what became of every array.
+      The checkpoint: configuration, parameters, and a summary of all arrays.
 
     Raises:
-      InputError: a file is missing, of another kind, cut off, or does not fit; the file
-        and the array are named.
+      InputError: a file is missing, corrupt or of another kind, or does not match the
+        configuration. The message names the file and the array.
     """
     directory = Path(directory)
     settings = read_json(config_file(directory))
     kind, fields = read_config(str(directory / "config.json"), settings)
     family, tensors = FAMILIES[kind], read_tensors(directory)
-    tensors, known = _renamed(family, tensors)
-    parts = _parts(family, tensors, head, pooler)
+    tensors, names = _current_names(family, tensors)
+    parts = _head_and_pooler(family, tensors, head, pooler)
     try:
         config = family.config(**{**fields, **parts, **options})
     except TypeError as error:
         raise InputError(f"{directory / 'config.json'}: {error}") from None
-    leaves, loaded = _matched(directory, family, config, tensors, known)
-    unused = _leftover(directory, family, tensors, known, loaded)
-    params, new = _completed(directory, config, leaves, dtype, key)
-    loaded = sorted(known[name] for name in loaded)
-    report = Report(loaded, new, sorted(unused))
-    return Checkpoint(directory, kind, config, params, report, settings)
+    shapes = _shapes(config)
+    leaves, loaded = _convert(directory, family, config, shapes, tensors, names)
+    unused = _check_unused(directory, family, tensors, names, loaded)
+    params, new = _complete(directory, config, shapes, leaves, dtype, key)
+    loaded = sorted(names[name] for name in loaded)
+    summary = LoadSummary(loaded, new, sorted(unused))
+    return Checkpoint(directory, kind, config, params, summary, settings)
 
 
-def _renamed(
+def _current_names(
     family: Family, tensors: Mapping[str, np.ndarray]
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Returns the arrays by the names of today, and those to the names in the file.
+    """Returns the arrays by their current names, and the name in the file of each.
 
-    Old files say gamma and beta, and models without a head have no prefix.
+    Old files use gamma and beta, and models without a head have no prefix.
     """
-    roots = {row.theirs.split(".")[0] for row in family.rows}
-    found, known = {}, {}
+    roots = {row.name.split(".")[0] for row in family.rows}
+    current, names = {}, {}
     for name, tensor in tensors.items():
         new = name.removesuffix("gamma") + "weight" if name.endswith(".gamma") else name
         new = new.removesuffix("beta") + "bias" if new.endswith(".beta") else new
         if new.split(".")[0] in roots:
             new = family.prefix + new
-        found[new], known[new] = tensor, name
-    return found, known
+        current[new], names[new] = tensor, name
+    return current, names
 
 
-def _parts(
+def _head_and_pooler(
     family: Family,
     tensors: Mapping[str, Any],
     head: bool | None,
     pooler: bool | None,
 ) -> dict[str, Any]:
-    """Returns the fields of the config that say what the model has."""
+    """Returns the fields `head` and `pooler` of the configuration."""
     fields: dict[str, Any] = {}
-    if family.own:
+    if family.native:
         if head is not None:
             fields["head"] = "tied" if head else "none"
         return fields if pooler is None else {**fields, "pooler": pooler}
-    if any(row.ours == "pooler" for row in family.rows):
-        there = f"{family.prefix}pooler.dense.weight" in tensors
-        fields["pooler"] = there if pooler is None else pooler
+    if any(row.paths == "pooler" for row in family.rows):
+        stored = f"{family.prefix}pooler.dense.weight" in tensors
+        fields["pooler"] = stored if pooler is None else pooler
     elif pooler:
         raise InputError("pooler: this family of models has none")
     if head is None:
-        first = family.head[0].theirs + ".weight" if family.head else None
+        first = family.head[0].name + ".weight" if family.head else None
         head = first is None or first in tensors
     fields["head"] = "tied" if head else "none"
     return fields
 
 
-def _entries(family: Family, config: TransformerConfig) -> list:
-    """Returns what a model has in a checkpoint."""
-    if family.own:
-        shapes = jax.eval_shape(transformer_model(config).init, jax.random.key(0))
-        return [Entry(path, (path,), np.asarray) for path in trees.flatten(shapes)]
+def _shapes(config: TransformerConfig) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the shapes of the parameters by path."""
+    init = transformer_model(config).init
+    return trees.flatten(jax.eval_shape(init, jax.random.key(0)))
+
+
+def _entries(
+    family: Family, config: TransformerConfig, paths: Iterable[str]
+) -> list[Entry]:
+    """Returns the arrays of a model in a checkpoint; `paths` are its parameters."""
+    if family.native:
+        return [Entry(path, (path,), np.asarray) for path in paths]
     return [
         entry
         for entry in entries(family, config.layers, config.head == "tied")
-        if config.pooler or not entry.ours[0].startswith("pooler")
-        if config.types or not entry.ours[0].startswith("embed/types")
+        if config.pooler or not entry.paths[0].startswith("pooler")
+        if config.types or not entry.paths[0].startswith("embed/types")
     ]
 
 
-def _matched(
+def _convert(
     directory: Path,
     family: Family,
     config: TransformerConfig,
+    shapes: Mapping[str, jax.ShapeDtypeStruct],
     tensors: Mapping[str, np.ndarray],
-    known: Mapping[str, str],
+    names: Mapping[str, str],
 ) -> tuple[dict[str, np.ndarray], set[str]]:
-    """Returns our leaves by path, and the names that they were made from."""
-    shapes = trees.flatten(
-        jax.eval_shape(transformer_model(config).init, jax.random.key(0))
-    )
+    """Returns our parameters by path, and the names of the arrays that they are from.
+
+    Raises:
+      InputError: an array does not have the shape that the configuration implies.
+    """
     leaves, loaded = {}, set()
-    for entry in _entries(family, config):
-        if entry.theirs not in tensors:
+    for entry in _entries(family, config, shapes):
+        if entry.name not in tensors:
             continue
-        array = tensors[entry.theirs]
-        wide = [*shapes[entry.ours[0]].shape]
-        wide[-1] *= len(entry.ours)
-        wanted = tuple(entry.turn(np.empty(wide)).shape)
-        if array.shape != wanted:
+        array = tensors[entry.name]
+        joined = [*shapes[entry.paths[0]].shape]
+        joined[-1] *= len(entry.paths)
+        expected = tuple(entry.transform(np.empty(joined)).shape)
+        if array.shape != expected:
             raise InputError(
-                f"{directory}: {known[entry.theirs]} has the shape "
-                f"{[*array.shape]}, config.json asks for {[*wanted]}"
+                f"{directory}: {names[entry.name]} has the shape "
+                f"{[*array.shape]}, config.json asks for {[*expected]}"
             )
-        leaves |= dict(zip(entry.ours, entry.read(array), strict=True))
-        loaded.add(entry.theirs)
+        leaves |= dict(zip(entry.paths, entry.read(array), strict=True))
+        loaded.add(entry.name)
     return leaves, loaded
 
 
-def _leftover(
+def _check_unused(
     directory: Path,
     family: Family,
     tensors: Mapping[str, np.ndarray],
-    known: Mapping[str, str],
+    names: Mapping[str, str],
     loaded: set[str],
 ) -> list[str]:
-    """Returns the names that are of no use here.
+    """Returns the names of the arrays that are not needed.
 
     Raises:
-      InputError: a name is unknown, or a copy differs from what it should copy.
+      InputError: a name is unknown, or a tied array differs from its original.
     """
-    unused, strange = [], []
+    unused, unknown = [], []
     for name in sorted(set(tensors) - loaded):
         original = family.ties.get(name)
         tied = original in loaded
         if tied and not np.array_equal(tensors[name], tensors[original]):
             raise InputError(
-                f"{directory}: {known[name]} differs from {known[original]}: only "
+                f"{directory}: {names[name]} differs from {names[original]}: only "
                 "heads tied to the embeddings are known; head=False leaves it out"
             )
-        (unused if _of_no_use(family, name) else strange).append(known[name])
-    if strange:
+        (unused if _is_unused(family, name) else unknown).append(names[name])
+    if unknown:
         raise InputError(
-            f"{directory}: {len(strange)} arrays are no part of the model that "
-            f"config.json describes, the first is {strange[0]}"
+            f"{directory}: {len(unknown)} arrays are no part of the model that "
+            f"config.json describes, the first is {unknown[0]}"
         )
     return unused
 
 
-def _of_no_use(family: Family, name: str) -> bool:
-    """Returns whether an array is a copy, a buffer, or of a head not asked for."""
-    heads = (row.theirs for row in family.head)
+def _is_unused(family: Family, name: str) -> bool:
+    """Returns whether an array is a copy, a buffer, or of a head that is left out."""
+    heads = (row.name for row in family.head)
     parts = (*heads, "pooler", f"{family.prefix}pooler")
-    return name in family.ties or is_other(family, name) or name.startswith(parts)
+    return name in family.ties or is_ignored(family, name) or name.startswith(parts)
 
 
-def _completed(
+def _complete(
     directory: Path,
     config: TransformerConfig,
+    shapes: Mapping[str, jax.ShapeDtypeStruct],
     leaves: Mapping[str, np.ndarray],
     dtype: Any,
     key: Key | None,
 ) -> tuple[Params, list[str]]:
-    """Returns all parameters, and the paths of those that had to be drawn.
+    """Returns all parameters, and the paths of those that were initialised.
 
     Raises:
-      InputError: something other than a head or a pooler is missing.
+      InputError: parameters other than those of a head or a pooler are missing.
     """
-    init = transformer_model(config).init
-    key = jax.random.key(0) if key is None else key
-    wanted = trees.flatten(jax.eval_shape(init, key))
-    new = sorted(set(wanted) - set(leaves))
-    lost = [path for path in new if not path.startswith(("head/", "pooler/"))]
-    if lost:
+    new = sorted(set(shapes) - set(leaves))
+    missing = [path for path in new if not path.startswith(("head/", "pooler/"))]
+    if missing:
         raise InputError(
-            f"{directory}: {len(lost)} arrays of the model are missing, the first is "
-            f"that of {lost[0]}"
+            f"{directory}: {len(missing)} arrays of the model are missing, the first "
+            f"is that of {missing[0]}"
         )
-    drawn = trees.flatten(init(key)) if new else {}
-    found = {path: jnp.asarray(leaves.get(path, drawn.get(path)), dtype)
-             for path in wanted}  # fmt: skip
-    return trees.unflatten(found), new
+    if new:
+        key = jax.random.key(0) if key is None else key
+        leaves = {**trees.flatten(transformer_model(config).init(key)), **leaves}
+    params = {path: jnp.asarray(leaves[path], dtype) for path in shapes}
+    return trees.unflatten(params), new
 
 
 def save(
@@ -313,24 +325,24 @@ def save(
     purpose: str = "TokenClassification",
     about: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes a checkpoint directory, which transformers loads unless it is our own.
+    """Saves a checkpoint directory; `transformers` loads all families but our own.
 
     Args:
-      directory: where; it must not exist, or be empty.
-      config: what the model is made of. Beside a head BERT's pooler is left out: the
-        masked language model of transformers has none.
-      params: its parameters, with layers as `layer_0` and so on.
-      family: a key of `FAMILIES`; that of `like` if None.
-      like: the checkpoint it was made from: its settings and tokenizer come along.
-      dtype: of the arrays in the file.
-      classifier: the parameters of a head of another kind.
-      purpose: what that is for, see `weights.classifier_tensors`.
-      about: more that config.json is to say.
+      directory: the directory to write; it must be empty or not exist.
+      config: configuration of the model. With a head, BERT's pooler is not saved, since
+        the masked language model of `transformers` has none.
+      params: parameters of the model, with layers as `layer_0` and so on.
+      family: a key of `FAMILIES`; None means that of `like`.
+      like: checkpoint whose settings and tokenizer are copied.
+      dtype: data type of the arrays in the file.
+      classifier: parameters of a classification or span head.
+      purpose: task of that head; see `safetensors_io.classifier_tensors`.
+      about: further entries of config.json.
 
     Raises:
-      InputError: the directory is in use, or the family has no such model.
+      InputError: the directory is not empty, or the family cannot represent the model.
     """
-    require(f"{directory}: writing it")
+    require_safetensors(f"{directory}: writing it")
     from safetensors.numpy import save_file
 
     directory, kind = Path(directory), family or (like.family if like else None)
@@ -338,14 +350,14 @@ def save(
         raise InputError(f"family {kind!r} should be one of {', '.join(FAMILIES)}")
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InputError(f"{directory}: exists already; choose another directory")
-    if config.head == "tied" and not FAMILIES[kind].own:
+    if config.head == "tied" and not FAMILIES[kind].native:
         config = dataclasses.replace(config, pooler=False)
-    kept = like.settings if like and like.family == kind else {}
-    settings = {**kept, **write_config(kind, config)}
+    inherited = like.settings if like and like.family == kind else {}
+    settings = {**inherited, **write_config(kind, config)}
     settings["dtype"] = str(np.dtype(dtype))
     settings.pop("torch_dtype", None)
     settings |= about or {}
-    tensors = _written(FAMILIES[kind], config, params, dtype, classifier is not None)
+    tensors = _tensors(FAMILIES[kind], config, params, dtype, classifier is not None)
     tensors |= classifier_tensors(classifier or {}, dtype, purpose, kind)
     with io.atomic_directory(directory) as part:
         save_file(tensors, part / "model.safetensors", {"format": "pt"})
@@ -357,7 +369,7 @@ def save(
 
 
 def family_of(config: TransformerConfig) -> str:
-    """Returns the first family that can hold a model, our own if there is no other.
+    """Returns the first family that can represent a model, or our own, `ffnlab`.
 
     >>> from ffnlab import EncoderConfig
     >>> [family_of(EncoderConfig.tiny(block=b)) for b in ("mlp:gelu", "swiglu")]
@@ -369,22 +381,23 @@ def family_of(config: TransformerConfig) -> str:
         except InputError:
             continue
         return kind
-    raise AssertionError("our own family holds any config")
+    raise AssertionError("the family ffnlab represents any model")
 
 
-def _written(
+def _tensors(
     family: Family,
     config: TransformerConfig,
     params: Params,
     dtype: Any,
     prefixed: bool,
 ) -> dict[str, np.ndarray]:
-    """Returns the arrays of a model by their names in a checkpoint."""
-    leaves, head = trees.flatten(params), config.head == "tied"
-    tensors = {}
-    for entry in _entries(family, config):
-        arrays = [np.asarray(leaves[path]).astype(dtype) for path in entry.ours]
-        prefix = "" if head or prefixed else family.prefix
-        name = entry.theirs.removeprefix(prefix)
-        tensors[name] = entry.write(arrays)
+    """Returns the arrays of a model by their names in a checkpoint.
+
+    A model without a head has names without a prefix, unless `prefixed` is set.
+    """
+    leaves, tensors = trees.flatten(params), {}
+    prefix = "" if config.head == "tied" or prefixed else family.prefix
+    for entry in _entries(family, config, _shapes(config) if family.native else ()):
+        arrays = [np.asarray(leaves[path]).astype(dtype) for path in entry.paths]
+        tensors[entry.name.removeprefix(prefix)] = entry.write(arrays)
     return tensors

