@@ -1,16 +1,16 @@
 """What does it cost to change the feed-forward block of a trained model?
 
-Replaces the blocks of a checkpoint's encoder or decoder by another kind with as many
-parameters, makes each do what the old one did on a text, and prints how far it is off:
-block by block, in the model's last states on lines that it was not matched on, and,
-where the checkpoint has the head of a language model, in its loss on those.
+Replaces the blocks of a checkpoint by blocks of another kind with as many parameters,
+and trains each new block to reproduce the outputs of the old one on a text. Prints the
+error of each block, the error of the model's last states on held-out lines, and, if the
+checkpoint has the head of a language model, the loss on these lines.
 
     python -m experiments.exchange --checkpoint=minilm --text=lines.txt
     python -m experiments.exchange --checkpoint=gpt2 --text=lines.txt --blocks=mlp:relu
 
-The text is read line by line, a sequence a line. OUT receives report.md, results.jsonl,
-flags and versions.json. 2,000 lines through MiniLM take about four minutes a block on
-two CPU cores.
+Every line of the text is a sequence. The output directory receives report.md,
+results.jsonl, flags and versions.json. 2,000 lines through MiniLM take about four
+minutes per block on two CPU cores.
 """
 
 from experiments import launch

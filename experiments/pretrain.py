@@ -1,9 +1,9 @@
 """How well does a Transformer with this block learn a language?
 
-Trains a language model on text: causal, which predicts each token from those before it,
-or masked, which finds hidden ones again; on bytes or the tokens of a given tokenizer,
-from scratch or on from a checkpoint. Tells perplexity and bits per byte on text kept
-apart, and lets a causal model write.
+Trains a language model on text. A causal model predicts each token from the tokens
+before it, a masked model predicts masked tokens. Tokens are bytes or those of a given
+tokenizer; training starts from scratch or continues from a checkpoint. Prints
+perplexity and bits per byte on held-out text, and samples of a causal model.
 
     python -m experiments.pretrain
     python -m experiments.pretrain --block=mlp:gelu --positions=learned
@@ -13,10 +13,10 @@ apart, and lets a causal model write.
     python -m experiments.pretrain --checkpoint=OUT/best --steps=0 --prompt="def "
     python -m experiments.pretrain --flagfile=OUT/flags    (repeats a run)
 
-Without --text the text is the source of Python's standard library. OUT receives
-report.md, curve.png, samples.txt, results.jsonl, flags, versions.json and best/, a
-checkpoint directory for the next run. A default run takes about five minutes on two CPU
-cores.
+The default text is the source of Python's standard library. The output directory
+receives report.md, curve.png, samples.txt, results.jsonl, flags, versions.json and
+best/, a checkpoint directory for further runs. A default run takes about five minutes
+on two CPU cores.
 """
 
 from experiments import launch

@@ -1,4 +1,4 @@
-"""Pretraining of language models, and swapping the blocks of a trained one."""
+"""Pretraining of language models, and swapping the blocks of a trained model."""
 
 from ffnlab.lazy import attach
 

@@ -1,16 +1,14 @@
-"""How well does a Transformer with this block learn a language?"""
+"""Configuration of pretraining; each field is a flag of `experiments.pretrain`."""
 
 import dataclasses
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import ClassVar
 
 from ffnlab.errors import InputError, choose
 from ffnlab.options import names_in, option
 from ffnlab.train.config import Steps
 
-if TYPE_CHECKING:
-    pass
-
-# What a model from scratch is made of, where no flag says it.
+# The model from scratch, for fields that are None.
 SCRATCH = {
     "block": "swiglu",
     "features": 128,
@@ -19,7 +17,16 @@ SCRATCH = {
     "positions": "rotary",
     "dropout": 0.0,
 }
-_FIXED = ("block", "features", "layers", "heads", "positions", "hidden", "tokenizer")
+# Fields that a checkpoint determines.
+_OF_CHECKPOINT = (
+    "block",
+    "features",
+    "layers",
+    "heads",
+    "positions",
+    "hidden",
+    "tokenizer",
+)
 _BLOCKS = names_in("ffnlab.nn.ffn", "BLOCKS")
 
 QUICK = {
@@ -33,79 +40,134 @@ QUICK = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Steps):
-    """What to train, on which text; each field is a flag."""
+class Data:
+    """Text, tokens and objective."""
 
     text: tuple[str, ...] = option(
-        (), "text files; the standard library's source if not given", empty=True
+        (),
+        "Text files. The default is the source of Python's standard library.",
+        empty=True,
     )
     objective: str = option(
         "causal",
-        "causal, which predicts the next token, or masked, which finds hidden ones",
+        "Objective: causal predicts each token from the tokens before it, masked "
+        "predicts masked tokens.",
         known=lambda: ("causal", "masked"),
     )
     mask_rate: float = option(
-        0.15, "the share of tokens to hide; 80 % masked, 10 % swapped, 10 % left",
-        above=0, below=1,
-    )  # fmt: skip
-    whole_words: bool = option(False, "hide words as a whole")
-    tokenizer: str | None = option(
-        None, "a directory with a tokenizer; bytes if not given"
+        0.15,
+        "Share of the tokens to predict, for the masked objective. Of these, 80 % are "
+        "masked, 10 % are replaced by a random token, and 10 % are unchanged.",
+        above=0,
+        below=1,
     )
+    whole_words: bool = option(
+        False, "Mask all tokens of a word together, for the masked objective."
+    )
+    tokenizer: str | None = option(
+        None, "Directory with a tokenizer. The default is one token per byte."
+    )
+    max_seq_length: int = option(256, "Tokens per window of text.", least=4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """Model."""
+
     checkpoint: str | None = option(
-        None, "a directory to go on from, its tokenizer included"
+        None, "Checkpoint directory to continue from; its tokenizer is used too."
     )
     block: str | None = option(
-        None, "the feed-forward block, such as mlp:gelu; swiglu if not given"
+        None, "Feed-forward block, such as mlp:gelu. The default is swiglu."
     )
     features: int | None = option(
-        None, "the width of the model; 128 if not given", least=2
+        None, "Width of the model. The default is 128.", least=2
     )
-    layers: int | None = option(None, "4 if not given", least=1)
-    heads: int | None = option(None, "4 if not given", least=1)
+    layers: int | None = option(None, "Number of layers. The default is 4.", least=1)
+    heads: int | None = option(
+        None, "Number of attention heads. The default is 4.", least=1
+    )
     hidden: int | None = option(
         None,
-        "the width inside a block; parameters of a plain block four times as wide as "
-        "the model if not given",
+        "Hidden width of a block. The default gives the parameters of a plain block "
+        "that is four times as wide as the model.",
         least=1,
     )
     positions: str | None = option(
         None,
-        "learned, sinusoidal, rotary or none; rotary if not given",
+        "Position embeddings. The default is rotary.",
         known=lambda: ("learned", "sinusoidal", "rotary", "none"),
     )
-    max_seq_length: int = option(256, "tokens of a window", least=4)
     dropout: float | None = option(
-        None, "0, or the checkpoint's own, if not given", least=0, below=1
+        None,
+        "Dropout rate. The default is that of the checkpoint, or 0 from scratch.",
+        least=0,
+        below=1,
     )
     gradient_checkpointing: bool = option(
-        False, "compute layers again in the backward pass"
+        False, "Recompute layers in the backward pass, to save memory."
     )
-    optimizer: str = option(
-        "muon",
-        "sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw, lion or muon",
-        known=names_in("ffnlab.train.optimizers", "OPTIMIZERS"),
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """Samples of a causal model."""
+
+    samples: int = option(2, "Number of texts to generate after training.", least=0)
+    prompt: str = option("def ", "Beginning of the generated texts.")
+    sample_length: int = option(
+        300, "Maximum number of tokens to generate after the prompt.", least=1
     )
-    learning_rate: float = option(2e-2, "at its peak", above=0)
-    warmup_steps: int = option(
-        100, "steps over which the learning rate rises; at most half the run", least=0
-    )
-    steps: int = option(900, "steps of the run; 0 only measures and writes", least=0)
-    batch_size: int = option(16, "windows a step", least=1)
-    scored: int = option(256, "the most windows that are scored of a part", least=1)
-    samples: int = option(2, "texts that a causal model writes", least=0)
-    prompt: str = option("def ", "how they begin")
-    sample_length: int = option(300, "their most tokens, beside the prompt", least=1)
     temperature: float = option(
-        0.8, "below 1 the likely become likelier; 0 is greedy", least=0
+        0.8,
+        "Sampling temperature; lower values favour likely tokens, and 0 always takes "
+        "the most likely one.",
+        least=0,
     )
-    top_k: int | None = option(None, "draw from the likeliest so many", least=1)
+    top_k: int | None = option(
+        None, "Sample from this many of the most likely tokens.", least=1
+    )
     top_p: float | None = option(
-        None, "draw from the likeliest with this share", above=0
+        None,
+        "Sample from the smallest set of tokens with at least this probability, at "
+        "most 1.",
+        above=0,
     )
-    num_beams: int = option(
-        0, "instead of drawing, the width of a beam search", least=0
+    num_beams: int = option(0, "Width of a beam search; 0 samples instead.", least=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretraining(Steps):
+    """Optimizer and batches."""
+
+    optimizer: str = option(
+        "muon", "Optimizer.", known=names_in("ffnlab.train.optimizers", "OPTIMIZERS")
     )
+    learning_rate: float = option(2e-2, "Peak learning rate.", above=0)
+    warmup_steps: int = option(
+        100,
+        "Steps over which the learning rate rises linearly, at most half of the run.",
+        least=0,
+    )
+    steps: int = option(
+        900, "Training steps; 0 only evaluates and writes the model.", least=0
+    )
+    batch_size: int = option(16, "Windows per step.", least=1)
+    scored: int = option(
+        256, "Maximum number of windows to evaluate on, per part of the data.", least=1
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Data, Architecture, Sampling, Pretraining):
+    """Pretraining of a language model."""
+
+    RENAMED: ClassVar[Mapping[str, str]] = {
+        **Steps.RENAMED,
+        "length": "max_seq_length",
+        "remat": "gradient_checkpointing",
+        "beam": "num_beams",
+    }
 
     def __post_init__(self):
         super().__post_init__()
@@ -115,13 +177,13 @@ class Config(Steps):
             raise InputError(f"top_p: {self.top_p} should be at most 1")
         if self.objective == "causal" and self.whole_words:
             raise InputError("whole_words: only for objective=masked")
-        given = [name for name in _FIXED if getattr(self, name) is not None]
+        given = [name for name in _OF_CHECKPOINT if getattr(self, name) is not None]
         if self.checkpoint and given:
-            raise InputError(f"{given[0]}: the checkpoint decides it; leave it out")
+            raise InputError(f"{given[0]}: the checkpoint determines it; leave it out")
         if self.samples and not self.prompt:
             raise InputError("prompt: at least one character is needed")
 
     @property
     def masked(self) -> bool:
-        """Whether hidden tokens are to be found."""
+        """Whether the objective is masked language modelling."""
         return self.objective == "masked"

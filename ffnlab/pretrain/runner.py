@@ -3,34 +3,33 @@
 import dataclasses
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from ffnlab import options
 from ffnlab.errors import InputError
-from ffnlab.models.transformer_config import dropouts
 from ffnlab.pretrain import trainer
 from ffnlab.pretrain.config import SCRATCH, Config
 from ffnlab.report.run_directory import choose_unfinished
 
 if TYPE_CHECKING:
-    from ffnlab.data.corpus import Tokenizes
+    from ffnlab.data import Dataset
+    from ffnlab.data.corpus import Parts, Tokenizes
     from ffnlab.models.transformer import TransformerConfig
+    from ffnlab.pretrained.checkpoint import Checkpoint
     from ffnlab.report.table import Table
     from ffnlab.train.record import Record
 
-
-_APART = ("valid", "test")
+_HELD_OUT = ("valid", "test")
 
 
 class Result(NamedTuple):
-    """What a pretraining found.
+    """The result of a pretraining run.
 
     Attributes:
-      out: the directory that holds it.
-      scores: by part: loss, accuracy, bits, perplexity.
-      table: the same, as it was printed.
-      record: what was written down in training; None if there was none.
-      samples: what a causal model wrote.
+      out: the run directory.
+      scores: for each held-out part: loss, accuracy, bits and perplexity.
+      table: the scores as a table.
+      record: the record of training; None if there was no training.
+      samples: texts that the model generated, if it is causal.
     """
 
     out: Path
@@ -41,22 +40,21 @@ class Result(NamedTuple):
 
 
 def run(config: Config) -> Result:
-    """Trains the language model and writes its report.
+    """Trains a language model, and writes it and a report to a run directory.
 
     Raises:
-      InputError: a file or directory cannot be used, or flags do not fit together.
+      InputError: a file or directory cannot be used, or fields contradict each other.
     """
     from ffnlab import data
     from ffnlab.report import run_directory
 
     out = choose_unfinished(config, "pretrain")
-    job = _job(config)
-    flags = options.to_flags(config, leave_out=("out", "resume"))
-    with run_directory.open_run(out, flags, config.resume) as directory:
-        run_directory.same_data(directory, data.digest(job.dataset))
+    job = _make_job(config)
+    with run_directory.open_run(out, config, config.resume) as directory:
+        run_directory.check_same_data(directory, data.digest(job.dataset))
         print(f"writing to {directory}", flush=True)
         params, record = trainer.train(config, job, directory)
-        scores = {part: trainer.score(config, job, part, params) for part in _APART}
+        scores = {part: trainer.score(config, job, part, params) for part in _HELD_OUT}
         samples = trainer.generate_samples(config, job, params)
         trainer.save(config, job, params, directory)
         table = trainer.publish(config, job, directory, record, scores, samples)
@@ -64,107 +62,136 @@ def run(config: Config) -> Result:
     return Result(directory, scores, table, record, samples)
 
 
-def _job(config: Config) -> trainer.Job:
-    """Returns what is to be trained, after all that can be wrong with it."""
-    from ffnlab import data, pretrained
-    from ffnlab.data import corpus
+def _make_job(config: Config) -> trainer.Job:
+    """Returns the model, data and tokenizer of a run, after checking all inputs."""
     from ffnlab.data.corpus import ByteTokenizer
     from ffnlab.data.tokenizer import checkpoint_tokenizer, read_tokenizer
-    from ffnlab.models import language_model as lm
-    from ffnlab.pretrained.safetensors_io import require
+    from ffnlab.models import language_model
+    from ffnlab.pretrained.safetensors_io import require_safetensors
 
-    require("out: best/, which holds the trained model,")
-    found = None
-    if config.checkpoint:
-        options = dropouts(config.dropout)
-        found = pretrained.load(
-            config.checkpoint,
-            head=True,
-            pooler=False,
-            remat=config.gradient_checkpointing,
-            **options,
+    require_safetensors("out: best/, which holds the trained model,")
+    checkpoint = _load_checkpoint(config)
+    if checkpoint:
+        transformer = checkpoint.config
+        tokenizer = checkpoint_tokenizer(config.checkpoint, transformer.vocabulary)
+    else:
+        path = config.tokenizer
+        tokenizer = read_tokenizer(path) if path else ByteTokenizer()
+        transformer = _transformer_from_scratch(config, tokenizer.size)
+    _check(config, transformer, tokenizer)
+    dataset = _make_dataset(config, tokenizer)
+    if config.masked:
+        model = language_model.masked_lm(
+            transformer, tokenizer.mask, config.mask_rate, config.whole_words
         )
-        if found.report.initialised:
-            print(found.report)
-    tokenizer = ByteTokenizer()
-    if config.tokenizer:
-        tokenizer = read_tokenizer(config.tokenizer)
-    if found:
-        tokenizer = checkpoint_tokenizer(config.checkpoint, found.config.vocabulary)
-    shape = found.config if found else _shape(config, tokenizer.size)
-    _check(config, shape, tokenizer)
-    name, (parts, about) = _texts(config, not isinstance(tokenizer, ByteTokenizer))
-    about |= {} if config.masked else {"xz_bits_per_byte": _xz(parts["test"])}
+    else:
+        model = language_model.causal_lm(transformer)
+    return trainer.Job(transformer, model, dataset, tokenizer, checkpoint)
+
+
+def _load_checkpoint(config: Config) -> "Checkpoint | None":
+    """Returns the checkpoint to continue from, if any."""
+    from ffnlab import pretrained
+    from ffnlab.models.transformer_config import dropout_fields
+
+    if not config.checkpoint:
+        return None
+    checkpoint = pretrained.load(
+        config.checkpoint,
+        head=True,
+        pooler=False,
+        remat=config.gradient_checkpointing,
+        **dropout_fields(config.dropout),
+    )
+    if checkpoint.summary.initialised:
+        print(checkpoint.summary)
+    return checkpoint
+
+
+def _make_dataset(config: Config, tokenizer: "Tokenizes") -> "Dataset":
+    """Returns the windows of the text, at most `scored` of each held-out part."""
+    from ffnlab import data
+    from ffnlab.data import corpus
+
+    utf8 = not isinstance(tokenizer, corpus.ByteTokenizer)
+    name, parts, about = _read_text(config, utf8)
+    if not config.masked:
+        about |= {"xz_bits_per_byte": _xz_bits_per_byte(parts["test"])}
     dataset = corpus.language_data(
         name, parts, tokenizer, config.max_seq_length, masked=config.masked, about=about
     )
-    fewer = {p: data.thin(getattr(dataset, p), config.scored) for p in _APART}
-    dataset = dataclasses.replace(dataset, **fewer)
-    if config.masked:
-        model = lm.masked(shape, tokenizer.mask, config.mask_rate, config.whole_words)
-    else:
-        model = lm.causal(shape)
-    return trainer.Job(shape, model, dataset, tokenizer, found)
+    held_out = {
+        part: data.thin(getattr(dataset, part), config.scored) for part in _HELD_OUT
+    }
+    return dataclasses.replace(dataset, **held_out)
 
 
-def _shape(config: Config, vocabulary: int) -> "TransformerConfig":
-    """Returns a model from scratch."""
+def _transformer_from_scratch(config: Config, vocabulary: int) -> "TransformerConfig":
+    """Returns the configuration of a Transformer that is trained from scratch."""
     from ffnlab.models.transformer import DecoderConfig, EncoderConfig
+    from ffnlab.models.transformer_config import dropout_fields
     from ffnlab.nn.budget import match
 
-    given = {
+    fields = {
         name: default if getattr(config, name) is None else getattr(config, name)
         for name, default in SCRATCH.items()
     }
-    given |= dropouts(given["dropout"])
-    kind = EncoderConfig if config.masked else DecoderConfig
-    extra = {"types": 0, "head": "tied"} if config.masked else {}
-    size = {
+    fields |= dropout_fields(fields["dropout"])
+    fields |= {
         "vocabulary": vocabulary,
         "length": config.max_seq_length,
         "remat": config.gradient_checkpointing,
+        "hidden": config.hidden or 4 * fields["features"],
     }
-    shape = kind(**given, **size, **extra, hidden=4 * given["features"])
+    if config.masked:
+        transformer = EncoderConfig(**fields, types=0, head="tied")
+    else:
+        transformer = DecoderConfig(**fields)
     if config.hidden:
-        return dataclasses.replace(shape, hidden=config.hidden)
-    plain = dataclasses.replace(shape, block="mlp:gelu").feed_forward(0)
-    fitted = match(shape.feed_forward(0), plain).config
-    return dataclasses.replace(shape, hidden=fitted.hidden)
+        return transformer
+    plain = dataclasses.replace(transformer, block="mlp:gelu").feed_forward(0)
+    matched = match(transformer.feed_forward(0), plain).config
+    return dataclasses.replace(transformer, hidden=matched.hidden)
 
 
-def _check(config: Config, shape: "TransformerConfig", tokenizer: "Tokenizes") -> None:
-    """Refuses flags that a model does not fit."""
-    kind = "causal" if shape.causal else "masked"
+def _check(
+    config: Config, transformer: "TransformerConfig", tokenizer: "Tokenizes"
+) -> None:
+    """Raises an InputError if the model does not fit the other fields."""
+    kind = "causal" if transformer.causal else "masked"
     if kind != config.objective:
         raise InputError(f"objective: this checkpoint is of a {kind} language model")
-    if tokenizer.size > shape.vocabulary:
+    if tokenizer.size > transformer.vocabulary:
         raise InputError(
             f"checkpoint: its tokenizer has {tokenizer.size} tokens, its model only "
-            f"{shape.vocabulary}"
+            f"{transformer.vocabulary}"
         )
-    if config.max_seq_length > shape.length and shape.positions == "learned":
+    length = transformer.length
+    if config.max_seq_length > length and transformer.positions == "learned":
         raise InputError(
-            f"max_seq_length: {config.max_seq_length} is more than the {shape.length} positions of "
-            "the checkpoint"
+            f"max_seq_length: {config.max_seq_length} is more than the {length} "
+            "positions of the checkpoint"
         )
     if config.samples and not config.masked:
-        used = len(tokenizer.stream(config.prompt.encode()).tokens)
-        if used >= shape.length:
+        count = len(tokenizer.stream(config.prompt.encode()).tokens)
+        if count >= length:
             raise InputError(
-                f"prompt: {used} tokens leave none of the model's {shape.length}"
+                f"prompt: {count} tokens leave none of the {length} positions of the "
+                "model"
             )
 
 
-def _texts(config: Config, utf8: bool) -> tuple[str, Any]:
+def _read_text(config: Config, utf8: bool) -> "tuple[str, Parts, dict]":
+    """Returns the name, documents and facts of the text."""
     from ffnlab.data import corpus, stdlib_source
 
     if not config.text:
-        return "python", stdlib_source.python_files(config.seed)
-    return Path(config.text[0]).stem, corpus.read_texts(config.text, utf8)
+        return "python", *stdlib_source.python_files(config.seed)
+    return Path(config.text[0]).stem, *corpus.read_texts(config.text, utf8)
 
 
-def _xz(documents: list[bytes]) -> float:
-    """Returns the bits a byte that a packer takes, to compare with."""
+def _xz_bits_per_byte(documents: list[bytes]) -> float:
+    """Returns the bits per byte of the xz compressor, for comparison."""
     import lzma
 
     text = b"".join(documents)

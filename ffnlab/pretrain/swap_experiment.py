@@ -1,9 +1,10 @@
-"""What does it cost to change the feed-forward block of a trained model?"""
+"""Swaps the feed-forward blocks of a trained model, and reports what it costs."""
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from ffnlab import options
 from ffnlab.errors import InputError, choose
@@ -14,32 +15,46 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ffnlab.data.corpus import Tokenizes
+    from ffnlab.data.packing import Layout
+    from ffnlab.models.block_swap import LayerRecord
     from ffnlab.models.transformer import TransformerConfig
     from ffnlab.report.table import Table
+    from ffnlab.types import Params
 
 _BLOCKS = names_in("ffnlab.nn.ffn", "BLOCKS")
 
 
 @dataclasses.dataclass(frozen=True)
 class SwapConfig:
-    """What to exchange, and by which text; each field is a flag."""
+    """Model, text and new blocks."""
+
+    RENAMED: ClassVar[Mapping[str, str]] = {"length": "max_seq_length"}
 
     checkpoint: str | None = option(
-        None, "a directory of a BERT, RoBERTa, DistilBERT or GPT-2; needed"
+        None, "Checkpoint directory of a BERT, RoBERTa, DistilBERT or GPT-2. Required."
     )
-    text: str | None = option(None, "a text file, a sequence a line; needed")
+    text: str | None = option(None, "Text file with one sequence per line. Required.")
     blocks: tuple[str, ...] = option(
-        ("swiglu", "geglu", "mlp:relu"), "the new blocks, in turn"
+        ("swiglu", "geglu", "mlp:relu"), "New blocks, tried one after another."
     )
     hidden: int | None = option(
-        None, "their hidden width; equal parameters if not given", least=1
+        None,
+        "Hidden width of the new blocks. The default gives as many parameters as the "
+        "old blocks have.",
+        least=1,
     )
-    lines: int = option(2000, "the most lines to read", least=10)
-    max_seq_length: int = option(128, "the most tokens of a line", least=3)
-    steps: int = option(500, "of training each block; 0 is none", least=0)
-    learning_rate: float = option(1e-3, "of that, at its peak", above=0)
-    seed: int = option(0, "of what is drawn", least=0, below=2**31)
-    out: str | None = option(None, "directory to write; runs/… if not given")
+    lines: int = option(2000, "Maximum number of lines to read.", least=10)
+    max_seq_length: int = option(
+        128, "Tokens per line; longer lines are truncated.", least=3
+    )
+    steps: int = option(
+        500, "Training steps per block; 0 only solves the down projection.", least=0
+    )
+    learning_rate: float = option(1e-3, "Peak learning rate.", above=0)
+    seed: int = option(0, "Random seed.", least=0, below=2**31)
+    out: str | None = option(
+        None, "Output directory. The default is a new directory below runs/."
+    )
 
     def __post_init__(self):
         options.check(self)
@@ -51,12 +66,12 @@ class SwapConfig:
 
 
 class SwapResult(NamedTuple):
-    """What an exchange found.
+    """The result of swapping blocks.
 
     Attributes:
-      out: the directory that holds it.
+      out: the run directory.
       runs: a dict for each new block, as in results.jsonl.
-      table: the same, as it was printed.
+      table: the results as a table.
     """
 
     out: Path
@@ -64,38 +79,62 @@ class SwapResult(NamedTuple):
     table: "Table"
 
 
+class _Transformer(NamedTuple):
+    config: "TransformerConfig"
+    params: "Params"
+
+
+class _Evaluation(NamedTuple):
+    """A model on the held-out lines.
+
+    Attributes:
+      states: last states of all tokens, `[N, D]`.
+      loss: mean loss in nats per token; None without a head.
+    """
+
+    states: "np.ndarray"
+    loss: float | None
+
+
 def swap_blocks(config: SwapConfig) -> SwapResult:
-    """Exchanges the blocks and writes a report.
+    """Swaps the blocks of a checkpoint, and writes a report to a run directory.
 
     Raises:
-      InputError: a file cannot be used, or the model's blocks cannot be exchanged.
+      InputError: a file cannot be used, or the blocks of the model cannot be swapped.
     """
     from ffnlab import io, pretrained
     from ffnlab.data.tokenizer import checkpoint_tokenizer
     from ffnlab.report import run_directory
 
     out = choose_directory(config.out, "exchange")
-    lines = _lines(config)
-    found = pretrained.load(config.checkpoint, pooler=False)
-    tokenizer = checkpoint_tokenizer(config.checkpoint, found.config.vocabulary)
-    tokens = _tokens(config, tokenizer, lines)
-    flags = options.to_flags(config, leave_out=("out",))
-    with run_directory.open_run(out, flags, resume=None) as directory:
+    lines = _read_lines(config)
+    checkpoint = pretrained.load(config.checkpoint, pooler=False)
+    tokenizer = checkpoint_tokenizer(config.checkpoint, checkpoint.config.vocabulary)
+    tokens = _tokenize(config, tokenizer, lines)
+    old = _Transformer(checkpoint.config, checkpoint.params)
+    count = max(len(tokens) // 10, 1)
+    held_out, train = tokens[:count], tokens[count:]
+    with run_directory.open_run(out, config, resume=None) as directory:
         print(f"writing to {directory}", flush=True)
-        runs = [
-            _exchanged(config, found.config, found.params, tokenizer, tokens, block)
-            for block in config.blocks
-        ]
+        baseline = _evaluate(config, tokenizer, held_out, old)
+        runs = []
+        for block in config.blocks:
+            start = time.monotonic()
+            new, records = _train(config, old, train, block)
+            result = _evaluate(config, tokenizer, held_out, new)
+            runs.append(_run(old, new, records, baseline, result))
+            print(f"{block}: {time.monotonic() - start:.0f} s", flush=True)
         io.write_lines(directory / "results.jsonl", runs)
         table = _table(runs)
         print()
-        table.show("what the new blocks are off by, as shares of the variance")
+        table.show("errors of the new blocks, relative to the variance")
         io.write(directory / "report.md", _report(config, table))
         print(f"\nwritten to {directory}: report.md, results.jsonl")
     return SwapResult(directory, runs, table)
 
 
-def _lines(config: SwapConfig) -> list[str]:
+def _read_lines(config: SwapConfig) -> list[str]:
+    """Returns the lines of the text that are not empty."""
     from ffnlab.data.files import require_file
 
     path = require_file(config.text)
@@ -109,119 +148,128 @@ def _lines(config: SwapConfig) -> list[str]:
     return lines
 
 
-def _tokens(
+def _tokenize(
     config: SwapConfig, tokenizer: "Tokenizes", lines: list[str]
 ) -> "list[np.ndarray]":
-    """Returns the tokens of each line, those around it included."""
+    """Returns the tokens of each line, including the special tokens around it."""
     import numpy as np
 
     before, after = tokenizer.around
     room = config.max_seq_length - len(before) - len(after)
-    inside = [tokenizer.stream(line.encode()).tokens[:room] for line in lines]
-    return [np.concatenate([before, t, after]).astype(np.int32) for t in inside]
+    texts = [tokenizer.stream(line.encode()).tokens[:room] for line in lines]
+    return [np.concatenate([before, text, after]).astype(np.int32) for text in texts]
 
 
-def _exchanged(
-    config: SwapConfig,
-    shape: "TransformerConfig",
-    params: dict[str, Any],
-    tokenizer: "Tokenizes",
-    tokens: "list[np.ndarray]",
-    block: str,
-) -> dict[str, Any]:
-    """Returns what one kind of block costs."""
+def _train(
+    config: SwapConfig, old: _Transformer, tokens: "list[np.ndarray]", block: str
+) -> "tuple[_Transformer, list[LayerRecord]]":
+    """Returns the model with new blocks, and the errors of the blocks."""
     import jax
 
     from ffnlab.models import block_swap
 
-    begun = time.monotonic()
-    apart = max(len(tokens) // 10, 1)
-    seen, unseen = tokens[apart:], tokens[:apart]
-    options = {"hidden": config.hidden, "learning_rate": config.learning_rate}
-    new, changed, told = block_swap.swap_block(
-        shape,
-        params,
+    *new, records = block_swap.swap_block(
+        *old,
         block,
-        seen,
-        _layouts(config, seen),
+        tokens,
+        _layouts(config, tokens),
+        hidden=config.hidden,
         steps=config.steps,
+        learning_rate=config.learning_rate,
         key=jax.random.key(config.seed),
-        **options,
     )
-    whole = _gap(config, unseen, (shape, params), (new, changed))
-    losses = [_loss(unseen, tokenizer, *each) for each in
-              ((shape, params), (new, changed))]  # fmt: skip
-    print(f"{block}: {time.monotonic() - begun:.0f} s", flush=True)
+    return _Transformer(*new), records
+
+
+def _evaluate(
+    config: SwapConfig,
+    tokenizer: "Tokenizes",
+    tokens: "list[np.ndarray]",
+    transformer: _Transformer,
+) -> _Evaluation:
+    states = _last_states(config, tokens, transformer)
+    return _Evaluation(states, _loss(tokens, tokenizer, transformer))
+
+
+def _run(
+    old: _Transformer,
+    new: _Transformer,
+    records: "list[LayerRecord]",
+    before: _Evaluation,
+    after: _Evaluation,
+) -> dict[str, Any]:
+    """Returns the results for one kind of block, as in results.jsonl."""
     return {
-        "block": block,
-        "hidden": new.hidden,
-        "parameters": new.feed_forward(0).parameters,
-        "of": shape.feed_forward(0).parameters,
-        "solved": [each.solved for each in told],
-        "trained": [each.trained for each in told],
-        "loss": losses,
-        **whole,
+        "block": new.config.block,
+        "hidden": new.config.hidden,
+        "parameters": new.config.feed_forward(0).parameters,
+        "of": old.config.feed_forward(0).parameters,
+        "solved": [record.initial_error for record in records],
+        "trained": [record.trained_error for record in records],
+        "loss": [before.loss, after.loss],
+        **_compare_states(before.states, after.states),
     }
 
 
 def _loss(
-    tokens: "list[np.ndarray]",
-    tokenizer: "Tokenizes",
-    shape: "TransformerConfig",
-    params: dict[str, Any],
+    tokens: "list[np.ndarray]", tokenizer: "Tokenizes", transformer: _Transformer
 ) -> float | None:
-    """Returns the mean loss in nats a token; None if there is no head."""
-    if shape.head == "none":
+    """Returns the mean loss in nats per token; None if there is no head."""
+    config, params = transformer
+    if config.head == "none":
         return None
     import jax
 
     from ffnlab import data
     from ffnlab.data.corpus import sequence_data
     from ffnlab.models import language_model
-    from ffnlab.train import loop
+    from ffnlab.train.evaluation import make_evaluate
 
     special = [token for side in tokenizer.around for token in side]
-    part = sequence_data(tokens, special, masked=not shape.causal)
-    if shape.causal:
-        model = language_model.causal(shape)
+    part = sequence_data(tokens, special, masked=not config.causal)
+    if config.causal:
+        model = language_model.causal_lm(config)
     else:
-        model = language_model.masked(shape, tokenizer.mask)
-    score = language_model.objective(1.0)
-    evaluate = loop.make_evaluate(model, score, data.take, len(tokens), batch=16)
+        model = language_model.masked_lm(config, tokenizer.mask)
+    objective = language_model.objective(1.0)
+    evaluate = make_evaluate(model, objective, data.take, len(tokens), batch=16)
     return float(jax.jit(evaluate)(params, jax.device_put(part))["loss"])
 
 
-def _layouts(config: SwapConfig, tokens: "list[np.ndarray]") -> list:
+def _layouts(config: SwapConfig, tokens: "list[np.ndarray]") -> "list[Layout]":
     from ffnlab.data.packing import pack_sequences
 
     lengths = [len(row) for row in tokens]
     return pack_sequences(lengths, width=max(config.max_seq_length, *lengths), rows=8)
 
 
-def _gap(
-    config: SwapConfig, tokens: "list[np.ndarray]", old: tuple, new: tuple
-) -> dict[str, float]:
-    """Returns how far the last states are apart, on lines kept from the matching."""
+def _last_states(
+    config: SwapConfig, tokens: "list[np.ndarray]", transformer: _Transformer
+) -> "np.ndarray":
+    """Returns the last states of all tokens, `[N, D]`."""
     import jax
     import numpy as np
 
     from ffnlab.data.packing import gather
     from ffnlab.models.transformer import transformer_model
 
+    apply = jax.jit(transformer_model(transformer.config).apply)
     states = []
-    for shape, params in (old, new):
-        apply = jax.jit(transformer_model(shape).apply)
-        found = []
-        for layout in _layouts(config, tokens):
-            given = gather(layout, tokens), layout.mask
-            _, aux = apply(params, *given, segment_ids=layout.sequence)
-            found.append(np.asarray(aux["states"][-1])[layout.mask])
-        states.append(np.concatenate(found))
-    before, after = states
-    spread = np.square(before - before.mean(axis=0)).sum()
+    for layout in _layouts(config, tokens):
+        rows, ids = gather(layout, tokens), layout.sequence
+        _, aux = apply(transformer.params, rows, layout.mask, segment_ids=ids)
+        states.append(np.asarray(aux["states"][-1])[layout.mask])
+    return np.concatenate(states)
+
+
+def _compare_states(before: "np.ndarray", after: "np.ndarray") -> dict[str, float]:
+    """Returns the relative error and the mean cosine of states `[N, D]`."""
+    import numpy as np
+
+    variance = np.square(before - before.mean(axis=0)).sum()
     norms = np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)
     return {
-        "states": float(np.square(after - before).sum() / spread),
+        "states": float(np.square(after - before).sum() / variance),
         "cosine": float(((before * after).sum(axis=1) / norms).mean()),
     }
 
@@ -232,7 +280,7 @@ def _table(runs: list[dict[str, Any]]) -> "Table":
     def span(values: list[float]) -> str:
         return f"{min(values):.3f} to {max(values):.3f}"
 
-    def told(run: dict[str, Any]) -> list[str]:
+    def losses(run: dict[str, Any]) -> list[str]:
         return [f"{loss:.4f}" for loss in run["loss"] if loss is not None]
 
     rows = [
@@ -244,26 +292,28 @@ def _table(runs: list[dict[str, Any]]) -> "Table":
             span(run["trained"]),
             f"{run['states']:.3f}",
             f"{run['cosine']:.3f}",
-            *told(run),
+            *losses(run),
         ]
         for run in runs
     ]
     columns = ["block", "hidden", "parameters", "solved", "trained", "states", "cosine"]
-    columns += ["loss before", "loss after"] if told(runs[0]) else []
+    columns += ["loss before", "loss after"] if losses(runs[0]) else []
     return Table(columns, rows, words=1)
 
 
 def _report(config: SwapConfig, table: "Table") -> str:
+    """Returns report.md."""
     name = Path(config.checkpoint).resolve().name
     return f"""# What does it cost to change the block of {name}?
 
 {table.markdown()}
 
-Errors are shares of the variance: 0 is what the old blocks do, 1 what their mean would
-be. Solved and trained are of single blocks, from the best layer to the worst, on tokens
-kept apart: with the projection down solved by least squares, and after {config.steps}
-steps of training. States are the model's last, with all blocks exchanged, on lines that
-no block was matched on; cosine is the mean between the old states and the new. Losses,
-where the checkpoint has a head, are of the language model on those lines, in nats a
-token, for a masked one of the 15 % that are hidden.
+Errors are relative to the variance of the old outputs: 0 is a perfect copy, and 1 is
+the error of predicting the mean. Solved and trained are errors of single blocks on
+held-out tokens, from the best layer to the worst: with the down projection solved by
+least squares, and after {config.steps} steps of training. States is the error of the
+last states of the model with all blocks swapped, on lines that no block was trained on;
+cosine is the mean cosine of the old and new states. The losses, for a checkpoint with a
+head, are those of the language model on the same lines, in nats per token; a masked
+model predicts 15 % of the tokens.
 """

@@ -1,4 +1,4 @@
-"""A language model's training, and what is told of it, for experiments.pretrain."""
+"""Training, evaluation and report of a language model, for `pretrain.run`."""
 
 import shutil
 from pathlib import Path
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
 
 
 class Job(NamedTuple):
-    """What is trained, on what.
+    """Model, data and tokenizer of a run.
 
     Attributes:
-      shape: what the Transformer is made of.
-      model: it, as what `train.fit` takes.
+      transformer: configuration of the Transformer.
+      model: the language model as pure functions.
       dataset: windows of text.
-      tokenizer: what made its tokens.
-      found: the checkpoint to go on from, if any.
+      tokenizer: the tokenizer of the text.
+      checkpoint: the checkpoint to continue from, if any.
     """
 
-    shape: "TransformerConfig"
+    transformer: "TransformerConfig"
     model: "Model"
     dataset: "Dataset"
     tokenizer: "Tokenizes"
-    found: "Checkpoint | None"
+    checkpoint: "Checkpoint | None"
 
     def objective(self, part: str) -> "Objective":
-        """Returns what a part is scored by."""
+        """Returns the objective for a part of the data."""
         from ffnlab.models import language_model
 
         return language_model.objective(self.dataset.about["tokens_per_byte"][part])
@@ -46,7 +46,7 @@ class Job(NamedTuple):
 def train(
     config: "Config", job: Job, directory: Path
 ) -> "tuple[Params, Record | None]":
-    """Returns the best parameters by the validation part, and the record."""
+    """Returns the parameters with the best validation score, and the record."""
     import jax
 
     from ffnlab.report.progress import Progress
@@ -56,9 +56,12 @@ def train(
     from ffnlab.types import Model
 
     model = job.model
-    if job.found:
-        model = Model(lambda key: jax.tree.map(jax.numpy.array, job.found.params),
-                      model.apply)  # fmt: skip
+    if job.checkpoint:
+
+        def init(key: jax.Array) -> "Params":  # copies, since training donates them
+            return jax.tree.map(jax.numpy.array, job.checkpoint.params)
+
+        model = Model(init, model.apply)
     key = jax.random.key(config.seed)
     if not config.steps:
         return model.init(key), None
@@ -85,18 +88,18 @@ def train(
 
 
 def score(config: "Config", job: Job, part: str, params: "Params") -> dict[str, float]:
-    """Returns the mean scores of a part, and its perplexity by token."""
+    """Returns the mean scores of a part, and its perplexity per token."""
     import jax
     import numpy as np
 
     arrays = jax.device_put(getattr(job.dataset, part))
-    found = jax.jit(_evaluate(config, job, part))(params, arrays)
-    means = {name: float(value) for name, value in found.items()}
+    scores = jax.jit(_evaluate(config, job, part))(params, arrays)
+    means = {name: float(value) for name, value in scores.items()}
     return {**means, "perplexity": float(np.exp(means["loss"]))}
 
 
 def _evaluate(config: "Config", job: Job, part: str) -> "Evaluate":
-    """Returns what scores parameters on a part, `--batch_size` windows at a time."""
+    """Returns a function that scores parameters on a part, in batches."""
     from ffnlab import data
     from ffnlab.train.evaluation import make_evaluate
 
@@ -107,7 +110,7 @@ def _evaluate(config: "Config", job: Job, part: str) -> "Evaluate":
 
 
 def generate_samples(config: "Config", job: Job, params: "Params") -> list[str]:
-    """Returns what the model writes."""
+    """Returns texts that the model generates; none if it is not causal."""
     if config.masked or not config.samples:
         return []
     import jax
@@ -116,17 +119,22 @@ def generate_samples(config: "Config", job: Job, params: "Params") -> list[str]:
     from ffnlab.models import decoding
 
     prompt = job.tokenizer.stream(config.prompt.encode()).tokens
-    steps = min(config.sample_length, job.shape.length - len(prompt))
+    steps = min(config.sample_length, job.transformer.length - len(prompt))
     rows = jnp.tile(jnp.asarray(prompt)[None], (config.samples, 1))
     if config.num_beams:
         width = max(config.num_beams, config.samples)
-        found, _ = decoding.beam_search(
-            job.shape, params, rows[:1], steps, width=width, stop=job.tokenizer.end
+        beams, _ = decoding.beam_search(
+            job.transformer,
+            params,
+            rows[:1],
+            steps,
+            width=width,
+            stop=job.tokenizer.end,
         )
-        found = found[0, : config.samples]
+        texts = beams[0, : config.samples]
     else:
-        found = decoding.generate(
-            job.shape,
+        texts = decoding.generate(
+            job.transformer,
             params,
             rows,
             steps,
@@ -136,17 +144,17 @@ def generate_samples(config: "Config", job: Job, params: "Params") -> list[str]:
             top_p=config.top_p,
             stop=job.tokenizer.end,
         )
-    return [job.tokenizer.decode(row.tolist()) for row in found]
+    return [job.tokenizer.decode(row.tolist()) for row in texts]
 
 
 def save(config: "Config", job: Job, params: "Params", directory: Path) -> None:
     """Writes the model as a checkpoint directory, in place of an older one."""
-    best = directory / "best"
-    shutil.rmtree(best, ignore_errors=True)
     from ffnlab.pretrained import checkpoint
 
-    kind = job.found.family if job.found else checkpoint.family_of(job.shape)
-    checkpoint.save(best, job.shape, params, family=kind, like=job.found)
+    best, like = directory / "best", job.checkpoint
+    shutil.rmtree(best, ignore_errors=True)
+    family = like.family if like else checkpoint.family_of(job.transformer)
+    checkpoint.save(best, job.transformer, params, family=family, like=like)
     if config.tokenizer:
         job.tokenizer.save(best)
 
@@ -159,25 +167,30 @@ def publish(
     scores: dict[str, dict[str, float]],
     samples: list[str],
 ) -> "Table":
-    """Prints what was found, and writes report.md, the picture and the samples."""
+    """Prints the results; writes report.md, results.jsonl, the plot and the samples.
+
+    Returns:
+      The table of scores.
+    """
     from ffnlab import io
 
     table, lines = _table(job, scores), []
     xz = job.dataset.about.get("xz_bits_per_byte")
-    mark = f"xz packs the test part to {xz:.3f} bits per byte." if xz else ""
+    note = f"xz packs the test part to {xz:.3f} bits per byte." if xz else ""
     print()
-    table.show("what the best parameters score on text kept apart")
-    print(f"\n{mark}" if mark else "")
+    table.show("scores of the best parameters on held-out text")
+    print(f"\n{note}" if note else "")
     if record:
-        every = config.plan(job.dataset, job.objective("valid")).every
-        lines = _drawn(record, every, xz, directory)
-    lines += [{"part": part, **found} for part, found in scores.items()]
+        interval = config.plan(job.dataset, job.objective("valid")).every
+        lines = _evaluation_lines(record, interval)
+        _plot(record, lines, xz, directory)
+    lines += [{"part": part, **means} for part, means in scores.items()]
     io.write_lines(directory / "results.jsonl", lines)
     for number, sample in enumerate(samples, 1):
-        print(f"--- sample {number} " + "-" * 60 + f"\n{sample}")
+        print(f"--- sample {number} {'-' * 60}\n{sample}")
     if samples:
         io.write(directory / "samples.txt", "\n\n".join(samples) + "\n")
-    io.write(directory / "report.md", _report(job, table, mark, bool(record), samples))
+    io.write(directory / "report.md", _report(job, table, note, bool(record), samples))
     print(f"written to {directory}: {', '.join(sorted(_visible(directory)))}")
     return table
 
@@ -195,12 +208,12 @@ def _table(job: Job, scores: dict[str, dict[str, float]]) -> "Table":
         [
             part,
             f"{data.size(getattr(job.dataset, part)):,}",
-            f"{found['loss']:.4f}",
-            f"{found['perplexity']:.3f}",
-            f"{100 * found['accuracy']:.2f}",
-            f"{found['bits']:.4f}",
+            f"{means['loss']:.4f}",
+            f"{means['perplexity']:.3f}",
+            f"{100 * means['accuracy']:.2f}",
+            f"{means['bits']:.4f}",
         ]
-        for part, found in scores.items()
+        for part, means in scores.items()
     ]
     columns = [
         "part",
@@ -213,55 +226,61 @@ def _table(job: Job, scores: dict[str, dict[str, float]]) -> "Table":
     return Table(columns, rows, words=1)
 
 
-def _drawn(
-    record: "Record", every: int, xz: float | None, directory: Path
-) -> list[dict[str, Any]]:
-    """Draws the curve; returns a line for each evaluation."""
+def _evaluation_lines(record: "Record", interval: int) -> list[dict[str, Any]]:
+    """Returns a line of results.jsonl for each evaluation."""
     import numpy as np
 
-    from ffnlab.report import plots
-
-    ends = [min(s + every, len(record.loss)) for s in range(0, len(record.loss), every)]
-    scores = record.scores
-    lines = [
-        {
-            "step": end,
-            "train_loss": float(np.mean(record.loss[end - every : end])),
-            **{name: float(curve[place]) for name, curve in scores.items()},
-        }
-        for place, end in enumerate(ends)
-    ]
-    ratio = scores["bits"][0] / scores["loss"][0]
-    marks = {"xz": xz} if xz else {}
-    figure = plots.learning(record.loss * ratio, ends, scores["bits"], "bits per byte",
-                            marks)  # fmt: skip
-    plots.save(figure, directory / "curve.png")
+    steps, lines = len(record.loss), []
+    for index, start in enumerate(range(0, steps, interval)):
+        end = min(start + interval, steps)
+        scores = {name: float(curve[index]) for name, curve in record.scores.items()}
+        loss = float(np.mean(record.loss[end - interval : end]))
+        lines.append({"step": end, "train_loss": loss, **scores})
     return lines
 
 
+def _plot(
+    record: "Record", lines: list[dict[str, Any]], xz: float | None, directory: Path
+) -> None:
+    """Writes curve.png, the bits per byte over training."""
+    from ffnlab.report import plots
+
+    bits_per_nat = record.scores["bits"][0] / record.scores["loss"][0]
+    figure = plots.training_curve(
+        record.loss * bits_per_nat,
+        [line["step"] for line in lines],
+        record.scores["bits"],
+        "bits per byte",
+        {"xz": xz} if xz else {},
+    )
+    plots.save(figure, directory / "curve.png")
+
+
 def _report(
-    job: Job, table: "Table", mark: str, curve: bool, samples: list[str]
+    job: Job, table: "Table", note: str, curve: bool, samples: list[str]
 ) -> str:
+    """Returns report.md."""
     from ffnlab.nn import pure
 
-    shape, about = job.shape, job.dataset.about
-    kind = "causal" if shape.causal else "masked"
-    blocks = ", ".join(dict.fromkeys(shape.blocks))
-    picture = "![bits per byte over training](curve.png)\n\n" if curve else ""
-    written = "".join(f"```\n{sample}\n```\n\n" for sample in samples)
+    transformer, about = job.transformer, job.dataset.about
+    kind = "causal" if transformer.causal else "masked"
+    blocks = ", ".join(dict.fromkeys(transformer.blocks))
     title = (
         f"How well does a {kind} Transformer with {blocks} learn {job.dataset.name}?"
     )
+    picture = "![bits per byte over training](curve.png)\n\n" if curve else ""
+    generated = "".join(f"```\n{sample}\n```\n\n" for sample in samples)
     return f"""# {title}
 
 {table.markdown()}
 
-{mark}
+{note}
 
-{picture}The model: {shape.layers} layers of width {shape.features},
-{shape.heads} heads, {shape.positions} positions, blocks of hidden width {shape.hidden},
-{pure.parameters(job.model):,} parameters, {shape.vocabulary:,} tokens. The text:
-{about["source"]}, {sum(about["sizes"].values()):,} bytes. Perplexity is of a token,
-bits are of a byte of the text.
+{picture}The model has {transformer.layers} layers of width {transformer.features},
+{transformer.heads} heads, {transformer.positions} positions, blocks of hidden width
+{transformer.hidden}, {pure.parameters(job.model):,} parameters and
+{transformer.vocabulary:,} tokens. The text is {about["source"]},
+{sum(about["sizes"].values()):,} bytes. Perplexity is per token, bits are per byte of
+the text.
 
-{written}"""
+{generated}"""

@@ -1,7 +1,8 @@
-"""The launcher of language models, as its users meet it."""
+"""Pretraining from configuration to run directory, and its launcher."""
 
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from ffnlab.errors import InputError
 from ffnlab.pretrain import runner
 from ffnlab.pretrain.config import Config
 from ffnlab.pretrained import checkpoint
-from tests.conftest import check_refused, command
+from tests.conftest import ROOT, check_refused, command
 
 SMALL = {
     "features": 16,
@@ -28,6 +29,8 @@ SMALL = {
     "samples": 1,
     "sample_length": 9,
 }
+FROM_CHECKPOINT = {**SMALL, "features": None, "layers": None, "heads": None}
+GPT2 = {**SMALL, "block": "mlp:gelu_tanh", "positions": "learned"}
 BERT = Path(__file__).parents[1] / "checkpoints" / "bert"
 
 
@@ -42,7 +45,7 @@ def text(tmp_path_factory):
 def done(tmp_path_factory, text):
     """A small causal model, trained once."""
     out = tmp_path_factory.mktemp("runs") / "small"
-    return runner.run(Config(text=(text,), out=str(out), **SMALL))
+    return runner.run(Config(text=(text,), out=str(out), **GPT2))
 
 
 def test_everything_is_written(done):
@@ -52,17 +55,21 @@ def test_everything_is_written(done):
     }  # fmt: skip
     text = (done.out / "report.md").read_text()
     assert done.table.markdown() in text and done.samples[0] in text
-    assert "xz packs the test part" in text and "swiglu" in text
+    assert "xz packs the test part" in text and "mlp:gelu_tanh" in text
     lines = io.read_lines(done.out / "results.jsonl")
     assert [line.get("step") for line in lines] == [3, 6, None, None]
     assert lines[-1]["bits"] == done.scores["test"]["bits"]
     assert done.samples[0].startswith("def ")
 
 
+def test_a_plain_decoder_is_a_gpt2(done):
+    assert checkpoint.load(done.out / "best").family == "gpt2"
+
+
 def test_bits_per_byte_are_of_the_loss(done):
-    for found in done.scores.values():
-        assert found["perplexity"] == pytest.approx(np.exp(found["loss"]))
-        assert found["bits"] == pytest.approx(found["loss"] / np.log(2), rel=0.01)
+    for scores in done.scores.values():
+        assert scores["perplexity"] == pytest.approx(np.exp(scores["loss"]))
+        assert scores["bits"] == pytest.approx(scores["loss"] / np.log(2), rel=0.01)
 
 
 def test_the_flag_file_repeats_the_run_to_the_same_numbers(done, tmp_path):
@@ -71,14 +78,13 @@ def test_the_flag_file_repeats_the_run_to_the_same_numbers(done, tmp_path):
     assert again.scores == done.scores and again.samples == done.samples
 
 
-def test_what_was_trained_goes_on(done, text, tmp_path):
-    """Read back, it scores as it did; and it trains on."""
-    given = {**SMALL, "features": None, "layers": None, "heads": None}
-    given |= {"text": (text,), "checkpoint": str(done.out / "best")}
+def test_a_trained_model_is_continued(done, text, tmp_path):
+    """Loaded again, it scores as before; and it trains on."""
+    given = FROM_CHECKPOINT | {"text": (text,), "checkpoint": str(done.out / "best")}
     same = runner.run(Config(**given | {"steps": 0}, out=str(tmp_path / "a")))
     assert same.record is None and not (same.out / "curve.png").exists()
-    for part, found in same.scores.items():
-        assert found == pytest.approx(done.scores[part], rel=1e-6)
+    for part, scores in same.scores.items():
+        assert scores == pytest.approx(done.scores[part], rel=1e-6)
     more = runner.run(Config(**given, out=str(tmp_path / "b"), num_beams=2))
     assert more.scores["valid"]["bits"] < done.scores["valid"]["bits"]
 
@@ -86,24 +92,23 @@ def test_what_was_trained_goes_on(done, text, tmp_path):
 def test_an_interrupted_run_resumes_bit_for_bit(done, text, tmp_path, monkeypatch):
     from ffnlab.train import loop
 
-    config = Config(text=(text,), out=str(tmp_path / "run"), **SMALL)
-    drive = loop.run_loop
+    given = {**GPT2, "text": (text,), "out": str(tmp_path / "run")}
+    fit = loop.fit
 
-    def interrupted(*args, on_evaluation, **options):
+    def interrupted(*args, hooks, **options):
         def stop(record):
             raise KeyboardInterrupt
 
-        return drive(*args, on_evaluation=stop, **options)
+        return fit(*args, hooks=hooks._replace(on_evaluation=stop), **options)
 
-    monkeypatch.setattr(loop, "drive", interrupted)
+    monkeypatch.setattr(loop, "fit", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        runner.run(config)
-    monkeypatch.setattr(loop, "drive", drive)
-    given = {**SMALL, "text": (text,), "out": str(tmp_path / "run"), "resume": True}
-    again = runner.run(Config(**given))
+        runner.run(Config(**given))
+    monkeypatch.setattr(loop, "fit", fit)
+    again = runner.run(Config(**given, resume=True))
     assert again.scores == done.scores
     with pytest.raises(InputError, match="is finished"):
-        runner.run(Config(**given))
+        runner.run(Config(**given, resume=True))
 
 
 @pytest.fixture
@@ -117,69 +122,109 @@ def bert(tmp_path):
     return directory
 
 
-def test_masked_from_scratch_and_on_from_a_checkpoint(bert, text, tmp_path):
-    given = {**SMALL, "text": (text,), "objective": "masked"}
-    scratch = {"tokenizer": str(bert), "whole_words": True}
-    found = runner.run(Config(**given, **scratch, out=str(tmp_path / "one")))
-    assert not found.samples and "xz" not in (found.out / "report.md").read_text()
-    back = checkpoint.load(found.out / "best")
-    assert back.family == "ffnlab" and back.config.vocabulary == 31
-    assert (found.out / "best" / "tokenizer.json").exists()
-    given |= {"features": None, "layers": None, "heads": None, "max_seq_length": 12}
-    found = runner.run(Config(**given, checkpoint=str(bert), out=str(tmp_path / "two")))
-    settings = json.loads((found.out / "best" / "config.json").read_text())
+def test_masked_from_scratch_and_from_a_checkpoint(bert, text, tmp_path):
+    given = {"text": (text,), "objective": "masked", "optimizer": "adam"}
+    scratch = {**SMALL, "tokenizer": str(bert), "whole_words": True}
+    result = runner.run(Config(**given, **scratch, out=str(tmp_path / "one")))
+    report = (result.out / "report.md").read_text()
+    assert not result.samples and "xz" not in report and "swiglu" in report
+    best = checkpoint.load(result.out / "best")
+    assert best.family == "ffnlab" and best.config.vocabulary == 31
+    assert (result.out / "best" / "tokenizer.json").exists()
+    given |= FROM_CHECKPOINT | {"max_seq_length": 12, "checkpoint": str(bert)}
+    result = runner.run(Config(**given, out=str(tmp_path / "two")))
+    settings = json.loads((result.out / "best" / "config.json").read_text())
     assert settings["architectures"] == ["BertForMaskedLM"]
-    assert (found.out / "best" / "vocab.txt").exists()
+    assert (result.out / "best" / "vocab.txt").exists()
 
 
-def test_a_plain_decoder_is_a_gpt2(text, tmp_path):
-    config = Config(
-        **SMALL, text=(text,), block="mlp:gelu_tanh", positions="learned",
-        out=str(tmp_path / "o"),
-    )  # fmt: skip
-    assert checkpoint.load(runner.run(config).out / "best").family == "gpt2"
+WRONG = [
+    (["--objective=next"], "--objective"),
+    (["--block=swiglo"], "nearest: swiglu"),
+    (["--checkpoint=x", "--layers=3"], "--layers: the checkpoint determines it"),
+    (["--whole_words"], "--whole_words: only for --objective=masked"),
+    (["--top_p=1.5"], "--top_p: 1.5 should be at most 1"),
+    (["--mask_rate=0"], "--mask_rate: 0.0 should be"),
+    (["--prompt="], "--prompt: at least one character"),
+    (["--resume"], "--resume: --out=DIRECTORY must name"),
+]
+# Runs the launcher with one list of flags after another, in one process.
+MANY = """
+import contextlib, io, json, sys
+from experiments import launch
+from ffnlab.pretrain.config import QUICK, Config
+from ffnlab.pretrain.runner import run
+results = []
+for flags in json.loads(sys.argv[1]):
+    sys.argv[1:], error = flags, io.StringIO()
+    with contextlib.redirect_stderr(error):
+        try:
+            launch.main(Config, run, "", presets={"quick": QUICK})
+        except SystemExit as end:
+            results.append([end.code, error.getvalue()])
+print(json.dumps(results))
+"""
+
+
+def test_wrong_flags_are_refused_before_jax(tmp_path):
+    (tmp_path / "jax.py").write_text("raise SystemExit('JAX was imported')")
+    completed = subprocess.run(
+        [sys.executable, "-c", MANY, json.dumps([flags for flags, _ in WRONG])],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        check=True,
+    )
+    results = json.loads(completed.stdout)
+    for (code, error), (_, message) in zip(results, WRONG, strict=True):
+        assert code == 2 and error.startswith("error: ") and message in error, error
+        assert error.count("\n") == 1
+    check_refused("pretrain", *WRONG[0], tmp_path)
+
+
+def test_old_names_of_flags_are_known():
+    old = ["--length=32", "--remat", "--beam=3", "--warmup=5"]
+    config = launch.parse(Config, ["pretrain", *old])
+    assert config.max_seq_length == 32 and config.gradient_checkpointing
+    assert config.num_beams == 3 and config.warmup_steps == 5
 
 
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    ("flag", "message"),
     [
-        (["--objective=next"], "--objective"),
-        (["--block=swiglo"], "nearest: swiglu"),
-        (["--checkpoint=x", "--layers=3"], "--layers: the checkpoint decides it"),
-        (["--whole_words"], "--whole_words: only for --objective=masked"),
-        (["--top_p=1.5"], "--top_p: 1.5 should be at most 1"),
-        (["--mask_rate=0"], "--mask_rate: 0.0 should be"),
-        (["--prompt="], "--prompt: at least one character"),
-        (["--resume"], "--resume: --out must name"),
-        (["--text=absent.txt"], "absent.txt: no such file"),
-        (["--checkpoint=absent"], "absent: not a directory"),
+        ("--text=absent.txt", "absent.txt: no such file"),
+        ("--checkpoint=absent", "absent: not a directory"),
     ],
 )
-def test_wrong_flags_are_refused(flags, message, tmp_path):
-    if flags[0].startswith(("--text", "--checkpoint=absent")):
-        got = command("pretrain", *flags, f"--out={tmp_path / 'o'}")
-        assert got.returncode == 2 and message in got.stderr
-        assert "Traceback" not in got.stderr and not (tmp_path / "o").exists()
-    else:
-        check_refused("pretrain", flags, message, tmp_path)
+def test_missing_files_are_named(flag, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["pretrain", flag, f"--out={tmp_path / 'o'}"])
+    with pytest.raises(SystemExit) as end:
+        launch.main(Config, runner.run, "")
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and message in error and "Traceback" not in error
+    assert not (tmp_path / "o").exists()
 
 
-def test_what_does_not_fit_is_said(done, bert, text, tmp_path):
+def test_the_launcher_names_a_missing_file(tmp_path):
+    got = command("pretrain", "--text=absent.txt", f"--out={tmp_path / 'o'}")
+    assert got.returncode == 2 and "absent.txt: no such file" in got.stderr
+    assert "Traceback" not in got.stderr and not (tmp_path / "o").exists()
+
+
+def test_what_does_not_fit_is_refused(done, bert, text, tmp_path):
     given = {"text": (text,), "out": str(tmp_path / "o")}
     best = str(done.out / "best")
     with pytest.raises(InputError, match="this checkpoint is of a causal language"):
         runner.run(Config(**given, checkpoint=best, objective="masked"))
     with pytest.raises(InputError, match="256 is more than the 16 positions"):
         runner.run(Config(**given, checkpoint=str(bert), objective="masked"))
-    with pytest.raises(InputError, match="--prompt: 30 tokens leave none"):
+    with pytest.raises(InputError, match="prompt: 30 tokens leave none"):
         runner.run(Config(**given, **SMALL, prompt="x" * 30))
     with pytest.raises(InputError, match="the loss was not finite at step"):
         runner.run(Config(**given, **SMALL, learning_rate=1e30, optimizer="sgd"))
 
 
-def test_what_is_needed_at_the_end_is_asked_for_at_the_start(
-    text, tmp_path, monkeypatch
-):
+def test_what_is_needed_at_the_end_is_checked_at_the_start(text, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors", None)
     with pytest.raises(InputError, match=r"the trained model, needs safetensors: pip"):
         runner.run(Config(text=(text,), out=str(tmp_path / "o"), **SMALL))
