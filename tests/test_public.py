@@ -1,4 +1,5 @@
 import importlib
+import inspect
 import pkgutil
 import subprocess
 import sys
@@ -31,6 +32,17 @@ def run(code):
 def submodules():
     modules = pkgutil.walk_packages(ffnlab.__path__, "ffnlab.")
     return [module.name for module in modules]
+
+
+def call(function):
+    """Calls a function without arguments; most say which they need."""
+    try:
+        inspect.signature(function).bind()
+    except TypeError:
+        with pytest.raises(TypeError, match="missing"):
+            function()
+    else:
+        function()
 
 
 def test_importing_costs_nothing():
@@ -86,6 +98,8 @@ def test_no_module_shares_a_name_with_what_its_package_exports(package):
         assert (full in modules) == isinstance(value, types.ModuleType), full
         if callable(value):
             assert value.__doc__, full
+        if inspect.isfunction(value):
+            call(value)
     assert set(package.__all__) <= set(dir(package))
 
 
