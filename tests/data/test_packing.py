@@ -79,6 +79,12 @@ def test_widths_are_the_best(lengths, count):
     assert len(found) <= count and cost(found) == best
 
 
+def test_a_width_that_saves_one_slot_is_used():
+    assert best_widths([1, 2], count=2) == [1, 2]
+    assert best_widths([1, 2, 3], count=3) == [1, 2, 3]
+    assert best_widths([2, 1, 1], count=1) == [2]
+
+
 def listed(layouts):
     return [(x.sequence.tolist(), x.place.tolist()) for x in layouts]
 
