@@ -52,7 +52,7 @@ def train(
     from ffnlab.report.progress import Progress
     from ffnlab.train import loop
     from ffnlab.train.checkpoint import Checkpoints
-    from ffnlab.train.program import Program
+    from ffnlab.train.loop import Program
     from ffnlab.types import Model
 
     model = job.model

@@ -23,6 +23,7 @@ from ffnlab.train.loop import (
     Fit,
     Hooks,
     Learner,
+    Program,
     Programs,
     TrainState,
     init_state,
@@ -31,7 +32,6 @@ from ffnlab.train.loop import (
     run_loop,
     scan_steps,
 )
-from ffnlab.train.program import Program
 from ffnlab.train.record import Plan
 from ffnlab.types import Array, Key, Model, Objective, Params
 
