@@ -140,7 +140,7 @@ class ClassificationTask(Task):
 
     def draw(self, scores: dict[str, Any], directory: Path) -> dict[str, str]:
         """Draws F1 by label, and the confusion of labels."""
-        figure = plots.by_type({k: v["f1"] for k, v in scores["types"].items()})
+        figure = plots.scores_by_label({k: v["f1"] for k, v in scores["types"].items()})
         plots.save(figure, directory / "types.png")
         titles = {"types.png": "F1 by label"}
         if "confusion" in scores and len(self.label_names) <= 40:

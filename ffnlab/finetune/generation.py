@@ -95,7 +95,7 @@ class GenerationTask(Task):
     def draw(self, scores: dict[str, Any], directory: Path) -> dict[str, str]:
         """Draws the scores."""
         values = {name: scores[key] for name, key in self.columns.items()}
-        figure = plots.by_type(values, "score")
+        figure = plots.scores_by_label(values, "score")
         plots.save(figure, directory / "scores.png")
         return {"scores.png": "scores"}
 

@@ -118,7 +118,7 @@ class QuestionAnsweringTask(Task):
 
     def draw(self, scores: dict[str, Any], directory: Path) -> dict[str, str]:
         """Draws F1 by question word."""
-        figure = plots.by_type({k: v["f1"] for k, v in scores["words"].items()})
+        figure = plots.scores_by_label({k: v["f1"] for k, v in scores["words"].items()})
         plots.save(figure, directory / "types.png")
         return {"types.png": "F1 by question word"}
 

@@ -1,6 +1,6 @@
-"""Pictures of results. Each function returns a figure; nothing is shown or saved."""
+"""Pictures of results. Every function but `save` returns a figure and saves nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +9,7 @@ import numpy as np
 from ffnlab.stats import Comparison
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -28,10 +29,10 @@ def ranking(
 
     Args:
       rows: from `stats.compare`, the best first.
-      baseline: the block the others are tested against; a line marks its score.
-      label: what is scored, with its unit.
-      scale: what scores are multiplied by, 100 for per cent.
-      marks: scores to draw a line at, such as the best that there can be, by name.
+      baseline: the block that the others are tested against; a line marks its score.
+      label: the label of the score, with its unit.
+      scale: the factor of the scores, 100 for per cent.
+      marks: scores to draw a line at, such as the best possible one, by name.
 
     >>> from ffnlab import stats
     >>> rows = stats.compare({"glu": [0.3] * 6, "mlp": [0.4] * 6}, "mlp", False)
@@ -46,9 +47,8 @@ def ranking(
     for place, row in enumerate(reversed(shown)):
         middle = scale * row.iqm
         low, high = (scale * end for end in row.interval)
-        color = (
-            "black" if row.name == baseline else "C0" if row.significant() else "0.6"
-        )
+        color = "C0" if row.significant() else "0.6"
+        color = "black" if row.name == baseline else color
         axes.plot([low, high], [place, place], color=color, linewidth=3, alpha=0.5)
         axes.plot(middle, place, "o", color=color)
         if row.name == baseline:
@@ -75,17 +75,18 @@ def curves(
     scale: float = 1.0,
     higher_is_better: bool = True,
 ) -> "Figure":
-    """Draws the validation score over training: the median seed of each block.
+    """Draws the validation score over training, as the median seed of each block.
 
-    Around the baseline the middle half of its seeds is shaded.
+    The middle half of the seeds of the baseline is shaded.
 
     Args:
-      steps: when it was evaluated.
-      scores: by block, `[seeds, evaluations]`; NaN where a run had none.
+      steps: the steps of the evaluations.
+      scores: block to scores, `[seeds, evaluations]`; NaN where a run has none. Blocks
+        without a score at some evaluation are left out.
       baseline: the block drawn in black.
-      label: what is scored, with its unit.
-      scale: what scores are multiplied by, 100 for per cent.
-      higher_is_better: blocks are listed in this order of their last score.
+      label: the label of the score, with its unit.
+      scale: the factor of the scores, 100 for per cent.
+      higher_is_better: whether the legend lists blocks by falling last score.
 
     >>> figure = curves([10, 20], {"mlp": np.ones((3, 2))}, "mlp", "loss")
     >>> figure.axes[0].get_ylabel()
@@ -111,15 +112,15 @@ def curves(
             axes.fill_between(steps, low, high, color=color, alpha=0.1, linewidth=0)
     axes.set_xlabel("step")
     axes.set_ylabel(label)
-    _focus(axes, quartiles.values(), higher_is_better)
+    _skip_first_evaluation(axes, quartiles.values())
     axes.grid(alpha=0.3)
     if order:
         axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
 
-def _focus(axes, quartiles, higher_is_better: bool) -> None:
-    """Leaves the first evaluation out of the vertical range: it dwarfs the rest."""
+def _skip_first_evaluation(axes: "Axes", quartiles: Iterable[np.ndarray]) -> None:
+    """Sets the vertical range by all evaluations but the first, which dwarfs them."""
     rest = [rows[:, 1:] for rows in quartiles if rows.shape[1] > 2]
     if rest:
         low, high = min(r.min() for r in rest), max(r.max() for r in rest)
@@ -128,11 +129,11 @@ def _focus(axes, quartiles, higher_is_better: bool) -> None:
 
 
 def convergence(panels: Mapping[str, Mapping[str, np.ndarray]]) -> "Figure":
-    """Draws the residual over the iterations, a line a solver.
+    """Draws the residual of each solver over the iterations.
 
     Args:
-      panels: title to solver to residuals `[iterations + 1, sequences]`. The line is
-        the median sequence's, around it the middle half.
+      panels: title to solver to residuals, `[iterations + 1, sequences]`. The line is
+        the median over sequences, the shaded area the middle half.
 
     >>> len(convergence({"a": {"jacobi": np.ones((3, 5))}, "b": {}}).axes)
     2
@@ -140,61 +141,62 @@ def convergence(panels: Mapping[str, Mapping[str, np.ndarray]]) -> "Figure":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.5 * len(panels), 4.0), layout="constrained")
-    every = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axes, (title, solvers) in zip(every, panels.items(), strict=True):
+    row = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (title, solvers) in zip(row, panels.items(), strict=True):
         for place, (name, residuals) in enumerate(solvers.items()):
             shown = np.maximum(np.nan_to_num(residuals, nan=1e3), 1e-8)
             low, middle, high = np.percentile(shown, [25, 50, 75], axis=1)
-            turns, color = range(len(residuals)), f"C{place}"
-            axes.semilogy(turns, middle, color=color, label=name)
-            axes.fill_between(turns, low, high, color=color, alpha=0.15, linewidth=0)
+            steps, color = range(len(residuals)), f"C{place}"
+            axes.semilogy(steps, middle, color=color, label=name)
+            axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
         axes.set_title(title, fontsize=9)
         axes.set_xlabel("iteration")
         axes.grid(alpha=0.3)
-    every[0].set_ylabel("residual")
-    every[0].legend(fontsize=8)
+    row[0].set_ylabel("residual")
+    row[0].legend(fontsize=8)
     return figure
 
 
 def relaxation(panels: Mapping[str, np.ndarray]) -> "Figure":
-    """Draws how far each state is from where it settles, sweep after sweep.
+    """Draws the distance of each state from the solution, iteration after iteration.
 
     Args:
-      panels: title to distances `[sweeps, T]`.
+      panels: title to distances, `[iterations + 1, T]`.
 
-    >>> len(relaxation({"certified": np.ones((4, 6))}).axes)  # with a scale of colours
+    >>> len(relaxation({"certified": np.ones((4, 6))}).axes)  # with a colour bar
     2
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.0 * len(panels), 4.0), layout="constrained")
-    every = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axes, (title, distances) in zip(every, panels.items(), strict=True):
+    row = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (title, distances) in zip(row, panels.items(), strict=True):
         shown = np.log10(np.maximum(distances, 1e-6))
         image = axes.imshow(shown, aspect="auto", cmap="viridis", vmin=-6, vmax=0)
         axes.set_title(title, fontsize=9)
         axes.set_xlabel("position t")
-        axes.set_ylabel("sweep")
-    figure.colorbar(image, ax=list(every), label="log₁₀ distance from the last sweep")
+        axes.set_ylabel("iteration")
+    label = "log₁₀ distance from the last iteration"
+    figure.colorbar(image, ax=list(row), label=label)
     return figure
 
 
-def agreement(
+def parity(
     losses: Mapping[str, tuple[np.ndarray, np.ndarray]],
     gaps: Mapping[str, np.ndarray],
     names: tuple[str, str],
     limit: float,
 ) -> "Figure":
-    """Draws two programs' losses on top of each other, and how far apart they are.
+    """Draws the losses of two programs, and the differences of their parameters.
 
     Args:
-      losses: by setting, the loss of each step in the one and in the other.
-      gaps: by setting, the largest difference of parameters, epoch after epoch.
-      names: what the programs are called.
+      losses: setting to the losses of every step of the first and the second program.
+      gaps: setting to the largest difference of the parameters after every epoch.
+      names: the names of the programs.
       limit: a difference to draw a line at.
 
     >>> one = np.array([1.0, 0.5])
-    >>> figure = agreement({"sgd": (one, one)}, {"sgd": one}, ("ours", "JAX"), 1e-9)
+    >>> figure = parity({"sgd": (one, one)}, {"sgd": one}, ("ours", "JAX"), 1e-9)
     >>> [axes.get_ylabel() for axes in figure.axes]
     ['loss', 'largest difference of parameters']
     """
@@ -202,11 +204,11 @@ def agreement(
 
     figure = Figure(figsize=(11.0, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for place, (name, (ours, theirs)) in enumerate(losses.items()):
-        every = max(len(theirs) // 40, 1)
-        steps = range(0, len(theirs), every)
-        left.semilogy(ours, color=f"C{place}", linewidth=1.2, label=name)
-        left.semilogy(steps, theirs[::every], ".", color=f"C{place}", markersize=5)
+    for place, (name, (first, second)) in enumerate(losses.items()):
+        every = max(len(second) // 40, 1)
+        steps = range(0, len(second), every)
+        left.semilogy(first, color=f"C{place}", linewidth=1.2, label=name)
+        left.semilogy(steps, second[::every], ".", color=f"C{place}", markersize=5)
         shown = np.maximum(gaps[name], 1e-17)
         epochs = range(1, len(shown) + 1)
         right.semilogy(epochs, shown, color=f"C{place}", marker="o", markersize=3)
@@ -219,31 +221,31 @@ def agreement(
     return figure
 
 
-def learning(
+def training_curve(
     losses: np.ndarray,
     steps: Sequence[int],
     scores: np.ndarray,
     label: str,
     marks: Mapping[str, float] | None = None,
 ) -> "Figure":
-    """Draws a run's training loss step by step, and its validation score.
+    """Draws the training loss and the validation score of a run.
 
     Args:
-      losses: of each step, in the unit of the scores.
-      steps: those after which it was validated.
-      scores: what was found then.
-      label: what is scored, with its unit.
+      losses: the loss of each step, in the unit of the scores.
+      steps: the steps of the evaluations.
+      scores: the validation score of each evaluation.
+      label: the label of the score, with its unit.
       marks: scores to draw a line at, by name.
 
-    >>> learning(np.ones(4), [2, 4], np.ones(2), "bits").axes[0].get_ylabel()
+    >>> training_curve(np.ones(4), [2, 4], np.ones(2), "bits").axes[0].get_ylabel()
     'bits'
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.0, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    axes.plot(np.arange(1, len(losses) + 1), losses, color="0.75", linewidth=0.6,
-              label="training, each step")  # fmt: skip
+    line = {"color": "0.75", "linewidth": 0.6, "label": "training, each step"}
+    axes.plot(np.arange(1, len(losses) + 1), losses, **line)
     axes.plot(steps, scores, "o-", color="C0", markersize=4, label="validation")
     for place, (name, value) in enumerate((marks or {}).items(), 1):
         axes.axhline(value, color=f"C{place}", linestyle="--", label=name)
@@ -254,14 +256,14 @@ def learning(
     return figure
 
 
-def by_type(scores: Mapping[str, float], name: str = "F1") -> "Figure":
-    """Draws a score of each label as a bar, the best on top; of many the 30 worst.
+def scores_by_label(scores: Mapping[str, float], name: str = "F1") -> "Figure":
+    """Draws the score of each label as a bar, the best on top.
 
     Args:
-      scores: from 0 to 1, by label.
-      name: what the score is called.
+      scores: label to score, from 0 to 1; only the 30 worst are drawn.
+      name: the name of the score.
 
-    >>> len(by_type({"LOC": 0.5, "PER": 0.8}).axes[0].patches)
+    >>> len(scores_by_label({"LOC": 0.5, "PER": 0.8}).axes[0].patches)
     2
     """
     from matplotlib.figure import Figure
@@ -276,7 +278,12 @@ def by_type(scores: Mapping[str, float], name: str = "F1") -> "Figure":
 
 
 def confusion(counts: np.ndarray, names: Sequence[str]) -> "Figure":
-    """Draws how often each true label, down, was given which one, across.
+    """Draws a confusion matrix, each row by its share of the true label.
+
+    Args:
+      counts: the number of examples of each true label, predicted as each label,
+        `[K, K]`.
+      names: the names of the labels.
 
     >>> confusion(np.eye(2), ["a", "b"]).axes[0].get_xlabel()
     'predicted'
@@ -290,8 +297,8 @@ def confusion(counts: np.ndarray, names: Sequence[str]) -> "Figure":
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.argwhere(counts > 0) if len(names) <= 20 else ():
         color = "white" if shares[row, column] > 0.5 else "black"
-        axes.text(column, row, f"{counts[row, column]:.0f}", color=color,
-                  ha="center", va="center", fontsize=8)  # fmt: skip
+        style = {"color": color, "ha": "center", "va": "center", "fontsize": 8}
+        axes.text(column, row, f"{counts[row, column]:.0f}", **style)
     axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set(xlabel="predicted", ylabel="true")
@@ -304,13 +311,13 @@ def graph(
     leaves: Sequence[bool],
     edges: Sequence[tuple[int, int]],
 ) -> "Figure":
-    """Draws a graph in columns, from what was given on the left to the result.
+    """Draws a graph in columns, from the leaves on the left to the result.
 
     Args:
-      labels: what is written in each node.
-      depths: the column of each.
-      leaves: whether each was given and not made.
-      edges: pairs of nodes.
+      labels: the text of each node.
+      depths: the column of each node.
+      leaves: whether each node is a leaf.
+      edges: pairs of nodes, from an input to a result.
 
     >>> len(graph(["x", "y"], [0, 1], [True, False], [(0, 1)]).axes)
     1
@@ -338,23 +345,24 @@ def graph(
     return figure
 
 
-def against(
+def scores_by_setting(
     values: Sequence[float],
     middles: Sequence[float],
     intervals: Sequence[tuple[float, float]],
     labels: tuple[str, str],
     marks: Mapping[str, float] | None = None,
 ) -> "Figure":
-    """Draws scores with their intervals against a setting.
+    """Draws scores and their intervals against a setting.
 
     Args:
-      values: the settings.
-      middles, intervals: a score for each, and its ends.
-      labels: of the two axes.
+      values: the values of the setting.
+      middles: the score for each value.
+      intervals: the interval of each score.
+      labels: the labels of the two axes.
       marks: scores to draw a line at, by name.
 
-    >>> axes = against([1, 2], [3, 4], [(2, 4), (3, 5)], ("γ", "accuracy")).axes[0]
-    >>> axes.get_xlabel()
+    >>> intervals, labels = [(2, 4), (3, 5)], ("γ", "accuracy")
+    >>> scores_by_setting([1, 2], [3, 4], intervals, labels).axes[0].get_xlabel()
     'γ'
     """
     from matplotlib.figure import Figure
