@@ -1,9 +1,9 @@
-"""What does a network gain when every state hears both neighbours?
+"""What does a network gain when every state depends on both neighbours?
 
 Trains feedback networks, h_t = f(U x_t + W h_{t−1} + V h_{t+1} + b), and recurrent
-baselines with as many parameters, on sequences whose labels need what comes after,
-over many seeds, and ranks them on held-out sequences. Where the process that made a
-task is known, so is the best that any model can reach, with and without what follows.
+baselines with as many parameters on sequences whose labels depend on later positions,
+over many seeds, and ranks them on test sequences. For tasks whose generating process is
+known, the best possible score is shown, with and without later positions.
 
     python -m experiments.feedback
     python -m experiments.feedback --tasks=brackets --hidden=64 --seeds=16
@@ -11,8 +11,8 @@ task is known, so is the best that any model can reach, with and without what fo
     python -m experiments.feedback --flagfile=OUT/flags    (repeats a run)
 
 OUT receives report.md, a ranking and curves for each task, solvers.png, states.png,
-coupling.png, results.jsonl (a line a run), best/, flags and versions.json. A default
-run takes about three minutes on two CPU cores.
+coupling.png, results.jsonl (one line per run), best/, flags and versions.json. A run
+with the default flags takes about three minutes on two CPU cores.
 """
 
 from experiments import launch

@@ -1,15 +1,16 @@
-"""Does the engine written from scratch compute what JAX and optax do?
+"""Does the engine from scratch compute the same as JAX and optax?
 
-Trains one network twice, by `ffnlab.scratch` on NumPy and by JAX with optax, from equal
-parameters over equal batches in float64, for every optimizer and several seeds, and
-prints how far apart losses and parameters are after each epoch.
+Trains a network by `ffnlab.scratch` on NumPy and by JAX with optax, from equal
+parameters on equal batches in float64, for every optimizer and several seeds, and
+prints the differences of losses and parameters after each epoch.
 
     python -m experiments.from_scratch
     python -m experiments.from_scratch --hidden=64,64 --activation=tanh --steps=1000
     python -m experiments.from_scratch --flagfile=OUT/flags    (repeats a run)
 
-OUT receives report.md, curves.png, results.jsonl (a line an epoch of a run), flags and
-versions.json. A default run takes about ten seconds on two CPU cores.
+OUT receives report.md, curves.png, results.jsonl (one line per epoch of a run), flags
+and versions.json. A run with the default flags takes about ten seconds on two CPU
+cores.
 """
 
 from experiments import launch

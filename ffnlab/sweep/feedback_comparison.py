@@ -1,11 +1,10 @@
-"""What does a network gain when every state hears both neighbours?"""
+"""What does a network gain when every state depends on both neighbours?"""
 
 import dataclasses
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from ffnlab import options
 from ffnlab.errors import InputError, choose
 from ffnlab.options import names_in, option
 from ffnlab.report.run_directory import choose_directory
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ffnlab.data import Dataset
-    from ffnlab.feedback.solvers import Solver, Unrolled
+    from ffnlab.feedback.iteration import Solver
     from ffnlab.models.sequence import SequenceConfig
     from ffnlab.sweep.ranking import Ranking
     from ffnlab.sweep.report import Section
@@ -25,7 +24,7 @@ _TASKS = names_in("ffnlab.data.synthetic", "SEQUENCES")
 _KINDS = names_in("ffnlab.models.sequence", "KINDS")
 _SOLVERS = ("auto", "jacobi", "gauss_seidel", "anderson", "newton", "unrolled")
 _CERTIFIED = "certified"
-_TOLD = ("iterations", "residual", "radius", "converged")
+_DIAGNOSTICS = ("iterations", "residual", "radius", "converged")
 
 QUICK = {
     "tasks": ("noisy_smoothing",),
@@ -40,78 +39,112 @@ QUICK = {
 
 @dataclasses.dataclass(frozen=True)
 class FeedbackCompareConfig(Training):
-    """What to train, on what, and how it is solved; each field is a flag."""
+    """Feedback networks: the tasks, the models and the solver."""
+
+    RENAMED: ClassVar[dict[str, str]] = {
+        **Training.RENAMED,
+        "begin": "coupling_init",
+        "radius": "window_radius",
+    }
 
     tasks: tuple[str, ...] = option(
         ("noisy_smoothing", "two_sided_copy", "brackets"),
-        "tasks whose best possible score is known, or digit_rows",
+        "Tasks. The best possible score is known for all but digit_rows.",
         known=_TASKS,
     )
-    train: str | None = option(None, "a CoNLL file to learn from, instead of --tasks")
-    dev: str | None = option(None, "a CoNLL file to choose by")
-    test: str | None = option(None, "a CoNLL file to report on")
+    train: str | None = option(
+        None, "CoNLL file of training sentences, instead of --tasks."
+    )
+    dev: str | None = option(
+        None, "CoNLL file that the learning rate and the best step are chosen on."
+    )
+    test: str | None = option(None, "CoNLL file that the scores are computed on.")
     models: tuple[str, ...] = option(
         ("feedback", "certified", "elman", "birnn", "gru", "window"),
-        "certified is feedback with --contractive",
+        "Models. certified is the feedback network with the bound of --contractive.",
         known=lambda: [*_KINDS(), _CERTIFIED],
     )
-    baseline: str = option("elman", "the model the others are tested against")
-    hidden: int = option(32, "states of the feedback network; others match it", least=1)
-    layers: int = option(1, "layers of each model", least=1)
-    top_down: bool = option(False, "whether a feedback layer hears the one above")
-    embedding: int = option(16, "width of a token's embedding", least=1)
+    baseline: str = option("elman", "Model that the others are tested against.")
+    hidden: int = option(
+        32,
+        "Hidden width of the feedback network. The other models get the width at which "
+        "they have as many parameters.",
+        least=1,
+    )
+    layers: int = option(1, "Layers per model.", least=1)
+    top_down: bool = option(
+        False, "Whether a feedback layer also reads the layer above it."
+    )
+    embedding: int = option(16, "Width of the token embeddings.", least=1)
     activation: str = option(
-        "relu", "of the states", known=names_in("ffnlab.nn.activations", "ACTIVATIONS")
+        "relu",
+        "Activation of the states.",
+        known=names_in("ffnlab.nn.activations", "ACTIVATIONS"),
     )
-    radius: int = option(3, "how far the window sees to either side", least=0)
+    window_radius: int = option(
+        3, "Positions that the window model reads on either side.", least=0
+    )
     boundary: str = option(
-        "zeros",
-        "the states outside a sequence: zeros or learned",
-        known=lambda: ("zeros", "learned"),
+        "zeros", "States outside of a sequence.", known=lambda: ("zeros", "learned")
     )
-    coupling: float = option(0.9, "how strong W and V are at the start", least=0)
-    begin: str = option(
+    coupling: float = option(0.9, "Strength of W and V at initialization.", least=0)
+    coupling_init: str = option(
         "split",
-        "half of the states hear each side at the start, or mixed: all hear both",
+        "Initial coupling: split, where half of the states read the left neighbour and "
+        "half the right one, or mixed, where all states read both.",
         known=lambda: ("split", "mixed"),
     )
     contractive: float = option(
         0.9,
-        "the bound on the Lipschitz constant, if certified",
+        "Bound on the Lipschitz constant of the certified model.",
         above=0,
         below=1,
     )
     certificate: str = option(
         "joint",
-        "how it is bounded: joint, or sum, which is Lip(f)·(‖W‖ + ‖V‖)",
+        "How the Lipschitz constant is bounded: jointly, or by the sum Lip(f)·(‖W‖ + "
+        "‖V‖).",
         known=lambda: ("joint", "sum"),
     )
     couplings: tuple[float, ...] = option(
-        (0.3, 0.6), "more certificates to draw the first task's score at; or none",
-        above=0, below=1, empty=True,
-    )  # fmt: skip
+        (0.3, 0.6),
+        "More bounds to train a certified model of the first task with, for a picture "
+        "of the score against the bound.",
+        above=0,
+        below=1,
+        empty=True,
+    )
     solver: str = option(
         "auto",
-        "jacobi, gauss_seidel, anderson, newton, unrolled, or auto: jacobi where "
-        "something is certified, otherwise gauss_seidel",
+        "Solver of the states. auto is jacobi for certified models and gauss_seidel "
+        "for others.",
         known=lambda: _SOLVERS,
     )
-    iterations: int = option(40, "the most a solve may take", least=1)
-    tolerance: float = option(1e-3, "the residual that will do", least=1e-6, below=1)
-    damping: float = option(0.0, "share of the old state kept", least=0, below=1)
+    iterations: int = option(40, "Largest number of iterations per solve.", least=1)
+    tolerance: float = option(
+        1e-3, "Residual at which a solve has converged.", least=1e-6, below=1
+    )
+    damping: float = option(
+        0.0,
+        "Fraction of the old state that an iteration keeps.",
+        least=0,
+        below=1,
+    )
     gradient: str = option(
         "implicit",
-        "implicit, bptt or one_step",
+        "How a solve is differentiated.",
         known=lambda: ("implicit", "bptt", "one_step"),
     )
-    seeds: int = option(8, "runs per model and learning rate", least=1, below=100_000)
+    seeds: int = option(8, "Runs per model and learning rate.", least=1, below=100_000)
     learning_rates: tuple[float, ...] = option(
-        (3e-3, 1e-2), "peaks; validation chooses one for each model", above=0
+        (3e-3, 1e-2),
+        "Peak learning rates; validation chooses one for each model.",
+        above=0,
     )
-    steps: int = option(200, "steps of a run", least=1)
-    batch_size: int = option(32, "sequences a step", least=1)
+    steps: int = option(200, "Steps per run.", least=1)
+    batch_size: int = option(32, "Sequences per step.", least=1)
     evaluations: int = option(
-        4, "how often a run is validated, at equal distances", least=1
+        4, "Evaluations on the validation part per run, evenly spaced.", least=1
     )
 
     def __post_init__(self):
@@ -123,24 +156,24 @@ class FeedbackCompareConfig(Training):
         if self.activation == "relu2" and (_CERTIFIED in self.models or self.couplings):
             raise InputError(
                 "activation: the slope of relu2 has no bound, so nothing can be "
-                "certified; leave certified out of models, and give couplings="
+                "certified; remove certified from models, and set couplings to none"
             )
         if self.top_down and self.boundary == "learned":
-            raise InputError("boundary: learned ends are not for top_down")
+            raise InputError("boundary: learned cannot be combined with top_down")
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """What the tasks are called in a report."""
+        """The names of the tasks in a report."""
         return (Path(self.train).stem,) if self.train else self.tasks
 
 
 class FeedbackCompareResult(NamedTuple):
-    """What an experiment found.
+    """The result of a comparison of feedback networks.
 
     Attributes:
-      out: the directory that holds it.
+      out: the run directory.
       runs: a dict for each run, as in results.jsonl.
-      rankings: by task.
+      rankings: task to ranking.
     """
 
     out: Path
@@ -149,10 +182,13 @@ class FeedbackCompareResult(NamedTuple):
 
 
 def compare_feedback(config: FeedbackCompareConfig) -> FeedbackCompareResult:
-    """Runs the experiment and writes its report.
+    """Runs a comparison and writes its report to the run directory.
+
+    Args:
+      config: what to compare, on which tasks, and how to train.
 
     Raises:
-      InputError: a file or directory cannot be used, or flags contradict each other.
+      InputError: a file or directory cannot be used, or options contradict each other.
     """
     from ffnlab.report import run_directory
 
@@ -162,30 +198,31 @@ def compare_feedback(config: FeedbackCompareConfig) -> FeedbackCompareResult:
     from ffnlab import data  # these import JAX, what is above does not
     from ffnlab.sweep.report import publish
 
-    flags = options.to_flags(config, leave_out=("out", "resume"))
     jobs = [
         job
         for task, dataset in datasets.items()
         for job in _jobs(config, task, dataset)
     ]
-    with run_directory.open_run(out, flags, config.resume) as directory:
+    with run_directory.open_run(out, config, config.resume) as directory:
         digests = "".join(map(data.digest, datasets.values()))
-        run_directory.same_data(directory, hashlib.sha256(digests.encode()).hexdigest())
+        digest = hashlib.sha256(digests.encode()).hexdigest()
+        run_directory.check_same_data(directory, digest)
         print(f"writing to {directory}", flush=True)
         runs = train_all(config, jobs, directory)
-        sections = [_section(config, *each, runs) for each in datasets.items()]
+        sections = [
+            _section(config, task, dataset, runs) for task, dataset in datasets.items()
+        ]
         if config.train:
             from ffnlab.sweep import tagger_scores
 
-            mine = [job for job in jobs if job.name in config.models]
-            told = tagger_scores.remark(mine, config.seeds, directory)
-            sections[0].found.remarks.append(told)
-        title = "What does hearing both neighbours gain?"
+            taggers = [job for job in jobs if job.name in config.models]
+            remark = tagger_scores.span_f1_remark(taggers, config.seeds, directory)
+            sections[0].ranking.remarks.append(remark)
+        title = "What does a network gain when every state depends on both neighbours?"
         pictures = _pictures(config, datasets, jobs, runs, directory)
         publish(directory, title, sections, _note(config), pictures)
-    return FeedbackCompareResult(
-        directory, runs, {each.name: each.found for each in sections}
-    )
+    rankings = {section.name: section.ranking for section in sections}
+    return FeedbackCompareResult(directory, runs, rankings)
 
 
 def _section(
@@ -194,41 +231,44 @@ def _section(
     dataset: "Dataset",
     runs: list[dict[str, Any]],
 ) -> "Section":
+    """Returns the ranking of a task."""
     from ffnlab.sweep import ranking
     from ffnlab.sweep.report import Section
     from ffnlab.train import objectives
 
     lines = [r for r in runs if r["task"] == task and r["block"] in config.models]
     objective = objectives.OBJECTIVES[dataset.task]
-    found = ranking.rank(lines, config.baseline, objective, config.seed, _TOLD)
+    ranked = ranking.rank(lines, config.baseline, objective, config.seed, _DIAGNOSTICS)
     about = {name: fact for name, fact in dataset.about.items() if name != "ceiling"}
-    return Section(task, found, lines, about, _marks(dataset))
+    return Section(task, ranked, lines, about, _marks(dataset))
 
 
 def _datasets(config: FeedbackCompareConfig) -> "dict[str, Dataset]":
+    """Returns the data sets by task."""
     from ffnlab import data
 
     if config.train:
-        found = data.tagging_dataset(config.train, config.dev, config.test)
-        return {config.sources[0]: found}
+        dataset = data.tagging_dataset(config.train, config.dev, config.test)
+        return {config.sources[0]: dataset}
     return {task: data.SEQUENCES[task](config.seed) for task in config.tasks}
 
 
 def _marks(dataset: "Dataset") -> dict[str, float]:
-    """Returns the best scores that there can be, by what they are called."""
+    """Returns the best possible scores, by name."""
     names = {
-        "two_sided": "the best from both sides",
-        "one_sided": "the best from the left",
+        "two_sided": "best possible from both sides",
+        "one_sided": "best possible from the left",
     }
     return {names[k]: v for k, v in dataset.about.get("ceiling", {}).items()}
 
 
-def _solver(config: FeedbackCompareConfig, certified: bool) -> "Solver | Unrolled":
+def _solver(config: FeedbackCompareConfig, certified: bool) -> "Solver":
+    """Returns the solver of certified or of other models."""
     from ffnlab.feedback import solvers
 
-    given = (config.tolerance, config.iterations, config.damping)
+    options = (config.tolerance, config.iterations, config.damping)
     if config.solver == "auto":
-        return solvers.auto(certified, *given)
+        return solvers.auto(certified, *options)
     if config.solver == "unrolled":
         return solvers.Unrolled(config.iterations, config.damping)
     kinds = {
@@ -237,11 +277,11 @@ def _solver(config: FeedbackCompareConfig, certified: bool) -> "Solver | Unrolle
         "anderson": solvers.Anderson,
         "newton": solvers.Newton,
     }
-    return kinds[config.solver](*given)
+    return kinds[config.solver](*options)
 
 
 def _reference(config: FeedbackCompareConfig, dataset: "Dataset") -> "SequenceConfig":
-    """Returns the feedback network that the other models are as large as."""
+    """Returns the feedback network, whose size the other models match."""
     from ffnlab.models.sequence import SequenceConfig
 
     return SequenceConfig(
@@ -253,19 +293,19 @@ def _reference(config: FeedbackCompareConfig, dataset: "Dataset") -> "SequenceCo
         per=dataset.about["per"],
         embedding=config.embedding,
         activation=config.activation,
-        radius=config.radius,
+        radius=config.window_radius,
         solver=_solver(config, certified=False),
         gradient=config.gradient,
         certificate=config.certificate,
         coupling=config.coupling,
-        coupling_init=config.begin,
+        coupling_init=config.coupling_init,
         boundary=config.boundary,
         top_down=config.top_down,
     )
 
 
 def _jobs(config: FeedbackCompareConfig, task: str, dataset: "Dataset") -> list[Job]:
-    """Returns what is to be trained on a task."""
+    """Returns the jobs of a task."""
     reference = _reference(config, dataset)
     return [
         _job(name, task, dataset, variant, reference)
@@ -276,7 +316,7 @@ def _jobs(config: FeedbackCompareConfig, task: str, dataset: "Dataset") -> list[
 def _variants(
     config: FeedbackCompareConfig, task: str, dataset: "Dataset"
 ) -> "dict[str, SequenceConfig]":
-    """Returns the models of a task, and for the first one those of --couplings."""
+    """Returns the models of a task, and for the first task those of couplings."""
     reference = _reference(config, dataset)
     variants: dict[str, SequenceConfig] = {}
     for name in config.models:
@@ -284,7 +324,7 @@ def _variants(
         variants[name] = dataclasses.replace(reference, kind=kind)
     bounds = {_CERTIFIED: config.contractive} if _CERTIFIED in config.models else {}
     if task == config.sources[0]:
-        bounds |= {_named(bound): bound for bound in config.couplings}
+        bounds |= {_certified_name(bound): bound for bound in config.couplings}
     for name, bound in bounds.items():
         variants[name] = dataclasses.replace(
             reference,
@@ -295,7 +335,8 @@ def _variants(
     return variants
 
 
-def _named(bound: float) -> str:
+def _certified_name(bound: float) -> str:
+    """Returns the name of a model that is certified by a bound."""
     return f"{_CERTIFIED} {bound:g}"
 
 
@@ -306,6 +347,7 @@ def _job(
     variant: "SequenceConfig",
     reference: "SequenceConfig",
 ) -> Job:
+    """Returns the job of a model, with the facts that its lines hold."""
     from ffnlab.models import sequence
 
     variant = sequence.match(variant, reference)
@@ -329,12 +371,12 @@ def _pictures(
     runs: list[dict[str, Any]],
     directory: Path,
 ) -> "dict[str, tuple[str, Figure]]":
-    """Returns the pictures of how the first task's networks are solved."""
+    """Returns captions and figures on the solution of the first task's networks."""
     from ffnlab.sweep import solver_plots
 
     task = config.sources[0]
     dataset = datasets[task]
-    found = {}
+    pictures = {}
     shown = [
         job
         for job in jobs
@@ -342,28 +384,29 @@ def _pictures(
     ]
     if shown:
         variants = _variants(config, task, dataset)
-        found |= solver_plots.pictures(
+        pictures |= solver_plots.plot_solvers(
             {job.name: variants[job.name] for job in shown},
             {job.name: read_best(directory, job) for job in shown},
             dataset,
         )
     if config.couplings:
         lines = [run for run in runs if run["task"] == task]
-        names = {bound: _named(bound) for bound in config.couplings}
+        names = {bound: _certified_name(bound) for bound in config.couplings}
         if _CERTIFIED in config.models:
             names[config.contractive] = _CERTIFIED
-        found["coupling.png"] = solver_plots.against_coupling(
+        pictures["coupling.png"] = solver_plots.plot_certificates(
             lines, dict(sorted(names.items())), dataset, _marks(dataset), config.seed
         )
-    return found
+    return pictures
 
 
 def _note(config: FeedbackCompareConfig) -> str:
-    """Returns how the numbers in the tables came about."""
-    return f"""Interquartile means over {config.seeds} seeds, with bootstrap 95 %
-intervals. All models have as many parameters as a feedback network of hidden width
-{config.hidden}; what remains is in brackets. Validation chose the learning rate; the
-test part was scored once, at it. Δ is the mean difference over equal seeds; p is of a
-paired permutation test, corrected by Holm; P(better) is the chance that a run beats a
-baseline's. Iterations, residual, spectral radius and the share that converged are means
-over the validation part."""
+    """Returns how the numbers in the tables were computed."""
+    return f"""Scores are interquartile means over {config.seeds} seeds with bootstrap
+95 % intervals. All models have as many parameters as a feedback network of hidden width
+{config.hidden}; the remaining difference is in brackets. The learning rate was chosen
+on the validation part, and the test part was scored once, at that rate. Δ is the mean
+difference from the baseline over equal seeds; p is the p-value of a paired permutation
+test, corrected by Holm's method; P(better) is the probability that a run is better than
+a run of the baseline. Iterations, residual, spectral radius and the fraction of
+sequences that converged are means over the validation part."""

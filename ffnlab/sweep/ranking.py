@@ -1,7 +1,7 @@
-"""Results of sweeps: a line for each run, and the ranking that follows from the lines.
+"""Results of sweeps: a line for each run, and the ranking computed from the lines.
 
-The lines are all that is kept of a run, so a table made now and one made from a file
-of lines next year are the same.
+A line holds everything that a ranking needs, so that a table can be computed again from
+the file of lines.
 """
 
 import functools
@@ -15,12 +15,12 @@ from ffnlab.errors import InputError
 from ffnlab.io import jsonable
 from ffnlab.report.table import Table
 from ffnlab.sweep.population import Population
-from ffnlab.train.record import Plan
+from ffnlab.train.record import Plan, Record
 from ffnlab.types import Objective
 
 Line = dict[str, Any]
 
-# Facts of a block that are columns where its lines have them.
+# Columns for the facts of a block, by heading; a fact that lines lack has no column.
 _FACTS = {
     "activation": "activation",
     "hidden": "hidden",
@@ -28,7 +28,7 @@ _FACTS = {
     "FLOPs": "flops",
 }
 
-# How a score is shown: what it is called, what it is multiplied by, its decimals.
+# How a score is shown: its label, the factor it is multiplied by, its decimals.
 UNITS: dict[str, tuple[str, float, int]] = {
     "accuracy": ("test accuracy, %", 100.0, 2),
     "bits": ("test bits per byte", 1.0, 3),
@@ -37,18 +37,18 @@ UNITS: dict[str, tuple[str, float, int]] = {
 
 
 class Ranking(NamedTuple):
-    """What the lines of a sweep say.
+    """The ranking of the blocks of a sweep.
 
     Attributes:
       comparisons: the blocks, the best first.
-      table: the same, to be printed.
-      verdict: the same, in a sentence.
-      remarks: what a reader should know before believing it.
-      baseline: the block that the others were tested against.
-      score: what is scored: the name of it in the lines.
-      unit: the same, as a reader calls it.
-      scale: what scores are multiplied by when shown.
-      higher_is_better: the direction of the score.
+      table: the ranking as a table.
+      verdict: the ranking in one sentence.
+      remarks: reasons to doubt it, a sentence each.
+      baseline: the block that the others are tested against.
+      score: the name of the score in the lines.
+      unit: the label of the score in tables and pictures.
+      scale: the factor that scores are multiplied by when shown.
+      higher_is_better: whether higher scores are better.
       essential: the columns that a narrow screen still shows.
     """
 
@@ -65,14 +65,14 @@ class Ranking(NamedTuple):
 
 
 def choose_members(population: Population, plan: Plan) -> np.ndarray:
-    """Returns the members trained at the learning rate that validation chose.
+    """Returns the members of the learning rate that is best on the validation part.
 
     That is the rate with the best interquartile mean over seeds of the best monitored
-    score; of equal ones the first. A diverged run counts as infinitely bad.
+    score, and the first of equal ones. The score of a diverged run is infinitely bad.
 
     Args:
       population: from `sweep.fit_population`.
-      plan: what it was trained by.
+      plan: the plan it was trained by.
 
     Returns:
       Their indices, int `[seeds]`, in the order of the seeds.
@@ -93,17 +93,17 @@ def lines(
     chosen: np.ndarray,
     test: Mapping[str, np.ndarray],
 ) -> list[Line]:
-    """Returns a dict, ready for JSON, for each run of a population.
+    """Returns a dict for each run of a population, ready for JSON.
 
     Args:
-      facts: what all its runs share: `block`, `activation`, `parameters`, `flops` and
+      facts: what all runs share: `block`, `activation`, `parameters`, `flops` and
         anything else.
       population: from `sweep.fit_population`.
-      plan: what it was trained by.
-      chosen: the members that were scored on the test part.
-      test: each of their scores.
+      plan: the plan it was trained by.
+      chosen: the members that were scored on the test part, int `[seeds]`.
+      test: their scores by name, `[seeds]`.
     """
-    fit, place = population.fit, {int(m): i for i, m in enumerate(chosen)}
+    fit, row_of = population.fit, {int(m): row for row, m in enumerate(chosen)}
     shared = {
         **facts,
         "microseconds_per_step": 1e6 * fit.seconds_per_step / len(population.seeds),
@@ -112,21 +112,21 @@ def lines(
     rows = []
     for member in range(len(population.seeds)):
         diverged, best = fit.record.diverged[member], fit.record.best_step[member]
-        at, tested = (int(best) - 1) // plan.every, place.get(member)
-        scores = fit.record.scores
-        valid = {name: float(curve[member, at]) for name, curve in scores.items()}
-        found = diverged < 0 and best > 0
+        evaluation, row = (int(best) - 1) // plan.every, row_of.get(member)
+        scores = fit.record.scores.items()
+        valid = {name: float(curve[member, evaluation]) for name, curve in scores}
+        scored = diverged < 0 and best > 0
         rows.append(
             {
                 **shared,
                 "seed": int(population.seeds[member]),
                 "learning_rate": float(f"{population.learning_rates[member]:.6g}"),
                 "diverged_at": int(diverged) if diverged >= 0 else None,
-                "best_step": int(best) if found else None,
-                "valid": valid if found else None,
-                "chosen": tested is not None,
-                "test": {k: float(v[tested]) for k, v in test.items()}
-                if tested is not None and found
+                "best_step": int(best) if scored else None,
+                "valid": valid if scored else None,
+                "chosen": row is not None,
+                "test": {name: float(values[row]) for name, values in test.items()}
+                if row is not None and scored
                 else None,
                 "curve": _curve(fit.record, plan, member),
             }
@@ -134,7 +134,8 @@ def lines(
     return jsonable(rows)
 
 
-def _curve(record: Any, plan: Plan, member: int) -> dict[str, list]:
+def _curve(record: Record, plan: Plan, member: int) -> dict[str, list]:
+    """Returns the mean training loss between evaluations, and all validation scores."""
     starts = range(0, plan.steps, plan.every)
     losses = [record.loss[member, s : s + plan.every].mean() for s in starts]
     scores = {name: curve[member].tolist() for name, curve in record.scores.items()}
@@ -143,17 +144,24 @@ def _curve(record: Any, plan: Plan, member: int) -> dict[str, list]:
 
 
 def curves(runs: Sequence[Line], score: str) -> dict[str, np.ndarray]:
-    """Returns the validation curves of the chosen runs, `[seeds, evaluations]` a block.
+    """Returns the validation curves of the chosen runs.
+
+    Args:
+      runs: from `lines`.
+      score: the name of a validation score.
+
+    Returns:
+      Block to scores, `[seeds, evaluations]`; NaN where a run has none.
 
     >>> line = {"block": "glu", "chosen": True, "curve": {"loss": [0.5, None]}}
     >>> curves([line], "loss")
     {'glu': array([[0.5, nan]])}
     """
-    found: dict[str, list] = {}
+    rows: dict[str, list] = {}
     for run in runs:
         if run["chosen"]:
-            found.setdefault(run["block"], []).append(run["curve"][score])
-    arrays = {name: np.array(rows, float) for name, rows in found.items()}
+            rows.setdefault(run["block"], []).append(run["curve"][score])
+    arrays = {block: np.array(values, float) for block, values in rows.items()}
     return {k: np.where(np.isfinite(v), v, np.nan) for k, v in arrays.items()}
 
 
@@ -162,75 +170,81 @@ def rank(
     baseline: str,
     objective: Objective,
     seed: int = 0,
-    told: Sequence[str] = (),
+    diagnostics: Sequence[str] = (),
 ) -> Ranking:
     """Ranks the blocks by the test scores of their chosen runs.
 
     Args:
       runs: from `lines`, of all blocks.
       baseline: the block that the others are tested against.
-      objective: what was scored.
-      seed: of the resampling.
-      told: what models told of themselves beside their scores, to be columns too.
+      objective: the objective, whose monitored score ranks.
+      seed: the seed of the resampling.
+      diagnostics: validation scores that are shown as columns too.
 
     Raises:
       InputError: there is no such baseline, or blocks differ in their seeds.
     """
-    chosen = _chosen(runs)
+    chosen = _chosen_by_block(runs)
     unit, scale, _ = UNITS[objective.monitor]
     tests = {name: _scores(rows, "test", objective) for name, rows in chosen.items()}
-    found = stats.compare(
+    comparisons = stats.compare(
         tests, baseline, higher_is_better=objective.higher_is_better, seed=seed
     )
     rows = [
-        _row(place, each, chosen[each.name], objective, told, seed)
-        for place, each in enumerate(found, 1)
+        _row(place, row, chosen[row.name], objective, diagnostics, seed)
+        for place, row in enumerate(comparisons, 1)
     ]
     facts = [heading for heading, name in _FACTS.items() if name in runs[0]]
     tested = unit.split(",")[0].removesuffix(" (variance = 1)")
     compared = [tested, f"Δ {baseline}", "p (Holm)"]
     columns = ["", "block", *facts, "rate", "validation", *compared, "P(better)"]
-    columns += [*told, "µs/step", "diverged"]
-    table = Table(columns, rows, words=3 if "activation" in facts else 2)
+    columns += [*diagnostics, "µs/step", "diverged"]
     return Ranking(
-        found,
-        table,
-        stats.verdict(found),
-        [*_remarks(runs), *_close_calls(runs, objective, seed)],
-        baseline,
-        objective.monitor,
-        unit,
-        scale,
-        objective.higher_is_better,
-        ["", "block", "activation", *compared],
+        comparisons=comparisons,
+        table=Table(columns, rows, words=3 if "activation" in facts else 2),
+        verdict=stats.verdict(comparisons),
+        remarks=[*_remarks(runs), *_close_calls(runs, objective, seed)],
+        baseline=baseline,
+        score=objective.monitor,
+        unit=unit,
+        scale=scale,
+        higher_is_better=objective.higher_is_better,
+        essential=["", "block", "activation", *compared],
     )
 
 
-def middle(
+def block_score(
     runs: Sequence[Line], block: str, objective: Objective, seed: int = 0
 ) -> tuple[float, stats.Interval]:
-    """Returns the interquartile mean of a block's test scores, and its interval."""
+    """Returns the interquartile mean of a block's test scores, and its interval.
+
+    Args:
+      runs: from `lines`.
+      block: the name of the block.
+      objective: the objective, whose monitored score is used.
+      seed: the seed of the resampling.
+    """
     rows = [run for run in runs if run["block"] == block and run["chosen"]]
     scores = _scores(rows, "test", objective)
     return float(stats.iqm(scores)), stats.bootstrap_interval(scores, seed=seed)
 
 
-def _chosen(runs: Sequence[Line]) -> dict[str, list[Line]]:
-    """Returns the chosen runs of each block, by seed; all blocks must have the same."""
+def _chosen_by_block(runs: Sequence[Line]) -> dict[str, list[Line]]:
+    """Returns the chosen runs of each block by seed; all blocks must have the same."""
     chosen: dict[str, list[Line]] = {}
     for run in sorted(runs, key=lambda run: run["seed"]):
         if run["chosen"]:
             chosen.setdefault(run["block"], []).append(run)
     seeds = {name: [run["seed"] for run in rows] for name, rows in chosen.items()}
     first = next(iter(seeds), None)
-    for name, each in seeds.items():
-        if each != seeds[first]:
-            raise InputError(f"{name} has seeds {each}, {first} has {seeds[first]}")
+    for name, numbers in seeds.items():
+        if numbers != seeds[first]:
+            raise InputError(f"{name} has seeds {numbers}, {first} has {seeds[first]}")
     return chosen
 
 
 def _scores(rows: Sequence[Line], part: str, objective: Objective) -> np.ndarray:
-    """Returns a score for each seed, in order; a diverged run's is infinitely bad."""
+    """Returns the score of each run; that of a diverged run is infinitely bad."""
     worst = -np.inf if objective.higher_is_better else np.inf
     values = [run[part] and run[part][objective.monitor] for run in rows]
     return np.array([worst if value is None else value for value in values], np.float32)
@@ -238,45 +252,49 @@ def _scores(rows: Sequence[Line], part: str, objective: Objective) -> np.ndarray
 
 def _row(
     place: int,
-    found: stats.Comparison,
+    comparison: stats.Comparison,
     runs: Sequence[Line],
     objective: Objective,
-    told: Sequence[str],
+    diagnostics: Sequence[str],
     seed: int,
 ) -> list[str]:
-    first, shown = runs[0], functools.partial(_shown, objective)
+    """Returns the cells of a block in the table."""
+    first, show = runs[0], functools.partial(_format_score, objective)
     valid = _scores(runs, "valid", objective)
-    spread = stats.bootstrap_interval(valid, seed=seed)
-
-    def fact(name: str) -> str:
-        matched = f" ({first['unmatched']:+.1%})" if name == first["budget"] else ""
-        shown = first[name] if name == "activation" else f"{first[name]:,}"
-        return f"{shown}{matched}"
-
     steps = [r["diverged_at"] for r in runs if r["diverged_at"] is not None]
-    failed = f"{len(steps)}/{len(runs)} at step {min(steps)}" if steps else "0"
+    diverged = f"{len(steps)}/{len(runs)} at step {min(steps)}" if steps else "0"
     paired = ["baseline", "", ""]
-    if found.p_value is not None:
-        difference = shown(found.difference, found.difference_interval, "+")
-        paired = [difference, f"{found.p_corrected:.2g}", f"{found.improvement:.2f}"]
+    if comparison.p_value is not None:
+        paired = [
+            show(comparison.difference, comparison.difference_interval, "+"),
+            f"{comparison.p_corrected:.2g}",
+            f"{comparison.improvement:.2f}",
+        ]
     return [
         str(place),
-        found.name.partition(":")[0],
-        *(fact(name) for name in _FACTS.values() if name in first),
+        comparison.name.partition(":")[0],
+        *(_format_fact(first, name) for name in _FACTS.values() if name in first),
         f"{first['learning_rate']:g}",
-        shown(float(stats.iqm(valid)), spread),
-        shown(found.iqm, found.interval),
+        show(float(stats.iqm(valid)), stats.bootstrap_interval(valid, seed=seed)),
+        show(comparison.iqm, comparison.interval),
         *paired,
-        *(_mean(runs, name) for name in told),
-        _microseconds(first["microseconds_per_step"]),
-        failed,
+        *(_format_mean(runs, name) for name in diagnostics),
+        _format_microseconds(first["microseconds_per_step"]),
+        diverged,
     ]
 
 
-def _shown(
+def _format_fact(run: Line, name: str) -> str:
+    """Returns a fact of a block, with what remains of the budget in brackets."""
+    unmatched = f" ({run['unmatched']:+.1%})" if name == run["budget"] else ""
+    fact = run[name] if name == "activation" else f"{run[name]:,}"
+    return f"{fact}{unmatched}"
+
+
+def _format_score(
     objective: Objective, middle: float | None, interval: Any, sign: str = ""
 ) -> str:
-    """Shows a score, or with a sign a difference, and its interval."""
+    """Returns a score and its interval as text; with a sign, a difference."""
     _, scale, digits = UNITS[objective.monitor]
     if middle is None or not np.isfinite(middle):
         return "diverged" if not sign else "undefined: a seed diverged"
@@ -284,30 +302,30 @@ def _shown(
     return f"{scale * middle:{sign}.{digits}f} [{low}, {high}]"
 
 
-def _mean(runs: Sequence[Line], name: str) -> str:
-    """Shows the mean of what the chosen runs told on the validation part, if any."""
+def _format_mean(runs: Sequence[Line], name: str) -> str:
+    """Returns the mean of a validation score over runs as text; empty without any."""
     values = [(run["valid"] or {}).get(name) for run in runs]
     values = [value for value in values if value is not None]
     return f"{np.mean(values):.2g}" if values else ""
 
 
-def _microseconds(value: float | None) -> str:
-    """Shows a time; a block that was resumed at its end was not timed."""
+def _format_microseconds(value: float | None) -> str:
+    """Returns a time as text; empty for runs that were only resumed at their end."""
     return "" if value is None else f"{value:.0f}"
 
 
 def _remarks(runs: Sequence[Line]) -> list[str]:
-    """Returns what would make a reader doubt the table."""
+    """Returns remarks on learning rates at the edge, and on diverged runs."""
     remarks = []
     rates = sorted({run["learning_rate"] for run in runs})
     for rate, word in ((rates[0], "smallest"), (rates[-1], "largest")):
-        at_edge = {
-            r["block"]: None for r in runs if r["chosen"] and r["learning_rate"] == rate
-        }
+        at_edge = [
+            r["block"] for r in runs if r["chosen"] and r["learning_rate"] == rate
+        ]
         if at_edge and len(rates) > 2:
             remarks.append(
                 f"the {word} learning rate, {rate:g}, was best for "
-                f"{', '.join(at_edge)}: a wider --learning_rates might find better"
+                f"{', '.join(dict.fromkeys(at_edge))}: others beyond it may be better"
             )
     for run in runs:
         if run["diverged_at"] is not None:
@@ -322,31 +340,31 @@ def _remarks(runs: Sequence[Line]) -> list[str]:
 
 
 def _close_calls(runs: Sequence[Line], objective: Objective, seed: int) -> list[str]:
-    """Returns a remark on the blocks whose learning rate other seeds might change."""
+    """Returns a remark on blocks for which other seeds may choose another rate."""
     blocks: dict[str, dict[float, list[Line]]] = {}
     for run in sorted(runs, key=lambda run: run["seed"]):
         rates = blocks.setdefault(run["block"], {})
         rates.setdefault(run["learning_rate"], []).append(run)
-    shares = {}
+    frequencies = {}
     for block, rates in blocks.items():
         scores = np.stack(
             [_scores(rows, "valid", objective) for rows in rates.values()]
         )
         chosen = [rows[0]["chosen"] for rows in rates.values()].index(True)
         scores = scores if objective.higher_is_better else -scores
-        shares[block] = float(_times_best(scores, seed)[chosen])
-    close = [f"{block} ({share:.0%})" for block, share in shares.items() if share < 0.9]
+        frequencies[block] = float(_frequency_best(scores, seed)[chosen])
+    close = [f"{block} ({f:.0%})" for block, f in frequencies.items() if f < 0.9]
     if not close:
         return []
     return [
-        "validation hardly told the learning rates apart, and other seeds, or the "
-        "rounding of another machine, may choose another; how often resampled seeds "
-        f"choose the same: {', '.join(close)}"
+        "the learning rates hardly differ on the validation part; other seeds, or the "
+        "rounding of another machine, may choose another one; how often resampled "
+        f"seeds choose the same: {', '.join(close)}"
     ]
 
 
-def _times_best(scores: np.ndarray, seed: int) -> np.ndarray:
-    """Returns how often each row of `[rates, seeds]` is best of resampled seeds."""
+def _frequency_best(scores: np.ndarray, seed: int) -> np.ndarray:
+    """Returns how often each row of `[rates, seeds]` is best over resampled seeds."""
     draws = np.random.default_rng(seed).integers(
         scores.shape[1], size=(2000, scores.shape[1])
     )

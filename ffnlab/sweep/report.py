@@ -1,4 +1,4 @@
-"""What an experiment leaves for its reader: tables, a report and pictures."""
+"""The report of an experiment: tables on the screen, report.md and pictures."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ffnlab import io
 from ffnlab.report import plots
-from ffnlab.sweep import ranking
-from ffnlab.sweep.ranking import Line, Ranking
+from ffnlab.sweep.ranking import Line, Ranking, curves
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,21 +16,21 @@ class Section(NamedTuple):
     """One ranking of an experiment.
 
     Attributes:
-      name: what it is of, if there are several; part of the names of its pictures.
-      found: the answer.
-      runs: the lines it was made from.
+      name: its name if there are several, part of the names of its pictures; or "".
+      ranking: the ranking.
+      runs: the lines it was computed from.
       about: facts about the data.
-      marks: scores to draw a line at, by what they are called.
+      marks: scores to draw a line at, by name.
     """
 
     name: str
-    found: Ranking
+    ranking: Ranking
     runs: Sequence[Line]
     about: dict[str, Any]
     marks: dict[str, float] = {}  # noqa: RUF012
 
     def picture(self, kind: str) -> str:
-        """Returns the name of one of its pictures."""
+        """Returns the file name of one of its pictures."""
         return "-".join(filter(None, (kind, self.name))) + ".png"
 
 
@@ -45,10 +44,10 @@ def publish(
     """Prints rankings, and writes report.md and the pictures.
 
     Args:
-      directory: the directory of the run.
-      title: the question, for the heading.
+      directory: the run directory.
+      title: the heading of the report.
       sections: the rankings.
-      note: how the numbers came about.
+      note: how the numbers were computed.
       pictures: file name to caption and figure, for the end of the report.
     """
     for section in sections:
@@ -63,40 +62,40 @@ def publish(
 
 
 def _show(title: str, section: Section) -> None:
-    found = section.found
-    way = "higher" if found.higher_is_better else "lower"
+    ranking = section.ranking
+    better = "higher" if ranking.higher_is_better else "lower"
     print()
-    found.table.show(
-        f"{section.name or title}: {found.unit}, {way} is better; ranked by the "
-        "interquartile mean, Δ is the mean over equal seeds",
-        essential=found.essential,
+    ranking.table.show(
+        f"{section.name or title}: {ranking.unit}, {better} is better; ranked by the "
+        "interquartile mean; Δ is the mean difference over equal seeds",
+        essential=ranking.essential,
     )
-    print(f"\n{found.verdict}")
+    print(f"\n{ranking.verdict}")
     for name, value in section.marks.items():
-        print(f"{name}: {value * found.scale:.4g}")
-    for remark in found.remarks:
+        print(f"{name}: {value * ranking.scale:.4g}")
+    for remark in ranking.remarks:
         print(f"note: {remark}")
 
 
 def _draw(directory: Path, section: Section) -> None:
-    found = section.found
-    plots.save(
-        plots.ranking(
-            found.comparisons, found.baseline, found.unit, found.scale, section.marks
-        ),
-        directory / section.picture("ranking"),
+    ranking = section.ranking
+    figure = plots.ranking(
+        ranking.comparisons,
+        ranking.baseline,
+        ranking.unit,
+        ranking.scale,
+        section.marks,
     )
-    plots.save(
-        plots.curves(
-            section.runs[0]["curve"]["step"],
-            ranking.curves(section.runs, found.score),
-            found.baseline,
-            found.unit.replace("test", "validation"),
-            found.scale,
-            found.higher_is_better,
-        ),
-        directory / section.picture("curves"),
+    plots.save(figure, directory / section.picture("ranking"))
+    figure = plots.curves(
+        section.runs[0]["curve"]["step"],
+        curves(section.runs, ranking.score),
+        ranking.baseline,
+        ranking.unit.replace("test", "validation"),
+        ranking.scale,
+        ranking.higher_is_better,
     )
+    plots.save(figure, directory / section.picture("curves"))
 
 
 def _markdown(
@@ -114,25 +113,25 @@ def _markdown(
 
 {note}
 
-{parts}{extra}## To repeat it
+{parts}{extra}## How to repeat it
 
-Give the launcher `--flagfile` with the file `flags` beside this one. The versions of
-all that matters are in versions.json, every run with its curve in results.jsonl, the
+Pass the file `flags` of this directory to the launcher as `--flagfile`. The versions of
+the software are in versions.json, all runs with their curves in results.jsonl, and the
 parameters of the chosen runs in best/.
 """
 
 
 def _section(section: Section) -> str:
-    found = section.found
+    ranking = section.ranking
     heading = f"## {section.name}\n\n" if section.name else ""
     marks = "".join(
-        f"- {name}: {value * found.scale:.4g}\n"
+        f"- {name}: {value * ranking.scale:.4g}\n"
         for name, value in section.marks.items()
     )
-    remarks = "".join(f"- {remark}\n" for remark in found.remarks)
-    return f"""{heading}{found.verdict}
+    remarks = "".join(f"- {remark}\n" for remark in ranking.remarks)
+    return f"""{heading}{ranking.verdict}
 
-{found.table.markdown()}
+{ranking.table.markdown()}
 
 {marks}{remarks}
 ![ranking]({section.picture("ranking")})
@@ -146,10 +145,10 @@ The data:
 
 
 def _facts(about: dict[str, Any]) -> str:
-    """Returns what is known of the data, a line a fact; long lists are counted."""
+    """Returns the facts about the data, one per line; of long lists only the number."""
     lines = []
     for name, fact in about.items():
         if isinstance(fact, (list, tuple, dict)) and len(fact) > 12:
-            fact = f"{len(fact)} of them"
+            fact = len(fact)
         lines.append(f"- {name.replace('_', ' ')}: {fact}")
     return "\n".join(lines)

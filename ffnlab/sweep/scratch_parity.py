@@ -1,4 +1,4 @@
-"""Does the engine written from scratch compute what JAX and optax do?"""
+"""Does the engine from scratch compute the same as JAX and optax?"""
 
 import dataclasses
 import time
@@ -24,33 +24,42 @@ QUICK = {"optimizers": ("sgd", "adam"), "seeds": 1, "steps": 40, "hidden": (16,)
 
 @dataclasses.dataclass(frozen=True)
 class ScratchParityConfig:
-    """What to train, twice; each field is a flag."""
+    """Parity: the data, the network and the optimizers."""
 
     data: str = option(
         "digits",
-        "digits, breast_cancer or wine",
+        "Built-in data set.",
         known=lambda: ("digits", "breast_cancer", "wine"),
     )
     optimizers: tuple[str, ...] = option(
         ("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"),
-        "what to train with, in turn",
+        "Optimizers to compare.",
         known=names_in("ffnlab.scratch.optimizers", "OPTIMIZERS"),
     )
     hidden: tuple[int, ...] = option(
-        (128,), "widths of the hidden layers; empty for none", least=1, empty=True
+        (128,), "Widths of the hidden layers, possibly none.", least=1, empty=True
     )
     activation: str = option(
-        "relu", "relu, tanh or sigmoid", known=lambda: ("relu", "tanh", "sigmoid")
+        "relu",
+        "Activation of the hidden layers.",
+        known=lambda: ("relu", "tanh", "sigmoid"),
     )
     learning_rate: float | None = option(
-        None, "of all; 0.1 for the first four optimizers and 0.003 else", above=0
+        None,
+        "Learning rate of all optimizers. The default is 0.1 for sgd, momentum, "
+        "nesterov and adagrad, and 0.003 for the others.",
+        above=0,
     )
-    weight_decay: float = option(1e-2, "of adamw", least=0)
-    seeds: int = option(3, "runs an optimizer", least=1)
-    steps: int = option(200, "steps of a run", least=1)
-    batch_size: int = option(128, "examples a step", least=1)
-    seed: int = option(0, "of the split and of all else", least=0, below=2**31)
-    out: str | None = option(None, "directory to write; runs/… if not given")
+    weight_decay: float = option(1e-2, "Weight decay of adamw.", least=0)
+    seeds: int = option(3, "Runs per optimizer.", least=1)
+    steps: int = option(200, "Steps per run.", least=1)
+    batch_size: int = option(128, "Examples per step.", least=1)
+    seed: int = option(
+        0, "Random seed of the split and of everything else.", least=0, below=2**31
+    )
+    out: str | None = option(
+        None, "Output directory. The default is a new directory below runs/."
+    )
 
     def __post_init__(self):
         options.check(self)
@@ -62,14 +71,14 @@ class ScratchParityConfig:
 
 
 class ScratchParityResult(NamedTuple):
-    """What a comparison found.
+    """The result of a comparison of the two programs.
 
     Attributes:
-      out: the directory that holds it.
+      out: the run directory.
       runs: a dict for each epoch of each run, as in results.jsonl.
-      epochs: the differences by epoch, as they were printed.
-      optimizers: the differences, scores and times by optimizer, likewise.
-      largest: the largest difference of a loss or a parameter at any time.
+      epochs: the differences by epoch, as printed.
+      optimizers: the differences, scores and times by optimizer, as printed.
+      largest: the largest difference of a loss or a parameter in any epoch.
     """
 
     out: Path
@@ -79,22 +88,25 @@ class ScratchParityResult(NamedTuple):
     largest: float
 
 
-class Side(NamedTuple):
+class Trainer(NamedTuple):
     """One of the two programs.
 
     Attributes:
-      start: initial parameters to what its step takes.
+      init: `init(params) -> state`.
       step: `step(state, x, y) -> (state, loss)`.
-      params: what the step takes to parameters, as arrays.
+      params: `params(state) -> params`, as NumPy arrays.
     """
 
-    start: "Callable[[dict], Any]"
+    init: "Callable[[dict], Any]"
     step: "Callable[..., tuple[Any, Any]]"
     params: "Callable[[Any], dict]"
 
 
 def check_parity(config: ScratchParityConfig) -> ScratchParityResult:
-    """Runs the comparison and writes its report.
+    """Runs the comparison and writes its report to the run directory.
+
+    Args:
+      config: what to train, and how.
 
     Raises:
       InputError: a directory cannot be used.
@@ -108,50 +120,55 @@ def check_parity(config: ScratchParityConfig) -> ScratchParityResult:
 
     import jax
 
-    flags = options.to_flags(config, leave_out=("out",))
-    with run_directory.open_run(out, flags, resume=None) as directory:
+    with run_directory.open_run(out, config, resume=None) as directory:
         print(f"writing to {directory}", flush=True)
         runs = []
         total = config.steps * config.seeds * len(config.optimizers)
         with jax.enable_x64(True), Progress(total, "steps") as progress:
             for optimizer in config.optimizers:
-                sides = _engine(config, dataset, optimizer), _jax(config, optimizer)
+                trainers = (
+                    _scratch_trainer(config, dataset, optimizer),
+                    _jax_trainer(config, optimizer),
+                )
                 progress.begin(optimizer)
                 for seed in range(config.seeds):
-                    runs += _compared(config, dataset, optimizer, seed, sides)
+                    runs += _compare(config, dataset, optimizer, seed, trainers)
                     progress.reach(config.steps * (seed + 1))
                 progress.end()
-        return _published(config, directory, runs)
+        return _publish(config, directory, runs)
 
 
 def _sizes(config: ScratchParityConfig, dataset: "Dataset") -> list[int]:
+    """Returns the widths of the perceptron."""
     return [dataset.features, *config.hidden, dataset.classes]
 
 
-def _engine(config: ScratchParityConfig, dataset: "Dataset", optimizer: str) -> Side:
-    """Returns the program of `ffnlab.scratch`."""
+def _scratch_trainer(
+    config: ScratchParityConfig, dataset: "Dataset", optimizer: str
+) -> Trainer:
+    """Returns the program that uses `ffnlab.scratch`."""
     from ffnlab.scratch import losses, models, optimizers, value_and_grad
 
     model = models.perceptron(_sizes(config, dataset), activation=config.activation)
     decay = {"weight_decay": config.weight_decay} if optimizer == "adamw" else {}
     rule = optimizers.OPTIMIZERS[optimizer](config.rate(optimizer), **decay)
-    slope = value_and_grad(
+    loss_and_grads = value_and_grad(
         lambda params, x, y: losses.cross_entropy(model.apply(params, x)[0], y)
     )
 
     def step(state: tuple, x: "np.ndarray", y: "np.ndarray") -> tuple:
         params, memory = state
-        loss, grads = slope(params, x, y)
+        loss, grads = loss_and_grads(params, x, y)
         updates, memory = rule.update(grads, memory, params)
         return (optimizers.apply_updates(params, updates), memory), loss
 
-    return Side(
+    return Trainer(
         lambda params: (params, rule.init(params)), step, lambda state: state[0]
     )
 
 
-def _jax(config: ScratchParityConfig, optimizer: str) -> Side:
-    """Returns the program of JAX and optax, compiled."""
+def _jax_trainer(config: ScratchParityConfig, optimizer: str) -> Trainer:
+    """Returns the program that uses JAX and optax, compiled."""
     import jax
     import optax
 
@@ -169,22 +186,29 @@ def _jax(config: ScratchParityConfig, optimizer: str) -> Side:
     @jax.jit
     def step(state: tuple, x: jax.Array, y: jax.Array) -> tuple:
         params, memory = state
-        slope = jax.value_and_grad(loss_by_jax)
-        value, grads = slope(params, x, y, config.activation)
+        loss_and_grads = jax.value_and_grad(loss_by_jax)
+        loss, grads = loss_and_grads(params, x, y, config.activation)
         updates, memory = rule.update(grads, memory, params)
-        return (optax.apply_updates(params, updates), memory), value
+        return (optax.apply_updates(params, updates), memory), loss
 
-    def start(params: dict) -> tuple:
+    def init(params: dict) -> tuple:
         params = jax.tree.map(jax.numpy.array, params)
         return params, rule.init(params)
 
-    return Side(start, step, lambda state: jax.device_get(state[0]))
+    return Trainer(init, step, lambda state: jax.device_get(state[0]))
 
 
 def loss_by_jax(
     params: dict, x: "jax.Array", y: "jax.Array", activation: str
 ) -> "jax.Array":
-    """Returns the mean cross-entropy of a perceptron, in JAX and optax."""
+    """Returns the mean cross-entropy of a perceptron, computed by JAX and optax.
+
+    Args:
+      params: `layer_1` and so on, each with `kernel` `[D, H]` and `bias` `[H]`.
+      x: `[B, D]`.
+      y: int `[B]`.
+      activation: the name of a function of `jax.nn`.
+    """
     import jax
     import optax
 
@@ -196,12 +220,12 @@ def loss_by_jax(
     return optax.softmax_cross_entropy_with_integer_labels(z, y).mean()
 
 
-def _compared(
+def _compare(
     config: ScratchParityConfig,
     dataset: "Dataset",
     optimizer: str,
     seed: int,
-    sides: tuple[Side, Side],
+    trainers: tuple[Trainer, Trainer],
 ) -> list[dict[str, Any]]:
     """Returns a line for each epoch of a run of both programs."""
     import numpy as np
@@ -213,22 +237,30 @@ def _compared(
     x, y = train["x"].astype(np.float64), train["y"].astype(np.int64)
     batches = data.indices([seed], 0, config.steps, config.batch_size, size)[:, 0]
     model = models.perceptron(_sizes(config, dataset), activation=config.activation)
-    states = [side.start(model.init((config.seed, seed))) for side in sides]
-    sides[1].step(states[1], x[batches[0]], y[batches[0]])  # compiles
+    states = [trainer.init(model.init((config.seed, seed))) for trainer in trainers]
+    trainers[1].step(states[1], x[batches[0]], y[batches[0]])  # compiles
     lines, epoch = [], max(size // config.batch_size, 1)
     for begin in range(0, config.steps, epoch):
-        chunk = batches[begin : begin + epoch]
-        turns = [_turn(*each, x, y, chunk) for each in zip(sides, states, strict=True)]
-        states, losses, seconds = zip(*turns, strict=True)
-        params = [side.params(state) for side, state in zip(sides, states, strict=True)]
+        rows = batches[begin : begin + epoch]
+        epochs = [
+            _run_steps(trainer, state, x, y, rows)
+            for trainer, state in zip(trainers, states, strict=True)
+        ]
+        states, losses, seconds = zip(*epochs, strict=True)
+        params = [
+            trainer.params(state)
+            for trainer, state in zip(trainers, states, strict=True)
+        ]
         lines.append(
             {
                 "optimizer": optimizer,
                 "seed": seed,
                 "epoch": len(lines) + 1,
-                "steps": begin + len(chunk),
-                "loss_difference": _gap(*losses),
-                "parameter_difference": max(map(_gap, *map(_arrays, params))),
+                "steps": begin + len(rows),
+                "loss_difference": _largest_difference(*losses),
+                "parameter_difference": max(
+                    map(_largest_difference, *map(_arrays, params))
+                ),
                 "losses": losses,
                 "seconds_per_step": seconds,
                 "test_accuracy": [
@@ -239,31 +271,34 @@ def _compared(
     return lines
 
 
-def _turn(
-    side: Side, state: Any, x: "np.ndarray", y: "np.ndarray", batches: "np.ndarray"
+def _run_steps(
+    trainer: Trainer, state: Any, x: "np.ndarray", y: "np.ndarray", rows: "np.ndarray"
 ) -> tuple[Any, list[float], float]:
-    """Returns the state after some steps, their losses, and the seconds a step took."""
-    clock, told = time.perf_counter(), []
-    for rows in batches:
-        state, loss = side.step(state, x[rows], y[rows])
-        told.append(loss)
-    losses = [float(loss) for loss in told]
-    return state, losses, (time.perf_counter() - clock) / len(batches)
+    """Returns the state after some steps, their losses, and the seconds per step."""
+    start, losses = time.perf_counter(), []
+    for batch in rows:
+        state, loss = trainer.step(state, x[batch], y[batch])
+        losses.append(loss)
+    losses = [float(loss) for loss in losses]  # waits for the last step
+    return state, losses, (time.perf_counter() - start) / len(rows)
 
 
 def _arrays(params: dict) -> "list[np.ndarray]":
+    """Returns the arrays of parameters, sorted by path."""
     from ffnlab.scratch import trees
 
     return [leaf for _, leaf in sorted(trees.named_leaves(params))]
 
 
-def _gap(one: Any, other: Any) -> float:
+def _largest_difference(first: Any, second: Any) -> float:
+    """Returns the largest absolute difference of two arrays."""
     import numpy as np
 
-    return float(np.abs(np.asarray(one) - np.asarray(other)).max())
+    return float(np.abs(np.asarray(first) - np.asarray(second)).max())
 
 
 def _accuracy(config: ScratchParityConfig, part: dict, params: dict) -> float:
+    """Returns the accuracy of a perceptron on a part of the data."""
     import numpy as np
 
     from ffnlab.scratch import manual
@@ -272,26 +307,27 @@ def _accuracy(config: ScratchParityConfig, part: dict, params: dict) -> float:
     return float((zs[-1].argmax(axis=1) == part["y"]).mean())
 
 
-def _published(
+def _publish(
     config: ScratchParityConfig, directory: Path, runs: list[dict[str, Any]]
 ) -> ScratchParityResult:
+    """Prints the tables, and writes report.md, results.jsonl and the picture."""
     from ffnlab import io
     from ffnlab.report import plots
 
     epochs, optimizers = _by_epoch(runs), _by_optimizer(config, runs)
     names = ("loss_difference", "parameter_difference")
     largest = max(line[name] for line in runs for name in names)
-    way = "below" if largest < LIMIT else "NOT below"
-    verdict = f"largest difference of all: {largest:.2g}, {way} {LIMIT:g}"
+    relation = "below" if largest < LIMIT else "NOT below"
+    verdict = f"largest difference of all: {largest:.2g}, {relation} {LIMIT:g}"
     print()
-    epochs.show("largest difference between the engine and JAX, over all runs")
+    epochs.show("largest differences between the engine and JAX, over all runs")
     print()
     optimizers.show(
-        f"over {config.steps} steps: largest differences, the test score at the end, "
-        "the median time of a step"
+        f"largest differences over {config.steps} steps, final test accuracy in %, and "
+        "median time of a step"
     )
     print(f"\n{verdict}")
-    figure = plots.agreement(
+    figure = plots.parity(
         {name: _losses(runs, name) for name in config.optimizers},
         {name: _gaps(runs, name) for name in config.optimizers},
         ("the engine", "JAX"),
@@ -299,7 +335,7 @@ def _published(
     )
     plots.save(figure, directory / "curves.png")
     io.write_lines(directory / "results.jsonl", runs)
-    text = f"""# Does the engine from scratch compute what JAX and optax do?
+    text = f"""# Does the engine from scratch compute the same as JAX and optax?
 
 {verdict}
 
@@ -307,8 +343,8 @@ def _published(
 
 {optimizers.markdown()}
 
-Equal parameters at the start, equal batches, float64. The times of a step are of the
-engine and of one compiled call of JAX, gathering the batch included.
+Both programs start from equal parameters and use equal batches, in float64. The time of
+a step includes gathering the batch; a step of JAX is one compiled call.
 
 ![losses and differences](curves.png)
 """
@@ -318,6 +354,7 @@ engine and of one compiled call of JAX, gathering the batch included.
 
 
 def _by_epoch(runs: list[dict[str, Any]]) -> "Table":
+    """Returns the largest differences of every epoch."""
     from ffnlab.report.table import Table
 
     rows = []
@@ -330,10 +367,15 @@ def _by_epoch(runs: list[dict[str, Any]]) -> "Table":
             farthest["optimizer"],
         ]
         rows.append([str(epoch), str(lines[0]["steps"]), *cells])
-    return Table(["epoch", "steps", "loss", "parameters", "that of"], rows, words=0)
+    return Table(
+        ["epoch", "steps", "loss", "parameters", "optimizer of the largest"],
+        rows,
+        words=0,
+    )
 
 
 def _by_optimizer(config: ScratchParityConfig, runs: list[dict[str, Any]]) -> "Table":
+    """Returns the differences, scores and times of every optimizer."""
     import numpy as np
 
     from ffnlab.report.table import Table
@@ -354,14 +396,14 @@ def _by_optimizer(config: ScratchParityConfig, runs: list[dict[str, Any]]) -> "T
             f"{ours / theirs:.2f}",
         ]
         rows.append([name, *cells])
-    scored = ["test accuracy, engine", "JAX"]
-    timed = ["µs/step, engine", "JAX", "ratio"]
-    columns = ["optimizer", "rate", "loss", "parameters", *scored, *timed]
+    scores = ["test accuracy, engine", "test accuracy, JAX"]
+    times = ["µs/step, engine", "µs/step, JAX", "ratio"]
+    columns = ["optimizer", "rate", "loss", "parameters", *scores, *times]
     return Table(columns, rows, words=1)
 
 
 def _losses(runs: list[dict[str, Any]], name: str) -> "tuple[np.ndarray, np.ndarray]":
-    """Returns the loss of every step of the first run, in the one and in the other."""
+    """Returns the loss of every step of the first run of both programs."""
     import numpy as np
 
     lines = [run for run in runs if run["optimizer"] == name and run["seed"] == 0]

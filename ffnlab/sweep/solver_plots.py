@@ -1,6 +1,5 @@
-"""Pictures of how trained feedback networks are solved."""
+"""Pictures of the solution of trained feedback networks, and of their certificates."""
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from ffnlab import data
 from ffnlab.feedback import iteration
+from ffnlab.feedback.layers import Problem
 from ffnlab.feedback.solvers import Anderson, GaussSeidel, Jacobi, Newton
 from ffnlab.models.sequence import SequenceConfig, SequenceModel
 from ffnlab.nn import pure
@@ -28,47 +28,59 @@ SOLVERS = {
     "anderson": Anderson(max_steps=40),
     "newton": Newton(max_steps=40),
 }
-SEQUENCES = 32
+SEQUENCES = 32  # the first of the test part
 
 
-def pictures(
+def plot_solvers(
     configs: Mapping[str, SequenceConfig],
     params: Mapping[str, dict[str, Any]],
     dataset: "Dataset",
 ) -> "dict[str, tuple[str, Figure]]":
-    """Returns captions and figures of trained networks at work on the test part.
+    """Returns captions and figures of the solvers on the test part, by file name.
 
     Args:
-      configs: what each network is made of, by name.
-      params: the trained parameters of each.
-      dataset: what they were trained on.
+      configs: the configuration of each network, by name.
+      params: the trained parameters of each network.
+      dataset: the data they were trained on.
+
+    Returns:
+      `solvers.png`: the residuals of all solvers; `states.png`: the distances of the
+      states from the solution, iteration after iteration.
     """
     residuals, distances = {}, {}
     for name, config in configs.items():
-        problem = problem_of(config, params[name], dataset)
+        system, args, start = network_problem(config, params[name], dataset)
         histories = {
-            solver: jax.jit(functools.partial(_history, problem[0], made))(*problem[1:])
-            for solver, made in SOLVERS.items()
+            solver_name: iteration.history(system, args, start, solver)
+            for solver_name, solver in SOLVERS.items()
         }
         residuals[name] = {k: np.asarray(v.residual) for k, v in histories.items()}
-        distances[name] = _distances(histories["jacobi"], problem[1].get("mask"))
-    told = f"{SEQUENCES} test sequences"
+        distances[name] = _distances(histories["jacobi"], args.get("mask"))
     return {
         "solvers.png": (
-            f"Every solver on the trained networks: the residual of {told}.",
+            "The residual of each solver on the trained networks: the median and the "
+            f"middle half of {SEQUENCES} test sequences.",
             plots.convergence(residuals),
         ),
         "states.png": (
-            "How far each state of one sequence is from where Jacobi ends, as a share "
-            "of the largest state there.",
+            "The distance of each state of one sequence from the last iteration of "
+            "Jacobi, relative to the largest state.",
             plots.relaxation(distances),
         ),
     }
 
 
-def _distances(found: iteration.Solution, mask: jax.Array | None) -> np.ndarray:
-    """Returns how far the states of the longest sequence are from the last sweep's."""
-    states = np.asarray(found.state)  # [sweeps, B, T, H]
+def _distances(solutions: iteration.Solution, mask: jax.Array | None) -> np.ndarray:
+    """Returns the distances of the longest sequence's states from their last ones.
+
+    Args:
+      solutions: from `iteration.history`.
+      mask: bool `[B, T]`, or None.
+
+    Returns:
+      Distances relative to the largest state, `[iterations + 1, T]`.
+    """
+    states = np.asarray(solutions.state)  # [iterations + 1, B, T, H]
     lengths = np.full(states.shape[1], states.shape[2])
     if mask is not None:
         lengths = np.asarray(mask).sum(axis=1)
@@ -77,16 +89,10 @@ def _distances(found: iteration.Solution, mask: jax.Array | None) -> np.ndarray:
     return np.linalg.norm(states - states[-1], axis=-1) / max(size, 1e-9)
 
 
-def _history(
-    system: iteration.System, solver: Any, args: Any, start: jax.Array
-) -> iteration.Solution:
-    return iteration.history(system, args, start, solver)
-
-
-def problem_of(
+def network_problem(
     config: SequenceConfig, params: dict[str, Any], dataset: "Dataset"
-) -> tuple:
-    """Returns what a trained network solves on the first test sequences."""
+) -> Problem:
+    """Returns the system that a trained network solves on the first test sequences."""
     params = jax.tree.map(jnp.asarray, params)
     model = pure.bind(lambda rngs: SequenceModel(config, rngs=rngs), params)
     count = min(SEQUENCES, data.size(dataset.test))
@@ -94,30 +100,32 @@ def problem_of(
     return model.body.problem(*model.read(x))
 
 
-def against_coupling(
+def plot_certificates(
     runs: Sequence[dict[str, Any]],
     names: Mapping[float, str],
     dataset: "Dataset",
     marks: Mapping[str, float],
     seed: int,
 ) -> "tuple[str, Figure]":
-    """Returns caption and figure of the test score against the certificate.
+    """Returns the caption and the figure of the test score against the certificate.
 
     Args:
       runs: the lines of a task.
-      names: certificate γ to the name of the model that was held to it.
-      dataset: what was scored.
-      marks: scores to draw a line at.
-      seed: of the resampling.
+      names: the certificate γ of each model, to the name of the model.
+      dataset: the data of the task.
+      marks: scores to draw a line at, by name.
+      seed: the seed of the resampling.
     """
     objective = objectives.OBJECTIVES[dataset.task]
-    found = [ranking.middle(runs, name, objective, seed) for name in names.values()]
+    scores = [
+        ranking.block_score(runs, name, objective, seed) for name in names.values()
+    ]
     unit, scale, _ = ranking.UNITS[objective.monitor]
-    figure = plots.against(
+    figure = plots.scores_by_setting(
         list(names),
-        [scale * middle for middle, _ in found],
-        [tuple(scale * end for end in ends) for _, ends in found],
+        [scale * middle for middle, _ in scores],
+        [tuple(scale * end for end in ends) for _, ends in scores],
         ("γ, the bound on the Lipschitz constant", unit),
         {name: scale * value for name, value in marks.items()},
     )
-    return "The test score against the certificate, intervals over seeds.", figure
+    return "The test score against the certificate, with intervals over seeds.", figure
