@@ -1,9 +1,9 @@
 """Statistics of comparison: is one block better than another, over few seeds?
 
-A score is one number per training run. A run that diverged is scored infinite on the
-worse side: -inf where higher is better, +inf where lower is. All functions are defined
-for such runs, so that none has to be dropped in silence; NaN is refused. All of it is
-float64 and repeatable. scipy.stats, slow to import, is imported where it is used.
+A score is one number per training run. The score of a run that diverged is infinite on
+the worse side: -inf if higher is better, +inf if lower is better. All functions are
+defined for such runs, so that none has to be dropped; NaN is an error. All results are
+float64 and repeatable. scipy.stats, which is slow to import, is imported where needed.
 """
 
 import dataclasses
@@ -15,11 +15,11 @@ from numpy.typing import ArrayLike
 
 from ffnlab.errors import InputError, choose
 
-# With this many, (R + 1)(1 - level) / 2 is whole at every usual level, so the ends of
-# an interval are two of the estimates: nothing is interpolated, not even at infinity.
+# With this many, (R + 1)(1 - level) / 2 is an integer at every usual level, so the ends
+# of an interval are two of the estimates, and nothing is interpolated next to infinity.
 RESAMPLES = 9_999
 EXACT_SEEDS = 20  # the 2^20 sums of an exact test take tens of milliseconds
-_BATCH = 2**21  # numbers drawn at a time: tens of megabytes
+_BATCH = 2**21  # numbers per batch of draws: tens of megabytes
 
 
 class Interval(NamedTuple):
@@ -29,8 +29,8 @@ class Interval(NamedTuple):
     high: float
 
 
-def _numbers(what: str, scores: ArrayLike, most_axes: int = 1) -> np.ndarray:
-    """Returns `scores` as float64, refused if empty, NaN or of another rank."""
+def _as_scores(what: str, scores: ArrayLike, most_axes: int = 1) -> np.ndarray:
+    """Returns scores as float64; they must not be empty, NaN or of another rank."""
     try:
         numbers = np.asarray(scores).astype(np.float64, casting="same_kind")
     except (TypeError, ValueError) as error:
@@ -45,7 +45,7 @@ def _numbers(what: str, scores: ArrayLike, most_axes: int = 1) -> np.ndarray:
 def iqm(scores: ArrayLike, axis: int = -1) -> np.float64 | np.ndarray:
     """Returns the interquartile mean: the mean without the lowest and highest quarter.
 
-    Of n runs floor(n / 4) are trimmed at each end: up to that many diverged runs leave
+    Of n runs, floor(n / 4) are trimmed at each end. Up to that many diverged runs leave
     the result finite, more make it infinite.
 
     Args:
@@ -56,7 +56,7 @@ def iqm(scores: ArrayLike, axis: int = -1) -> np.float64 | np.ndarray:
       The interquartile means, in the shape of `scores` without `axis`.
 
     Raises:
-      InputError: a score is NaN, there is none, or inf and -inf are left to average.
+      InputError: a score is NaN, there is none, or the middle has both inf and -inf.
 
     Source: Agarwal et al. 2021, "Deep reinforcement learning at the edge of the
     statistical precipice", section 4.3, https://arxiv.org/abs/2108.13264.
@@ -66,7 +66,7 @@ def iqm(scores: ArrayLike, axis: int = -1) -> np.float64 | np.ndarray:
     """
     from scipy.stats import trim_mean
 
-    numbers = _numbers("iqm", scores, most_axes=32)
+    numbers = _as_scores("iqm", scores, most_axes=32)
     with np.errstate(invalid="ignore"):  # inf - inf is reported below, by name
         middle = trim_mean(numbers, 0.25, axis=axis)
     if np.isnan(middle).any():
@@ -84,20 +84,21 @@ def bootstrap_interval(
     """Returns the stratified percentile bootstrap interval of a statistic of runs.
 
     Runs are drawn with replacement within each stratum (a task, a data set); the
-    statistic is of the runs of all strata together. Under about ten runs the interval
-    is too narrow; of a single run it is the point.
+    statistic is that of all strata together. With fewer than about ten runs the
+    interval is too narrow; with one run it is a point.
 
     Args:
       scores: one score per run, [seeds] or [strata, seeds].
-      statistic: of runs [resamples, strata · seeds] over axis=-1, like `np.mean`.
+      statistic: function of runs [resamples, strata · seeds] and axis, like `np.mean`.
       level: the nominal coverage, between 0 and 1.
-      resamples, seed: how many times to resample, and the seed of that.
+      resamples: the number of resamples.
+      seed: the seed of the resampling.
 
     Returns:
-      The interval, infinite at an end that diverged runs reach.
+      The interval; an end that diverged runs reach is infinite.
 
     Raises:
-      InputError: a score or statistic is NaN, or `resamples` cannot resolve `level`.
+      InputError: a score or statistic is NaN, or there are too few resamples.
 
     Source: Agarwal et al. 2021, section 4.1.
 
@@ -107,7 +108,7 @@ def bootstrap_interval(
     """
     # Not scipy.stats.bootstrap: it refuses a single run, and its interpolated
     # percentiles and standard error turn infinite scores into NaN.
-    strata = np.atleast_2d(_numbers("bootstrap_interval", scores, most_axes=2))
+    strata = np.atleast_2d(_as_scores("bootstrap_interval", scores, most_axes=2))
     tail = (resamples + 1) * (1 - level) / 2 + 1e-9  # so that 499.99… is 500
     if not (0 < level < 1 and tail >= 1):
         raise InputError(f"{level=}: expected a fraction that {resamples=} can resolve")
@@ -129,20 +130,22 @@ def bootstrap_interval(
 def paired_permutation_test(
     a: ArrayLike, b: ArrayLike, resamples: int = RESAMPLES, seed: int = 0
 ) -> float:
-    """Returns the two-sided p-value that paired runs differ by zero on average.
+    """Returns the two-sided p-value of the hypothesis that paired runs are equal.
 
-    Were the blocks exchangeable, each difference could as well have the other sign: p
-    is the share of sign assignments whose sum is as far from zero as the observed one.
-    Up to 20 pairs all are counted; beyond, random ones and the observed one.
+    If blocks are exchangeable, the sign of each difference is random: p is the fraction
+    of sign assignments whose sum is at least as far from zero as the observed sum. For
+    up to 20 pairs all assignments are counted; for more, random ones and the observed
+    one.
 
-    A pair that diverged alike differs by 0. Where only one run of a pair diverged, the
-    signed ranks of all differences are summed (Wilcoxon's statistic, zeros and ties as
-    in Pratt), so it counts as the largest difference and no more. That is exact too:
-    the ranks depend on absolute differences alone, whatever the signs.
+    If both runs of a pair diverged, they differ by 0. If only one did, the test sums
+    the signed ranks of all differences (Wilcoxon's statistic, zeros and ties as in
+    Pratt), so that this pair counts as the largest difference. The test is exact then
+    too, since ranks depend on absolute differences only.
 
     Args:
       a, b: scores of two blocks on the same seeds in the same order, both [seeds].
-      resamples, seed: how many random assignments beyond 20 pairs, and their seed.
+      resamples: the number of random assignments for more than 20 pairs.
+      seed: the seed of the random assignments.
 
     Returns:
       The p-value; 1 for a single pair and for equal scores.
@@ -156,9 +159,9 @@ def paired_permutation_test(
     >>> paired_permutation_test([0.92, 0.93, 0.95, 0.94], [0.90, 0.92, 0.92, 0.90])
     0.125
     """
-    # Not scipy.stats.permutation_test: for 16 pairs it takes hundreds of times longer,
-    # and its tolerance for tied sums shrinks with the observed one, to 0 at 0.
-    _, terms, rounding = _tested(a, b)
+    # Not scipy.stats.permutation_test: it is hundreds of times slower for 16 pairs, and
+    # its tolerance for tied sums is relative to the observed sum, so 0 at 0.
+    _, terms, rounding = _test_terms(a, b)
     threshold = abs(terms.sum()) - rounding
     if terms.size <= EXACT_SEEDS:
         sums = np.zeros(1)
@@ -171,9 +174,9 @@ def paired_permutation_test(
     return float((1 + np.sum(np.abs(sums) >= threshold)) / (1 + resamples))
 
 
-def _tested(a: ArrayLike, b: ArrayLike) -> tuple[np.ndarray, np.ndarray, float]:
-    """Returns a - b, the terms whose sum is tested, and how far rounding moves it."""
-    first, second = _numbers("first scores", a), _numbers("second scores", b)
+def _test_terms(a: ArrayLike, b: ArrayLike) -> tuple[np.ndarray, np.ndarray, float]:
+    """Returns a - b, the terms of the tested sum, and the rounding error of the sum."""
+    first, second = _as_scores("first scores", a), _as_scores("second scores", b)
     if first.size != second.size:
         raise InputError(f"paired scores: {first.size} seeds against {second.size}")
     zeros = np.zeros_like(first)  # also for two runs that diverged alike
@@ -184,24 +187,24 @@ def _tested(a: ArrayLike, b: ArrayLike) -> tuple[np.ndarray, np.ndarray, float]:
         from scipy.stats import rankdata
 
         return differences, np.sign(differences) * rankdata(np.abs(differences)), 0.0
-    # The differences of float32 scores are rounded as float32, whatever holds them now;
-    # sums that are equal but for that have to count as equal, or p is too small.
+    # Differences of float32 scores have errors of float32, in whatever dtype they are
+    # now. Sums that are equal up to rounding must count as equal, or p is too small.
     rounding = 0.0
-    for given, scores in ((a, first), (b, second)):
-        precision = np.result_type(np.asarray(given).dtype, np.float32)
+    for original, scores in ((a, first), (b, second)):
+        precision = np.result_type(np.asarray(original).dtype, np.float32)
         size = np.abs(scores[np.isfinite(scores)]).sum()
         rounding += float(16 * np.finfo(precision).eps * size)
     return differences, differences, rounding
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:
-    """Returns Holm-Bonferroni adjusted p-values, to be held against alpha as they are.
+    """Returns Holm-Bonferroni adjusted p-values, to be compared with alpha directly.
 
     The i-th smallest of m becomes the running maximum of (m - i + 1) p, at most 1. The
-    probability of any false rejection is then alpha at most, however tests depend.
+    probability of any false rejection is then at most alpha, for any dependence.
 
     Args:
-      p_values: one per test, [tests], in any order; may be empty.
+      p_values: one per test, [tests], in any order, possibly none.
 
     Returns:
       The adjusted p-values in the same order, [tests].
@@ -227,7 +230,8 @@ def holm(p_values: ArrayLike) -> np.ndarray:
 def probability_of_improvement(a: ArrayLike, b: ArrayLike) -> np.float64 | np.ndarray:
     """Returns the probability that a run of `a` scores above a run of `b`.
 
-    P(A > B) + P(A = B) / 2 over all pairs of runs: Mann-Whitney's U over their number.
+    P(A > B) + P(A = B) / 2 over all pairs of runs, which is Mann-Whitney's U divided by
+    the number of pairs.
 
     Args:
       a, b: scores of the two blocks, [..., runs of a] and [..., runs of b].
@@ -243,7 +247,7 @@ def probability_of_improvement(a: ArrayLike, b: ArrayLike) -> np.float64 | np.nd
     >>> float(probability_of_improvement([0.91, 0.93], [0.90, 0.93]))
     0.625
 
-    With as many runs of each, the two are the strata of its bootstrap interval:
+    For equally many runs, the two blocks are the strata of its bootstrap interval:
 
     >>> def improvement(runs, axis):
     ...     return probability_of_improvement(*np.split(runs, 2, axis))
@@ -252,7 +256,7 @@ def probability_of_improvement(a: ArrayLike, b: ArrayLike) -> np.float64 | np.nd
     """
     from scipy.stats import rankdata
 
-    first, second = (_numbers("scores", runs, most_axes=32) for runs in (a, b))
+    first, second = (_as_scores("scores", runs, most_axes=32) for runs in (a, b))
     n, m = first.shape[-1], second.shape[-1]
     ranks = rankdata(np.concatenate([first, second], axis=-1), axis=-1)
     return (ranks[..., :n].sum(axis=-1) - n * (n + 1) / 2) / (n * m)
@@ -260,12 +264,22 @@ def probability_of_improvement(a: ArrayLike, b: ArrayLike) -> np.float64 | np.nd
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """A block beside the baseline, for which the fields with a default stay None.
+    """The comparison of a block with the baseline.
 
-    `difference` is the mean of block minus baseline over the same seeds, as measured;
-    it is None as well where both diverged, on different seeds, and there is no mean.
-    `improvement` is the probability that a run is better than a run of the baseline;
-    `direction` is that of the tested statistic: 1 better, -1 worse, 0 even.
+    Attributes:
+      name: the block.
+      seeds: the number of runs.
+      diverged: how many of them diverged.
+      iqm: the interquartile mean of the scores.
+      interval: its bootstrap interval.
+      difference: the mean of block minus baseline over equal seeds; None if both have
+        diverged runs on different seeds. This and the following fields are None for
+        the baseline.
+      difference_interval: its bootstrap interval.
+      p_value: the p-value of the paired permutation test.
+      p_corrected: the same after Holm's correction.
+      improvement: the probability that a run is better than a run of the baseline.
+      direction: the sign of the tested statistic: 1 better, -1 worse, 0 even.
     """
 
     name: str
@@ -292,19 +306,20 @@ def compare(
     level: float = 0.95,
     seed: int = 0,
 ) -> list[Comparison]:
-    """Returns every block beside the baseline, the best interquartile mean first.
+    """Compares every block with the baseline.
 
     Args:
       scores: by block, one score per seed, [seeds]; the same seeds in the same order.
-      baseline: the block the others are tested against.
+      baseline: the block that the others are tested against.
       higher_is_better: True for an accuracy, False for a loss.
       level: the nominal coverage of the intervals.
-      seed: of the resampling; the order of `scores` changes nothing.
+      seed: the seed of the resampling. The order of `scores` changes nothing.
 
     Returns:
-      A row per block: intervals by `bootstrap_interval`, p-values by
-      `paired_permutation_test`, corrected by `holm` over all blocks but the baseline.
-      Of a single seed every interval is a point and every p-value 1.
+      A comparison for each block, the best interquartile mean first. Intervals are by
+      `bootstrap_interval`, p-values by `paired_permutation_test`, corrected by `holm`
+      over all blocks but the baseline. For a single seed every interval is a point and
+      every p-value is 1.
 
     Raises:
       InputError: the baseline is unknown, blocks differ in their number of seeds, or a
@@ -316,7 +331,7 @@ def compare(
     ('glu', -0.11, 0.25, 1.0)
     """
     choose("baseline", baseline, scores)
-    runs = {name: _numbers(f"scores of {name}", raw) for name, raw in scores.items()}
+    runs = {name: _as_scores(f"scores of {name}", raw) for name, raw in scores.items()}
     better = np.inf if higher_is_better else -np.inf
     seeds = runs[baseline].size
     for name, row in runs.items():
@@ -325,7 +340,7 @@ def compare(
         if (row == better).any():
             raise InputError(f"{name}: a score is {better}; diverged is {-better}")
     paired = {
-        name: _paired(raw, scores[baseline], higher_is_better, level, seed)
+        name: _pair(raw, scores[baseline], higher_is_better, level, seed)
         for name, raw in scores.items()
         if name != baseline
     }
@@ -346,11 +361,11 @@ def compare(
     return sorted(rows, key=lambda r: (-r.iqm if higher_is_better else r.iqm, r.name))
 
 
-def _paired(
+def _pair(
     a: ArrayLike, b: ArrayLike, higher_is_better: bool, level: float, seed: int
 ) -> dict[str, float | Interval | None]:
-    """Returns the fields of a Comparison that need block `a` and baseline `b`."""
-    differences, terms, _ = _tested(a, b)
+    """Returns the fields of a Comparison that depend on both block and baseline."""
+    differences, terms, _ = _test_terms(a, b)
     improvement = float(probability_of_improvement(a, b))
     fields = {
         "p_value": paired_permutation_test(a, b, seed=seed),
@@ -367,11 +382,12 @@ def _paired(
 def verdict(comparisons: Sequence[Comparison], alpha: float = 0.05) -> str:
     """Returns one sentence for a report: which blocks differ, and in which direction.
 
-    It says where the seeds are too few to tell, and which blocks had diverged runs.
+    It states whether there are too few seeds for a significant difference, and which
+    blocks have diverged runs.
 
     Args:
-      comparisons: what `compare` returned.
-      alpha: the probability of any false claim that is accepted.
+      comparisons: from `compare`.
+      alpha: the accepted probability of any false claim.
 
     >>> rows = compare({"glu": [0.3] * 6, "mlp": [0.4] * 6}, "mlp", False)
     >>> print(verdict(rows).replace(" after", "\\nafter"))
@@ -384,16 +400,19 @@ def verdict(comparisons: Sequence[Comparison], alpha: float = 0.05) -> str:
     scale += f"test{'s' * (tests != 1)} with {seeds} seed{'s' * (seeds != 1)}"
     claims = []
     for direction, word in ((1, "better"), (-1, "worse")):
-        found = (row for row in comparisons if row.direction == direction)
-        names = ", ".join(row.name for row in found if row.significant(alpha))
+        names = ", ".join(
+            row.name
+            for row in comparisons
+            if row.direction == direction and row.significant(alpha)
+        )
         claims += [f"{names} ({word})"] if names else []
     sentence = f"No significant difference {scale}"
     if claims:
         sentence = f"Significantly different {scale}: {'; '.join(claims)}"
     least = min(1.0, tests * 2.0 ** (1 - seeds))
     if least > alpha:
-        sentence += f"; so few cannot show one, the least corrected p is {least:g}"
-    failed = [f"{row.diverged} of {row.name}" for row in comparisons if row.diverged]
-    if failed:
-        sentence += f" (diverged runs: {', '.join(failed)})"
+        sentence += f"; with so few seeds the smallest corrected p is {least:g}"
+    diverged = [f"{row.diverged} of {row.name}" for row in comparisons if row.diverged]
+    if diverged:
+        sentence += f" (diverged runs: {', '.join(diverged)})"
     return f"{sentence}."

@@ -1,4 +1,4 @@
-"""Trees of arrays: leaves by name, masks by pattern, counts and bytes."""
+"""Trees of arrays: leaves by path, labels by pattern, and counts."""
 
 import re
 from collections.abc import Sequence
@@ -6,12 +6,13 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import traverse_util
 
 from ffnlab.errors import InputError
 
 
 def names(tree: Any) -> Any:
-    """Returns a tree of the same structure whose leaves are their own paths.
+    """Returns a tree of the same structure whose leaves are their paths.
 
     >>> names({"up": {"kernel": 0.0, "bias": 0.0}})
     {'up': {'bias': 'up/bias', 'kernel': 'up/kernel'}}
@@ -23,6 +24,9 @@ def names(tree: Any) -> Any:
 
 def flatten(tree: Any) -> dict[str, Any]:
     """Returns the leaves by path, sorted by path.
+
+    Lists, tuples and named tuples are part of the path; for dicts of dicts alone this
+    is `flax.traverse_util.flatten_dict`.
 
     >>> flatten({"up": {"kernel": 1.0}, "down": {"kernel": 2.0}})
     {'down/kernel': 2.0, 'up/kernel': 1.0}
@@ -37,41 +41,34 @@ def unflatten(leaves: dict[str, Any]) -> dict[str, Any]:
     >>> unflatten({"down/kernel": 2.0, "up/kernel": 1.0})
     {'down': {'kernel': 2.0}, 'up': {'kernel': 1.0}}
     """
-    tree: dict[str, Any] = {}
-    for path, leaf in leaves.items():
-        *folders, name = path.split("/")
-        at = tree
-        for folder in folders:
-            at = at.setdefault(folder, {})
-        at[name] = leaf
-    return tree
+    return traverse_util.unflatten_dict(leaves, sep="/")
 
 
 def label(tree: Any, rules: Sequence[tuple[str, Any]]) -> Any:
-    """Returns a tree whose leaves are the label of the first rule that matches.
+    """Returns a tree whose leaves are the labels of the first rules that match them.
 
     Args:
       tree: any tree.
       rules: pairs of a regular expression, which must match the whole path of a leaf,
-        and the label it gives.
+        and its label.
 
     Raises:
-      InputError: a leaf is matched by no rule, or a rule matches no leaf, since both
-        are how a misspelt pattern shows.
+      InputError: a leaf is matched by no rule, or a rule is used by no leaf; either is
+        probably a misspelt pattern.
 
     >>> label({"up": {"kernel": 0.0, "bias": 0.0}}, [(".*/bias", 0), (".*", 1)])
     {'up': {'bias': 0, 'kernel': 1}}
     """
     used = set()
 
-    def first(path: str) -> Any:
+    def find_label(path: str) -> Any:
         for pattern, value in rules:
             if re.fullmatch(pattern, path):
                 used.add(pattern)
                 return value
         raise InputError(f"parameter {path!r} is matched by no pattern")
 
-    labels = jax.tree.map(first, names(tree))
+    labels = jax.tree.map(find_label, names(tree))
     unused = [pattern for pattern, _ in rules if pattern not in used]
     if unused:
         raise InputError(f"pattern {unused[0]!r} matches no parameter")
@@ -85,14 +82,3 @@ def count(tree: Any) -> int:
     16
     """
     return sum(int(np.prod(np.shape(leaf))) for leaf in jax.tree.leaves(tree))
-
-
-def nbytes(tree: Any) -> int:
-    """Returns the bytes that the arrays of a tree hold.
-
-    >>> nbytes({"kernel": np.zeros((3, 4), np.float32)})
-    48
-    """
-    return sum(
-        int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)
-    )

@@ -1,4 +1,4 @@
-"""Types shared by every room, and the letters that name the axes of an array.
+"""Types that all packages share, and the letters that name the axes of an array.
 
 B batch · T positions · D model width · H hidden width · E experts · K classes ·
 V vocabulary · S population · L layers. A line that makes or reshapes an array ends
@@ -31,12 +31,11 @@ class Model(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """What a batch scored, entry by entry, and how much each entry counts.
+    """The scores of a batch, entry by entry, and the weight of each entry.
 
     Attributes:
-      values: name to values, each of the shape of `weight`; `loss` is what training
-        minimises.
-      weight: 1 where an entry counts and 0 where it is padding or ignored.
+      values: name to values, each of the shape of `weight`; training minimises `loss`.
+      weight: 1 for entries that count, 0 for padding and ignored entries.
     """
 
     values: dict[str, Array]
@@ -44,12 +43,12 @@ class Scores(NamedTuple):
 
 
 class Objective(NamedTuple):
-    """What a model is trained and judged by.
+    """The scores that a model is trained and evaluated by.
 
     Attributes:
       score: `score(outputs, batch) -> Scores`.
-      monitor: the name of the score that a table ranks by.
-      higher_is_better: the direction of `monitor`.
+      monitor: the name of the score that chooses the best step and ranks blocks.
+      higher_is_better: whether higher values of `monitor` are better.
     """
 
     score: Callable[[Array, Batch], Scores]

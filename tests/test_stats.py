@@ -70,6 +70,13 @@ def test_iqm_refuses_what_has_no_mean():
         iqm([[1.0, 2.0], [-INF, INF]])
 
 
+def test_a_single_nan_is_refused():
+    with pytest.raises(InputError, match="iqm: NaN; score a diverged run inf"):
+        iqm([1.0, float("nan")])
+    with pytest.raises(InputError, match="second scores: NaN"):
+        paired_permutation_test([1.0, 2.0], [1.0, float("nan")])
+
+
 @given(runs, st.integers(-9, 9), st.randoms())
 @unhurried
 def test_iqm_ignores_the_order_of_seeds_and_follows_a_shift(values, shift, random):

@@ -248,7 +248,7 @@ def test_verdict_names_blocks_and_directions():
     )
     assert verdict(rows, alpha=0.001) == (
         f"No significant difference {scale.format(0.001)}"
-        "; so few cannot show one, the least corrected p is 0.0234375."
+        "; with so few seeds the smallest corrected p is 0.0234375."
     )
 
 
@@ -261,10 +261,17 @@ def test_verdict_without_a_difference():
     assert verdict(compare(blocks, "mlp", True), alpha=2**-10).endswith("12 seeds.")
 
 
+def test_verdict_of_the_baseline_alone():
+    assert verdict(compare({"mlp": [0.1, 0.9]}, "mlp", True)) == (
+        "No significant difference from mlp at α = 0.05 after Holm correction over "
+        "0 tests with 2 seeds."
+    )
+
+
 def test_verdict_of_one_seed_claims_nothing():
     assert verdict(compare({"mlp": [0.1], "glu": [0.9]}, "mlp", True)) == (
         "No significant difference from mlp at α = 0.05 after Holm correction over "
-        "1 test with 1 seed; so few cannot show one, the least corrected p is 1."
+        "1 test with 1 seed; with so few seeds the smallest corrected p is 1."
     )
 
 

@@ -80,6 +80,13 @@ def test_the_right_is_the_left_read_backwards(x64):
     chex.assert_trees_all_close(forward, backward[:, ::-1], atol=1e-12)
 
 
+def test_a_single_sequence_needs_no_batch():
+    drive, left, right = task(dtype=np.float32)
+    batch, single = (solve_chain(each, left, right) for each in (drive, drive[0]))
+    chex.assert_trees_all_close(single.state, batch.state[0], atol=1e-5)
+    assert single.residual.shape == ()
+
+
 def test_a_mask_of_nothing_gives_nothing():
     drive, left, right = task(dtype=np.float32)
     solution = solve_chain(drive, left, right, mask=np.zeros((3, 7), bool))
@@ -91,7 +98,8 @@ def test_a_mask_of_nothing_gives_nothing():
 def test_the_spectral_bound_is_above_and_near(shape):
     rng = np.random.default_rng(0)
     kernel = rng.normal(size=shape).astype(np.float32)
-    for each in (kernel, 1e-8 * kernel, 1e8 * kernel, kernel[:, :1] @ kernel[:1]):
+    extremes = [kernel[:, :1] @ kernel[:1], np.eye(*shape, dtype=np.float32)]
+    for each in (kernel, 1e-8 * kernel, 1e8 * kernel, *extremes):
         true = np.linalg.norm(each.astype(np.float64), 2)
         found = float(spectral_bound(jnp.asarray(each)))
         assert true <= found <= 1.004 * true
