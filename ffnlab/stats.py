@@ -49,14 +49,14 @@ def iqm(scores: ArrayLike, axis: int = -1) -> np.float64 | np.ndarray:
     the result finite, more make it infinite.
 
     Args:
-      scores: one score per run, of any shape with at least one axis.
-      axis: the axis over runs.
+      scores: One score per run, of any shape with at least one axis.
+      axis: The axis over runs.
 
     Returns:
       The interquartile means, in the shape of `scores` without `axis`.
 
     Raises:
-      InputError: a score is NaN, there is none, or the middle has both inf and -inf.
+      InputError: A score is NaN, there is none, or the middle has both inf and -inf.
 
     Source: Agarwal et al. 2021, "Deep reinforcement learning at the edge of the
     statistical precipice", section 4.3, https://arxiv.org/abs/2108.13264.
@@ -88,17 +88,17 @@ def bootstrap_interval(
     interval is too narrow; with one run it is a point.
 
     Args:
-      scores: one score per run, [seeds] or [strata, seeds].
-      statistic: function of runs [resamples, strata · seeds] and axis, like `np.mean`.
-      level: the nominal coverage, between 0 and 1.
-      resamples: the number of resamples.
-      seed: the seed of the resampling.
+      scores: One score per run, [seeds] or [strata, seeds].
+      statistic: Function of runs [resamples, strata · seeds] and axis, like `np.mean`.
+      level: The nominal coverage, between 0 and 1.
+      resamples: The number of resamples.
+      seed: The seed of the resampling.
 
     Returns:
       The interval; an end that diverged runs reach is infinite.
 
     Raises:
-      InputError: a score or statistic is NaN, or there are too few resamples.
+      InputError: A score or statistic is NaN, or there are too few resamples.
 
     Source: Agarwal et al. 2021, section 4.1.
 
@@ -143,15 +143,15 @@ def paired_permutation_test(
     too, since ranks depend on absolute differences only.
 
     Args:
-      a, b: scores of two blocks on the same seeds in the same order, both [seeds].
-      resamples: the number of random assignments for more than 20 pairs.
-      seed: the seed of the random assignments.
+      a, b: Scores of two blocks on the same seeds in the same order, both [seeds].
+      resamples: The number of random assignments for more than 20 pairs.
+      seed: The seed of the random assignments.
 
     Returns:
       The p-value; 1 for a single pair and for equal scores.
 
     Raises:
-      InputError: a score is NaN, or the numbers of seeds differ.
+      InputError: A score is NaN, or the numbers of seeds differ.
 
     Source: Fisher 1935, "The design of experiments", section 21; Pratt 1959, "Remarks
     on zeros and ties"; Phipson and Smyth 2010, "p-values should never be zero".
@@ -204,13 +204,13 @@ def holm(p_values: ArrayLike) -> np.ndarray:
     probability of any false rejection is then at most alpha, for any dependence.
 
     Args:
-      p_values: one per test, [tests], in any order, possibly none.
+      p_values: One per test, [tests], in any order, possibly none.
 
     Returns:
       The adjusted p-values in the same order, [tests].
 
     Raises:
-      InputError: a p-value is NaN or outside [0, 1].
+      InputError: A p-value is NaN or outside [0, 1].
 
     Source: Holm 1979, "A simple sequentially rejective multiple test procedure".
 
@@ -234,13 +234,13 @@ def probability_of_improvement(a: ArrayLike, b: ArrayLike) -> np.float64 | np.nd
     the number of pairs.
 
     Args:
-      a, b: scores of the two blocks, [..., runs of a] and [..., runs of b].
+      a, b: Scores of the two blocks, [..., runs of a] and [..., runs of b].
 
     Returns:
       The probabilities, [...].
 
     Raises:
-      InputError: a score is NaN, or there is none.
+      InputError: A score is NaN, or there is none.
 
     Source: Agarwal et al. 2021, section 4.3.
 
@@ -267,19 +267,19 @@ class Comparison:
     """The comparison of a block with the baseline.
 
     Attributes:
-      name: the block.
-      seeds: the number of runs.
-      diverged: how many of them diverged.
-      iqm: the interquartile mean of the scores.
-      interval: its bootstrap interval.
-      difference: the mean of block minus baseline over equal seeds; None if both have
+      name: The block.
+      seeds: The number of runs.
+      diverged: How many of them diverged.
+      iqm: The interquartile mean of the scores.
+      interval: Its bootstrap interval.
+      difference: The mean of block minus baseline over equal seeds; None if both have
         diverged runs on different seeds. This and the following fields are None for
         the baseline.
-      difference_interval: its bootstrap interval.
-      p_value: the p-value of the paired permutation test.
-      p_corrected: the same after Holm's correction.
-      improvement: the probability that a run is better than a run of the baseline.
-      direction: the sign of the tested statistic: 1 better, -1 worse, 0 even.
+      difference_interval: Its bootstrap interval.
+      p_value: The p-value of the paired permutation test.
+      p_corrected: The same after Holm's correction.
+      improvement: The probability that a run is better than a run of the baseline.
+      direction: The sign of the tested statistic: 1 better, -1 worse, 0 even.
     """
 
     name: str
@@ -309,11 +309,11 @@ def compare(
     """Compares every block with the baseline.
 
     Args:
-      scores: by block, one score per seed, [seeds]; the same seeds in the same order.
-      baseline: the block that the others are tested against.
+      scores: By block, one score per seed, [seeds]; the same seeds in the same order.
+      baseline: The block that the others are tested against.
       higher_is_better: True for an accuracy, False for a loss.
-      level: the nominal coverage of the intervals.
-      seed: the seed of the resampling. The order of `scores` changes nothing.
+      level: The nominal coverage of the intervals.
+      seed: The seed of the resampling. The order of `scores` changes nothing.
 
     Returns:
       A comparison for each block, the best interquartile mean first. Intervals are by
@@ -322,7 +322,7 @@ def compare(
       every p-value is 1.
 
     Raises:
-      InputError: the baseline is unknown, blocks differ in their number of seeds, or a
+      InputError: The baseline is unknown, blocks differ in their number of seeds, or a
         score is NaN or infinite on the better side.
 
     >>> losses = {"glu": [0.30, 0.31, 0.29], "mlp": [0.40, 0.42, 0.41]}
@@ -386,8 +386,8 @@ def verdict(comparisons: Sequence[Comparison], alpha: float = 0.05) -> str:
     blocks have diverged runs.
 
     Args:
-      comparisons: from `compare`.
-      alpha: the accepted probability of any false claim.
+      comparisons: From `compare`.
+      alpha: The accepted probability of any false claim.
 
     >>> rows = compare({"glu": [0.3] * 6, "mlp": [0.4] * 6}, "mlp", False)
     >>> print(verdict(rows).replace(" after", "\\nafter"))

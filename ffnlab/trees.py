@@ -48,12 +48,12 @@ def label(tree: Any, rules: Sequence[tuple[str, Any]]) -> Any:
     """Returns a tree whose leaves are the labels of the first rules that match them.
 
     Args:
-      tree: any tree.
-      rules: pairs of a regular expression, which must match the whole path of a leaf,
+      tree: Any tree.
+      rules: Pairs of a regular expression, which must match the whole path of a leaf,
         and its label.
 
     Raises:
-      InputError: a leaf is matched by no rule, or a rule is used by no leaf; either is
+      InputError: A leaf is matched by no rule, or a rule is used by no leaf; either is
         probably a misspelt pattern.
 
     >>> label({"up": {"kernel": 0.0, "bias": 0.0}}, [(".*/bias", 0), (".*", 1)])

@@ -34,7 +34,7 @@ class Scores(NamedTuple):
     """The scores of a batch, entry by entry, and the weight of each entry.
 
     Attributes:
-      values: name to values, each of the shape of `weight`; training minimises `loss`.
+      values: Name to values, each of the shape of `weight`; training minimises `loss`.
       weight: 1 for entries that count, 0 for padding and ignored entries.
     """
 
@@ -47,8 +47,8 @@ class Objective(NamedTuple):
 
     Attributes:
       score: `score(outputs, batch) -> Scores`.
-      monitor: the name of the score that chooses the best step and ranks blocks.
-      higher_is_better: whether higher values of `monitor` are better.
+      monitor: The name of the score that chooses the best step and ranks blocks.
+      higher_is_better: Whether higher values of `monitor` are better.
     """
 
     score: Callable[[Array, Batch], Scores]

@@ -218,6 +218,8 @@ def test_compare_of_runs_diverged_on_both_sides():
     assert first.name == "glu" and first.difference is None
     assert first.difference_interval is None and first.p_value == 1
     assert first.direction == 0 and first.improvement == 0.5
+    only, _ = compare({"mlp": [1.0, INF], "glu": [INF, 1.0]}, "mlp", False)
+    assert only.difference is None and only.direction == 0
 
 
 def test_compare_refuses_what_cannot_be_compared():

@@ -41,7 +41,7 @@ def chain_system(name: str) -> System:
     """Returns the coupled system of an activation, for `fixed_point.solve`.
 
     Args:
-      name: a key of `ACTIVATIONS`.
+      name: A key of `ACTIVATIONS`.
 
     Returns:
       A system over the args `{"drive": [..., T, H], "kernels": [[H, H], ...]}`. The
@@ -124,26 +124,26 @@ def solve_chain(
     """Solves h_t = f(drive_t + h_{t−1} left + h_{t+1} right + h_t inside).
 
     Args:
-      drive: the input U x + b, `[..., T, H]`.
-      left: the kernel of the left neighbour, `[H, H]`.
-      right: the kernel of the right neighbour, `[H, H]`.
-      inside: the kernel of the state itself, `[H, H]`, or None.
+      drive: The input U x + b, `[..., T, H]`.
+      left: The kernel of the left neighbour, `[H, H]`.
+      right: The kernel of the right neighbour, `[H, H]`.
+      inside: The kernel of the state itself, `[H, H]`, or None.
       activation: f, a key of `ACTIVATIONS`.
-      beta: the β of `swish`, `[]` or `[H]`.
+      beta: The β of `swish`, `[]` or `[H]`.
       mask: True for positions and False for padding, bool `[..., T]`. The state of
         padding is 0, and no other state depends on it.
-      boundary: the states before the first position and after the last, `[H]` each;
+      boundary: The states before the first position and after the last, `[H]` each;
         zeros if None. Padding is a boundary too.
-      solver: from `ffnlab.feedback.solvers`; `Jacobi()` if None.
-      start: the states before the first iteration, `[..., T, H]`; zeros if None.
-      **options: of `fixed_point.solve`: `gradient`, `adjoint_solver`, ...
+      solver: From `ffnlab.feedback.solvers`; `Jacobi()` if None.
+      start: The states before the first iteration, `[..., T, H]`; zeros if None.
+      **options: Of `fixed_point.solve`: `gradient`, `adjoint_solver`, ...
 
     Returns:
       The solution: states `[..., T, H]`, with the residual, the iterations and the
       convergence of each sequence.
 
     Raises:
-      InputError: there are no positions, or the shapes do not fit each other, or the
+      InputError: There are no positions, or the shapes do not fit each other, or the
         activation needs a beta and there is none, or the other way round.
 
     >>> drive, half = jnp.ones((3, 1)), jnp.full((1, 1), 0.25)
@@ -306,9 +306,9 @@ def contract_kernels(
     Kernels within the bound are returned unchanged.
 
     Args:
-      kernels: left, right and optionally inside, `[H, H]` each.
+      kernels: Left, right and optionally inside, `[H, H]` each.
       activation: f.
-      bound: the largest certificate.
+      bound: The largest certificate.
       certificate: `sum` or `joint`, see `contraction`.
 
     >>> kernels = [jnp.eye(2)] * 2

@@ -50,29 +50,29 @@ def solve(
 
     Args:
       system: F, pure. Gradients are with respect to `args` only.
-      args: a tree of arrays.
-      start: the state before the first iteration, `[..., T, H]`, float32 or float64.
-      solver: from `ffnlab.feedback.solvers`.
+      args: A tree of arrays.
+      start: The state before the first iteration, `[..., T, H]`, float32 or float64.
+      solver: From `ffnlab.feedback.solvers`.
       gradient: `implicit` solves the adjoint system u = ḡ + (∂F/∂h)ᵀ u at the
         solution, in memory that does not grow with the iterations; `bptt`
         differentiates every iteration, of which there are then always
         `solver.max_steps`; `one_step` differentiates one application of F at the
         solution.
-      adjoint_solver: the solver of the adjoint system, which may be `Krylov`; the
+      adjoint_solver: The solver of the adjoint system, which may be `Krylov`; the
         solver itself if None, or Jacobi for solvers that cannot solve it.
-      checkpoint: whether `bptt` keeps only the states between iterations.
-      probe: zeros `[...]`. The gradient with respect to it is the residual of the
+      checkpoint: Whether `bptt` keeps only the states between iterations.
+      probe: Zeros `[...]`. The gradient with respect to it is the residual of the
         adjoint solve, which a backward pass cannot return otherwise.
-      throw: whether a system that does not converge is an error.
+      throw: Whether a system that does not converge is an error.
 
     Returns:
       The solution. Only `state` has a gradient.
 
     Raises:
-      InputError: the start has no positions or is not float32 or float64, the
+      InputError: The start has no positions or is not float32 or float64, the
         tolerance is below what its dtype resolves, or the system lacks a field that
         the solver requires.
-      NotConverged: with `throw`; inside `jax.jit`, the error that JAX makes of it.
+      NotConverged: With `throw`; inside `jax.jit`, the error that JAX makes of it.
 
     Source: implicit gradient as in Almeida 1987, Pineda 1987; Bai et al. 2019, "Deep
     Equilibrium Models", theorem 1; one step as in Fung et al. 2022.
@@ -162,10 +162,10 @@ def adjoint(
     """Solves u = ḡ + (∂F/∂h)ᵀ u, matrix-free except for solvers that require blocks.
 
     Args:
-      system, args: as in `solve`.
-      state: the solution h, `[..., T, H]`.
+      system, args: As in `solve`.
+      state: The solution h, `[..., T, H]`.
       cotangent: ḡ, the gradient with respect to the solution, `[..., T, H]`.
-      solver: from `ffnlab.feedback.solvers`, `Krylov` included. The Jacobian is not
+      solver: From `ffnlab.feedback.solvers`, `Krylov` included. The Jacobian is not
         symmetric, so conjugate gradients would be wrong.
 
     Returns:
@@ -207,9 +207,9 @@ def spectral_radius(
     iterations.
 
     Args:
-      system, args: as in `solve`.
+      system, args: As in `solve`.
       state: `[..., T, H]`, usually a solution.
-      iterations: the number of products with the Jacobian.
+      iterations: The number of products with the Jacobian.
 
     Returns:
       ρ, `[...]`.

@@ -29,7 +29,7 @@ class System(NamedTuple):
         that the pass has already updated; for `GaussSeidel`.
       blocks: `blocks(args, h) -> (left, own, right)`: ∂F_t by h_{t−1}, h_t and
         h_{t+1}, each `[..., T, H, H]`; for `Newton`.
-      linear: whether F is an affine map; for `Krylov`.
+      linear: Whether F is an affine map; for `Krylov`.
     """
 
     step: Callable[[Args, Array], Array]
@@ -44,8 +44,8 @@ class Solution(NamedTuple):
     Attributes:
       state: h, `[..., T, H]`.
       residual: max |F(h) − h| / max(1, max |F(h)|) of each system, `[...]`.
-      iterations: how many times each system was updated, int32 `[...]`.
-      converged: whether the residual is within the tolerance, bool `[...]`.
+      iterations: How many times each system was updated, int32 `[...]`.
+      converged: Whether the residual is within the tolerance, bool `[...]`.
     """
 
     state: Array
@@ -60,10 +60,10 @@ class Progress(NamedTuple):
     Attributes:
       state: h, `[..., T, H]`.
       image: F(h), `[..., T, H]`.
-      residual: the residual of each system, `[...]`.
-      iterations: how many times each system was updated, int32 `[...]`.
-      memory: what the solver keeps from one iteration to the next.
-      count: how many iterations the loop has made, int32 `[]`.
+      residual: The residual of each system, `[...]`.
+      iterations: How many times each system was updated, int32 `[...]`.
+      memory: What the solver keeps from one iteration to the next.
+      count: How many iterations the loop has made, int32 `[]`.
     """
 
     state: Array
@@ -78,12 +78,12 @@ class Solver(Protocol):
     """What `solve` expects of a solver; those of `ffnlab.feedback.solvers` have it.
 
     Attributes:
-      requires: the fields of a `System` that the solver reads besides `step`.
-      stops_early: whether a system that has converged is left alone.
-      tolerance: the residual at which a system has converged; None is
+      requires: The fields of a `System` that the solver reads besides `step`.
+      stops_early: Whether a system that has converged is left alone.
+      tolerance: The residual at which a system has converged; None is
         `default_tolerance` of its dtype.
-      max_steps: the largest number of iterations.
-      adjoint_solver: the solver of the adjoint system unless another is given.
+      max_steps: The largest number of iterations.
+      adjoint_solver: The solver of the adjoint system unless another is given.
     """
 
     requires: ClassVar[tuple[str, ...]]
@@ -131,7 +131,7 @@ def check(system: System, start: Array, solver: Solver) -> None:
     """Checks that a solver can solve a system from a start.
 
     Raises:
-      InputError: the start has no positions or is not float32 or float64, the
+      InputError: The start has no positions or is not float32 or float64, the
         tolerance is below what its dtype resolves, or the system lacks a field that
         the solver requires.
     """
@@ -164,10 +164,10 @@ def iterate(
     """Iterates until every system has converged or `solver.max_steps` is reached.
 
     Args:
-      system, args, start, solver: as in `solve`.
+      system, args, start, solver: As in `solve`.
       loop: `while` stops early; `scan` always makes `solver.max_steps` iterations,
         which leave a converged system unchanged, and can be differentiated.
-      checkpoint: whether a scan keeps only the states between its iterations.
+      checkpoint: Whether a scan keeps only the states between its iterations.
     """
     tolerance = solver.tolerance or default_tolerance(start.dtype)
     step = _step(system, args, solver, tolerance)
@@ -193,7 +193,7 @@ def history(system: System, args: Args, start: Array, solver: Solver) -> Solutio
     """Iterates as `iterate` does, and returns the solution after every iteration.
 
     Args:
-      system, args, start, solver: as in `solve`.
+      system, args, start, solver: As in `solve`.
 
     Returns:
       The solutions after 0, 1, … `solver.max_steps` iterations, with a leading axis.
@@ -262,9 +262,9 @@ def shift(array: Array, axis: int = -2, back: bool = False) -> Array:
     """Returns the left neighbour of each position: moved on by one, after a zero.
 
     Args:
-      array: any shape.
-      axis: the axis of positions.
-      back: whether to return the right neighbour instead.
+      array: Any shape.
+      axis: The axis of positions.
+      back: Whether to return the right neighbour instead.
 
     >>> shift(jnp.array([[1.0], [2.0], [3.0]]))[:, 0].tolist()
     [0.0, 1.0, 2.0]

@@ -40,20 +40,20 @@ class Coupling:
 
     Attributes:
       activation: f, a key of `ACTIVATIONS`.
-      solver: from `ffnlab.feedback.solvers`; `solvers.auto` chooses if None.
+      solver: From `ffnlab.feedback.solvers`; `solvers.auto` chooses if None.
       gradient: `implicit`, `bptt` or `one_step`, see `fixed_point.solve`.
       contractive: γ in (0, 1): W and V are scaled so that their certificate is at most
         γ, in training and after. With None they are free, and a solve may not converge.
       certificate: `joint` or `sum`, see `ffnlab.feedback.chain.contraction`.
-      coupling: the strength of W and V at initialization.
+      coupling: The strength of W and V at initialization.
       coupling_init: `split`: one half of the states reads its left neighbour and the
         other half its right one, through a random rotation times `coupling`, as in a
         bidirectional network; `mixed`: all states read both, through rotations times
         half of it.
-      boundary: the states outside the sequence: `zeros` or `learned`.
+      boundary: The states outside the sequence: `zeros` or `learned`.
 
     Raises:
-      InputError: a value is out of range or a name is unknown.
+      InputError: A value is out of range or a name is unknown.
     """
 
     activation: str = "tanh"
@@ -98,11 +98,11 @@ class FeedbackConfig(Coupling):
     The fields of `Coupling` are keywords.
 
     Attributes:
-      features: the width D of x.
-      hidden: the width H of a state.
+      features: The width D of x.
+      hidden: The width H of a state.
 
     Raises:
-      InputError: a value is out of range or a name is unknown.
+      InputError: A value is out of range or a name is unknown.
     """
 
     features: int
@@ -136,8 +136,8 @@ class FeedbackLayer(nnx.Module):
     """A layer that solves h_t = f(U x_t + W h_{t−1} + V h_{t+1} + b).
 
     Args:
-      config: its configuration.
-      rngs: the random numbers of the initial parameters.
+      config: Its configuration.
+      rngs: The random numbers of the initial parameters.
 
     >>> layer = FeedbackLayer(FeedbackConfig(3, 4, contractive=0.9), rngs=nnx.Rngs(0))
     >>> h, aux = layer(jnp.ones((2, 5, 3)))
@@ -170,8 +170,8 @@ class FeedbackLayer(nnx.Module):
         Args:
           x: `[..., T, D]`.
           mask: True for positions and False for padding, bool `[..., T]`.
-          report: whether to compute costly diagnostics too.
-          **options: of `fixed_point.solve`, such as `probe` or `throw`.
+          report: Whether to compute costly diagnostics too.
+          **options: Of `fixed_point.solve`, such as `probe` or `throw`.
 
         Returns:
           The states `[..., T, H]`, and for each sequence the `residual`, `iterations`
@@ -270,13 +270,13 @@ class FeedbackNetwork(nnx.Module):
     are one coupled system with a state of width L·H at each position.
 
     Args:
-      config: the configuration of each layer; `features` is the width of x.
+      config: The configuration of each layer; `features` is the width of x.
       layers: L.
-      top_down: whether a layer reads the layer above.
-      rngs: the random numbers of the initial parameters.
+      top_down: Whether a layer reads the layer above.
+      rngs: The random numbers of the initial parameters.
 
     Raises:
-      InputError: there is no layer, or `top_down` is combined with a learned boundary.
+      InputError: There is no layer, or `top_down` is combined with a learned boundary.
 
     >>> config = FeedbackConfig(3, 4, contractive=0.9)
     >>> network = FeedbackNetwork(config, layers=2, top_down=True, rngs=nnx.Rngs(0))

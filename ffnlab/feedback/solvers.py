@@ -31,9 +31,9 @@ class IterativeSolver(abc.ABC):
     """A solver that stops at a tolerance.
 
     Attributes:
-      tolerance: the residual at which a system has converged; None is ε^0.7.
-      max_steps: the largest number of iterations, at least 1.
-      damping: the fraction of the old state that an iteration keeps, in [0, 1).
+      tolerance: The residual at which a system has converged; None is ε^0.7.
+      max_steps: The largest number of iterations, at least 1.
+      damping: The fraction of the old state that an iteration keeps, in [0, 1).
     """
 
     tolerance: float | None = None
@@ -114,8 +114,8 @@ class Anderson(IterativeSolver):
     """The mixture of the last few iterates with the smallest residual.
 
     Attributes:
-      memory: how many iterates are mixed.
-      ridge: added to the diagonal of the residuals' Gram matrix, which is scaled to a
+      memory: How many iterates are mixed.
+      ridge: Added to the diagonal of the residuals' Gram matrix, which is scaled to a
         unit diagonal, so that it is never singular; None is ε^0.7.
 
     Source: Anderson 1965; Walker and Ni 2011.
@@ -186,7 +186,7 @@ class Newton(IterativeSolver):
     factorises T dense blocks of H × H: for strong coupling or a small H.
 
     Attributes:
-      parallel: whether to solve by cyclic reduction, in log₂ T steps of products over
+      parallel: Whether to solve by cyclic reduction, in log₂ T steps of products over
         all positions, instead of a scan forward and a scan back.
 
     Source: block Thomas and cyclic reduction as in Golub and Van Loan 2013, section
@@ -224,7 +224,7 @@ class Unrolled:
 
     Attributes:
       sweeps: k.
-      damping: the fraction of the old state that an iteration keeps, in [0, 1).
+      damping: The fraction of the old state that an iteration keeps, in [0, 1).
     """
 
     sweeps: int = 1
@@ -336,7 +336,7 @@ def block_tridiagonal(
       lower, diagonal, upper: `[..., T, H, H]`; the first of `lower` and the last of
         `upper` are not read.
       right: `[..., T, H]`.
-      parallel: whether to use cyclic reduction instead of block Thomas.
+      parallel: Whether to use cyclic reduction instead of block Thomas.
 
     Returns:
       x, `[..., T, H]`.

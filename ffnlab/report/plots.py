@@ -28,11 +28,11 @@ def ranking(
     """Draws every block's interquartile mean with its interval, the best on top.
 
     Args:
-      rows: from `stats.compare`, the best first.
-      baseline: the block that the others are tested against; a line marks its score.
-      label: the label of the score, with its unit.
-      scale: the factor of the scores, 100 for per cent.
-      marks: scores to draw a line at, such as the best possible one, by name.
+      rows: From `stats.compare`, the best first.
+      baseline: The block that the others are tested against; a line marks its score.
+      label: The label of the score, with its unit.
+      scale: The factor of the scores, 100 for per cent.
+      marks: Scores to draw a line at, such as the best possible one, by name.
 
     >>> from ffnlab import stats
     >>> rows = stats.compare({"glu": [0.3] * 6, "mlp": [0.4] * 6}, "mlp", False)
@@ -80,13 +80,13 @@ def curves(
     The middle half of the seeds of the baseline is shaded.
 
     Args:
-      steps: the steps of the evaluations.
-      scores: block to scores, `[seeds, evaluations]`; NaN where a run has none. Blocks
+      steps: The steps of the evaluations.
+      scores: Block to scores, `[seeds, evaluations]`; NaN where a run has none. Blocks
         without a score at some evaluation are left out.
-      baseline: the block drawn in black.
-      label: the label of the score, with its unit.
-      scale: the factor of the scores, 100 for per cent.
-      higher_is_better: whether the legend lists blocks by falling last score.
+      baseline: The block drawn in black.
+      label: The label of the score, with its unit.
+      scale: The factor of the scores, 100 for per cent.
+      higher_is_better: Whether the legend lists blocks by falling last score.
 
     >>> figure = curves([10, 20], {"mlp": np.ones((3, 2))}, "mlp", "loss")
     >>> figure.axes[0].get_ylabel()
@@ -132,7 +132,7 @@ def convergence(panels: Mapping[str, Mapping[str, np.ndarray]]) -> "Figure":
     """Draws the residual of each solver over the iterations.
 
     Args:
-      panels: title to solver to residuals, `[iterations + 1, sequences]`. The line is
+      panels: Title to solver to residuals, `[iterations + 1, sequences]`. The line is
         the median over sequences, the shaded area the middle half.
 
     >>> len(convergence({"a": {"jacobi": np.ones((3, 5))}, "b": {}}).axes)
@@ -161,7 +161,7 @@ def relaxation(panels: Mapping[str, np.ndarray]) -> "Figure":
     """Draws the distance of each state from the solution, iteration after iteration.
 
     Args:
-      panels: title to distances, `[iterations + 1, T]`.
+      panels: Title to distances, `[iterations + 1, T]`.
 
     >>> len(relaxation({"certified": np.ones((4, 6))}).axes)  # with a colour bar
     2
@@ -190,10 +190,10 @@ def parity(
     """Draws the losses of two programs, and the differences of their parameters.
 
     Args:
-      losses: setting to the losses of every step of the first and the second program.
-      gaps: setting to the largest difference of the parameters after every epoch.
-      names: the names of the programs.
-      limit: a difference to draw a line at.
+      losses: Setting to the losses of every step of the first and the second program.
+      gaps: Setting to the largest difference of the parameters after every epoch.
+      names: The names of the programs.
+      limit: A difference to draw a line at.
 
     >>> one = np.array([1.0, 0.5])
     >>> figure = parity({"sgd": (one, one)}, {"sgd": one}, ("ours", "JAX"), 1e-9)
@@ -231,11 +231,11 @@ def training_curve(
     """Draws the training loss and the validation score of a run.
 
     Args:
-      losses: the loss of each step, in the unit of the scores.
-      steps: the steps of the evaluations.
-      scores: the validation score of each evaluation.
-      label: the label of the score, with its unit.
-      marks: scores to draw a line at, by name.
+      losses: The loss of each step, in the unit of the scores.
+      steps: The steps of the evaluations.
+      scores: The validation score of each evaluation.
+      label: The label of the score, with its unit.
+      marks: Scores to draw a line at, by name.
 
     >>> training_curve(np.ones(4), [2, 4], np.ones(2), "bits").axes[0].get_ylabel()
     'bits'
@@ -260,8 +260,8 @@ def scores_by_label(scores: Mapping[str, float], name: str = "F1") -> "Figure":
     """Draws the score of each label as a bar, the best on top.
 
     Args:
-      scores: label to score, from 0 to 1; only the 30 worst are drawn.
-      name: the name of the score.
+      scores: Label to score, from 0 to 1; only the 30 worst are drawn.
+      name: The name of the score.
 
     >>> len(scores_by_label({"LOC": 0.5, "PER": 0.8}).axes[0].patches)
     2
@@ -281,9 +281,9 @@ def confusion(counts: np.ndarray, names: Sequence[str]) -> "Figure":
     """Draws a confusion matrix, each row by its share of the true label.
 
     Args:
-      counts: the number of examples of each true label, predicted as each label,
+      counts: The number of examples of each true label, predicted as each label,
         `[K, K]`.
-      names: the names of the labels.
+      names: The names of the labels.
 
     >>> confusion(np.eye(2), ["a", "b"]).axes[0].get_xlabel()
     'predicted'
@@ -314,10 +314,10 @@ def graph(
     """Draws a graph in columns, from the leaves on the left to the result.
 
     Args:
-      labels: the text of each node.
-      depths: the column of each node.
-      leaves: whether each node is a leaf.
-      edges: pairs of nodes, from an input to a result.
+      labels: The text of each node.
+      depths: The column of each node.
+      leaves: Whether each node is a leaf.
+      edges: Pairs of nodes, from an input to a result.
 
     >>> len(graph(["x", "y"], [0, 1], [True, False], [(0, 1)]).axes)
     1
@@ -355,11 +355,11 @@ def scores_by_setting(
     """Draws scores and their intervals against a setting.
 
     Args:
-      values: the values of the setting.
-      middles: the score for each value.
-      intervals: the interval of each score.
-      labels: the labels of the two axes.
-      marks: scores to draw a line at, by name.
+      values: The values of the setting.
+      middles: The score for each value.
+      intervals: The interval of each score.
+      labels: The labels of the two axes.
+      marks: Scores to draw a line at, by name.
 
     >>> intervals, labels = [(2, 4), (3, 5)], ("γ", "accuracy")
     >>> scores_by_setting([1, 2], [3, 4], intervals, labels).axes[0].get_xlabel()

@@ -15,13 +15,13 @@ class Check(NamedTuple):
     """The result of comparing a gradient with finite differences.
 
     Attributes:
-      passed: whether every entry agrees.
-      entries: how many entries were compared.
-      worst: the path and the index of the entry with the largest error.
-      gradient: the gradient of that entry.
-      difference: its finite difference.
-      error: its error, |gradient − difference| / (1 + |difference|).
-      tolerance: the largest error that passes.
+      passed: Whether every entry agrees.
+      entries: How many entries were compared.
+      worst: The path and the index of the entry with the largest error.
+      gradient: The gradient of that entry.
+      difference: Its finite difference.
+      error: Its error, |gradient − difference| / (1 + |difference|).
+      tolerance: The largest error that passes.
     """
 
     passed: bool
@@ -48,11 +48,11 @@ def check_gradients(
     """Compares the gradient of f at x with central differences, in float64.
 
     Args:
-      f: a function of one tree of arrays, to a number. It must be smooth near x: at
+      f: A function of one tree of arrays, to a number. It must be smooth near x: at
         the corner of a relu the finite difference is wrong, not the gradient.
-      x: the tree; every entry is moved up and down in turn.
-      step: the size of the move, relative to 1 + |entry|.
-      tolerance: the largest error that passes, relative to 1 + |difference|.
+      x: The tree; every entry is moved up and down in turn.
+      step: The size of the move, relative to 1 + |entry|.
+      tolerance: The largest error that passes, relative to 1 + |difference|.
 
     Returns:
       The result; printed, it names the worst entry.
@@ -103,7 +103,7 @@ def detect_nan() -> Iterator[None]:
     """Raises an error at the first operation, forward or backward, that has a NaN.
 
     Raises:
-      FloatingPointError: inside the block; it names the operation, the shapes of its
+      FloatingPointError: Inside the block; it names the operation, the shapes of its
         inputs and the index of the NaN.
 
     >>> from ffnlab.scratch import Tensor

@@ -55,7 +55,7 @@ def conv2d(x: Any, kernel: Any, *, stride: int = 1, padding: str = "same") -> Te
     Args:
       x: `[B, R, C, D]`: images, rows, columns, channels.
       kernel: `[h, w, D, H]`.
-      stride: the distance between windows, at least 1.
+      stride: The distance between windows, at least 1.
       padding: `same` pads with zeros so that there are ⌈R / stride⌉ rows of results;
         `valid` does not pad.
 
@@ -63,7 +63,7 @@ def conv2d(x: Any, kernel: Any, *, stride: int = 1, padding: str = "same") -> Te
       `[B, R', C', H]`.
 
     Raises:
-      ValueError: the shapes do not fit, or the padding or the stride is unknown.
+      ValueError: The shapes do not fit, or the padding or the stride is unknown.
 
     >>> conv2d(np.ones((1, 3, 3, 1)), np.ones((2, 2, 1, 1)), padding="valid").shape
     (1, 2, 2, 1)

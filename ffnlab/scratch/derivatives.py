@@ -23,9 +23,9 @@ def vjp(f: Callable[..., Any], *inputs: Any, has_aux: bool = False) -> tuple[Any
     """Returns `f(*inputs)` and its pullback, the vector-Jacobian product.
 
     Args:
-      f: takes trees of tensors, returns a tensor, or `(tensor, aux)`.
-      *inputs: trees of floating-point arrays.
-      has_aux: whether f returns auxiliary data that are not differentiated.
+      f: Takes trees of tensors, returns a tensor, or `(tensor, aux)`.
+      *inputs: Trees of floating-point arrays.
+      has_aux: Whether f returns auxiliary data that are not differentiated.
 
     Returns:
       y and `pullback(g)`, from a gradient of y's shape to a gradient of each input;
@@ -89,9 +89,9 @@ def value_and_grad(f: Callable[..., Any], has_aux: bool = False) -> Callable[...
     """Returns a function that computes f and its gradient in the first argument.
 
     Args:
-      f: its first argument is a tree of floating-point arrays; it returns a number, or
+      f: Its first argument is a tree of floating-point arrays; it returns a number, or
         `(number, aux)`.
-      has_aux: whether f returns auxiliary data beside the number.
+      has_aux: Whether f returns auxiliary data beside the number.
 
     Returns:
       A function of the same arguments, to `(value, gradient)` or

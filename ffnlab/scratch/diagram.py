@@ -11,10 +11,10 @@ class Drawing(NamedTuple):
     """The nodes and edges of a graph to draw.
 
     Attributes:
-      labels: the text of each node, inputs before results.
-      depths: the column of each node: 0 for a leaf, otherwise after all its inputs.
-      leaves: whether each node is a leaf.
-      edges: pairs of nodes, from an input to a result.
+      labels: The text of each node, inputs before results.
+      depths: The column of each node: 0 for a leaf, otherwise after all its inputs.
+      leaves: Whether each node is a leaf.
+      edges: Pairs of nodes, from an input to a result.
     """
 
     labels: list[str]
@@ -27,11 +27,11 @@ def drawing(y: Tensor, names: Mapping[str, Tensor] | None = None) -> Drawing:
     """Returns the graph that ends in y.
 
     Args:
-      y: a tensor that requires a gradient, directly or through its inputs.
-      names: the names of some tensors.
+      y: A tensor that requires a gradient, directly or through its inputs.
+      names: The names of some tensors.
 
     Raises:
-      ValueError: nothing was recorded.
+      ValueError: Nothing was recorded.
     """
     if not y.requires_grad:
         raise ValueError("draw: nothing was recorded; no input requires a gradient")
@@ -55,12 +55,12 @@ def draw(
     """Returns the graph that ends in y as text for Mermaid or for Graphviz.
 
     Args:
-      y: a tensor that requires a gradient, directly or through its inputs.
-      names: the names of some tensors.
+      y: A tensor that requires a gradient, directly or through its inputs.
+      names: The names of some tensors.
       form: `mermaid` or `dot`.
 
     Raises:
-      ValueError: nothing was recorded, or the form is unknown.
+      ValueError: Nothing was recorded, or the form is unknown.
 
     >>> x = Tensor(2.0, requires_grad=True)
     >>> print(draw(x * x, {"x": x}))

@@ -38,10 +38,10 @@ def sweep(
     """Returns the gradients of some tensors, by one reverse sweep through a graph.
 
     Args:
-      graph: from `order`.
-      g: the gradient of its last tensor, of its shape.
-      targets: tensors of the graph. Gradients are computed only on paths to them.
-      record: whether the sweep is recorded, so that it can be differentiated.
+      graph: From `order`.
+      g: The gradient of its last tensor, of its shape.
+      targets: Tensors of the graph. Gradients are computed only on paths to them.
+      record: Whether the sweep is recorded, so that it can be differentiated.
     """
     target_ids = {id(x) for x in targets}
     on_path = set(target_ids)
@@ -90,8 +90,8 @@ def backward(y: Tensor, g: Any = None) -> None:
     """Sets the `grad` of every leaf that y results from; earlier ones are replaced.
 
     Args:
-      y: the tensor to differentiate; a scalar, unless g is given.
-      g: the gradient of y, of its shape; 1 if None.
+      y: The tensor to differentiate; a scalar, unless g is given.
+      g: The gradient of y, of its shape; 1 if None.
 
     Raises:
       ValueError: y results from no leaf that requires a gradient, or is no scalar.

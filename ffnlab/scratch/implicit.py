@@ -29,15 +29,15 @@ def fixed_point(
     Args:
       f: `f(x, *args)`, of the shape of x. Everything to differentiate with respect to
         must be in `args`. It must be a contraction, or the iteration does not converge.
-      start: the x of the first iteration; the solution has no gradient in it.
-      *args: trees of arrays.
-      tolerance: the largest |f(x) − x| of an entry at the end, relative to 1 + |x|;
+      start: The x of the first iteration; the solution has no gradient in it.
+      *args: Trees of arrays.
+      tolerance: The largest |f(x) − x| of an entry at the end, relative to 1 + |x|;
         None is 16 times the machine epsilon of the dtype.
-      max_steps: the largest number of iterations.
+      max_steps: The largest number of iterations.
 
     Raises:
-      ArithmeticError: the iteration did not converge within `max_steps`, or has a NaN.
-      ValueError: the shape of f(x) is not that of x, or f uses a tensor that requires a
+      ArithmeticError: The iteration did not converge within `max_steps`, or has a NaN.
+      ValueError: The shape of f(x) is not that of x, or f uses a tensor that requires a
         gradient and is not in `args`.
 
     >>> from ffnlab.scratch import grad, ops

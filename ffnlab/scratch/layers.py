@@ -71,7 +71,7 @@ def draw_kernel(key: Key, shape: tuple[int, ...], initializer: str) -> np.ndarra
     """Returns a normal kernel `[..., D, H]` with the scale of an initializer.
 
     Raises:
-      ValueError: the initializer is unknown, or a width is below 1.
+      ValueError: The initializer is unknown, or a width is below 1.
 
     >>> draw_kernel(0, (2, 3), "he").shape
     (2, 3)
@@ -120,7 +120,7 @@ def get_activation(name: str) -> Callable[[Any], Tensor]:
     """Returns a function of `ACTIVATIONS`.
 
     Raises:
-      ValueError: there is none of that name.
+      ValueError: There is none of that name.
     """
     if name not in ACTIVATIONS:
         known = ", ".join(ACTIVATIONS)
@@ -297,16 +297,16 @@ def feed_forward(
     """Returns the block down(σ(up(x))), or gated down(σ(gate(x)) ⊙ up(x)).
 
     Args:
-      features: the width D of x and y.
+      features: The width D of x and y.
       hidden: H.
       activation: σ, a key of `ACTIVATIONS`; in a gated block only the gate has it.
-      gated: whether there is a gate.
+      gated: Whether there is a gate.
       norm: `none`, `pre` for x + f(N(x)), or `post` for N(x + f(x)).
-      residual: whether x is added.
-      rate: the dropout rate of the hidden units.
+      residual: Whether x is added.
+      rate: The dropout rate of the hidden units.
 
     Raises:
-      ValueError: the norm or the activation is unknown, or the rate out of range.
+      ValueError: The norm or the activation is unknown, or the rate out of range.
 
     Source: Vaswani et al. 2017; Shazeer 2020 for the gate.
 
@@ -351,7 +351,7 @@ def sequential(*layers: Layer | Callable[[Any], Tensor]) -> Layer:
     `aux["state"]` is the next state of all layers.
 
     Raises:
-      TypeError: an argument is neither a layer nor a function.
+      TypeError: An argument is neither a layer nor a function.
 
     >>> model = sequential(dense(4, 8), ops.relu, dropout(0.1), dense(8, 2))
     >>> sorted(model.init(0)), model.apply(model.init(0), np.ones((3, 4)))[0].shape

@@ -43,11 +43,11 @@ def cross_entropy(logits: Any, labels: Any) -> Tensor:
 
     Args:
       logits: `[..., K]`.
-      labels: int `[...]` in 0…K−1, or `IGNORE` (−100), which is excluded from the mean.
+      labels: Int `[...]` in 0…K−1, or `IGNORE` (−100), which is excluded from the mean.
         If all labels are, the mean is 0.
 
     Raises:
-      ValueError: the shapes do not fit, or labels are no integers or out of range.
+      ValueError: The shapes do not fit, or labels are no integers or out of range.
 
     >>> float(cross_entropy(np.zeros((2, 4)), [3, IGNORE])).__round__(4)
     1.3863

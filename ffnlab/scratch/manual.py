@@ -54,9 +54,9 @@ def backpropagate(
     """Returns the loss, its gradient, and the error δ of every layer.
 
     Args:
-      params: as for `forward`.
+      params: As for `forward`.
       x: `[B, D]`.
-      labels: int `[B]` in 0…K−1.
+      labels: Int `[B]` in 0…K−1.
       activation: σ: `relu`, `tanh` or `sigmoid`.
 
     Returns:

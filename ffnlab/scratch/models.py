@@ -24,7 +24,7 @@ def ffn(features: int, hidden: int) -> Layer:
     swish(v) = v σ(βv). The parameters are `up` and `down`, dense; `norm`; `beta`, `[]`.
 
     Args:
-      features: the width D of x and of y.
+      features: The width D of x and of y.
       hidden: H.
 
     Source: Ramachandran et al. 2017 for swish.
@@ -57,7 +57,7 @@ def perceptron(sizes: Sequence[int], *, activation: str = "relu") -> Layer:
     """Returns z¹ = x W¹ + b¹, a¹ = σ(z¹), z² = a¹ W² + b² and so on, to the last z.
 
     Args:
-      sizes: the widths of x, of every hidden layer, and of the last z.
+      sizes: The widths of x, of every hidden layer, and of the last z.
       activation: σ, a key of `layers.ACTIVATIONS`; the last layer has none.
 
     Returns:
@@ -65,7 +65,7 @@ def perceptron(sizes: Sequence[int], *, activation: str = "relu") -> Layer:
       `a_1` and so on, named as in the formula.
 
     Raises:
-      ValueError: there are fewer than two widths, or the activation is unknown.
+      ValueError: There are fewer than two widths, or the activation is unknown.
 
     >>> model = perceptron([4, 8, 8, 3])
     >>> z, aux = model.apply(model.init(0), np.ones((2, 4)))

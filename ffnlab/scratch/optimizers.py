@@ -40,8 +40,8 @@ class State(NamedTuple):
     """The state of an optimizer.
 
     Attributes:
-      count: the number of updates so far, int32 `[]`.
-      memory: the accumulators, each a tree like the parameters.
+      count: The number of updates so far, int32 `[]`.
+      memory: The accumulators, each a tree like the parameters.
     """
 
     count: Any
@@ -52,7 +52,7 @@ def apply_updates(params: Any, updates: Any) -> Any:
     """Returns params + updates, in the dtype of the parameters.
 
     Raises:
-      ValueError: a shape differs.
+      ValueError: A shape differs.
 
     >>> apply_updates({"w": np.array([1.0])}, {"w": np.array([-0.25])})
     {'w': array([0.75])}
@@ -91,7 +91,7 @@ def _elementwise(
       learning_rate: η, or a function from the number of earlier updates to η.
       rule: `rule(xp, g, t, *memory) -> (direction, memory)`, on the arrays of one leaf;
         xp is their namespace.
-      initial_values: the values of the accumulators before the first step.
+      initial_values: The values of the accumulators before the first step.
     """
 
     def init(params: Any) -> State:
@@ -174,7 +174,7 @@ def adagrad(
       initial_accumulator_value: s before the first step: 0.1 in optax, 0 in the paper
         and in PyTorch.
       epsilon: ε: 1e-7 in optax, 1e-10 in PyTorch.
-      eps_in_sqrt: whether ε is under the root, as in optax, or added to it, as in the
+      eps_in_sqrt: Whether ε is under the root, as in optax, or added to it, as in the
         paper and in PyTorch.
 
     Source: Duchi et al. 2011.
@@ -200,7 +200,7 @@ def rmsprop(
       learning_rate: η, or a function from the number of earlier updates to η.
       decay: γ: 0.9 in optax, 0.99 in PyTorch.
       epsilon: ε.
-      eps_in_sqrt: whether ε is under the root, as in optax, or added to it, as in
+      eps_in_sqrt: Whether ε is under the root, as in optax, or added to it, as in
         PyTorch; the two differ for gradients near 1e-4.
 
     Source: Hinton 2012, lecture 6.
@@ -255,11 +255,11 @@ def with_weight_decay(
     0.99899 in the first convention and to 0.989 in the second.
 
     Args:
-      optimizer: the optimizer of the update.
+      optimizer: The optimizer of the update.
       learning_rate: η, or a function from the number of earlier updates to η.
       weight_decay: λ.
-      scaled: whether the decay is scaled by η.
-      mask: from params to a tree of bools, True for leaves that decay; all if None.
+      scaled: Whether the decay is scaled by η.
+      mask: From params to a tree of bools, True for leaves that decay; all if None.
 
     Source: Loshchilov & Hutter 2019.
     """

@@ -77,19 +77,19 @@ def feedback(
     another: they are a fixed point, which is iterated and differentiated implicitly.
 
     Args:
-      features: the width D of x.
+      features: The width D of x.
       hidden: H.
       activation: f, a key of `ACTIVATIONS`.
-      coupling: the approximate spectral norm of initial W and V. If their norms add up
+      coupling: The approximate spectral norm of initial W and V. If their norms add up
         to more than 1, the iteration may not converge.
-      tolerance: the tolerance of the solution, see `fixed_point`.
+      tolerance: The tolerance of the solution, see `fixed_point`.
 
     Returns:
       `[..., T, D]` → `[..., T, H]`, with parameters `up`, a dense layer, and `left`
       and `right` `[H, H]`, which are Wᵀ and Vᵀ.
 
     Raises:
-      ArithmeticError: by `apply`, if the iteration does not converge.
+      ArithmeticError: By `apply`, if the iteration does not converge.
 
     >>> layer = feedback(3, 4)
     >>> layer.apply(layer.init(0), np.ones((2, 5, 3)))[0].shape

@@ -29,9 +29,9 @@ class Node(NamedTuple):
     """A node of the graph: the operation a tensor results from, and its inputs.
 
     Attributes:
-      op: the operation; None for a leaf.
-      inputs: the inputs of the operation, tensors and plain numbers.
-      options: the keyword arguments of the operation, such as an axis.
+      op: The operation; None for a leaf.
+      inputs: The inputs of the operation, tensors and plain numbers.
+      options: The keyword arguments of the operation, such as an axis.
     """
 
     op: "Primitive | None" = None
@@ -46,17 +46,17 @@ class Tensor:
     the functions of `ops` instead of NumPy's.
 
     Args:
-      data: numbers, of any shape. They are copied, so that changing them later cannot
+      data: Numbers, of any shape. They are copied, so that changing them later cannot
         falsify a gradient; the array of a tensor is read-only.
-      requires_grad: whether to compute derivatives with respect to it.
+      requires_grad: Whether to compute derivatives with respect to it.
 
     Attributes:
-      data: the array.
-      node: the node of the graph, or None if the tensor requires no gradient.
-      grad: the gradient that `backward` sets on a leaf, a tensor of the same shape.
+      data: The array.
+      node: The node of the graph, or None if the tensor requires no gradient.
+      grad: The gradient that `backward` sets on a leaf, a tensor of the same shape.
 
     Raises:
-      TypeError: the data are not numbers, or are integers and a gradient is required.
+      TypeError: The data are not numbers, or are integers and a gradient is required.
 
     >>> x = Tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
     >>> (x * [1.0, 10.0]).sum().backward()
@@ -148,11 +148,11 @@ class Primitive:
 
     Args:
       forward: `forward(*arrays, **options) -> array`.
-      *rules: for each input `rule(g, y, *inputs, **options) -> gradient`, or None for
+      *rules: For each input `rule(g, y, *inputs, **options) -> gradient`, or None for
         an input without a gradient. g is the gradient with respect to the result y.
         All are tensors, and rules consist of operations, so that gradients can be
         differentiated. The caller sums a gradient over axes that were broadcast.
-      joint: a single rule for all inputs instead, which returns a list of gradients.
+      joint: A single rule for all inputs instead, which returns a list of gradients.
 
     >>> cube = Primitive(lambda x: x * x * x, lambda g, y, x: g * 3.0 * x * x)
     >>> x = Tensor(2.0, requires_grad=True)

@@ -46,7 +46,7 @@ def map_leaves(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
     """Returns the tree of `function(leaf, ...)` over trees of one structure.
 
     Raises:
-      ValueError: the trees differ in structure; the first difference is named.
+      ValueError: The trees differ in structure; the first difference is named.
 
     >>> map_leaves(lambda a, b: a + b, {"x": 1, "y": (2, 3)}, {"x": 10, "y": (20, 30)})
     {'x': 11, 'y': (22, 33)}

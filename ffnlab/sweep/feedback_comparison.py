@@ -171,9 +171,9 @@ class FeedbackCompareResult(NamedTuple):
     """The result of a comparison of feedback networks.
 
     Attributes:
-      out: the run directory.
-      runs: a dict for each run, as in results.jsonl.
-      rankings: task to ranking.
+      out: The run directory.
+      runs: A dict for each run, as in results.jsonl.
+      rankings: Task to ranking.
     """
 
     out: Path
@@ -185,10 +185,10 @@ def compare_feedback(config: FeedbackCompareConfig) -> FeedbackCompareResult:
     """Runs a comparison and writes its report to the run directory.
 
     Args:
-      config: what to compare, on which tasks, and how to train.
+      config: What to compare, on which tasks, and how to train.
 
     Raises:
-      InputError: a file or directory cannot be used, or options contradict each other.
+      InputError: A file or directory cannot be used, or options contradict each other.
     """
     from ffnlab.report import run_directory
 

@@ -40,16 +40,16 @@ class Ranking(NamedTuple):
     """The ranking of the blocks of a sweep.
 
     Attributes:
-      comparisons: the blocks, the best first.
-      table: the ranking as a table.
-      verdict: the ranking in one sentence.
-      remarks: reasons to doubt it, a sentence each.
-      baseline: the block that the others are tested against.
-      score: the name of the score in the lines.
-      unit: the label of the score in tables and pictures.
-      scale: the factor that scores are multiplied by when shown.
-      higher_is_better: whether higher scores are better.
-      essential: the columns that a narrow screen still shows.
+      comparisons: The blocks, the best first.
+      table: The ranking as a table.
+      verdict: The ranking in one sentence.
+      remarks: Reasons to doubt it, a sentence each.
+      baseline: The block that the others are tested against.
+      score: The name of the score in the lines.
+      unit: The label of the score in tables and pictures.
+      scale: The factor that scores are multiplied by when shown.
+      higher_is_better: Whether higher scores are better.
+      essential: The columns that a narrow screen still shows.
     """
 
     comparisons: list[stats.Comparison]
@@ -71,8 +71,8 @@ def choose_members(population: Population, plan: Plan) -> np.ndarray:
     score, and the first of equal ones. The score of a diverged run is infinitely bad.
 
     Args:
-      population: from `sweep.fit_population`.
-      plan: the plan it was trained by.
+      population: From `sweep.fit_population`.
+      plan: The plan it was trained by.
 
     Returns:
       Their indices, int `[seeds]`, in the order of the seeds.
@@ -96,12 +96,12 @@ def lines(
     """Returns a dict for each run of a population, ready for JSON.
 
     Args:
-      facts: what all runs share: `block`, `activation`, `parameters`, `flops` and
+      facts: What all runs share: `block`, `activation`, `parameters`, `flops` and
         anything else.
-      population: from `sweep.fit_population`.
-      plan: the plan it was trained by.
-      chosen: the members that were scored on the test part, int `[seeds]`.
-      test: their scores by name, `[seeds]`.
+      population: From `sweep.fit_population`.
+      plan: The plan it was trained by.
+      chosen: The members that were scored on the test part, int `[seeds]`.
+      test: Their scores by name, `[seeds]`.
     """
     fit, row_of = population.fit, {int(m): row for row, m in enumerate(chosen)}
     shared = {
@@ -147,8 +147,8 @@ def curves(runs: Sequence[Line], score: str) -> dict[str, np.ndarray]:
     """Returns the validation curves of the chosen runs.
 
     Args:
-      runs: from `lines`.
-      score: the name of a validation score.
+      runs: From `lines`.
+      score: The name of a validation score.
 
     Returns:
       Block to scores, `[seeds, evaluations]`; NaN where a run has none.
@@ -175,14 +175,14 @@ def rank(
     """Ranks the blocks by the test scores of their chosen runs.
 
     Args:
-      runs: from `lines`, of all blocks.
-      baseline: the block that the others are tested against.
-      objective: the objective, whose monitored score ranks.
-      seed: the seed of the resampling.
-      diagnostics: validation scores that are shown as columns too.
+      runs: From `lines`, of all blocks.
+      baseline: The block that the others are tested against.
+      objective: The objective, whose monitored score ranks.
+      seed: The seed of the resampling.
+      diagnostics: Validation scores that are shown as columns too.
 
     Raises:
-      InputError: there is no such baseline, or blocks differ in their seeds.
+      InputError: There is no such baseline, or blocks differ in their seeds.
     """
     chosen = _chosen_by_block(runs)
     unit, scale, _ = UNITS[objective.monitor]
@@ -219,10 +219,10 @@ def block_score(
     """Returns the interquartile mean of a block's test scores, and its interval.
 
     Args:
-      runs: from `lines`.
-      block: the name of the block.
-      objective: the objective, whose monitored score is used.
-      seed: the seed of the resampling.
+      runs: From `lines`.
+      block: The name of the block.
+      objective: The objective, whose monitored score is used.
+      seed: The seed of the resampling.
     """
     rows = [run for run in runs if run["block"] == block and run["chosen"]]
     scores = _scores(rows, "test", objective)

@@ -16,11 +16,11 @@ class Section(NamedTuple):
     """One ranking of an experiment.
 
     Attributes:
-      name: its name if there are several, part of the names of its pictures; or "".
-      ranking: the ranking.
-      runs: the lines it was computed from.
-      about: facts about the data.
-      marks: scores to draw a line at, by name.
+      name: Its name if there are several, part of the names of its pictures; or "".
+      ranking: The ranking.
+      runs: The lines it was computed from.
+      about: Facts about the data.
+      marks: Scores to draw a line at, by name.
     """
 
     name: str
@@ -44,11 +44,11 @@ def publish(
     """Prints rankings, and writes report.md and the pictures.
 
     Args:
-      directory: the run directory.
-      title: the heading of the report.
-      sections: the rankings.
-      note: how the numbers were computed.
-      pictures: file name to caption and figure, for the end of the report.
+      directory: The run directory.
+      title: The heading of the report.
+      sections: The rankings.
+      note: How the numbers were computed.
+      pictures: File name to caption and figure, for the end of the report.
     """
     for section in sections:
         _show(title, section)

@@ -74,11 +74,11 @@ class ScratchParityResult(NamedTuple):
     """The result of a comparison of the two programs.
 
     Attributes:
-      out: the run directory.
-      runs: a dict for each epoch of each run, as in results.jsonl.
-      epochs: the differences by epoch, as printed.
-      optimizers: the differences, scores and times by optimizer, as printed.
-      largest: the largest difference of a loss or a parameter in any epoch.
+      out: The run directory.
+      runs: A dict for each epoch of each run, as in results.jsonl.
+      epochs: The differences by epoch, as printed.
+      optimizers: The differences, scores and times by optimizer, as printed.
+      largest: The largest difference of a loss or a parameter in any epoch.
     """
 
     out: Path
@@ -106,10 +106,10 @@ def check_parity(config: ScratchParityConfig) -> ScratchParityResult:
     """Runs the comparison and writes its report to the run directory.
 
     Args:
-      config: what to train, and how.
+      config: What to train, and how.
 
     Raises:
-      InputError: a directory cannot be used.
+      InputError: A directory cannot be used.
     """
     from ffnlab import data
     from ffnlab.report import run_directory
@@ -206,8 +206,8 @@ def loss_by_jax(
     Args:
       params: `layer_1` and so on, each with `kernel` `[D, H]` and `bias` `[H]`.
       x: `[B, D]`.
-      y: int `[B]`.
-      activation: the name of a function of `jax.nn`.
+      y: Int `[B]`.
+      activation: The name of a function of `jax.nn`.
     """
     import jax
     import optax

@@ -39,9 +39,9 @@ def plot_solvers(
     """Returns captions and figures of the solvers on the test part, by file name.
 
     Args:
-      configs: the configuration of each network, by name.
-      params: the trained parameters of each network.
-      dataset: the data they were trained on.
+      configs: The configuration of each network, by name.
+      params: The trained parameters of each network.
+      dataset: The data they were trained on.
 
     Returns:
       `solvers.png`: the residuals of all solvers; `states.png`: the distances of the
@@ -74,8 +74,8 @@ def _distances(solutions: iteration.Solution, mask: jax.Array | None) -> np.ndar
     """Returns the distances of the longest sequence's states from their last ones.
 
     Args:
-      solutions: from `iteration.history`.
-      mask: bool `[B, T]`, or None.
+      solutions: From `iteration.history`.
+      mask: Bool `[B, T]`, or None.
 
     Returns:
       Distances relative to the largest state, `[iterations + 1, T]`.
@@ -110,11 +110,11 @@ def plot_certificates(
     """Returns the caption and the figure of the test score against the certificate.
 
     Args:
-      runs: the lines of a task.
-      names: the certificate γ of each model, to the name of the model.
-      dataset: the data of the task.
-      marks: scores to draw a line at, by name.
-      seed: the seed of the resampling.
+      runs: The lines of a task.
+      names: The certificate γ of each model, to the name of the model.
+      dataset: The data of the task.
+      marks: Scores to draw a line at, by name.
+      seed: The seed of the resampling.
     """
     objective = objectives.OBJECTIVES[dataset.task]
     scores = [

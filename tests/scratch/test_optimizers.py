@@ -144,6 +144,8 @@ def test_conventions_that_differ():
     outside = optimizers.rmsprop(1.0, epsilon=0.1, eps_in_sqrt=False)
     assert step(inside) == pytest.approx(-0.5 / np.sqrt(0.025 + 0.1))
     assert step(outside) == pytest.approx(-0.5 / (np.sqrt(0.025) + 0.1))
+    decayed = optimizers.with_weight_decay(optimizers.sgd(0.1), 0.1, 0.2)
+    assert step(decayed) == pytest.approx(-0.1 * 0.5 - 0.1 * 0.2)
     for scaled, expected in [(True, 0.99899), (False, 0.989)]:
         adamw = optimizers.adamw(0.001, weight_decay=0.01, scaled=scaled)
         assert 1.0 + step(adamw) == pytest.approx(expected, abs=1e-9)

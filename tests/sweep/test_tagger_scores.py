@@ -29,11 +29,11 @@ def job(predict, labels):
 def test_span_f1_is_of_the_predictions(monkeypatch):
     labels, predictions = np.array([1, 2, 0, 1, IGNORE]), np.array([1, 2, 0, 0, 1])
     rows = [(labels, predictions)]
-    monkeypatch.setattr(tagger_scores, "_predict", lambda *_: rows)
-    score = tagger_scores.span_f1(job(None, labels[None]), {})
+    monkeypatch.setattr(tagger_scores, "_predict_test", lambda *_: rows)
+    score = tagger_scores.span_f1(job(None, labels[None]), {}, None)
     assert score == pytest.approx(2 / 3)  # one span of two, and no wrong one
     labels[[0, 3]] = 2  # no B- in the truth
-    score = tagger_scores.span_f1(job(None, labels[None]), {})
+    score = tagger_scores.span_f1(job(None, labels[None]), {}, None)
     assert score == pytest.approx(2 / 3)
 
 
@@ -42,7 +42,9 @@ def test_every_sequence_is_predicted_once():
     labels = np.random.default_rng(0).integers(0, 3, (70, 4))
     labels[:, 3] = IGNORE
     params = {"offset": np.zeros((), np.int32)}
-    rows = list(tagger_scores._predict(job(lambda t: 2 - t, labels), params, batch=32))
+    tagger = job(lambda tokens: 2 - tokens, labels)
+    predict = tagger_scores.make_predict(tagger)
+    rows = list(tagger_scores._predict_test(tagger, params, predict, batch=32))
     assert len(rows) == 70
     for i, (truth, predictions) in enumerate(rows):
         np.testing.assert_array_equal(truth, labels[i])
