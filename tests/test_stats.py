@@ -146,6 +146,9 @@ def test_bootstrap_is_repeatable_and_depends_on_the_seed():
     values = scores(10)
     assert bootstrap_interval(values, seed=3) == bootstrap_interval(values, seed=3)
     assert bootstrap_interval(values, seed=3) != bootstrap_interval(values, seed=4)
+    assert bootstrap_interval(values) == bootstrap_interval(
+        values, iqm, 0.95, resamples=9_999, seed=0
+    )
 
 
 def test_bootstrap_of_many_runs_is_drawn_in_batches(monkeypatch):
@@ -193,6 +196,11 @@ def test_bootstrap_covers_at_about_its_level():
     )
     covered = np.mean((intervals[:, 0] <= 0) & (intervals[:, 1] >= 0))
     assert 0.83 < covered < 0.95
+
+
+def test_bootstrap_refuses_more_than_strata_and_seeds():
+    with pytest.raises(InputError, match="bootstrap_interval: expected one score"):
+        bootstrap_interval(scores(2, 3, 4))
 
 
 @pytest.mark.parametrize("level", [0, 1, 95, -0.5, float("nan")])
@@ -272,6 +280,7 @@ def test_permutation_test_drawn_agrees_with_counted(monkeypatch):
     assert_allclose(drawn, exact, atol=5 * np.sqrt(exact / 9_999))
     assert drawn == paired_permutation_test(a, b)
     assert drawn != paired_permutation_test(a, b, seed=1)
+    assert drawn == paired_permutation_test(a, b, resamples=9_999, seed=0)
 
 
 def test_permutation_test_drawn_is_never_zero():

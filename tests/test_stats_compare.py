@@ -167,6 +167,22 @@ def test_compare_of_losses_mirrors_compare_of_scores():
             assert_allclose(low.improvement, high.improvement)
 
 
+def test_compare_resamples_by_its_seed_and_level():
+    default, other = (
+        compare(ACCURACIES, "mlp", True, **options) for options in ({}, {"seed": 1})
+    )
+    assert default == compare(ACCURACIES, "mlp", True, level=0.95, seed=0)
+    assert default[1].difference_interval != other[1].difference_interval
+    for row in compare(ACCURACIES, "mlp", True, level=0.5, seed=2):
+        values = ACCURACIES[row.name]
+        assert row.interval == bootstrap_interval(values, level=0.5, seed=2)
+        if row.name != "mlp":
+            differences = np.subtract(values, ACCURACIES["mlp"])
+            assert row.difference_interval == bootstrap_interval(
+                differences, np.mean, 0.5, seed=2
+            )
+
+
 @given(st.permutations(list(ACCURACIES)))
 @settings(unhurried, max_examples=4)
 def test_compare_ignores_the_order_of_blocks(names):

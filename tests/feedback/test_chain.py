@@ -101,16 +101,16 @@ def test_the_spectral_bound_is_above_and_near(shape):
     extremes = [kernel[:, :1] @ kernel[:1], np.eye(*shape, dtype=np.float32)]
     for each in (kernel, 1e-8 * kernel, 1e8 * kernel, *extremes):
         true = np.linalg.norm(each.astype(np.float64), 2)
-        found = float(spectral_bound(jnp.asarray(each)))
-        assert true <= found <= 1.004 * true
+        bound = float(spectral_bound(jnp.asarray(each)))
+        assert true <= bound <= 1.004 * true
 
 
 def test_the_slope_of_the_spectral_bound_is_that_of_the_norm(x64):
     kernel = jnp.asarray(np.random.default_rng(1).normal(size=(6, 6)))
     left, _, right = jnp.linalg.svd(kernel)
-    wanted = jnp.outer(left[:, 0], right[0])
-    found = jax.grad(lambda k: spectral_bound(k, squarings=16))(kernel)
-    chex.assert_trees_all_close(found, wanted, atol=1e-3)
+    expected = jnp.outer(left[:, 0], right[0])
+    slope = jax.grad(lambda k: spectral_bound(k, squarings=16))(kernel)
+    chex.assert_trees_all_close(slope, expected, atol=1e-3)
 
 
 def test_contraction_sums_the_norms():
@@ -169,28 +169,28 @@ def test_the_certificate_keeps_its_promise(seed, bound, activation, scale, rule)
         promised = float(contraction(kernels, activation, certificate))
         assert promised <= bound
         options = {"activation": activation}
-        wanted = solve_chain(drive, left, right, solver=TIGHT, **options).state
+        expected = solve_chain(drive, left, right, solver=TIGHT, **options).state
         start = scale * jnp.asarray(np.random.default_rng(seed).normal(size=(1, 6, 3)))
         for solver in (
             GaussSeidel(max_steps=500),
             Anderson(max_steps=500),
             Newton(max_steps=500),
         ):
-            found = solve_chain(
+            solution = solve_chain(
                 drive, left, right, solver=solver, start=start, **options
             )
-            assert found.converged.all()
-            chex.assert_trees_all_close(found.state, wanted, atol=1e-8)
+            assert solution.converged.all()
+            chex.assert_trees_all_close(solution.state, expected, atol=1e-8)
         step = chain_system(activation).step
         args, state = {"drive": drive, "kernels": [left, right]}, start
         for _ in range(10):
-            before = norm(state - wanted)
+            before = norm(state - expected)
             state = step(args, state)
-            assert norm(state - wanted) <= promised * before + 1e-12
+            assert norm(state - expected) <= promised * before + 1e-12
 
 
 def test_without_the_certificate_it_may_fail():
-    """Two solutions, each found from its own start."""
+    """Two solutions, each reached from its own start."""
     drive, strong = jnp.zeros((1, 4, 1)), jnp.ones((1, 1))
     ends = [
         solve_chain(drive, strong, strong, start=jnp.full((1, 4, 1), sign)).state

@@ -57,18 +57,18 @@ def test_the_parameters_are_these():
         FeedbackConfig(3, 5), layers=2, top_down=True, rngs=nnx.Rngs(0)
     )
     above = one | {"up/kernel": (5, 5)}
-    wanted = {f"layer_0/{name}": shape for name, shape in one.items()}
-    wanted |= {f"layer_1/{name}": shape for name, shape in above.items()}
-    assert shapes(network) == wanted | {"down_1": (5, 5)}
+    expected = {f"layer_0/{name}": shape for name, shape in one.items()}
+    expected |= {f"layer_1/{name}": shape for name, shape in above.items()}
+    assert shapes(network) == expected | {"down_1": (5, 5)}
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu", "swish", "mish"])
 def test_the_coupling_is_as_asked(activation):
-    wanted = pytest.approx(0.7 * ACTIVATIONS[activation].lipschitz)
+    expected = pytest.approx(0.7 * ACTIVATIONS[activation].lipschitz)
     for init, certificate in (("mixed", "sum"), ("split", "joint")):
         module = layer(coupling=0.7, activation=activation, coupling_init=init)
         kernels = {"left": module.left[...], "right": module.right[...]}
-        assert float(contraction(kernels, activation, certificate)) == wanted
+        assert float(contraction(kernels, activation, certificate)) == expected
 
 
 def test_a_split_layer_begins_as_a_bidirectional_network():

@@ -140,30 +140,30 @@ def test_single_precision_and_jit():
 
 def test_one_sweep_is_exact_without_the_right(x64):
     drive, left, right = task(coupling=3.0)
-    found = solve_chain(drive, left, 0 * right, solver=GaussSeidel())
-    assert found.iterations.tolist() == [1, 1, 1] and found.converged.all()
+    solution = solve_chain(drive, left, 0 * right, solver=GaussSeidel())
+    assert solution.iterations.tolist() == [1, 1, 1] and solution.converged.all()
     h, states = np.zeros((3, 4)), []
     for t in range(7):
         h = np.tanh(drive[:, t] + h @ left)
         states.append(h)
-    chex.assert_trees_all_close(found.state, np.stack(states, 1), atol=1e-12)
+    chex.assert_trees_all_close(solution.state, np.stack(states, 1), atol=1e-12)
     # Jacobi hands a state on by one position an iteration.
     slow = solve_chain(drive, left, 0 * right, solver=Jacobi())
     assert slow.iterations.max() in (6, 7)
 
 
-def test_one_unrolled_sweep_hears_no_neighbour(x64):
+def test_one_unrolled_sweep_reads_no_neighbour(x64):
     """What a loop computes that reads the right neighbour's state too early."""
     drive, left, right = task()
-    found = solve_chain(drive, left, right, solver=Unrolled(1))
-    chex.assert_trees_all_close(found.state, jnp.tanh(drive), atol=1e-15)
-    assert not found.converged.any() and found.iterations.tolist() == [1, 1, 1]
+    solution = solve_chain(drive, left, right, solver=Unrolled(1))
+    chex.assert_trees_all_close(solution.state, jnp.tanh(drive), atol=1e-15)
+    assert not solution.converged.any() and solution.iterations.tolist() == [1, 1, 1]
     twice = solve_chain(drive, left, right, solver=Unrolled(2))
     first = np.tanh(drive)
-    heard = np.zeros_like(drive)
-    heard[:, 1:] += first[:, :-1] @ left
-    heard[:, :-1] += first[:, 1:] @ right
-    chex.assert_trees_all_close(twice.state, np.tanh(drive + heard), atol=1e-12)
+    inputs = np.zeros_like(drive)
+    inputs[:, 1:] += first[:, :-1] @ left
+    inputs[:, :-1] += first[:, 1:] @ right
+    chex.assert_trees_all_close(twice.state, np.tanh(drive + inputs), atol=1e-12)
 
 
 def test_newton_converges_where_iteration_swings(x64):
@@ -187,11 +187,11 @@ def test_anderson_survives_equal_residuals(x64):
     """A map that moves by the same step for ever gives a Gram matrix of rank one."""
     shifted = System(step=lambda args, h: h + args)
     step = jnp.ones((2, 3))
-    found = solve(shifted, step, jnp.zeros((2, 3)), Anderson(max_steps=20))
-    assert jnp.isfinite(found.state).all() and not found.converged
+    solution = solve(shifted, step, jnp.zeros((2, 3)), Anderson(max_steps=20))
+    assert jnp.isfinite(solution.state).all() and not solution.converged
     still = System(step=lambda args, h: h)
-    found = solve(still, None, jnp.ones((2, 3)), Anderson())
-    assert found.converged and found.iterations == 0
+    solution = solve(still, None, jnp.ones((2, 3)), Anderson())
+    assert solution.converged and solution.iterations == 0
 
 
 def test_damping_mends_an_oscillation(x64):
@@ -199,9 +199,9 @@ def test_damping_mends_an_oscillation(x64):
     swing = System(step=lambda args, h: 1.0 - 1.2 * h)
     start = jnp.zeros((1, 1))
     assert not solve(swing, None, start, Jacobi()).converged
-    found = solve(swing, None, start, Jacobi(damping=0.5))
-    assert found.converged
-    chex.assert_trees_all_close(found.state, jnp.full((1, 1), 1 / 2.2), atol=1e-9)
+    solution = solve(swing, None, start, Jacobi(damping=0.5))
+    assert solution.converged
+    chex.assert_trees_all_close(solution.state, jnp.full((1, 1), 1 / 2.2), atol=1e-9)
 
 
 def test_auto_picks_jacobi_where_it_is_certified():
@@ -209,17 +209,17 @@ def test_auto_picks_jacobi_where_it_is_certified():
     assert auto(False, 1e-3, 7, 0.5) == GaussSeidel(1e-3, 7, 0.5)
 
 
-def test_the_limit_is_kept_and_told(x64):
+def test_max_steps_are_kept_and_reported(x64):
     given = task(coupling=0.99)
-    found = solve_chain(*given, solver=Jacobi(max_steps=4))
-    assert found.iterations.tolist() == [4, 4, 4] and not found.converged.any()
+    solution = solve_chain(*given, solver=Jacobi(max_steps=4))
+    assert solution.iterations.tolist() == [4, 4, 4] and not solution.converged.any()
     before = solve_chain(*given, solver=Unrolled(4))
-    chex.assert_trees_all_close(found.state, before.state, atol=1e-15)
-    chex.assert_trees_all_close(found.residual, before.residual, atol=1e-15)
+    chex.assert_trees_all_close(solution.state, before.state, atol=1e-15)
+    chex.assert_trees_all_close(solution.residual, before.residual, atol=1e-15)
     args = {"drive": given[0], "kernels": given[1:]}
-    image = chain_system("tanh").step(args, found.state)
-    wanted = jnp.abs(image - found.state).max(axis=(1, 2))
-    chex.assert_trees_all_close(found.residual, wanted, atol=1e-15)
+    image = chain_system("tanh").step(args, solution.state)
+    expected = jnp.abs(image - solution.state).max(axis=(1, 2))
+    chex.assert_trees_all_close(solution.residual, expected, atol=1e-15)
 
 
 @pytest.mark.parametrize(

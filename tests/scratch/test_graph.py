@@ -81,9 +81,9 @@ def test_graphs_are_freed_without_a_garbage_collector():
         seen = []
 
         def f(x):
-            made = ops.exp(x)
-            seen.append(weakref.ref(made))
-            return made.sum()
+            y = ops.exp(x)
+            seen.append(weakref.ref(y))
+            return y.sum()
 
         value, gradient = value_and_grad(f)(ROWS)
         assert seen[0]() is None and type(value) is type(gradient) is np.ndarray
@@ -165,10 +165,10 @@ def test_values_and_aux_come_out_as_arrays():
 
 
 def test_unused_inputs_have_gradients_of_zeros():
-    found = grad(lambda p: (p["used"] ** 2).sum())(
+    gradient = grad(lambda p: (p["used"] ** 2).sum())(
         {"used": np.ones(2), "unused": np.ones((2, 3))}
     )
-    assert found["unused"].tolist() == np.zeros((2, 3)).tolist()
+    assert gradient["unused"].tolist() == np.zeros((2, 3)).tolist()
 
 
 def test_a_recorded_array_cannot_be_changed():
@@ -264,13 +264,13 @@ def test_nan_is_located():
 
 def test_check_gradients_names_the_worst_entry():
     wrong = ops.Primitive(np.sin, lambda g, y, x: g * (x.data != 2.0))
-    found = check_gradients(
+    check = check_gradients(
         lambda p: (wrong(p["x"]) + p["y"]).sum(),
         {"x": np.array([0.0, 2.0, 0.0]), "y": np.zeros(3)},
     )
-    assert not found.passed and found.worst == "x[1]" and found.entries == 6
-    assert found.gradient == 0.0 and found.difference == pytest.approx(np.cos(2.0))
-    assert "DIFFER" in str(found) and "worst: x[1]" in str(found)
+    assert not check.passed and check.worst == "x[1]" and check.entries == 6
+    assert check.gradient == 0.0 and check.difference == pytest.approx(np.cos(2.0))
+    assert "DIFFER" in str(check) and "worst: x[1]" in str(check)
     right = check_gradients(lambda x: (x**3).sum(), ROWS.astype(np.float32))
     assert right.passed and "agree" in str(right)
     lost = ops.Primitive(np.sin, lambda g, y, x: g * np.nan)

@@ -286,10 +286,10 @@ def test_sequential_hands_out_keys_and_states():
     assert state_after["layer_1"]["mean"].any()
     assert jax_trees.count(gradient) == jax_trees.count(params)
     assert model.apply(params, x, state=state_after)[0].shape == (5, 3)
-    found = check_gradients(
+    check = check_gradients(
         lambda p: (model.apply(p, x, state=state)[0] ** 2).sum(), params
     )
-    assert found.passed, found
+    assert check.passed, check
 
 
 def test_initial_parameters_depend_on_their_key_alone():

@@ -272,5 +272,5 @@ def test_types_of_gradients(dtype):
     x = np.linspace(0.1, 1.0, 6, dtype=dtype)
     _, pull = vjp(lambda x: (2.0 * x.astype(np.float64) ** 1.5).sum(), x)
     assert pull(1.0)[0].dtype == dtype
-    made = ops.mean(gelu(Tensor(x)) / 3 + ops.where(x > 0.5, 1.0, Tensor(x)))
-    assert made.dtype == dtype
+    y = ops.mean(gelu(Tensor(x)) / 3 + ops.where(x > 0.5, 1.0, Tensor(x)))
+    assert y.dtype == dtype

@@ -161,14 +161,14 @@ def test_they_train_a_model_of_jax():
     model = mlp.tower(mlp.TowerConfig(64, 10, BlockConfig("mlp", 8, 16)))
     plan = Plan(steps=60, every=30, batch=64)
     objective = objectives.OBJECTIVES["classes"]
-    found, expected = (
+    result, expected = (
         loop.fit(loop.Learner(model, objective, optimizer), digits, plan)
         for optimizer in (optimizers.adam(1e-2), optax.adam(1e-2))
     )
     chex.assert_trees_all_close(
-        found.state.params, expected.state.params, rtol=1e-2, atol=1e-3
+        result.state.params, expected.state.params, rtol=1e-2, atol=1e-3
     )
-    assert found.record.scores["accuracy"][-1] > 0.7
+    assert result.record.scores["accuracy"][-1] > 0.7
 
 
 def test_no_parameters_are_no_error():

@@ -24,7 +24,7 @@ def test_feedback(activation):
     )
 
 
-def test_feedback_hears_both_sides_and_begins_contracting():
+def test_feedback_reads_both_sides_and_begins_contracting():
     layer = recurrent.feedback(2, 8)
     params, x = layer.init(0), normal(6, 2)
     h = layer.apply(params, x)[0].data
@@ -48,12 +48,12 @@ def test_fixed_points_have_gradients_of_any_order():
     def solved(p):
         return (fixed_point(f, np.zeros(3), p, tolerance=1e-15) ** 2).sum()
 
-    found = check_gradients(solved, p)
-    assert found.passed, found
-    found = check_gradients(
+    check = check_gradients(solved, p)
+    assert check.passed, check
+    check = check_gradients(
         lambda b: (grad(lambda b: solved({**p, "b": b}))(b) ** 2).sum(), p["b"]
     )
-    assert found.passed, found
+    assert check.passed, check
 
 
 def test_fixed_points_say_what_is_wrong():
