@@ -168,16 +168,14 @@ def test_compare_of_losses_mirrors_compare_of_scores():
 
 
 def test_compare_resamples_by_its_seed_and_level():
-    default, other = (
-        compare(ACCURACIES, "mlp", True, **options) for options in ({}, {"seed": 1})
-    )
-    assert default == compare(ACCURACIES, "mlp", True, level=0.95, seed=0)
-    assert default[1].difference_interval != other[1].difference_interval
-    for row in compare(ACCURACIES, "mlp", True, level=0.5, seed=2):
-        values = ACCURACIES[row.name]
+    blocks = {"mlp": scores(9), "glu": scores(9, seed=1)}
+    default, other = (compare(blocks, "mlp", True, seed=seed) for seed in (0, 1))
+    assert default == compare(blocks, "mlp", True, level=0.95) != other
+    for row in compare(blocks, "mlp", True, level=0.5, seed=2):
+        values = blocks[row.name]
         assert row.interval == bootstrap_interval(values, level=0.5, seed=2)
-        if row.name != "mlp":
-            differences = np.subtract(values, ACCURACIES["mlp"])
+        if row.name == "glu":
+            differences = values - blocks["mlp"]
             assert row.difference_interval == bootstrap_interval(
                 differences, np.mean, 0.5, seed=2
             )
