@@ -42,6 +42,7 @@ def lines(path):
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
+@pytest.mark.slow
 def test_an_earlier_comparison_is_continued(earlier):
     result = compare(resumed(CompareConfig, "compare"))
     wanted = lines(earlier / "compare_results.jsonl")
@@ -55,6 +56,7 @@ def test_an_earlier_comparison_is_continued(earlier):
         )
 
 
+@pytest.mark.slow
 def test_an_earlier_fine_tuning_is_continued_without_moments_of_frozen_arrays(earlier):
     config = resumed(Config, "tag")
     assert config.max_seq_length == 14 and config.warmup_steps == 2

@@ -25,6 +25,7 @@ def test_there_are_pages_and_snippets():
     assert len(SNIPPETS) == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SNIPPETS)
 def test_snippets_run(name, tmp_path, monkeypatch, without_steps):
     monkeypatch.chdir(tmp_path)

@@ -125,7 +125,10 @@ def test_evaluation_masks_the_same_tokens_each_time():
     chex.assert_trees_all_equal(one, two)
 
 
-@pytest.mark.parametrize(("masked", "steps"), [(False, 100), (True, 1000)])
+@pytest.mark.parametrize(
+    ("masked", "steps"),
+    [(False, 100), pytest.param(True, 1000, marks=pytest.mark.slow)],
+)
 def test_they_learn(masked, steps):
     model = language_model.causal_lm(DECODER)
     if masked:

@@ -95,6 +95,7 @@ def test_learned_boundaries_are_counted(activation):
     assert learned.parameters == pure.parameters(sequence_model(learned))
 
 
+@pytest.mark.slow
 def test_a_population_of_feedback_networks_learns_and_reports():
     dataset = SEQUENCES["two_sided_copy"](length=8, distance=1, sizes=(256, 64, 64))
     config = SequenceConfig(4, vocabulary=2, hidden=16, embedding=4)

@@ -83,6 +83,7 @@ def test_outputs_agree_to_the_bits_of_bfloat16(head):
     assert 1e-7 * scale < difference < 2**-8 * 8 * scale
 
 
+@pytest.mark.slow
 def test_it_learns_with_parameters_in_float32():
     model, params, batch = make_model(0.1)
     loss = mean_loss(mixed_precision(model), objectives.cross_entropy_objective())

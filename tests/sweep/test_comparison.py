@@ -133,6 +133,7 @@ def test_the_flag_file_resumes_and_repeats_the_run_to_the_same_numbers(
         comparison.compare(again)
 
 
+@pytest.mark.slow
 def test_a_csv_from_the_command_line(tmp_path):
     rng = np.random.default_rng(0)
     rows = ["age,town,income"]

@@ -45,6 +45,7 @@ def test_a_linear_model_learns_wine(tmp_path):
     assert [row[0] for row in result.epochs.rows] == [str(i + 1) for i in range(200)]
 
 
+@pytest.mark.slow
 def test_command_line(tmp_path):
     out = tmp_path / "run"
     got = command("from_scratch", "--quick", f"--out={out}")

@@ -191,6 +191,7 @@ def test_r_drop_of_log_probabilities_has_no_nan():
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
 
 
+@pytest.mark.slow
 def test_all_of_it_at_once():
     """Parts of a batch, FGM, masked tokens and R-Drop."""
     chex.clear_trace_counter()
