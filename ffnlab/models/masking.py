@@ -100,7 +100,7 @@ def _choose(
     """
     draw = jax.random.uniform(key, words.shape)
     if whole_words:  # one draw per word
-        draw = jnp.take_along_axis(draw, jnp.maximum(words, 0), axis=1)
+        draw = jnp.take_along_axis(draw, words, axis=1)
     draw = jnp.where(words >= 0, draw, jnp.inf)
     positions = jnp.argsort(draw, axis=1)[:, :most]  # [B, K]
     allowed = jnp.isfinite(jnp.take_along_axis(draw, positions, axis=1))

@@ -62,7 +62,7 @@ def test_the_share_of_the_words_and_nothing_else(sizes, rate, seed):
 
 def test_at_least_one_token_of_short_rows():
     words = np.zeros((2, 1), int)
-    _, new, positions, mask = masked(words, rate=0.05, mask_share=1.0)
+    _, new, positions, mask = masked(words, rate=1e-7, mask_share=1.0)
     assert positions.shape == (2, 1) and mask.all() and (new == 7).all()
 
 
@@ -92,12 +92,21 @@ def test_random_tokens_are_any_of_the_vocabulary():
     assert 0.3 < new.mean() < 0.7
 
 
-@pytest.mark.parametrize("shares", [(0.0, 0.0), (0.5, 0.0), (0.0, 0.5)])
-def test_a_draw_at_a_border_belongs_to_the_next_share(shares, monkeypatch):
+@pytest.mark.parametrize(
+    ("shares", "border", "random"),
+    [
+        ((0.0, 0.0), 0.0, False),
+        ((0.5, 0.0), 0.5, False),
+        ((0.0, 0.5), 0.5, False),
+        ((0.5, 0.25), 0.5, True),
+    ],
+)
+def test_a_draw_at_a_border_belongs_to_the_next_share(
+    shares, border, random, monkeypatch
+):
     """Draws are in [0, 1): one that equals the sum of the shares before is beyond."""
-    border = np.float32(sum(shares))
     monkeypatch.setattr(
-        jax.random, "uniform", lambda key, shape: jnp.full(shape, border)
+        jax.random, "uniform", lambda key, shape: jnp.full(shape, border, jnp.float32)
     )
     tokens = np.arange(12).reshape(3, 4) + 1
     words = np.tile(np.arange(4), (3, 1))
@@ -105,7 +114,10 @@ def test_a_draw_at_a_border_belongs_to_the_next_share(shares, monkeypatch):
         mask_tokens, rate=0.5, mask_token=99, vocabulary=1,
         mask_share=shares[0], random_share=shares[1],
     )  # fmt: skip
-    assert (np.asarray(jax.jit(run)(KEY, tokens, words).tokens) == tokens).all()
+    masks = jax.tree.map(np.asarray, jax.jit(run)(KEY, tokens, words))
+    chosen = chosen_of(words, masks.label_positions, masks.label_mask)
+    expected = np.where(chosen & random, 0, tokens)  # 0 is the only random token
+    assert chosen.any() and (masks.tokens == expected).all()
 
 
 def test_whole_words_are_masked_together():

@@ -63,6 +63,18 @@ def test_any_width_by_default():
     assert [nearest_width(lambda n: 2 * n, target) for target in (2, 6, 7)] == [1, 3, 3]
 
 
+def test_the_search_halves_its_range():
+    widths = []
+
+    def cost(width):
+        widths.append(width)
+        return width
+
+    assert nearest_width(cost, 2**20) == 2**20
+    # 21 to double, 19 to halve, and the two nearest.
+    assert len(widths) <= 42
+
+
 @settings(deadline=None)
 @given(CONFIGS, CONFIGS, st.sampled_from(["parameters", "flops"]))
 def test_no_other_width_is_nearer(config, reference, budget):
