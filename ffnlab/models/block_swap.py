@@ -97,6 +97,7 @@ def swap_block(
     steps: int = 500,
     learning_rate: float = 1e-3,
     key: Key | None = None,
+    recorded: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> tuple[TransformerConfig, Params, list[LayerRecord]]:
     """Returns a model with other feed-forward blocks, and the error of each.
 
@@ -113,6 +114,7 @@ def swap_block(
       steps: training steps per block, by Adam on batches of 1024 tokens.
       learning_rate: peak learning rate, which falls linearly to 0.
       key: random key of the batches; `jax.random.key(0)` if None.
+      recorded: the result of `record_layers`, if it is known already.
 
     Returns:
       The new configuration and parameters, and a record for each layer.
@@ -124,7 +126,9 @@ def swap_block(
     old = config.feed_forward(0)
     new = dataclasses.replace(old, kind=block)
     new = dataclasses.replace(new, hidden=hidden) if hidden else match(new, old).config
-    inputs, outputs = record_layers(config, params, tokens, layouts)
+    if recorded is None:
+        recorded = record_layers(config, params, tokens, layouts)
+    inputs, outputs = recorded
     count = inputs.shape[1] // 10  # held-out tokens
     if count < 1:
         raise InputError(f"{inputs.shape[1]} tokens are too few; give at least 10")

@@ -104,6 +104,7 @@ def swap_blocks(config: SwapConfig) -> SwapResult:
     """
     from ffnlab import io, pretrained
     from ffnlab.data.tokenizer import checkpoint_tokenizer
+    from ffnlab.models import block_swap
     from ffnlab.report import run_directory
 
     out = choose_directory(config.out, "exchange")
@@ -117,10 +118,11 @@ def swap_blocks(config: SwapConfig) -> SwapResult:
     with run_directory.open_run(out, config, resume=None) as directory:
         print(f"writing to {directory}", flush=True)
         baseline = _evaluate(config, tokenizer, held_out, old)
+        recorded = block_swap.record_layers(*old, train, _layouts(config, train))
         runs = []
         for block in config.blocks:
             start = time.monotonic()
-            new, records = _train(config, old, train, block)
+            new, records = _train(config, old, train, recorded, block)
             result = _evaluate(config, tokenizer, held_out, new)
             runs.append(_run(old, new, records, baseline, result))
             print(f"{block}: {time.monotonic() - start:.0f} s", flush=True)
@@ -161,7 +163,11 @@ def _tokenize(
 
 
 def _train(
-    config: SwapConfig, old: _Transformer, tokens: "list[np.ndarray]", block: str
+    config: SwapConfig,
+    old: _Transformer,
+    tokens: "list[np.ndarray]",
+    recorded: "tuple[np.ndarray, np.ndarray]",
+    block: str,
 ) -> "tuple[_Transformer, list[LayerRecord]]":
     """Returns the model with new blocks, and the errors of the blocks."""
     import jax
@@ -177,6 +183,7 @@ def _train(
         steps=config.steps,
         learning_rate=config.learning_rate,
         key=jax.random.key(config.seed),
+        recorded=recorded,
     )
     return _Transformer(*new), records
 

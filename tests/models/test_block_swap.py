@@ -34,13 +34,14 @@ def recorded(old):
 
 
 @pytest.fixture
-def swap_block(old, recorded, monkeypatch):
+def swap_block(old, recorded):
     """`swap_block` of the old model, whose blocks are recorded only once."""
-    monkeypatch.setattr(block_swap, "record_layers", lambda *_: recorded)
     params, tokens, layouts = old
 
     def swap(block, **options):
-        return block_swap.swap_block(CONFIG, params, block, tokens, layouts, **options)
+        return block_swap.swap_block(
+            CONFIG, params, block, tokens, layouts, recorded=recorded, **options
+        )
 
     return swap
 
