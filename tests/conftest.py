@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).parent.parent
 pytest_plugins = ["tests.tuned"]
@@ -21,6 +22,8 @@ collect_ignore = ["checkpoints/make.py", "seqeval/make.py"]  # run by hand
 if "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
     os.environ["XLA_FLAGS"] = flags.strip()
+settings.register_profile("ffnlab", deadline=None)  # a busy machine is no failure
+settings.load_profile("ffnlab")
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
