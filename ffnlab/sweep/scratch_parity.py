@@ -242,15 +242,9 @@ def _compare(
     lines, epoch = [], max(size // config.batch_size, 1)
     for begin in range(0, config.steps, epoch):
         rows = batches[begin : begin + epoch]
-        epochs = [
-            _run_steps(trainer, state, x, y, rows)
-            for trainer, state in zip(trainers, states, strict=True)
-        ]
-        states, losses, seconds = zip(*epochs, strict=True)
-        params = [
-            trainer.params(state)
-            for trainer, state in zip(trainers, states, strict=True)
-        ]
+        results = map(lambda *pair: _run_steps(*pair, x, y, rows), trainers, states)
+        states, losses, seconds, params = zip(*results, strict=True)
+        differences = map(_largest_difference, *map(_arrays, params))
         lines.append(
             {
                 "optimizer": optimizer,
@@ -258,14 +252,10 @@ def _compare(
                 "epoch": len(lines) + 1,
                 "steps": begin + len(rows),
                 "loss_difference": _largest_difference(*losses),
-                "parameter_difference": max(
-                    map(_largest_difference, *map(_arrays, params))
-                ),
+                "parameter_difference": max(differences),
                 "losses": losses,
                 "seconds_per_step": seconds,
-                "test_accuracy": [
-                    _accuracy(config, dataset.test, each) for each in params
-                ],
+                "test_accuracy": [_accuracy(config, dataset.test, p) for p in params],
             }
         )
     return lines
@@ -273,14 +263,15 @@ def _compare(
 
 def _run_steps(
     trainer: Trainer, state: Any, x: "np.ndarray", y: "np.ndarray", rows: "np.ndarray"
-) -> tuple[Any, list[float], float]:
-    """Returns the state after some steps, their losses, and the seconds per step."""
+) -> tuple[Any, list[float], float, dict]:
+    """Returns the state after some steps, their losses, seconds per step and params."""
     start, losses = time.perf_counter(), []
     for batch in rows:
         state, loss = trainer.step(state, x[batch], y[batch])
         losses.append(loss)
     losses = [float(loss) for loss in losses]  # waits for the last step
-    return state, losses, (time.perf_counter() - start) / len(rows)
+    seconds = (time.perf_counter() - start) / len(rows)
+    return state, losses, seconds, trainer.params(state)
 
 
 def _arrays(params: dict) -> "list[np.ndarray]":
@@ -335,7 +326,14 @@ def _publish(
     )
     plots.save(figure, directory / "curves.png")
     io.write_lines(directory / "results.jsonl", runs)
-    text = f"""# Does the engine from scratch compute the same as JAX and optax?
+    io.write(directory / "report.md", _markdown(verdict, epochs, optimizers))
+    print(f"written to {directory}: report.md, curves.png, results.jsonl")
+    return ScratchParityResult(directory, runs, epochs, optimizers, largest)
+
+
+def _markdown(verdict: str, epochs: "Table", optimizers: "Table") -> str:
+    """Returns the text of report.md."""
+    return f"""# Does the engine from scratch compute the same as JAX and optax?
 
 {verdict}
 
@@ -348,9 +346,6 @@ a step includes gathering the batch; a step of JAX is one compiled call.
 
 ![losses and differences](curves.png)
 """
-    io.write(directory / "report.md", text)
-    print(f"written to {directory}: report.md, curves.png, results.jsonl")
-    return ScratchParityResult(directory, runs, epochs, optimizers, largest)
 
 
 def _by_epoch(runs: list[dict[str, Any]]) -> "Table":
