@@ -93,8 +93,8 @@ def test_conll_files_are_tagged(tmp_path):
             lines.append("")
         (tmp_path / f"{part}.conll").write_text("\n".join(lines))
     files = {part: str(tmp_path / f"{part}.conll") for part in ("train", "dev", "test")}
-    changes = {"models": ("feedback", "elman"), "couplings": (), "solver": "jacobi"}
-    changes["gradient"] = "implicit"
+    changes = {"models": ("feedback",), "baseline": "feedback", "couplings": ()}
+    changes |= {"solver": "jacobi", "gradient": "implicit"}
     config = FeedbackCompareConfig(
         **SMALL | files | changes, layers=2, top_down=True, out=str(tmp_path / "out")
     )
