@@ -73,6 +73,8 @@ class TransformerConfig:
     scan: bool = False
 
     def __post_init__(self):
+        if isinstance(self.block, list):  # configurations are hashed
+            object.__setattr__(self, "block", tuple(self.block))
         counts = ("vocabulary", "features", "layers", "heads", "hidden", "length")
         for name in counts:
             if getattr(self, name) < 1:

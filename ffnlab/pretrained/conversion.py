@@ -356,10 +356,7 @@ def _native_fields(source: str, settings: dict[str, Any]) -> dict[str, Any]:
     missing = sorted(set(names) - set(settings))
     if missing:
         raise InputError(f"{source}: {missing[0]} is missing")
-    fields = {name: settings[name] for name in names}
-    if isinstance(fields["block"], list):  # JSON has no tuples
-        fields["block"] = tuple(fields["block"])
-    return fields
+    return {name: settings[name] for name in names}
 
 
 def write_config(kind: str, config: TransformerConfig) -> dict[str, Any]:
