@@ -388,17 +388,6 @@ def transformer_model(config: TransformerConfig) -> Model:
     >>> logits.shape, params["layers"]["ffn"]["up"]["kernel"].shape
     ((1, 3, 256), (2, 64, 256))
     """
-    model = _build(config)
-
-    def apply(params: Params, *inputs: Any, **options: Any) -> tuple[Array, dict]:
-        return model.apply(params, *inputs, **options)
-
-    return Model(model.init, apply)
-
-
-@functools.lru_cache(maxsize=32)
-def _build(config: TransformerConfig) -> Model:
-    """Returns a `Transformer` as pure functions, built once for each configuration."""
     return functional(lambda rngs: Transformer(config, rngs=rngs))
 
 

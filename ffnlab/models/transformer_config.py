@@ -73,7 +73,7 @@ class TransformerConfig:
     scan: bool = False
 
     def __post_init__(self):
-        if isinstance(self.block, list):  # configurations are hashed
+        if isinstance(self.block, list):  # JSON has no tuples
             object.__setattr__(self, "block", tuple(self.block))
         counts = ("vocabulary", "features", "layers", "heads", "hidden", "length")
         for name in counts:

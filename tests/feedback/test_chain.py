@@ -1,3 +1,5 @@
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -87,6 +89,14 @@ def test_a_single_sequence_needs_no_batch():
     assert single.residual.shape == ()
 
 
+def test_a_single_sequence_may_have_a_mask():
+    drive, left, right = task(dtype=np.float32)
+    run = functools.partial(solve_chain, left=left, right=right, solver=GaussSeidel())
+    mask = np.arange(drive.shape[1]) < 4
+    batch = run(drive[:1], mask=mask[None])
+    chex.assert_trees_all_close(run(drive[0], mask=mask).state, batch.state[0])
+
+
 def test_a_mask_of_nothing_gives_nothing():
     drive, left, right = task(dtype=np.float32)
     solution = solve_chain(drive, left, right, mask=np.zeros((3, 7), bool))
@@ -120,6 +130,9 @@ def test_contraction_sums_the_norms():
     kernels["inside"] = jnp.eye(3)
     assert float(contraction(kernels, "hard_swish")) == pytest.approx(1.5 * 1.75)
     assert contraction(kernels, "relu2") == jnp.inf
+    two_sided = {name: kernels[name] for name in ("left", "right")}
+    joint = float(contraction(two_sided, "tanh", "joint"))
+    assert float(contraction(kernels, "tanh", "joint")) == pytest.approx(joint + 1)
 
 
 @settings(max_examples=25, deadline=None)

@@ -46,6 +46,7 @@ def chosen_of(words, label_positions, label_mask):
 )
 @hypothesis.example(sizes=[0, 1, 2], rate=0.05, seed=0)
 @hypothesis.example(sizes=[1, 19, 20], rate=0.15, seed=1)
+@hypothesis.example(sizes=[2, 5, 9], rate=0.15, seed=3)
 @hypothesis.example(sizes=[20, 20, 20], rate=0.9, seed=2)
 def test_the_share_of_the_words_and_nothing_else(sizes, rate, seed):
     place = np.arange(20)
