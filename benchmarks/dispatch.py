@@ -51,9 +51,9 @@ class Task(NamedTuple):
     """The data and parameters that all rows share.
 
     Attributes:
-      arrays: the training split, on the device.
-      indices: examples of each batch of each call, `[calls, steps, B]`.
-      params: the initial parameters, by name.
+      arrays: The training split, on the device.
+      indices: Examples of each batch of each call, `[calls, steps, B]`.
+      params: The initial parameters, by name.
     """
 
     arrays: dict[str, jax.Array]

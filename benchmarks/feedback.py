@@ -64,8 +64,8 @@ class Task(NamedTuple):
 
     Attributes:
       drive: U x + b, `[B, T, H]`.
-      left, right: the kernels W and V, `[H, H]`.
-      name: its name in a table.
+      left, right: The kernels W and V, `[H, H]`.
+      name: Its name in a table.
     """
 
     drive: jax.Array

@@ -26,10 +26,10 @@ def compiled(function: Callable[..., Any], autotuned: bool, *args: Any) -> Calla
     """Returns a function compiled for these arguments and the present thread count.
 
     Args:
-      function: what to compile.
-      autotuned: whether torch tunes its matrix products. Where compilation then fails,
+      function: What to compile.
+      autotuned: Whether torch tunes its matrix products. Where compilation then fails,
         as it does in torch 2.13 for some of them, the default is compiled.
-      *args: what the function is called with.
+      *args: What the function is called with.
     """
     for options in (_AUTOTUNED, None) if autotuned else (None,):
         fast = torch.compile(function, fullgraph=True, dynamic=False, options=options)
@@ -62,8 +62,8 @@ class Population(NamedTuple):
       params: `up/kernel` `[S, D, H]` and so on, by name.
       x: `[N, D]`.
       y: `[N]`.
-      indices: the examples of each batch, `[steps, S, B]`.
-      rate: the learning rate.
+      indices: The examples of each batch, `[steps, S, B]`.
+      rate: The learning rate.
     """
 
     params: dict[str, np.ndarray]
@@ -215,10 +215,10 @@ class Block(NamedTuple):
 
     Attributes:
       params: `up/kernel` `[D, H]` and so on, by name; `gate/...` for gated blocks.
-      activation: a function of `torch.nn.functional`, by name.
+      activation: A function of `torch.nn.functional`, by name.
       x: `[tokens, D]`.
       target: `[tokens, D]`.
-      rate: the learning rate.
+      rate: The learning rate.
     """
 
     params: dict[str, np.ndarray]
@@ -298,8 +298,8 @@ class Workers:
 
     Args:
       make: `make(share, option)` returns the work of a process; called in the process.
-      shares: the share of each process.
-      option: second argument of `make`.
+      shares: The share of each process.
+      option: Second argument of `make`.
     """
 
     def __init__(self, make: Callable[..., Work], shares: Sequence[Any], option: Any):

@@ -48,7 +48,7 @@ class Work(NamedTuple):
 
     Attributes:
       run: `run(start())` does the work to its end and returns the result.
-      start: returns the argument of `run`, which `run` may donate; it is not timed.
+      start: Returns the argument of `run`, which `run` may donate; it is not timed.
     """
 
     run: Callable[[Any], Any]
@@ -63,13 +63,13 @@ class Entry(NamedTuple):
     """A row of a table of times.
 
     Attributes:
-      name: the implementation. Entries with the same name are settings of one peer.
-      setting: its threads, processes or mode.
-      work: the computation that is timed.
-      units: number of units of work in one run; times are given per unit.
-      target: largest ratio of ffnlab's time to this entry's time that meets the target;
+      name: The implementation. Entries with the same name are settings of one peer.
+      setting: Its threads, processes or mode.
+      work: The computation that is timed.
+      units: Number of units of work in one run; times are given per unit.
+      target: Largest ratio of ffnlab's time to this entry's time that meets the target;
         None sets no target.
-      peer: whether the row is another implementation of the same work. Limits and
+      peer: Whether the row is another implementation of the same work. Limits and
         variants of ffnlab are not, and get no verdict.
     """
 
@@ -119,7 +119,7 @@ def use_cpu(devices: int = 1) -> None:
     """Restricts JAX to CPU devices, as the peers run on the CPU.
 
     Args:
-      devices: number of CPU devices. The call must come before JAX is used.
+      devices: Number of CPU devices. The call must come before JAX is used.
     """
     import jax
 
@@ -138,7 +138,7 @@ def processor(cpuinfo: str | None = None) -> tuple[str, tuple[str, ...]]:
     """Returns the model of the CPU and its instruction sets of interest.
 
     Args:
-      cpuinfo: text of `/proc/cpuinfo`; None reads it. Where there is none, the model is
+      cpuinfo: Text of `/proc/cpuinfo`; None reads it. Where there is none, the model is
         `platform.processor()` and no instruction set is reported.
 
     Returns:
@@ -194,13 +194,13 @@ def check_equal(name: str, ours: Any, theirs: Any, **tolerance: float) -> None:
     """Checks that an entry computes the same as the first.
 
     Args:
-      name: name of the entry, for the error.
-      ours: a tree of arrays.
-      theirs: a tree of the same structure.
+      name: Name of the entry, for the error.
+      ours: A tree of arrays.
+      theirs: A tree of the same structure.
       **tolerance: `rtol` and `atol` of `numpy.testing.assert_allclose`.
 
     Raises:
-      AssertionError: the results differ, so that the times are not comparable.
+      AssertionError: The results differ, so that the times are not comparable.
     """
     import jax
 
@@ -253,11 +253,11 @@ def compare(title: str, unit: str, entries: Sequence[Entry], config: Config) -> 
     """Times entries against the first, prints the table and returns it.
 
     Args:
-      title: what is timed.
+      title: What is timed.
       unit: `s`, `ms` or `µs`.
-      entries: the entry of ffnlab first. All compute the same, and each has run at
+      entries: The entry of ffnlab first. All compute the same, and each has run at
         least once before.
-      config: how many rounds.
+      config: How many rounds.
     """
     if config.rounds >= _TRIALS:
         entries = drop_slow_settings(entries)

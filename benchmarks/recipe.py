@@ -22,13 +22,13 @@ class Recipe:
     """A model of transformers with its data.
 
     Args:
-      checkpoint: directory of the checkpoint.
+      checkpoint: Directory of the checkpoint.
       task: `tag` or `classify`.
-      classes: number of labels.
-      texts: the texts; for `tag` the words of each sentence.
-      labels: the label of each text as a number; for `tag` one per word.
-      batch: texts per step.
-      length: largest number of tokens of a text.
+      classes: Number of labels.
+      texts: The texts; for `tag` the words of each sentence.
+      labels: The label of each text as a number; for `tag` one per word.
+      batch: Texts per step.
+      length: Largest number of tokens of a text.
     """
 
     def __init__(

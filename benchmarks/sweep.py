@@ -61,8 +61,8 @@ class Ours:
     """The population as `fit_population` trains it.
 
     Args:
-      batching: see `ffnlab.sweep.population.spread`.
-      steps: number of steps per call.
+      batching: See `ffnlab.sweep.population.spread`.
+      steps: Number of steps per call.
     """
 
     def __init__(self, batching: population.Batching, steps: int = CHUNK):

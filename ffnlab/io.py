@@ -25,14 +25,14 @@ def atomic(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     the block ends and removed when it fails.
 
     Args:
-      path: the file to write; a link is replaced, not followed.
+      path: The file to write; a link is replaced, not followed.
       mode: `w` for text in UTF-8, `wb` for bytes.
 
     Yields:
       The open file.
 
     Raises:
-      OSError: the file cannot be written.
+      OSError: The file cannot be written.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as directory:
@@ -59,14 +59,14 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
     """Makes a directory that is in place at the end with all its files, or not at all.
 
     Args:
-      path: the directory to make, and its parents; it must not exist, or be empty.
+      path: The directory to make, and its parents; it must not exist, or be empty.
 
     Yields:
       An empty directory to write into: `path` with `.part` appended. It is moved into
       place when the block ends and removed when it fails.
 
     Raises:
-      OSError: the directory cannot be written, or `path` holds something.
+      OSError: The directory cannot be written, or `path` holds something.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as parent:
@@ -101,11 +101,11 @@ def write(path: str | Path, content: str | bytes) -> None:
     """Writes a file whole or not at all.
 
     Args:
-      path: the file to write.
-      content: a text, written in UTF-8, or bytes.
+      path: The file to write.
+      content: A text, written in UTF-8, or bytes.
 
     Raises:
-      OSError: the file cannot be written; it is as it was before.
+      OSError: The file cannot be written; it is as it was before.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as directory:
@@ -146,7 +146,7 @@ def read_lines(path: Path) -> list[dict]:
     """Returns the rows that `write_lines` wrote; none if there is no file.
 
     Raises:
-      InputError: a line is not a JSON object; the message names file and line.
+      InputError: A line is not a JSON object; the message names file and line.
     """
     if not path.exists():
         return []
@@ -163,7 +163,7 @@ def as_row(cells: Sequence[Any], kind: str) -> str:
     """Returns cells as a line of CSV or TSV.
 
     Args:
-      cells: any values. Tabs and line ends inside them become spaces in TSV, which has
+      cells: Any values. Tabs and line ends inside them become spaces in TSV, which has
         no quotes.
       kind: `csv` or `tsv`.
 

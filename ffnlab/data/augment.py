@@ -49,15 +49,15 @@ def augment(
     the words of a new mention have the line of the first word of the old one.
 
     Args:
-      examples: the training examples; sentences have tags, in IOB2 if of spans.
-      task: one of `examples.TASKS`.
-      names: some of `AUGMENTATIONS` except `mlm_substitute`, in any order.
-      copies: the number of copies of each example, for each name; at least 1.
-      rate: the fraction of words, in (0, 1).
-      seed: any integer, taken modulo 2**64.
+      examples: The training examples; sentences have tags, in IOB2 if of spans.
+      task: One of `examples.TASKS`.
+      names: Some of `AUGMENTATIONS` except `mlm_substitute`, in any order.
+      copies: The number of copies of each example, for each name; at least 1.
+      rate: The fraction of words, in (0, 1).
+      seed: Any integer, taken modulo 2**64.
 
     Raises:
-      InputError: a name or the task is unknown, a number is out of range, or there are
+      InputError: A name or the task is unknown, a number is out of range, or there are
         no mentions for `mention_replace`.
 
     Source: Wei and Zou 2019, "EDA: Easy Data Augmentation Techniques for Boosting
@@ -87,7 +87,7 @@ def check_amounts(copies: int, rate: float) -> None:
     """Checks the number of copies and the fraction of words.
 
     Raises:
-      InputError: one of them is out of range.
+      InputError: One of them is out of range.
     """
     if copies < 1:
         raise InputError(f"copies={copies} must be at least 1")

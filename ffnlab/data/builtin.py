@@ -15,7 +15,7 @@ def digits(seed: int = 0) -> Dataset:
     """Loads 1,797 handwritten digits of 8 by 8 pixels in ten classes.
 
     Args:
-      seed: the seed of the 60/20/20 split, class by class; any integer.
+      seed: The seed of the 60/20/20 split, class by class; any integer.
 
     Returns:
       The data set; x is float32 [N, 64], the pixels row by row, scaled to 0..1.
@@ -35,7 +35,7 @@ def breast_cancer(seed: int = 0) -> Dataset:
     """Loads 569 tumours, malignant or benign, with 30 measurements of cell nuclei.
 
     Args:
-      seed: the seed of the 60/20/20 split, class by class; any integer.
+      seed: The seed of the 60/20/20 split, class by class; any integer.
 
     Returns:
       The data set; x is float32 [N, 30], standardised by the training part.
@@ -55,7 +55,7 @@ def wine(seed: int = 0) -> Dataset:
     """Loads 178 wines of three growers, with 13 chemical measurements.
 
     Args:
-      seed: the seed of the 60/20/20 split, class by class; any integer.
+      seed: The seed of the 60/20/20 split, class by class; any integer.
 
     Returns:
       The data set; x is float32 [N, 13], standardised by the training part.
@@ -109,8 +109,8 @@ def load(name: str, seed: int = 0) -> Dataset:
     """Loads a data set that needs no file.
 
     Args:
-      name: a key of `DATASETS`.
-      seed: the seed of the split, any integer.
+      name: A key of `DATASETS`.
+      seed: The seed of the split, any integer.
 
     Raises:
       InputError: `name` is unknown; the message names the nearest names.

@@ -28,10 +28,10 @@ class Sentence(NamedTuple):
     """One sentence.
 
     Attributes:
-      tokens: the tokens.
-      tags: the tag of each token; empty if tags are not read.
-      lines: the line of each token, from 1.
-      rows: the text of these lines, and of the -DOCSTART- lines before them.
+      tokens: The tokens.
+      tags: The tag of each token; empty if tags are not read.
+      lines: The line of each token, from 1.
+      rows: The text of these lines, and of the -DOCSTART- lines before them.
     """
 
     tokens: list[str]
@@ -44,10 +44,10 @@ class Sentences(NamedTuple):
     """The sentences of a file, as parallel lists with the fields of `Sentence`.
 
     Attributes:
-      tokens: the tokens of each sentence.
-      tags: the tags of each sentence.
-      lines: the lines of each sentence, from 1.
-      rows: the text of these lines, and of the -DOCSTART- lines before them.
+      tokens: The tokens of each sentence.
+      tags: The tags of each sentence.
+      lines: The lines of each sentence, from 1.
+      rows: The text of these lines, and of the -DOCSTART- lines before them.
     """
 
     tokens: list[list[str]]
@@ -69,18 +69,18 @@ def read_conll(
     empty or blank ends a sentence, and so does one that begins with -DOCSTART-.
 
     Args:
-      path: the file; UTF-8, with or without a byte-order mark.
-      plain: whether tags may be labels of words, such as parts of speech, as well as
+      path: The file; UTF-8, with or without a byte-order mark.
+      plain: Whether tags may be labels of words, such as parts of speech, as well as
         those of spans (see `tags.are_of_spans`).
-      token: the column of the token, from 1.
-      tag: the column of the tag, from 1; the last if it is None.
-      tagged: whether the tags are read; if not, there need be no column of them.
+      token: The column of the token, from 1.
+      tag: The column of the tag, from 1; the last if it is None.
+      tagged: Whether the tags are read; if not, there need be no column of them.
 
     Returns:
       The sentences in their order, each of at least one token.
 
     Raises:
-      InputError: no such file, a directory, an empty file or one without a sentence;
+      InputError: No such file, a directory, an empty file or one without a sentence;
         up to 20 lines that cannot be used: those with a carriage return inside, not in
         UTF-8, with a NUL byte, or without the column; where tags are read, those with
         one column, with other columns than the first line, or with a tag other than O
@@ -120,10 +120,10 @@ def parse_conll(
     """Yields sentences as their last lines come, and the problems of lines.
 
     Args:
-      lines: line numbers, from 1, and lines.
-      token: the column of the token, from 1.
-      tag: the column of the tag, from 1; the last if it is None.
-      tagged: whether the tags are read.
+      lines: Line numbers, from 1, and lines.
+      token: The column of the token, from 1.
+      tag: The column of the tag, from 1; the last if it is None.
+      tagged: Whether the tags are read.
 
     Yields:
       The number of a sentence's first line and the sentence; or the number of a line
@@ -189,10 +189,10 @@ def tagging_dataset(train: str | Path, dev: str | Path, test: str | Path) -> Dat
     tokens; an entity across the border is cut in two.
 
     Args:
-      train: the training file, as `read_conll` reads it. The vocabulary and the tags
+      train: The training file, as `read_conll` reads it. The vocabulary and the tags
         come from it alone.
-      dev: the validation file.
-      test: the test file.
+      dev: The validation file.
+      test: The test file.
 
     Returns:
       The data set, with a class for each tag: x/tokens int32 [N, T, 5], x/mask bool
@@ -201,7 +201,7 @@ def tagging_dataset(train: str | Path, dev: str | Path, test: str | Path) -> Dat
       and last id of each feature, and how many sentences were split.
 
     Raises:
-      InputError: a file cannot be read, every training tag is O, or a tag of dev or
+      InputError: A file cannot be read, every training tag is O, or a tag of dev or
         test does not occur in training; the lines are named.
 
     Source: Collobert et al. 2011, "Natural Language Processing (Almost) from Scratch"
@@ -256,7 +256,7 @@ def _cell(fields: list[str], place: int | None) -> str:
     """Returns the cell of a column that is counted from 1; of the last for None.
 
     Raises:
-      InputError: there is no such column; without the line.
+      InputError: There is no such column; without the line.
     """
     if place is not None and not 1 <= place <= len(fields):
         raise InputError(f"column {place} of {len(fields)}; columns count from 1")
@@ -267,7 +267,7 @@ def _fields(text: str, tagged: bool) -> list[str] | None:
     """Returns the columns of a line, or None where a sentence ends.
 
     Raises:
-      InputError: the line cannot be used; without the line.
+      InputError: The line cannot be used; without the line.
     """
     if not is_token(text):
         return None

@@ -29,7 +29,7 @@ class Stream(NamedTuple):
 
     Attributes:
       tokens: int32 `[T]`.
-      words: the number of the word of each token, int32 `[T]`, ascending.
+      words: The number of the word of each token, int32 `[T]`, ascending.
     """
 
     tokens: np.ndarray
@@ -40,10 +40,10 @@ class Tokenizes(Protocol):
     """A tokenizer of a language model.
 
     Attributes:
-      size: the number V of tokens.
-      end: the token between documents; None if each window has tokens around it.
-      around: the special tokens before and after each window.
-      mask: the mask token; None if there is none.
+      size: The number V of tokens.
+      end: The token between documents; None if each window has tokens around it.
+      around: The special tokens before and after each window.
+      mask: The mask token; None if there is none.
     """
 
     size: int
@@ -102,11 +102,11 @@ def read_texts(
     files are cut at line ends.
 
     Args:
-      paths: the paths of the files.
-      utf8: whether they must be UTF-8; otherwise they may have any bytes.
+      paths: The paths of the files.
+      utf8: Whether they must be UTF-8; otherwise they may have any bytes.
 
     Raises:
-      InputError: there is no such file, one has fewer than three lines, or is not
+      InputError: There is no such file, one has fewer than three lines, or is not
         UTF-8.
     """
     parts: dict[str, list[bytes]] = {part: [] for part in _SHARES}
@@ -164,13 +164,13 @@ def language_data(
     """Returns windows of text in which each token is predicted once.
 
     Args:
-      name: the name of the data set.
-      parts: the documents of `train`, `valid` and `test`.
-      tokenizer: the tokenizer.
+      name: The name of the data set.
+      parts: The documents of `train`, `valid` and `test`.
+      tokenizer: The tokenizer.
       length: T, the number of tokens of a window, special ones included.
-      masked: whether the data are for masked language models; otherwise each token is
+      masked: Whether the data are for masked language models; otherwise each token is
         predicted from those before it.
-      about: facts for a report.
+      about: Facts for a report.
 
     Returns:
       The data set, with K = V classes. A part has x/tokens int32 [N, T], x/mask bool
@@ -181,7 +181,7 @@ def language_data(
       over bytes.
 
     Raises:
-      InputError: there is nothing to predict, or a window has no room.
+      InputError: There is nothing to predict, or a window has no room.
     """
     if masked and tokenizer.mask is None:
         raise InputError(f"{name}: this tokenizer has no mask token; is it of a BERT?")
@@ -205,9 +205,9 @@ def sequence_data(
     """Returns one sequence per row, with the arrays of a part of `language_data`.
 
     Args:
-      tokens: int `[T]` for each sequence, special tokens included.
-      special: the tokens that are never masked.
-      masked: whether tokens are masked; otherwise the next one is predicted.
+      tokens: Int `[T]` for each sequence, special tokens included.
+      special: The tokens that are never masked.
+      masked: Whether tokens are masked; otherwise the next one is predicted.
 
     >>> rows = [np.array([1, 5, 6, 2]), np.array([1, 7, 2])]
     >>> part = sequence_data(rows, special=[1, 2], masked=True)

@@ -20,8 +20,8 @@ def read_columns(
     """Reads a CSV or TSV file of which some columns are needed.
 
     Args:
-      path: the file.
-      names: the names of those columns; if all are numbers, counted from 1, the file
+      path: The file.
+      names: The names of those columns; if all are numbers, counted from 1, the file
         has no header.
       kind: `csv` or `tsv`; None takes the ending of the file's name.
 
@@ -30,7 +30,7 @@ def read_columns(
       places of the columns, from 0.
 
     Raises:
-      InputError: there is no such column, or up to 20 lines that cannot be used.
+      InputError: There is no such column, or up to 20 lines that cannot be used.
     """
     path = Path(path)
     tabs = (kind or path.suffix.lower().removeprefix(".")) == "tsv"
@@ -138,8 +138,8 @@ def read_rows(
     tab, or the comma. Blank lines are skipped.
 
     Args:
-      path: the file; UTF-8, with or without a byte-order mark.
-      target: the name of the column to predict.
+      path: The file; UTF-8, with or without a byte-order mark.
+      target: The name of the column to predict.
 
     Returns:
       The C column names; for each of N rows the line it begins on, from 1, and its C
@@ -147,7 +147,7 @@ def read_rows(
       length, which are left out.
 
     Raises:
-      InputError: no such file, a directory, an empty file; a header without rows, with
+      InputError: No such file, a directory, an empty file; a header without rows, with
         an empty or repeated name, without the target, or with the target alone; bytes
         that are not UTF-8, NUL bytes, and quotes that do not match. The line is named.
     """

@@ -18,17 +18,17 @@ class Dataset:
     """A data set in three parts: train, valid and test.
 
     Attributes:
-      name: the name of the data set.
-      train: the training examples. Every statistic that prepared the data, such as a
+      name: The name of the data set.
+      train: The training examples. Every statistic that prepared the data, such as a
         mean or a list of categories, is of these alone.
-      valid: the validation examples, to tune and to choose by.
-      test: the test examples, to report on once.
+      valid: The validation examples, to tune and to choose by.
+      test: The test examples, to report on once.
       task: `classes`, `values` (regression), `bytes` (the next byte of a text) or
         `tokens` (of a language model, see `data.corpus`).
-      features: the number F of columns of x; for bytes, the length of the context; 1
+      features: The number F of columns of x; for bytes, the length of the context; 1
         for sequences with one token per position.
-      classes: the number of classes K; 256 for bytes, 1 for values.
-      about: facts for a report, ready for JSON: sizes, source, class names.
+      classes: The number of classes K; 256 for bytes, 1 for values.
+      about: Facts for a report, ready for JSON: sizes, source, class names.
 
     A part of a table is {"x": float32 [N, F], "y": int32 [N]}, with y float32 for
     values. A part of a text is {"text": uint8 [bytes], "ends": int32 [N], "offsets":
@@ -56,7 +56,7 @@ def size(split: Arrays) -> int:
     """Returns the number N of examples of a part.
 
     Args:
-      split: arrays as `Dataset` holds them, of NumPy or JAX.
+      split: Arrays as `Dataset` holds them, of NumPy or JAX.
 
     >>> size({"x": np.zeros((4, 2)), "y": np.zeros(4)})
     4
@@ -71,9 +71,9 @@ def take(split: Arrays, index: np.ndarray) -> dict[str, np.ndarray | Arrays]:
     slash nests one level: the array `x/tokens` becomes batch["x"]["tokens"].
 
     Args:
-      split: arrays as `Dataset` holds them. Inside `jax.jit` they must be JAX arrays: a
+      split: Arrays as `Dataset` holds them. Inside `jax.jit` they must be JAX arrays: a
         traced index cannot index a NumPy array.
-      index: integers in `range(size(split))`, of any shape [...].
+      index: Integers in `range(size(split))`, of any shape [...].
 
     Returns:
       For a table x, float32 [..., F], and y, int32 [...] (float32 for values); for a
@@ -126,8 +126,8 @@ def thin(split: Arrays, most: int) -> Arrays:
     """Returns a part with at most `most` of its examples, evenly spaced.
 
     Args:
-      split: arrays as `Dataset` holds them.
-      most: the maximum number of examples, at least 1.
+      split: Arrays as `Dataset` holds them.
+      most: The maximum number of examples, at least 1.
 
     >>> data = {"x": np.arange(10.0).reshape(5, 2), "y": np.arange(5)}
     >>> thin(data, 3)["y"].tolist()
@@ -147,17 +147,17 @@ def split_rows(
     """Splits rows 60/20/20, class by class, so that every part has every class.
 
     Args:
-      source: the file or data set, for the error.
-      seed: any integer; the split depends on it and on `labels` alone.
-      labels: the class of each row, integers in `range(len(names))`, [N]; all 0 for
+      source: The file or data set, for the error.
+      seed: Any integer; the split depends on it and on `labels` alone.
+      labels: The class of each row, integers in `range(len(names))`, [N]; all 0 for
         regression.
-      names: the K class names.
+      names: The K class names.
 
     Returns:
       The row numbers, ascending, of `train`, `valid` and `test`.
 
     Raises:
-      InputError: a class has fewer than 3 rows.
+      InputError: A class has fewer than 3 rows.
 
     >>> {part: len(rows) for part, rows in
     ...  split_rows("toy", 0, np.zeros(10, int), ["all"]).items()}
@@ -186,7 +186,7 @@ def standardise(parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns features with mean 0 and standard deviation 1 in training.
 
     Args:
-      parts: numbers [N, F] of `train`, `valid` and `test`.
+      parts: Numbers [N, F] of `train`, `valid` and `test`.
 
     Returns:
       The same parts in float32. A feature that is constant in training has no scale,
@@ -211,14 +211,14 @@ def standardise_target(
     """Returns values to predict with mean 0 and standard deviation 1 in training.
 
     Args:
-      source: the file, for the error.
-      y: the values of `train`, `valid` and `test`, [N].
+      source: The file, for the error.
+      y: The values of `train`, `valid` and `test`, [N].
 
     Returns:
       The same parts in float64; the `mean` and `standard_deviation` that undo it.
 
     Raises:
-      InputError: all training values are equal.
+      InputError: All training values are equal.
 
     >>> parts, facts = standardise_target("toy", {"train": np.array([1.0, 3.0])})
     >>> parts["train"].tolist(), facts
@@ -243,19 +243,19 @@ def table(
     """Returns the data set of a prepared table.
 
     Args:
-      name: the name of the data set.
+      name: The name of the data set.
       task: `classes` or `values`.
       classes: K; 1 for values.
-      x: the features of `train`, `valid` and `test`, [N, F].
-      y: their targets, [N].
-      about: facts for a report. `sizes` is added, and `repeated`: the number of
+      x: The features of `train`, `valid` and `test`, [N, F].
+      y: Their targets, [N].
+      about: Facts for a report. `sizes` is added, and `repeated`: the number of
         validation and test examples whose features equal those of a training example.
 
     Returns:
       The data set, with the types of `Dataset`.
 
     Raises:
-      InputError: a number of valid or test is so far from those in training that
+      InputError: A number of valid or test is so far from those in training that
         float32 cannot hold it.
 
     >>> parts = {part: np.eye(2) for part in ("train", "valid", "test")}

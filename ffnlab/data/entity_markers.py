@@ -15,8 +15,8 @@ def replace_markers(
     """Returns texts with signs around the two entities, and the problem of each text.
 
     Args:
-      texts: each has `<MARK>` and `</MARK>` once, around words, for both marks.
-      marks: the names of the markers of the first and of the second entity.
+      texts: Each has `<MARK>` and `</MARK>` once, around words, for both marks.
+      marks: The names of the markers of the first and of the second entity.
 
     Returns:
       N texts, and for each what is wrong with it, or None.
@@ -53,13 +53,13 @@ def check_markers(
     """Checks that the two entities are marked in every text of a file.
 
     Args:
-      path: the file, for errors.
+      path: The file, for errors.
       texts: N texts.
-      lines: their line numbers, from 1.
-      marks: the names of the two markers.
+      lines: Their line numbers, from 1.
+      marks: The names of the two markers.
 
     Raises:
-      InputError: up to 20 texts that have not both markers once.
+      InputError: Up to 20 texts that have not both markers once.
     """
     problems = zip(lines, replace_markers(texts, marks)[1], strict=True)
     stop_at(path, [(line, problem) for line, problem in problems if problem])

@@ -34,9 +34,9 @@ class Columns(NamedTuple):
     """The columns of a table: names of a header, keys, or numbers counted from 1.
 
     Attributes:
-      text: the column of the text.
-      pair: the column of the second text, if the task has one.
-      label: the column of the label; None does not read labels.
+      text: The column of the text.
+      pair: The column of the second text, if the task has one.
+      label: The column of the label; None does not read labels.
     """
 
     text: str = "text"
@@ -53,11 +53,11 @@ class Example(NamedTuple):
     """One text, or pair of texts, of a file.
 
     Attributes:
-      text: the text, the words of a sentence, or a question.
-      pair: the second text, or the context of a question.
-      row: its source: an object or list of JSON, the cells of a row, the lines of the
+      text: The text, the words of a sentence, or a question.
+      pair: The second text, or the context of a question.
+      row: Its source: an object or list of JSON, the cells of a row, the lines of the
         words, or the id of a question; None for plain text.
-      label: the label, or the tags of the words; None if labels are not read.
+      label: The label, or the tags of the words; None if labels are not read.
     """
 
     text: Any
@@ -70,15 +70,15 @@ class Examples(NamedTuple):
     """The examples of a file, as parallel lists.
 
     Attributes:
-      texts: the text of each example; for `tag` its words.
-      pairs: the second texts of `pairs`; otherwise empty.
-      labels: the label of each example; for `tag` the tags of its words, in IOB2 if
+      texts: The text of each example; for `tag` its words.
+      pairs: The second texts of `pairs`; otherwise empty.
+      labels: The label of each example; for `tag` the tags of its words, in IOB2 if
         they are tags of spans; empty if labels are not read.
-      lines: the line of each example, from 1; for `tag` the line of each word.
-      scheme: the scheme of the tags in the file, a key of `tags.SCHEMES`, or None.
-      rows: the source of each example: the cells of its row, its object or list of
+      lines: The line of each example, from 1; for `tag` the line of each word.
+      scheme: The scheme of the tags in the file, a key of `tags.SCHEMES`, or None.
+      rows: The source of each example: the cells of its row, its object or list of
         JSON, the lines of its words; empty if there is no file.
-      header: the names of these cells, if the file has a header.
+      header: The names of these cells, if the file has a header.
     """
 
     texts: list[Any]
@@ -93,7 +93,7 @@ class Examples(NamedTuple):
         """Returns some of the examples.
 
         Args:
-          index: their numbers, from 0.
+          index: Their numbers, from 0.
         """
 
         def take(values: Sequence[Any]) -> Sequence[Any]:
@@ -119,17 +119,17 @@ def read_labelled(
     """Reads texts and, unless `columns.label` is None, their labels.
 
     Args:
-      path: the file; UTF-8, with or without a byte-order mark, any line ends (for CoNLL
+      path: The file; UTF-8, with or without a byte-order mark, any line ends (for CoNLL
         only line feeds). Blanks at the ends of lines and cells are removed, and blank
         lines are skipped.
-      task: one of `TASKS`.
-      columns: the columns of the text and the label. Numbers are for a file without a
+      task: One of `TASKS`.
+      columns: The columns of the text and the label. Numbers are for a file without a
         header. The default takes the first and the last column of CoNLL.
-      part: the list to read from a JSON file with all parts.
-      kind: the format, see `format_of`; None takes that of the file's name.
+      part: The list to read from a JSON file with all parts.
+      kind: The format, see `format_of`; None takes that of the file's name.
 
     Raises:
-      InputError: no such file, no example in it, or up to 20 lines that cannot be used.
+      InputError: No such file, no example in it, or up to 20 lines that cannot be used.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -163,11 +163,11 @@ def format_of(path: str | Path, task: str) -> str:
     but `.jsonl` means CoNLL columns.
 
     Args:
-      path: the file.
-      task: one of `TASKS`.
+      path: The file.
+      task: One of `TASKS`.
 
     Raises:
-      InputError: the task or the ending is unknown.
+      InputError: The task or the ending is unknown.
 
     >>> format_of("dev.tsv", "classify"), format_of("dev.txt", "tag")
     ('tsv', 'conll')
@@ -189,9 +189,9 @@ def parse_examples(
     """Yields examples without labels as their lines come, and the problems of lines.
 
     Args:
-      lines: line numbers, from 1, and lines.
-      task: one of `TASKS`.
-      columns: the columns of the texts.
+      lines: Line numbers, from 1, and lines.
+      task: One of `TASKS`.
+      columns: The columns of the texts.
       kind: `jsonl` or `conll`.
 
     Yields:
@@ -298,7 +298,7 @@ def last_part(path: str | Path) -> str:
     """Returns the last part that a JSON file of lists has: test, dev or train.
 
     Raises:
-      InputError: the file cannot be read, or has none of them.
+      InputError: The file cannot be read, or has none of them.
     """
     path = require_file(path)
     lists = read_json(path)
@@ -351,12 +351,12 @@ def label_names(train: Examples, task: str, path: str = "train") -> list[str]:
     predicted.
 
     Args:
-      train: the training part.
-      task: one of `TASKS`.
-      path: its file, for errors.
+      train: The training part.
+      task: One of `TASKS`.
+      path: Its file, for errors.
 
     Raises:
-      InputError: there is only one label, and nothing to tell apart.
+      InputError: There is only one label, and nothing to tell apart.
     """
     if task != "tag":
         names = sorted(set(train.labels))
@@ -377,14 +377,14 @@ def label_ids(
     """Returns labels as numbers; for `tag` a list for each sentence.
 
     Args:
-      path: the file, for errors.
-      examples: the examples with their labels.
-      names: the labels by number, see `label_names`.
-      ignore: whether an unknown label becomes −1, which counts as missed; otherwise it
+      path: The file, for errors.
+      examples: The examples with their labels.
+      names: The labels by number, see `label_names`.
+      ignore: Whether an unknown label becomes −1, which counts as missed; otherwise it
         is an error.
 
     Raises:
-      InputError: labels do not occur in training; each is named with its count and
+      InputError: Labels do not occur in training; each is named with its count and
         first line.
     """
     known = {name: number for number, name in enumerate(names)}

@@ -15,10 +15,10 @@ def require_file(path: str | Path) -> Path:
     """Returns `path` as a Path to a file that exists and is not empty.
 
     Args:
-      path: a file's path, absolute or relative to the current directory.
+      path: A file's path, absolute or relative to the current directory.
 
     Raises:
-      InputError: there is no such file, or it is a directory, a pipe, unreadable or
+      InputError: There is no such file, or it is a directory, a pipe, unreadable or
         empty.
 
     >>> require_file("absent.csv")
@@ -44,7 +44,7 @@ def require_text(path: str | Path) -> Path:
     """Returns `path` as `require_file` does, unless its text is UTF-16.
 
     Raises:
-      InputError: as `require_file`, or the file begins with the byte-order mark of
+      InputError: As `require_file`, or the file begins with the byte-order mark of
         UTF-16, in which every line would be wrong.
     """
     path = require_file(path)
@@ -58,11 +58,11 @@ def decode_line(data: bytes, line: int) -> str:
     """Returns a line of a UTF-8 file as text, without a byte-order mark.
 
     Args:
-      data: the line.
-      line: its number, from 1.
+      data: The line.
+      line: Its number, from 1.
 
     Raises:
-      InputError: the line has a NUL byte, or is not UTF-8. The message does not name
+      InputError: The line has a NUL byte, or is not UTF-8. The message does not name
         the line.
 
     >>> decode_line(b"\\xef\\xbb\\xbftext", line=1)
@@ -84,8 +84,8 @@ def read_lines(
     """Reads the lines of a UTF-8 text file, with or without a byte-order mark.
 
     Args:
-      path: the file.
-      carriage_returns: whether a carriage return alone ends a line, in a file without
+      path: The file.
+      carriage_returns: Whether a carriage return alone ends a line, in a file without
         line feeds.
 
     Returns:
@@ -93,7 +93,7 @@ def read_lines(
       problems, as `stop_at` takes them.
 
     Raises:
-      InputError: as `require_text`.
+      InputError: As `require_text`.
     """
     data = require_text(path).read_bytes()
     texts, problems = [], []
@@ -113,11 +113,11 @@ def collect(
     """Returns what a reader yields; raises one error if there are errors among it.
 
     Args:
-      path: the file, for errors.
-      values: line numbers, from 1, each with a value or an error without the line.
+      path: The file, for errors.
+      values: Line numbers, from 1, each with a value or an error without the line.
 
     Raises:
-      InputError: as `stop_at`.
+      InputError: As `stop_at`.
 
     >>> collect("a.txt", [(1, "a"), (2, "b")])
     [(1, 'a'), (2, 'b')]
@@ -148,7 +148,7 @@ def parse_json(text: str) -> Any:
 
     Raises:
       json.JSONDecodeError: the text is not JSON.
-      InputError: an object has a key twice, or the nesting is too deep or a number too
+      InputError: An object has a key twice, or the nesting is too deep or a number too
         long to be read.
 
     >>> parse_json('{"a": 1, "a": 2}')
@@ -177,7 +177,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Returns the JSON object of a file.
 
     Raises:
-      InputError: the file is not JSON or not an object, or has a key twice.
+      InputError: The file is not JSON or not an object, or has a key twice.
     """
     texts, problems = read_lines(path)
     stop_at(path, problems)
@@ -196,11 +196,11 @@ def stop_at(path: str | Path, problems: Iterable[tuple[int, str]]) -> None:
     """Raises one error that lists the problems of a file, if there are any.
 
     Args:
-      path: the file.
-      problems: pairs of a line number, from 1, and what is wrong there, in any order.
+      path: The file.
+      problems: Pairs of a line number, from 1, and what is wrong there, in any order.
 
     Raises:
-      InputError: there are problems. It lists up to 20 of them, each as
+      InputError: There are problems. It lists up to 20 of them, each as
         `file:line: what`, sorted by line, and counts the others.
 
     >>> stop_at("a.csv", [(7, "no target"), (3, "expected 2 fields, found 1")])
@@ -216,11 +216,11 @@ def stop_with(path: str | Path, lines: Sequence[str]) -> None:
     """Raises one error that lists problems, if there are any.
 
     Args:
-      path: the file.
-      lines: a line for each problem.
+      path: The file.
+      lines: A line for each problem.
 
     Raises:
-      InputError: there are lines. It lists up to 20 of them and counts the others.
+      InputError: There are lines. It lists up to 20 of them and counts the others.
     """
     if not lines:
         return

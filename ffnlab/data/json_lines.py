@@ -15,7 +15,7 @@ def parse_objects(
     """Yields the object of each line, or what is wrong with it.
 
     Args:
-      lines: line numbers, from 1, and lines; blank ones are skipped.
+      lines: Line numbers, from 1, and lines; blank ones are skipped.
 
     Yields:
       Line numbers, and the object or an error without the line.
@@ -44,7 +44,7 @@ def read_objects(path: str | Path) -> list[tuple[int, dict[str, Any] | InputErro
     """Returns the objects of a file with their lines, and what is wrong with others.
 
     Raises:
-      InputError: as `files.require_text`.
+      InputError: As `files.require_text`.
     """
     texts, problems = read_lines(path)
     errors = [(line, InputError(problem)) for line, problem in problems]
@@ -55,7 +55,7 @@ def texts_of(record: dict[str, Any], names: Sequence[str]) -> list[str]:
     """Returns the texts under some keys; whole numbers are texts too.
 
     Raises:
-      InputError: a key is missing, or its value is not a text; without the line.
+      InputError: A key is missing, or its value is not a text; without the line.
 
     >>> texts_of({"text": "a", "label": 3}, ["text", "label"])
     ['a', '3']
@@ -75,7 +75,7 @@ def words_of(record: dict[str, Any], names: Sequence[str]) -> list[list[str]]:
     """Returns the list of words, and that of tags, under one or two keys.
 
     Raises:
-      InputError: a key is missing, its value is not a list of texts, or there are not
+      InputError: A key is missing, its value is not a list of texts, or there are not
         as many tags as words; without the line.
 
     >>> words_of({"text": ["Ada", "sings"], "label": ["B-PER", "O"]}, ["text", "label"])

@@ -27,9 +27,9 @@ def read_npz(path: str | Path, seed: int = 0, task: str = "auto") -> Dataset:
     predict, are standardised by the training part.
 
     Args:
-      path: the file. x is numeric [N, ...], flattened to [N, F]; y is [N], either
+      path: The file. x is numeric [N, ...], flattened to [N, F]; y is [N], either
         integer classes 0 to K - 1 or float values.
-      seed: the seed of the split, any integer.
+      seed: The seed of the split, any integer.
       task: `classes`; `values`; or `auto`, which is classes if y has an integer type.
 
     Returns:
@@ -37,7 +37,7 @@ def read_npz(path: str | Path, seed: int = 0, task: str = "auto") -> Dataset:
       and the class names or the target's mean and standard deviation.
 
     Raises:
-      InputError: the file is not an npz file, or has keys, shapes, types or numbers
+      InputError: The file is not an npz file, or has keys, shapes, types or numbers
         that cannot be used; the message names the key and the index of the first one.
 
     >>> import tempfile

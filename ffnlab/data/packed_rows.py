@@ -26,9 +26,9 @@ class Rows(NamedTuple):
       arrays: x/tokens and x/segment_ids int32 and x/mask bool `[N, T]`; x/types
         `[N, T]` if a type differs from 0; x/label_positions int32 `[N, K]`, −1 for
         none; y int32 `[N, K]`, the labels there, −100 where there is none.
-      example_index: the number of each label position, counted through all texts, int
+      example_index: The number of each label position, counted through all texts, int
         `[N, K]`; −1 for none.
-      count: the number of label positions, including those that were cut off.
+      count: The number of label positions, including those that were cut off.
     """
 
     arrays: Arrays
@@ -39,8 +39,8 @@ class Rows(NamedTuple):
         """Returns values `[N, K, ...]` in the order of the texts, `[count, ...]`.
 
         Args:
-          values: one for each label position.
-          lost: the value of positions that were cut off.
+          values: One for each label position.
+          lost: The value of positions that were cut off.
         """
         ordered = np.full((self.count, *values.shape[2:]), lost, values.dtype)
         mask = self.example_index >= 0
@@ -60,11 +60,11 @@ def pack(
     input from neighbouring positions keeps the texts apart.
 
     Args:
-      encoded: the result of `Tokenizer.texts`, for one label per text, or of `.words`,
+      encoded: The result of `Tokenizer.texts`, for one label per text, or of `.words`,
         for one per word.
-      labels: the labels, −1 for an unknown one; None if there are no labels.
+      labels: The labels, −1 for an unknown one; None if there are no labels.
       width: T, the number of tokens of a row; no text may be longer.
-      mix: the seed that draws which texts share a row, for training; None fills the
+      mix: The seed that draws which texts share a row, for training; None fills the
         rows best.
 
     >>> rows = pack(Encoded([np.array([1, 5, 2]), np.array([1, 2])],
@@ -143,7 +143,7 @@ def pad_rows(arrays: Arrays) -> dict[str, np.ndarray]:
     """Returns the inputs of a model, rows and positions padded to powers of two.
 
     Args:
-      arrays: those of `Rows`; x/label_positions is `[N, K]`, the others `[N, T]`.
+      arrays: Those of `Rows`; x/label_positions is `[N, K]`, the others `[N, T]`.
 
     Returns:
       The arrays under x/, without that prefix.

@@ -25,8 +25,8 @@ class Layout(NamedTuple):
     """The contents of the slots of one batch.
 
     Attributes:
-      sequence: the number of the sequence in each slot, int32 `[B, W]`; −1 for none.
-      place: the position of the token in its sequence, int32 `[B, W]`; 0 for none.
+      sequence: The number of the sequence in each slot, int32 `[B, W]`; −1 for none.
+      place: The position of the token in its sequence, int32 `[B, W]`; 0 for none.
     """
 
     sequence: np.ndarray
@@ -53,15 +53,15 @@ def pack_sequences(
     data; in a file sorted by label they share it. Use `mix` for training.
 
     Args:
-      lengths: the lengths of the sequences, in tokens.
+      lengths: The lengths of the sequences, in tokens.
       width: W, the slots of a row.
       rows: B, the rows of a batch; the last batch may have empty ones.
-      seed: the seed that shuffles the rows; None keeps the fullest first.
-      mix: the seed of the order in which sequences are put in rows, which are then a
+      seed: The seed that shuffles the rows; None keeps the fullest first.
+      mix: The seed of the order in which sequences are put in rows, which are then a
         little less full; None takes the longest first.
 
     Raises:
-      InputError: a sequence is longer than a row.
+      InputError: A sequence is longer than a row.
 
     >>> layouts = pack_sequences([2, 3, 1], width=4, rows=2)
     >>> [layout.sequence.tolist() for layout in layouts]
@@ -108,9 +108,9 @@ def even_width(lengths: Sequence[int], count: float, most: int) -> int:
     attention is quadratic in the width; it is `most` if there is none.
 
     Args:
-      lengths: the lengths of the sequences, in tokens, at least one.
-      count: the number of sequences per step.
-      most: the maximum width; no sequence may be longer.
+      lengths: The lengths of the sequences, in tokens, at least one.
+      count: The number of sequences per step.
+      most: The maximum width; no sequence may be longer.
 
     >>> even_width([6] * 8, count=4, most=128)  # four rows, not one of 24
     6
@@ -135,15 +135,15 @@ def bucket_sequences(
     """Puts one sequence in a row, and rows of one width in batches of similar size.
 
     Args:
-      lengths: the lengths of the sequences, in tokens.
-      widths: the widths of rows, see `best_widths`; a sequence takes the narrowest that
+      lengths: The lengths of the sequences, in tokens.
+      widths: The widths of rows, see `best_widths`; a sequence takes the narrowest that
         it fits in.
-      slots: the approximate slots B · W of a batch; B is the same for all batches of
+      slots: The approximate slots B · W of a batch; B is the same for all batches of
         one width.
-      seed: the seed that shuffles rows and batches; None keeps their order.
+      seed: The seed that shuffles rows and batches; None keeps their order.
 
     Raises:
-      InputError: a sequence is longer than the widest row.
+      InputError: A sequence is longer than the widest row.
 
     >>> layouts = bucket_sequences([2, 9, 3], widths=[4, 10], slots=10)
     >>> [layout.sequence.shape for layout in layouts]
@@ -165,12 +165,12 @@ def pad_sequences(lengths: Sequence[int], width: int, rows: int) -> list[Layout]
     """Puts one sequence in a row, in their order: the baseline.
 
     Args:
-      lengths: the lengths of the sequences, in tokens.
+      lengths: The lengths of the sequences, in tokens.
       width: W, the slots of a row.
       rows: B, the rows of a batch.
 
     Raises:
-      InputError: a sequence is longer than a row.
+      InputError: A sequence is longer than a row.
     """
     _check(lengths, width)
     members = [[number] for number in range(len(lengths))]
@@ -213,8 +213,8 @@ def best_widths(lengths: Sequence[int], count: int) -> list[int]:
     """Returns the widths with the least padding, for one sequence per row.
 
     Args:
-      lengths: the lengths of the sequences, at least one.
-      count: the maximum number of widths.
+      lengths: The lengths of the sequences, at least one.
+      count: The maximum number of widths.
 
     >>> best_widths([2, 2, 3, 9, 10], count=2)
     [3, 10]
@@ -256,9 +256,9 @@ def gather(
     """Returns the values of sequences, such as tokens or labels, by slot.
 
     Args:
-      layout: the layout of a batch.
-      sequences: an array `[T]` for each sequence.
-      empty: the value of empty slots: 0, or −100 for labels.
+      layout: The layout of a batch.
+      sequences: An array `[T]` for each sequence.
+      empty: The value of empty slots: 0, or −100 for labels.
 
     Returns:
       `[B, W]`.
@@ -281,9 +281,9 @@ def scatter(layout: Layout, values: np.ndarray, into: Sequence[np.ndarray]) -> N
     """Writes the outputs of a model for a batch to the sequences of its slots.
 
     Args:
-      layout: the layout of the batch.
-      values: the outputs, `[B, W, ...]`.
-      into: an array `[T, ...]` for each sequence, which is changed.
+      layout: The layout of the batch.
+      values: The outputs, `[B, W, ...]`.
+      into: An array `[T, ...]` for each sequence, which is changed.
     """
     values = np.asarray(values)
     for number in np.unique(layout.sequence[layout.mask]):

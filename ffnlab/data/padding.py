@@ -9,9 +9,9 @@ def next_power(length: int, least: int = 1, most: int | None = None) -> int:
     """Returns the smallest power of two that is at least `length`.
 
     Args:
-      length: a count, at least 0.
-      least: the smallest number to return.
-      most: the largest number to return, also where `length` exceeds it.
+      length: A count, at least 0.
+      least: The smallest number to return.
+      most: The largest number to return, also where `length` exceeds it.
 
     >>> next_power(40), next_power(3, least=16), next_power(100, most=112)
     (64, 16, 112)
@@ -24,9 +24,9 @@ def pad_to(array: np.ndarray, shape: Sequence[int], value: float = 0) -> np.ndar
     """Returns an array padded to a shape, with `value` at the end of each axis.
 
     Args:
-      array: an array whose shape is nowhere larger.
-      shape: the new size of each axis.
-      value: the padding.
+      array: An array whose shape is nowhere larger.
+      shape: The new size of each axis.
+      value: The padding.
 
     >>> pad_to(np.ones((1, 2), int), (2, 3), -1).tolist()
     [[1, 1, -1], [-1, -1, -1]]

@@ -29,9 +29,9 @@ class Pairs(NamedTuple):
 
     Attributes:
       tokens: int32 `[T]` each.
-      begins: the position where each target begins, int `[N]`; the length of the prompt
+      begins: The position where each target begins, int `[N]`; the length of the prompt
         if there are no targets.
-      lost: the number of tokens of sources and targets that were cut off.
+      lost: The number of tokens of sources and targets that were cut off.
     """
 
     tokens: list[np.ndarray]
@@ -48,9 +48,9 @@ class Prompts(NamedTuple):
     """A batch of prompts, padded on the left.
 
     Attributes:
-      index: the numbers of the prompts, int `[n]`, n ≤ B; further rows repeat them.
+      index: The numbers of the prompts, int `[n]`, n ≤ B; further rows repeat them.
       tokens: int32 `[B, W]`.
-      mask: whether there is a token, bool `[B, W]`.
+      mask: Whether there is a token, bool `[B, W]`.
     """
 
     index: np.ndarray
@@ -73,16 +73,16 @@ def encode_pairs(
     GPT-2's tokenizer begins with the space before it.
 
     Args:
-      tokenizer: a tokenizer with an end token.
+      tokenizer: A tokenizer with an end token.
       sources: N texts.
-      targets: the N texts to generate; None for none, as in prediction.
-      template: the prompt; `{text}` is replaced by the source.
-      max_seq_length: the maximum number of tokens of a prompt with its target.
-      max_target_length: the maximum number of tokens of a target with its end token,
+      targets: The N texts to generate; None for none, as in prediction.
+      template: The prompt; `{text}` is replaced by the source.
+      max_seq_length: The maximum number of tokens of a prompt with its target.
+      max_target_length: The maximum number of tokens of a target with its end token,
         which is left out if the target is cut.
 
     Raises:
-      InputError: the tokenizer has no end token, the template does not have `{text}`
+      InputError: The tokenizer has no end token, the template does not have `{text}`
         once, or the lengths leave no room for a source.
 
     >>> from ffnlab.data.corpus import ByteTokenizer
@@ -142,9 +142,9 @@ def pack_pairs(pairs: Pairs, width: int, mix: int | None = None) -> Rows:
     """Packs prompts with their targets into rows; the labels are the targets' tokens.
 
     Args:
-      pairs: the result of `encode_pairs`.
+      pairs: The result of `encode_pairs`.
       width: T, the number of tokens of a row; no pair may be longer.
-      mix: see `packed_rows.pack`.
+      mix: See `packed_rows.pack`.
 
     Returns:
       Rows as `packed_rows.pack` makes them: the label positions are those whose next
@@ -168,7 +168,7 @@ def left_padded(prompts: Sequence[np.ndarray], rows: int) -> list[Prompts]:
     that decoding is compiled a few times at most.
 
     Args:
-      prompts: tokens, int `[T]` each, T above 0.
+      prompts: Tokens, int `[T]` each, T above 0.
       rows: B, the number of rows of a batch; one that is not full repeats its prompts.
 
     >>> batch = left_padded([np.array([5, 6]), np.array([7])], rows=4)[0]

@@ -27,10 +27,10 @@ def order(seed: int, start: int, stop: int, size: int) -> np.ndarray:
     Time and memory are O(stop - start).
 
     Args:
-      seed: any integer, taken modulo 2**64.
-      start: the first position. It may be negative: epoch -1 comes before epoch 0.
-      stop: one past the last position; there are none if it is not above `start`.
-      size: the number of examples, at least 1.
+      seed: Any integer, taken modulo 2**64.
+      start: The first position. It may be negative: epoch -1 comes before epoch 0.
+      stop: One past the last position; there are none if it is not above `start`.
+      size: The number of examples, at least 1.
 
     Returns:
       int32 [stop - start], each in `range(size)`; int64 if size exceeds 2**31 - 1.
@@ -71,10 +71,10 @@ def indices(
 
     Args:
       seeds: S seeds, at least 1; the batches of equal seeds are computed once.
-      start: the first step, from 0.
-      stop: one past the last step.
-      batch: examples in a batch, at least 1.
-      size: examples in the data, at least 1.
+      start: The first step, from 0.
+      stop: One past the last step.
+      batch: Examples in a batch, at least 1.
+      size: Examples in the data, at least 1.
 
     Returns:
       Integers in `range(size)`, [stop - start, S, batch], of the type of `order`. For

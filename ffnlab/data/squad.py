@@ -30,12 +30,12 @@ class Questions(NamedTuple):
     """The questions of a file, as parallel lists.
 
     Attributes:
-      ids: the id of each question; no two are equal.
-      questions: the questions.
-      contexts: the text that contains the answer.
-      answers: the right answers to each question; empty if the context has none.
-      starts: the character of the context at which each of them begins, from 0.
-      rows: the source of each question, an object of JSON; empty if there is no file.
+      ids: The id of each question; no two are equal.
+      questions: The questions.
+      contexts: The text that contains the answer.
+      answers: The right answers to each question; empty if the context has none.
+      starts: The character of the context at which each of them begins, from 0.
+      rows: The source of each question, an object of JSON; empty if there is no file.
     """
 
     ids: list[str]
@@ -66,12 +66,12 @@ def read_questions(
     there is no id, it is the number of the line.
 
     Args:
-      path: the file; UTF-8, with or without a byte-order mark, any line ends.
-      answered: whether the answers are read; if not, they may be missing.
-      kind: the format, `json` or `jsonl`; None takes that of the file's name.
+      path: The file; UTF-8, with or without a byte-order mark, any line ends.
+      answered: Whether the answers are read; if not, they may be missing.
+      kind: The format, `json` or `jsonl`; None takes that of the file's name.
 
     Raises:
-      InputError: no such file, no question in it, or up to 20 that cannot be used.
+      InputError: No such file, no question in it, or up to 20 that cannot be used.
 
     Source: Rajpurkar et al. 2016 and 2018.
 
@@ -116,7 +116,7 @@ def parse_questions(
     """Yields questions without answers as their JSON lines come, or their problems.
 
     Args:
-      lines: line numbers, from 1, and lines. Ids are neither needed nor compared.
+      lines: Line numbers, from 1, and lines. Ids are neither needed nor compared.
 
     Yields:
       Line numbers, and the question with its context, or an error that does not name
@@ -236,10 +236,10 @@ class Windows(NamedTuple):
       tokens: `[CLS] question [SEP] piece [SEP]`, with the special tokens of the
         checkpoint; int32 `[T]` each.
       types: int32 `[T]` each: 1 for the piece, if the checkpoint has such types.
-      spans: the first character of each token in the context and the one after its
+      spans: The first character of each token in the context and the one after its
         last, int32 `[T, 2]` each; −1 for a token at which no answer starts or ends.
-      question: the number of the window's question, int32 `[M]`.
-      target: the tokens at which the first right answer starts and ends, int32
+      question: The number of the window's question, int32 `[M]`.
+      target: The tokens at which the first right answer starts and ends, int32
         `[M, 2]`; 0, the first token of the window, if it is not wholly inside.
     """
 
@@ -259,11 +259,11 @@ def windows(
     """Cuts contexts into windows, each after its question.
 
     Args:
-      tokenizer: the tokenizer of the checkpoint.
-      questions: the questions, with or without answers.
-      max_seq_length: the maximum number of tokens of a window, special ones included. A
+      tokenizer: The tokenizer of the checkpoint.
+      questions: The questions, with or without answers.
+      max_seq_length: The maximum number of tokens of a window, special ones included. A
         question is cut if it takes more than half of them.
-      doc_stride: the number of context tokens that a window shares with the one
+      doc_stride: The number of context tokens that a window shares with the one
         before.
 
     Raises:
@@ -322,9 +322,9 @@ def pack_windows(pieces: Windows, width: int, mix: int | None = None) -> Rows:
     """Packs windows into rows, several per row.
 
     Args:
-      pieces: the result of `windows`.
+      pieces: The result of `windows`.
       width: T, the number of tokens of a row; no window may be longer.
-      mix: see `packed_rows.pack`.
+      mix: See `packed_rows.pack`.
 
     Returns:
       `Rows` in which the label positions are the first tokens of the windows and
@@ -369,13 +369,13 @@ def texts_of(
     softmax of their scores. A span that two windows share is one candidate.
 
     Args:
-      pieces: the result of `windows`.
-      questions: the questions of those windows.
-      spans: the start and end token of each window's best span, int `[M, 2]`, counted
+      pieces: The result of `windows`.
+      questions: The questions of those windows.
+      spans: The start and end token of each window's best span, int `[M, 2]`, counted
         from the first token of the window.
-      scores: the scores of these spans, `[M]`.
-      null_scores: the score of no answer in each window, `[M]`.
-      threshold: see above; infinity answers every question that has a candidate.
+      scores: The scores of these spans, `[M]`.
+      null_scores: The score of no answer in each window, `[M]`.
+      threshold: See above; infinity answers every question that has a candidate.
 
     Returns:
       By id the text, empty for no answer, and the probability, in [0, 1].

@@ -35,9 +35,9 @@ def python_source(
     other files, and no context crosses files.
 
     Args:
-      seed: the seed of the split, any integer.
-      context: the number F of bytes that a prediction is made from, at least 1.
-      limit: the maximum number of files, the first by path; None takes all.
+      seed: The seed of the split, any integer.
+      context: The number F of bytes that a prediction is made from, at least 1.
+      limit: The maximum number of files, the first by path; None takes all.
 
     Returns:
       The data set, with task `bytes` and 256 classes. Its `about` holds the SHA-256 of
@@ -71,11 +71,11 @@ def python_files(
     """Returns the files of each part, see `python_source`, and facts for a report.
 
     Args:
-      seed: the seed of the split, any integer.
-      limit: the maximum number of files, the first by path; None takes all.
+      seed: The seed of the split, any integer.
+      limit: The maximum number of files, the first by path; None takes all.
 
     Raises:
-      InputError: this Python has no source files, or too few for each part to get one.
+      InputError: This Python has no source files, or too few for each part to get one.
 
     >>> parts, about = python_files(limit=40)
     >>> list(parts), about["source"]

@@ -34,10 +34,10 @@ def two_sided_copy(
     are 0. All bits are independent, 0 or 1 with equal probability.
 
     Args:
-      seed: the seed of the draws, any integer.
-      length: the length T of the longest sequence, at least 2.
-      distance: the distance of the two bits, from 1 to T - 1.
-      sizes: the number of sequences of train, valid and test, at least 1 each.
+      seed: The seed of the draws, any integer.
+      length: The length T of the longest sequence, at least 2.
+      distance: The distance of the two bits, from 1 to T - 1.
+      sizes: The number of sequences of train, valid and test, at least 1 each.
 
     Returns:
       The data set, with 4 classes: x/tokens int32 [N, T], x/mask bool [N, T] and y
@@ -47,7 +47,7 @@ def two_sided_copy(
       the positions of the test part.
 
     Raises:
-      InputError: an argument is out of its range.
+      InputError: An argument is out of its range.
 
     Source: drawn here; for what one direction misses, Schuster and Paliwal 1997,
     "Bidirectional Recurrent Neural Networks".
@@ -90,9 +90,9 @@ def brackets(
     bracket and 2 for one without a partner.
 
     Args:
-      seed: the seed of the draws, any integer.
-      length: the length T of the longest sequence, at least 2.
-      sizes: the number of sequences of train, valid and test, at least 1 each.
+      seed: The seed of the draws, any integer.
+      length: The length T of the longest sequence, at least 2.
+      sizes: The number of sequences of train, valid and test, at least 1 each.
 
     Returns:
       The data set, with 3 classes: x/tokens int32 [N, T], x/mask bool [N, T] and y
@@ -102,7 +102,7 @@ def brackets(
       one-sided ceiling is the accuracy of the likelier answer on the test part.
 
     Raises:
-      InputError: an argument is out of its range.
+      InputError: An argument is out of its range.
 
     Source: drawn here; for when a walk first passes a level, Feller 1968, "An
     Introduction to Probability Theory and Its Applications", volume 1, chapter XIV.
@@ -148,12 +148,12 @@ def noisy_smoothing(
     k - (K - 1) / 2 plus Gaussian noise.
 
     Args:
-      seed: the seed of the draws, any integer.
-      length: the length T of the longest sequence, at least 2.
+      seed: The seed of the draws, any integer.
+      length: The length T of the longest sequence, at least 2.
       states: K, at least 2.
-      stay: the probability to stay, above 0 and below 1.
-      noise: the standard deviation of the noise, above 0; states are 1 apart.
-      sizes: the number of sequences of train, valid and test, at least 1 each.
+      stay: The probability to stay, above 0 and below 1.
+      noise: The standard deviation of the noise, above 0; states are 1 apart.
+      sizes: The number of sequences of train, valid and test, at least 1 each.
 
     Returns:
       The data set, with K classes: x/values float32 [N, T, 1], x/mask bool [N, T] and y
@@ -161,7 +161,7 @@ def noisy_smoothing(
       part, by `posterior` given the whole sequence, or the values until t.
 
     Raises:
-      InputError: an argument is out of its range.
+      InputError: An argument is out of its range.
 
     Source: Rabiner 1989, "A Tutorial on Hidden Markov Models and Selected Applications
     in Speech Recognition", section III.
@@ -196,7 +196,7 @@ def digit_rows(seed: int = 0) -> Dataset:
     """Loads the handwritten digits of `digits` as sequences of pixel rows.
 
     Args:
-      seed: the seed of the 60/20/20 split, class by class; any integer.
+      seed: The seed of the 60/20/20 split, class by class; any integer.
 
     Returns:
       The data set, with 10 classes: x/values float32 [N, 8, 8], where position t is row
@@ -243,18 +243,18 @@ def posterior(
     its probabilities follow from the values at other positions.
 
     Args:
-      values: the observations, [N, T, 1].
-      mask: whether there is a value, bool [N, T].
+      values: The observations, [N, T, 1].
+      mask: Whether there is a value, bool [N, T].
       states: K, at least 2.
-      stay: the probability to stay, above 0 and below 1.
-      noise: the standard deviation of the noise, above 0.
-      smooth: whether the probabilities at t are given all values, or those until t.
+      stay: The probability to stay, above 0 and below 1.
+      noise: The standard deviation of the noise, above 0.
+      smooth: Whether the probabilities at t are given all values, or those until t.
 
     Returns:
       float64 [N, T, K]; the sum over K is 1.
 
     Raises:
-      InputError: an argument is out of its range.
+      InputError: An argument is out of its range.
 
     Source: Rabiner 1989, section III; in full at `noisy_smoothing`.
 

@@ -46,10 +46,10 @@ def read_csv(
       identifiers or free text, in which every category is rare.
 
     Args:
-      path: the file. The delimiter is found by `read_rows`; missing fields are empty,
+      path: The file. The delimiter is found by `read_rows`; missing fields are empty,
         NA, N/A, nan, NaN, null, None or ?.
-      target: the name of the column to predict.
-      seed: the seed of the split, any integer.
+      target: The name of the column to predict.
+      seed: The seed of the split, any integer.
       task: `classes`; `values`, with a standardised target; or `auto`, which is classes
         if the target has text or at most 20 distinct integers.
 
@@ -59,7 +59,7 @@ def read_csv(
       the number of clipped values, and the limits.
 
     Raises:
-      InputError: the file cannot be used; up to 20 problems, each with its line.
+      InputError: The file cannot be used; up to 20 problems, each with its line.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:

@@ -33,7 +33,7 @@ def spans(tags: Sequence[str], scheme: str) -> set[Span]:
     """Returns the entities of a sentence.
 
     Args:
-      tags: the tags of its tokens.
+      tags: The tags of its tokens.
       scheme: `io`, `iob1`, `iob2` or `bioes`, which determines the allowed prefixes;
         all are read by the rule above.
 
@@ -41,7 +41,7 @@ def spans(tags: Sequence[str], scheme: str) -> set[Span]:
       For each entity its type, its first token and the one after its last.
 
     Raises:
-      InputError: the scheme is unknown, or a tag does not belong to it.
+      InputError: The scheme is unknown, or a tag does not belong to it.
 
     Source: the script conlleval of the CoNLL-2000 shared task, Tjong Kim Sang and
     Buchholz 2000; for E- and S-, the default mode of seqeval, Nakayama 2018, "seqeval:
@@ -81,15 +81,15 @@ def convert(tags: Sequence[str], source: str, target: str) -> list[str]:
     """Returns the tags of a sentence in another scheme, or corrected in the same one.
 
     Args:
-      tags: the tags of a sentence.
-      source: their scheme.
-      target: the scheme of the result.
+      tags: The tags of a sentence.
+      source: Their scheme.
+      target: The scheme of the result.
 
     Returns:
       As many tags, with the same `spans`; in io, adjacent spans of one type merge.
 
     Raises:
-      InputError: a scheme is unknown, or a tag does not belong to the source.
+      InputError: A scheme is unknown, or a tag does not belong to the source.
 
     Source: Tjong Kim Sang and Veenstra 1999, "Representing Text Chunks" (IOB1, IOB2);
     Ratinov and Roth 2009, "Design Challenges and Misconceptions in Named Entity
@@ -124,10 +124,10 @@ def scheme_of(sentences: Iterable[Sequence[str]]) -> str:
     corpus without entities, is iob2.
 
     Args:
-      sentences: the tags of each sentence.
+      sentences: The tags of each sentence.
 
     Raises:
-      InputError: a tag belongs to no scheme.
+      InputError: A tag belongs to no scheme.
 
     >>> scheme_of([["I-LOC", "B-LOC"], ["O", "I-PER"]])
     'iob1'
@@ -154,9 +154,9 @@ def span_f1(
     """Returns the scores of predicted entities: right if type and both ends are.
 
     Args:
-      predicted: the predicted tags of each sentence.
-      gold: the true tags, as many in each sentence.
-      scheme: the scheme of both: `io`, `iob1`, `iob2` or `bioes`.
+      predicted: The predicted tags of each sentence.
+      gold: The true tags, as many in each sentence.
+      scheme: The scheme of both: `io`, `iob1`, `iob2` or `bioes`.
 
     Returns:
       `precision`, `recall` and `f1`, each from 0 to 1, over the entities of all types,
@@ -165,7 +165,7 @@ def span_f1(
       are right.
 
     Raises:
-      InputError: the scheme is unknown, a tag does not belong to it, or predicted and
+      InputError: The scheme is unknown, a tag does not belong to it, or predicted and
         gold differ in length.
 
     Source: conlleval and seqeval, as for `spans`; conlleval has the same numbers in

@@ -25,9 +25,9 @@ class Encoded(NamedTuple):
     Attributes:
       tokens: int32 `[T]` each, with the special tokens of the checkpoint.
       types: int32 `[T]` each: 1 for the second text of a pair, otherwise 0.
-      first: the position of the first token of each word, −1 if it was cut off; empty
+      first: The position of the first token of each word, −1 if it was cut off; empty
         for texts.
-      lost: the number of words, or tokens of texts, that were cut off.
+      lost: The number of words, or tokens of texts, that were cut off.
     """
 
     tokens: list[np.ndarray]
@@ -40,8 +40,8 @@ class Tokenizer:
     """A tokenizer of a checkpoint.
 
     Args:
-      inner: a `tokenizers.Tokenizer`.
-      source: its file, for errors.
+      inner: A `tokenizers.Tokenizer`.
+      source: Its file, for errors.
     """
 
     def __init__(self, inner: Any, source: str):
@@ -83,8 +83,8 @@ class Tokenizer:
 
         Args:
           texts: N texts.
-          pairs: their N second texts; None for none.
-          length: the maximum number of tokens, special ones included; of a pair the
+          pairs: Their N second texts; None for none.
+          length: The maximum number of tokens, special ones included; of a pair the
             longer text is cut first.
 
         Raises:
@@ -109,8 +109,8 @@ class Tokenizer:
         A word without a token, such as a control character, becomes the unknown token.
 
         Args:
-          sentences: the words of each sentence.
-          length: the maximum number of tokens, special ones included. The last words
+          sentences: The words of each sentence.
+          length: The maximum number of tokens, special ones included. The last words
             are cut off, whole.
 
         Raises:
@@ -158,11 +158,11 @@ class Tokenizer:
         """Returns how many of `length` tokens are left beside the special ones.
 
         Args:
-          length: the number of tokens, special ones included.
-          paired: whether there is a second text.
+          length: The number of tokens, special ones included.
+          paired: Whether there is a second text.
 
         Raises:
-          InputError: none is left.
+          InputError: None is left.
         """
         special = self._between if paired else self._around
         if length <= len(special):
@@ -177,8 +177,8 @@ class Tokenizer:
         """Returns tokens and types of one text or of a pair, with special tokens.
 
         Args:
-          row: the tokens of the text.
-          other: the tokens of a second text; None for no second text.
+          row: The tokens of the text.
+          other: The tokens of a second text; None for no second text.
 
         Returns:
           Tokens and types, `[T]` each, and the position at which the second text
@@ -199,7 +199,7 @@ class Tokenizer:
         """Returns a document as tokens, without special ones, and their words.
 
         Raises:
-          InputError: it is not UTF-8.
+          InputError: It is not UTF-8.
         """
         try:
             lines = document.decode("utf-8").splitlines(keepends=True)
@@ -272,11 +272,11 @@ def read_tokenizer(directory: str | Path) -> Tokenizer:
     """Reads the tokenizer of a checkpoint directory.
 
     Args:
-      directory: the directory of tokenizer.json, or of vocab.txt of a BERT, which
+      directory: The directory of tokenizer.json, or of vocab.txt of a BERT, which
         lower-cases texts unless tokenizer_config.json has `do_lower_case` false.
 
     Raises:
-      InputError: neither file exists, or it cannot be read.
+      InputError: Neither file exists, or it cannot be read.
     """
     try:
         import tokenizers
@@ -300,11 +300,11 @@ def checkpoint_tokenizer(directory: str | Path, vocabulary: int) -> Tokenizes:
     """Returns the tokenizer of a checkpoint; without a file it is that of bytes.
 
     Args:
-      directory: the directory of the checkpoint.
-      vocabulary: the number of tokens of its model.
+      directory: The directory of the checkpoint.
+      vocabulary: The number of tokens of its model.
 
     Raises:
-      InputError: the file is missing, although the model is not one of bytes, or it
+      InputError: The file is missing, although the model is not one of bytes, or it
         cannot be read.
     """
     names = ("tokenizer.json", "vocab.txt")

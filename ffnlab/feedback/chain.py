@@ -128,7 +128,7 @@ def solve_chain(
       left: The kernel of the left neighbour, `[H, H]`.
       right: The kernel of the right neighbour, `[H, H]`.
       inside: The kernel of the state itself, `[H, H]`, or None.
-      activation: f, a key of `ACTIVATIONS`.
+      activation: Activation f, a key of `ACTIVATIONS`.
       beta: The β of `swish`, `[]` or `[H]`.
       mask: True for positions and False for padding, bool `[..., T]`. The state of
         padding is 0, and no other state depends on it.
@@ -218,7 +218,7 @@ def spectral_bound(kernel: Array, squarings: int = 10) -> Array:
 
     Args:
       kernel: `[H, K]`.
-      squarings: k.
+      squarings: Number k of squarings.
 
     Source: Gram iteration, Delattre et al. 2023, "Efficient Bound of Lipschitz
     Constant for Convolutional Layers by Gram Iteration".
@@ -257,7 +257,7 @@ def contraction(
     Args:
       params: `left` and `right`, `[H, H]`, and optionally `inside`, whose norm is
         added; a layer's other parameters are ignored.
-      activation: f, a key of `ACTIVATIONS`.
+      activation: Activation f, a key of `ACTIVATIONS`.
       certificate: `sum` or `joint`.
 
     Returns:
@@ -307,7 +307,7 @@ def contract_kernels(
 
     Args:
       kernels: Left, right and optionally inside, `[H, H]` each.
-      activation: f.
+      activation: F.
       bound: The largest certificate.
       certificate: `sum` or `joint`, see `contraction`.
 

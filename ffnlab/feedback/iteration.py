@@ -42,8 +42,8 @@ class Solution(NamedTuple):
     """The result of a solve.
 
     Attributes:
-      state: h, `[..., T, H]`.
-      residual: max |F(h) − h| / max(1, max |F(h)|) of each system, `[...]`.
+      state: States h, `[..., T, H]`.
+      residual: Max |F(h) − h| / max(1, max |F(h)|) of each system, `[...]`.
       iterations: How many times each system was updated, int32 `[...]`.
       converged: Whether the residual is within the tolerance, bool `[...]`.
     """
@@ -58,7 +58,7 @@ class Progress(NamedTuple):
     """The state of the loop between two iterations.
 
     Attributes:
-      state: h, `[..., T, H]`.
+      state: States h, `[..., T, H]`.
       image: F(h), `[..., T, H]`.
       residual: The residual of each system, `[...]`.
       iterations: How many times each system was updated, int32 `[...]`.

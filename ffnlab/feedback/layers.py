@@ -39,7 +39,7 @@ class Coupling:
     """Options of the coupling between states, and of how it is solved.
 
     Attributes:
-      activation: f, a key of `ACTIVATIONS`.
+      activation: Activation f, a key of `ACTIVATIONS`.
       solver: From `ffnlab.feedback.solvers`; `solvers.auto` chooses if None.
       gradient: `implicit`, `bptt` or `one_step`, see `fixed_point.solve`.
       contractive: γ in (0, 1): W and V are scaled so that their certificate is at most

@@ -223,7 +223,7 @@ class Unrolled:
     state of the right neighbour before it has been computed.
 
     Attributes:
-      sweeps: k.
+      sweeps: Number k of sweeps.
       damping: The fraction of the old state that an iteration keeps, in [0, 1).
     """
 

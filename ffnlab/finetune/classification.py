@@ -68,8 +68,8 @@ class ClassificationTask(Task):
     """One label for each text, pair of texts or word.
 
     Attributes:
-      labels: the label ids by part; −1 is a label that does not occur in train.
-      shape: the configuration of the classifier; its vocabulary is `vocab_ids`.
+      labels: The label ids by part; −1 is a label that does not occur in train.
+      shape: The configuration of the classifier; its vocabulary is `vocab_ids`.
     """
 
     labels: dict[str, list]
@@ -196,10 +196,10 @@ def encode(
 
     Args:
       task: `classify`, `pairs` or `tag`.
-      tokenizer: the tokenizer of the checkpoint.
-      examples: the examples.
-      max_length: the maximum number of tokens of an example.
-      marks: the names of the two entity markers, or none.
+      tokenizer: The tokenizer of the checkpoint.
+      examples: The examples.
+      max_length: The maximum number of tokens of an example.
+      marks: The names of the two entity markers, or none.
     """
     if task == "tag":
         return tokenizer.words(examples.texts, max_length)
@@ -211,7 +211,7 @@ def prepare(config: "Config") -> ClassificationTask:
     """Returns the task of a config, with all files read, checked and packed.
 
     Raises:
-      InputError: a file, the checkpoint or a flag cannot be used.
+      InputError: A file, the checkpoint or a flag cannot be used.
     """
     examples = _read_examples(config)
     names = label_names(examples["train"], config.task, config.train)
@@ -331,8 +331,8 @@ def split_by_sentence(flat: Sequence[Any], like: list) -> list[list[Any]]:
     """Returns values of words by sentence.
 
     Args:
-      flat: one value for each word.
-      like: sentences, of as many words each.
+      flat: One value for each word.
+      like: Sentences, of as many words each.
 
     >>> split_by_sentence(["O", "O", "B-PER"], [["O"], ["O", "O"]])
     [['O'], ['O', 'B-PER']]

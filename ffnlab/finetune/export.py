@@ -31,8 +31,8 @@ def export_model(model: "FinetunedModel", path: str | Path) -> list[Path]:
     positions of the model. It runs on CPU, CUDA and TPU.
 
     Args:
-      model: the fine-tuned model.
-      path: the file of the program. The labels, and how the model is used, go to a file
+      model: The fine-tuned model.
+      path: The file of the program. The labels, and how the model is used, go to a file
         of that name with `.labels.json` appended, the tokenizer to one with
         `.tokenizer.json`, unless tokens are bytes.
 
@@ -40,7 +40,7 @@ def export_model(model: "FinetunedModel", path: str | Path) -> list[Path]:
       The files that were written, the program first.
 
     Raises:
-      InputError: the file exists already, its directory does not, it cannot be written,
+      InputError: The file exists already, its directory does not, it cannot be written,
         or flatbuffers is not installed.
     """
     target = Path(path)

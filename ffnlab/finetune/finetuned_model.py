@@ -21,13 +21,13 @@ class FinetunedModel(NamedTuple):
     """A fine-tuned model, and how it is used.
 
     Attributes:
-      checkpoint: its checkpoint.
-      model: the model that is applied; its parameters are `encoder` and, unless it
+      checkpoint: Its checkpoint.
+      model: The model that is applied; its parameters are `encoder` and, unless it
         generates text, `head`.
-      params: its parameters.
-      tokenizer: the tokenizer of the checkpoint.
-      names: the names of the labels; empty for qa and generate.
-      usage: how it is used.
+      params: Its parameters.
+      tokenizer: The tokenizer of the checkpoint.
+      names: The names of the labels; empty for qa and generate.
+      usage: How it is used.
     """
 
     checkpoint: Checkpoint
@@ -42,10 +42,10 @@ def read_finetuned(directory: str | Path) -> FinetunedModel:
     """Returns the model of a run of fine-tuning.
 
     Args:
-      directory: the run directory, or its `best/`.
+      directory: The run directory, or its `best/`.
 
     Raises:
-      InputError: the directory does not hold a fine-tuned model.
+      InputError: The directory does not hold a fine-tuned model.
     """
     folder = Path(directory)
     folder = folder / "best" if (folder / "best").is_dir() else folder

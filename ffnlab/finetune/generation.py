@@ -47,7 +47,7 @@ class GenerationTask(Task):
     """A text to be generated from each text; the labels of examples are the targets.
 
     Attributes:
-      pairs: the prompts and targets by part, as tokens.
+      pairs: The prompts and targets by part, as tokens.
     """
 
     pairs: dict[str, Pairs]
@@ -122,7 +122,7 @@ def prepare(config: "Config") -> GenerationTask:
     """Returns the task of a config, with all files read, checked and packed.
 
     Raises:
-      InputError: a file, the checkpoint or a flag cannot be used, or the libraries of
+      InputError: A file, the checkpoint or a flag cannot be used, or the libraries of
         the metrics are missing.
     """
     metrics.generation_report(["a"], ["a"])  # a missing library fails before training
@@ -187,11 +187,11 @@ def make_generator(
     """Returns a function from parameters and prompts to their likeliest continuations.
 
     Args:
-      shape: the configuration of the decoder.
-      tokenizer: its tokenizer, which has an end token.
-      max_new_tokens: the maximum number of tokens to generate.
-      num_beams: the width of the beam search; None decodes greedily.
-      rows: prompts per batch.
+      shape: The configuration of the decoder.
+      tokenizer: Its tokenizer, which has an end token.
+      max_new_tokens: The maximum number of tokens to generate.
+      num_beams: The width of the beam search; None decodes greedily.
+      rows: Prompts per batch.
     """
 
     def decode(params: Params, batch: Prompts) -> np.ndarray:
@@ -224,9 +224,9 @@ def text_generator(
     """Returns a function that generates a text for each example.
 
     Args:
-      model: the fine-tuned decoder.
-      report_lost: receives the number of tokens that were cut off, call by call.
-      num_beams: the width of the beam search; None takes that of training.
+      model: The fine-tuned decoder.
+      report_lost: Receives the number of tokens that were cut off, call by call.
+      num_beams: The width of the beam search; None takes that of training.
     """
     usage = model.usage
 

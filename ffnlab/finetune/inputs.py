@@ -36,10 +36,10 @@ class Source(NamedTuple):
     """The examples to predict on, and how they were written.
 
     Attributes:
-      examples: the examples, one after another.
-      kind: their format, a name of `KINDS`.
-      header: the names of the columns of CSV or TSV, if the file has a header.
-      part: the part of a JSON file of lists, see `data.examples.PARTS`.
+      examples: The examples, one after another.
+      kind: Their format, a name of `KINDS`.
+      header: The names of the columns of CSV or TSV, if the file has a header.
+      part: The part of a JSON file of lists, see `data.examples.PARTS`.
     """
 
     examples: Iterator[Example]
@@ -52,13 +52,13 @@ def open_source(source: str, usage: Usage, kind: str = "auto") -> Source:
     """Returns the examples to predict on.
 
     Args:
-      source: a file; `-` is standard input.
-      usage: how the model is used.
-      kind: a name of `KINDS`; `auto` is the format of the file's ending, and text for
+      source: A file; `-` is standard input.
+      usage: How the model is used.
+      kind: A name of `KINDS`; `auto` is the format of the file's ending, and text for
         `.txt`, no ending and standard input.
 
     Raises:
-      InputError: the file cannot be read, the task does not take its format, or up to
+      InputError: The file cannot be read, the task does not take its format, or up to
         20 of its lines cannot be used. The examples of standard input raise it when
         they are read.
     """
@@ -86,7 +86,7 @@ def _kind_of(source: str, task: str, kind: str) -> str:
     """Returns the format of a source.
 
     Raises:
-      InputError: the task does not take it.
+      InputError: The task does not take it.
     """
     known = ("text", *_FORMATS[task])
     if source == "-":

@@ -25,9 +25,9 @@ def classification_report(
     """Returns accuracy, Matthews' coefficient, F1s, and precision and recall by class.
 
     Args:
-      predicted: the predicted labels, int `[N]`.
-      gold: the true labels, int `[N]`; −1 is a label that no prediction hits.
-      names: the names of the labels.
+      predicted: The predicted labels, int `[N]`.
+      gold: The true labels, int `[N]`; −1 is a label that no prediction hits.
+      names: The names of the labels.
 
     Returns:
       `accuracy`, `matthews`, `macro`, `weighted`; under `types` by name `precision`,
@@ -77,9 +77,9 @@ def word_report(
     """Returns the classification report of words; `O` is a label like any other.
 
     Args:
-      predicted: the predicted tags of each sentence.
-      gold: the true tags of each sentence.
-      names: the names of the labels.
+      predicted: The predicted tags of each sentence.
+      gold: The true tags of each sentence.
+      names: The names of the labels.
 
     >>> word_report([["O", "B-LOC"]], [["O", "O"]], ["O", "B-LOC"])["accuracy"]
     0.5
@@ -101,8 +101,8 @@ def span_report(
     it does not, as in seqeval's strict mode.
 
     Args:
-      predicted: the predicted tags of each sentence.
-      gold: the true tags of each sentence.
+      predicted: The predicted tags of each sentence.
+      gold: The true tags of each sentence.
 
     >>> report = span_report([["O", "I-LOC"]], [["O", "B-LOC"]])
     >>> report["f1"], report["strict"]
@@ -123,15 +123,15 @@ def question_answering_report(
     the best match counts. Without a true answer, only the empty answer is right.
 
     Args:
-      predicted: the predicted answer by question id.
-      questions: the questions, with their true answers.
+      predicted: The predicted answer by question id.
+      questions: The questions, with their true answers.
 
     Returns:
       `exact` and `f1` in [0, 1]; both, and `support`, under `types` for `answerable`
       and `unanswerable` questions, where there are any.
 
     Raises:
-      InputError: a question has no prediction.
+      InputError: A question has no prediction.
 
     Source: Rajpurkar et al. 2016, section 6.1, and 2018.
 
@@ -193,7 +193,7 @@ def generation_report(predicted: Sequence[str], gold: Sequence[str]) -> Report:
       `exact`, the share of texts that equal their targets but for spaces at the ends.
 
     Raises:
-      InputError: the libraries are missing.
+      InputError: The libraries are missing.
 
     Source: Papineni et al. 2002, Popović 2015, Lin 2004; Post 2018 for the details.
 

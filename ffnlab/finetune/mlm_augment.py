@@ -33,7 +33,7 @@ class MaskedWords(NamedTuple):
     """A text of which some words are masked.
 
     Attributes:
-      words: the numbers of the masked words.
+      words: The numbers of the masked words.
       tokens: int32 `[T]`, with one mask token in place of each masked word.
       label_positions: int32 `[K]`, the positions of the mask tokens.
       old: int32 `[K]`, the token of each masked word; −1 for one of several tokens.
@@ -69,16 +69,16 @@ def mlm_substitute(
     are in lower case.
 
     Args:
-      examples: the training examples, with tags of spans if they are sentences.
-      task: one of `ffnlab.data.examples.TASKS`.
-      checkpoint: a checkpoint with such a head, `pretrained.load(directory)`.
-      tokenizer: the tokenizer of that checkpoint.
-      copies: copies of each example; at least 1.
-      rate: the share of words that are masked, in (0, 1).
-      seed: any integer; it counts modulo 2**64.
+      examples: The training examples, with tags of spans if they are sentences.
+      task: One of `ffnlab.data.examples.TASKS`.
+      checkpoint: A checkpoint with such a head, `pretrained.load(directory)`.
+      tokenizer: The tokenizer of that checkpoint.
+      copies: Copies of each example; at least 1.
+      rate: The share of words that are masked, in (0, 1).
+      seed: Any integer; it counts modulo 2**64.
 
     Raises:
-      InputError: the checkpoint has no such head, its tokenizer no mask token or no
+      InputError: The checkpoint has no such head, its tokenizer no mask token or no
         words, tags are not of spans, or a number is out of its range.
 
     Source: Kobayashi 2018, "Contextual Augmentation: Data Augmentation by Words with

@@ -43,9 +43,9 @@ def model_card(config: "Config", task: Task, table: Table) -> str:
     """Returns the card, in Markdown after a head of metadata.
 
     Args:
-      config: the flags.
-      task: the task.
-      table: the scores by part.
+      config: The flags.
+      task: The task.
+      table: The scores by part.
     """
     loads = loads_in_transformers(config, task)
     head = {"pipeline_tag": PIPELINES[config.task]}

@@ -20,8 +20,8 @@ class Prediction(NamedTuple):
     """The prediction of a model for one example.
 
     Attributes:
-      text: a label, an answer or a generated text; for tag the labels of the words.
-      probability: its probability; for tag that of each word; None if there is none.
+      text: A label, an answer or a generated text; for tag the labels of the words.
+      probability: Its probability; for tag that of each word; None if there is none.
     """
 
     text: Any
@@ -43,9 +43,9 @@ class Format(NamedTuple):
 
     Attributes:
       kind: `text`, `conll`, `jsonl`, `csv`, `tsv` or `json`.
-      header: the names of the columns of CSV or TSV, if there are any.
-      scheme: the scheme of tags, a key of `tags.SCHEMES`; None leaves them as they are.
-      probabilities: whether columns of tags have a column of probabilities before them.
+      header: The names of the columns of CSV or TSV, if there are any.
+      scheme: The scheme of tags, a key of `tags.SCHEMES`; None leaves them as they are.
+      probabilities: Whether columns of tags have a column of probabilities before them.
     """
 
     kind: str
@@ -57,7 +57,7 @@ class Format(NamedTuple):
         """Returns the text before all predictions: a header, if the input has one.
 
         Args:
-          probability: whether predictions have probabilities.
+          probability: Whether predictions have probabilities.
         """
         if not self.header:
             return ""
@@ -135,8 +135,8 @@ def lists_json(part: str, pairs: Iterable[tuple[Example, Prediction]]) -> str:
     r"""Returns a JSON file of lists, each with its prediction at the end.
 
     Args:
-      part: the part of the data, a key of `data.examples.KEYS`.
-      pairs: examples whose rows are lists, with their predictions.
+      part: The part of the data, a key of `data.examples.KEYS`.
+      pairs: Examples whose rows are lists, with their predictions.
 
     >>> example = Example("hello", row=["hello", "greeting"])
     >>> lists_json("test", [(example, Prediction("greeting", 0.98765))])
@@ -165,12 +165,12 @@ def write_predictions(
     """Writes predictions for a part of the data, in the format that it was read in.
 
     Args:
-      directory: the directory for the file `predictions-PART.ENDING`.
-      path: the file that was read.
-      part: the part of the data.
-      examples: the examples of that part.
-      predictions: the prediction for each.
-      scheme: the scheme to write tags of spans in.
+      directory: The directory for the file `predictions-PART.ENDING`.
+      path: The file that was read.
+      part: The part of the data.
+      examples: The examples of that part.
+      predictions: The prediction for each.
+      scheme: The scheme to write tags of spans in.
     """
     kind = Path(path).suffix.lower().removeprefix(".")
     if isinstance(predictions[0].text, list) and kind != "jsonl":

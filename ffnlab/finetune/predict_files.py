@@ -63,7 +63,7 @@ def predict(config: PredictConfig) -> int:
     """Writes predictions, or exports the model; returns the number of predictions.
 
     Raises:
-      InputError: a file or directory cannot be used.
+      InputError: A file or directory cannot be used.
     """
     from ffnlab.finetune import finetuned_model, predictor
 

@@ -31,13 +31,13 @@ def pipeline(
     """Returns the fine-tuned model of a run, ready to predict.
 
     Args:
-      directory: the directory of a run of fine-tuning, or its `best/`.
-      batch_size: texts per batch, at least 1.
-      num_beams: the width of the beam search, for generate; None takes that of
+      directory: The directory of a run of fine-tuning, or its `best/`.
+      batch_size: Texts per batch, at least 1.
+      num_beams: The width of the beam search, for generate; None takes that of
         training.
 
     Raises:
-      InputError: the directory does not hold a fine-tuned model, or a number is out of
+      InputError: The directory does not hold a fine-tuned model, or a number is out of
         range.
     """
     if batch_size < 1:
@@ -52,9 +52,9 @@ class Pipeline:
     """A fine-tuned model, to call with texts.
 
     Args:
-      model: the fine-tuned model.
-      batch_size: texts per batch.
-      num_beams: the width of the beam search, for generate; None takes that of
+      model: The fine-tuned model.
+      batch_size: Texts per batch.
+      num_beams: The width of the beam search, for generate; None takes that of
         training.
     """
 
@@ -68,12 +68,12 @@ class Pipeline:
         """Returns a prediction for each text.
 
         Args:
-          texts: one text or a list. For tag a text is a list of words, or words with
+          texts: One text or a list. For tag a text is a list of words, or words with
             blanks between them; for pairs it is a pair of texts (with entity markers
             one text); for qa a pair of a question and its context.
 
         Raises:
-          InputError: a text is missing, blank, or of another kind.
+          InputError: A text is missing, blank, or of another kind.
         """
         texts = [texts] if isinstance(texts, str) else texts
         if not isinstance(texts, Sequence):
@@ -88,13 +88,13 @@ class Pipeline:
         """Writes the model as a program of `jax.export`, its tokenizer and its labels.
 
         Args:
-          path: the file of the program.
+          path: The file of the program.
 
         Returns:
           The files that were written, the program first.
 
         Raises:
-          InputError: a file exists already or cannot be written.
+          InputError: A file exists already or cannot be written.
         """
         return export_model(self.model, path)
 
@@ -140,10 +140,10 @@ def make_predictor(
     """Returns a function that predicts on a batch of examples.
 
     Args:
-      model: the fine-tuned model.
-      num_beams: the width of the beam search, for generate; None takes that of
+      model: The fine-tuned model.
+      num_beams: The width of the beam search, for generate; None takes that of
         training.
-      report_lost: receives the number of words or tokens that were cut off, batch by
+      report_lost: Receives the number of words or tokens that were cut off, batch by
         batch.
     """
     if model.usage.task == "qa":

@@ -54,7 +54,7 @@ class QuestionAnsweringTask(Task):
     """The span of a context that answers a question, or that there is none.
 
     Attributes:
-      windows: the windows by part into which the contexts are cut.
+      windows: The windows by part into which the contexts are cut.
     """
 
     windows: dict[str, Windows]
@@ -191,7 +191,7 @@ def prepare(config: "Config") -> QuestionAnsweringTask:
     """Returns the task of a config, with all files read, checked and packed.
 
     Raises:
-      InputError: a file, the checkpoint or a flag cannot be used.
+      InputError: A file, the checkpoint or a flag cannot be used.
     """
     questions = _read_examples(config)
     texts = [*questions["train"].contexts, *questions["train"].questions]

@@ -19,10 +19,10 @@ def publish(config: "Config", task: Task, directory: Path, runs: list[Run]) -> T
     """Prints and writes the results of runs, and saves the one that is best on dev.
 
     Args:
-      config: the flags.
-      task: the task.
-      directory: the run directory.
-      runs: one run for each seed.
+      config: The flags.
+      task: The task.
+      directory: The run directory.
+      runs: One run for each seed.
 
     Returns:
       The table of scores by part.
@@ -96,11 +96,11 @@ def report_text(
     """Returns report.md.
 
     Args:
-      config: the flags.
-      task: the task.
-      table: the scores by part.
-      tables: further tables of the best run, by title.
-      pictures: the titles of pictures, by file.
+      config: The flags.
+      task: The task.
+      table: The scores by part.
+      tables: Further tables of the best run, by title.
+      pictures: The titles of pictures, by file.
     """
     name, file = model_card.checkpoint_name(config), Path(config.train).name
     summary = "".join(f"- {line}\n" for line in task.summary.splitlines())

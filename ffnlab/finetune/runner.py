@@ -26,9 +26,9 @@ class Result(NamedTuple):
     """The result of a fine-tuning.
 
     Attributes:
-      out: the run directory.
-      scores: by part, the scores of each seed, see `ffnlab.finetune.metrics`.
-      table: the table of scores by part.
+      out: The run directory.
+      scores: By part, the scores of each seed, see `ffnlab.finetune.metrics`.
+      table: The table of scores by part.
     """
 
     out: Path
@@ -40,7 +40,7 @@ def run(config: Config) -> Result:
     """Fine-tunes a checkpoint and writes a run directory with a report.
 
     Raises:
-      InputError: a file or directory cannot be used, or flags do not fit together.
+      InputError: A file or directory cannot be used, or flags do not fit together.
     """
     import shutil
 
@@ -64,7 +64,7 @@ def prepare(config: Config) -> "Task":
     """Returns the task of a config, with all files read, checked and packed.
 
     Raises:
-      InputError: a file, the checkpoint or a flag cannot be used.
+      InputError: A file, the checkpoint or a flag cannot be used.
     """
     module = importlib.import_module(f"ffnlab.finetune.{_MODULES[config.task]}")
     return module.prepare(config)

@@ -40,19 +40,19 @@ class Task(abc.ABC):
     """The data of a task, its model, and how its predictions are scored and written.
 
     Attributes:
-      config: the flags.
-      examples: the examples by part, as they were read.
-      rows: the packed examples by part; tokens are numbered by their place in
+      config: The flags.
+      examples: The examples by part, as they were read.
+      rows: The packed examples by part; tokens are numbered by their place in
         `vocab_ids`.
-      checkpoint: the checkpoint to start from.
-      tokenizer: the tokenizer of the checkpoint.
-      vocab_ids: the ids of all tokens that occur in any part, ascending. The others
+      checkpoint: The checkpoint to start from.
+      tokenizer: The tokenizer of the checkpoint.
+      vocab_ids: The ids of all tokens that occur in any part, ascending. The others
         have no gradient, and their embeddings are left out until the end. None trains
         the whole vocabulary.
-      summary: a line on each part.
-      label_names: the names of the labels, if the task has labels.
-      monitor: the name of the metric that chooses the best epoch.
-      columns: the metrics to report: their headings, and their keys in the scores.
+      summary: A line on each part.
+      label_names: The names of the labels, if the task has labels.
+      monitor: The name of the metric that chooses the best epoch.
+      columns: The metrics to report: their headings, and their keys in the scores.
     """
 
     config: "Config"
@@ -106,8 +106,8 @@ class Task(abc.ABC):
         """Returns a function from parameters to predictions, compiled once.
 
         Args:
-          part: the part to predict; predictions are in the order of its file.
-          batch: rows per batch.
+          part: The part to predict; predictions are in the order of its file.
+          batch: Rows per batch.
         """
 
     @abc.abstractmethod
@@ -137,13 +137,13 @@ def read_checkpoint(
     """Returns the checkpoint to start from, and its tokenizer.
 
     Args:
-      config: the flags.
-      texts: the texts from which a small model from scratch learns its tokens.
-      causal: whether the task needs a decoder.
-      **options: see `pretrained.load`.
+      config: The flags.
+      texts: The texts from which a small model from scratch learns its tokens.
+      causal: Whether the task needs a decoder.
+      **options: See `pretrained.load`.
 
     Raises:
-      InputError: the checkpoint cannot be read, or does not fit the task or the flags.
+      InputError: The checkpoint cannot be read, or does not fit the task or the flags.
     """
     if not config.scratch:
         return _read(config, Path(config.checkpoint), causal, options)
@@ -191,13 +191,13 @@ def read_parts(
     """Returns the examples by part; --split takes all parts from one file.
 
     Args:
-      config: the flags.
+      config: The flags.
       read: `read(part)` returns the examples of a part: lists side by side, and
         `subset`.
-      groups: returns a group for each example; a split keeps groups together.
+      groups: Returns a group for each example; a split keeps groups together.
 
     Raises:
-      InputError: a part of the split would be empty, or a file cannot be read.
+      InputError: A part of the split would be empty, or a file cannot be read.
     """
     if not config.split:
         parts = [part for part in PARTS if config.one_file or getattr(config, part)]
@@ -230,11 +230,11 @@ def packing_options(
     Whole rows of train make up --batch_size, and examples share a row at random.
 
     Args:
-      config: the flags.
-      checkpoint: the checkpoint, whose positions limit the width.
-      part: the name of the part.
-      tokens: the texts or windows that are packed, `[T]` each.
-      count: the number of examples; a long one may be several windows.
+      config: The flags.
+      checkpoint: The checkpoint, whose positions limit the width.
+      part: The name of the part.
+      tokens: The texts or windows that are packed, `[T]` each.
+      count: The number of examples; a long one may be several windows.
     """
     if part != "train":
         return {"width": config.max_length}
@@ -248,8 +248,8 @@ def renumber_tokens(parts: Iterable[Arrays], also: Iterable[int] = ()) -> np.nda
     """Numbers the tokens of rows anew, in place; returns the old ids by new number.
 
     Args:
-      parts: arrays with x/tokens.
-      also: ids of further tokens that are needed.
+      parts: Arrays with x/tokens.
+      also: Ids of further tokens that are needed.
     """
     parts = list(parts)
     ids = [np.unique(part["x/tokens"]) for part in parts]
@@ -264,7 +264,7 @@ def mask_token_ids(config: "Config", tokenizer: Tokenizer) -> list[int]:
     """Returns the id of the mask token if a masked-language-model loss needs it.
 
     Raises:
-      InputError: the tokenizer has no mask token.
+      InputError: The tokenizer has no mask token.
     """
     if not config.mlm_loss_weight:
         return []
@@ -291,9 +291,9 @@ def with_dtype(config: "Config", model: Model, keep: str = "head") -> Model:
     """Returns a model that computes in --dtype, except for one part of its parameters.
 
     Args:
-      config: the flags.
-      model: a model that computes in float32.
-      keep: the part of the parameters that stays in float32.
+      config: The flags.
+      model: A model that computes in float32.
+      keep: The part of the parameters that stays in float32.
     """
     if config.dtype == "float32":
         return model

@@ -29,12 +29,12 @@ class Run(NamedTuple):
     """The training of one seed.
 
     Attributes:
-      seed: the seed.
-      params: the parameters that scored best on the dev part.
-      record: the losses and dev scores.
-      scores: the scores by part, see `Task.score`.
-      predicted: the predictions by part, see `Task.predictor`.
-      seconds: the seconds of a step, without compiling; a step is of all seeds that
+      seed: The seed.
+      params: The parameters that scored best on the dev part.
+      record: The losses and dev scores.
+      scores: The scores by part, see `Task.score`.
+      predicted: The predictions by part, see `Task.predictor`.
+      seconds: The seconds of a step, without compiling; a step is of all seeds that
         trained together.
     """
 
@@ -70,9 +70,9 @@ class DevEvaluator:
     """Scores parameters on the dev part, on the host.
 
     Args:
-      task: the task.
-      predict: its predictor of the dev part.
-      members: the number of runs whose parameters are stacked along a leading axis
+      task: The task.
+      predict: Its predictor of the dev part.
+      members: The number of runs whose parameters are stacked along a leading axis
         `[S]`; None is one run, without the axis. More members than that repeat the
         last one.
     """
@@ -134,10 +134,10 @@ def make_gradient(config: "Config", task: Task, model: Model, rates: Any) -> Gra
     """Returns the gradient of a step: that of the loss, or an adversarial one.
 
     Args:
-      config: the flags.
-      task: the task.
-      model: the model, without a gradient where the rate is 0.
-      rates: the share of the learning rate of every array.
+      config: The flags.
+      task: The task.
+      model: The model, without a gradient where the rate is 0.
+      rates: The share of the learning rate of every array.
     """
     width, loss = task.checkpoint.config.features, mean_loss(model, task.objective)
     if config.r_drop_alpha:

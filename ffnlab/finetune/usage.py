@@ -41,23 +41,23 @@ class Usage:
     """How a fine-tuned model is applied to new text.
 
     Attributes:
-      task: a name of `TASKS`.
-      max_seq_length: the maximum number of tokens of a text or window.
-      dtype: the dtype to compute in, `float32` or `bfloat16`.
-      text_column: the column of the text, as in training.
-      pair_column: the column of the second text or context, as in training.
-      head: the kind of head, of the tasks with labels.
-      head_hidden: the hidden width of that head.
-      dense: the activation of a dense layer before it, or None.
-      scheme: the tagging scheme that predictions are written in, or None.
-      marks: the names of the two entity markers, or none.
-      doc_stride: tokens that two windows of a context share.
-      max_answer_length: the maximum number of tokens of an answer.
-      null_score_diff_threshold: how much the score of no answer must exceed that of
+      task: A name of `TASKS`.
+      max_seq_length: The maximum number of tokens of a text or window.
+      dtype: The dtype to compute in, `float32` or `bfloat16`.
+      text_column: The column of the text, as in training.
+      pair_column: The column of the second text or context, as in training.
+      head: The kind of head, of the tasks with labels.
+      head_hidden: The hidden width of that head.
+      dense: The activation of a dense layer before it, or None.
+      scheme: The tagging scheme that predictions are written in, or None.
+      marks: The names of the two entity markers, or none.
+      doc_stride: Tokens that two windows of a context share.
+      max_answer_length: The maximum number of tokens of an answer.
+      null_score_diff_threshold: How much the score of no answer must exceed that of
         the best answer.
-      template: the prompt around the input text.
-      max_target_length: the maximum number of tokens to generate.
-      num_beams: the width of the beam search; None decodes greedily.
+      template: The prompt around the input text.
+      max_target_length: The maximum number of tokens to generate.
+      num_beams: The width of the beam search; None decodes greedily.
     """
 
     task: str
@@ -97,11 +97,11 @@ class Usage:
         """Returns the record that a config.json holds.
 
         Args:
-          source: the file, for errors.
-          held: what it has under `KEY`.
+          source: The file, for errors.
+          held: What it has under `KEY`.
 
         Raises:
-          InputError: it is not a record, its task is unknown, or a field is missing.
+          InputError: It is not a record, its task is unknown, or a field is missing.
 
         >>> usage = Usage("qa", 384, doc_stride=64)
         >>> Usage.from_dict("config.json", usage.to_dict()) == usage

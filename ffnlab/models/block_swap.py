@@ -36,8 +36,8 @@ class LayerRecord(NamedTuple):
     copy, and 1 is the error of predicting the mean.
 
     Attributes:
-      initial_error: relative error before training, with the solved down projection.
-      trained_error: relative error after training.
+      initial_error: Relative error before training, with the solved down projection.
+      trained_error: Relative error after training.
     """
 
     initial_error: float
@@ -53,10 +53,10 @@ def record_layers(
     """Returns the inputs and outputs of every feed-forward block, token by token.
 
     Args:
-      config: configuration of the Transformer.
-      params: its parameters.
-      tokens: int `[T]` for each sequence.
-      layouts: batches of the sequences, made by `data.packing`.
+      config: Configuration of the Transformer.
+      params: Its parameters.
+      tokens: Int `[T]` for each sequence.
+      layouts: Batches of the sequences, made by `data.packing`.
 
     Returns:
       Inputs and outputs, `[L, N, D]` each, where N is the number of tokens.
@@ -102,25 +102,25 @@ def swap_block(
     """Returns a model with other feed-forward blocks, and the error of each.
 
     Args:
-      config: configuration of a Transformer of plain blocks, such as `mlp:gelu`, with
+      config: Configuration of a Transformer of plain blocks, such as `mlp:gelu`, with
         biases.
-      params: its parameters, with layers as `layer_0` and so on.
-      block: the new block, a key of `ffn.BLOCKS` or a name such as `mlp:relu`.
-      tokens: int `[T]` for each sequence to train on. A tenth of the tokens is held out
+      params: Its parameters, with layers as `layer_0` and so on.
+      block: The new block, a key of `ffn.BLOCKS` or a name such as `mlp:relu`.
+      tokens: Int `[T]` for each sequence to train on. A tenth of the tokens is held out
         to measure the errors.
-      layouts: batches of the sequences, made by `data.packing`.
-      hidden: hidden width of the new blocks; None matches the parameters of the old
+      layouts: Batches of the sequences, made by `data.packing`.
+      hidden: Hidden width of the new blocks; None matches the parameters of the old
         blocks.
-      steps: training steps per block, by Adam on batches of 1024 tokens.
-      learning_rate: peak learning rate, which falls linearly to 0.
-      key: random key of the batches; `jax.random.key(0)` if None.
-      recorded: the result of `record_layers`, if it is known already.
+      steps: Training steps per block, by Adam on batches of 1024 tokens.
+      learning_rate: Peak learning rate, which falls linearly to 0.
+      key: Random key of the batches; `jax.random.key(0)` if None.
+      recorded: The result of `record_layers`, if it is known already.
 
     Returns:
       The new configuration and parameters, and a record for each layer.
 
     Raises:
-      InputError: the old blocks are gated or have no bias, or there are too few tokens.
+      InputError: The old blocks are gated or have no bias, or there are too few tokens.
     """
     _check(config)
     old = config.feed_forward(0)
@@ -175,11 +175,11 @@ def init_block(
     norm of its row in the down projection.
 
     Args:
-      new: configuration of the new block.
-      old: configuration of the old block, a plain one.
-      params: parameters `up` and `down` of the old block.
-      x: inputs of the old block `[N, D]`.
-      y: outputs of the old block `[N, D]`.
+      new: Configuration of the new block.
+      old: Configuration of the old block, a plain one.
+      params: Parameters `up` and `down` of the old block.
+      x: Inputs of the old block `[N, D]`.
+      y: Outputs of the old block `[N, D]`.
 
     Returns:
       The parameters of the new block, with the down projection solved by least squares.
@@ -226,13 +226,13 @@ def distill(
     """Returns the parameters of a block after training it to predict y from x.
 
     Args:
-      block: configuration of the block.
-      params: initial parameters.
-      x: inputs `[N, D]`.
-      y: targets `[N, D]`.
-      steps: steps of Adam; 0 returns the initial parameters.
-      learning_rate: peak learning rate, which falls linearly to 0.
-      key: random key of the batches.
+      block: Configuration of the block.
+      params: Initial parameters.
+      x: Inputs `[N, D]`.
+      y: Targets `[N, D]`.
+      steps: Steps of Adam; 0 returns the initial parameters.
+      learning_rate: Peak learning rate, which falls linearly to 0.
+      key: Random key of the batches.
     """
     if not steps:
         return params
@@ -265,10 +265,10 @@ def relative_error(
     """Returns the squared error of a block, divided by the variance of y.
 
     Args:
-      block: configuration of the block.
-      params: its parameters.
-      x: inputs `[N, D]`.
-      y: targets `[N, D]`.
+      block: Configuration of the block.
+      params: Its parameters.
+      x: Inputs `[N, D]`.
+      y: Targets `[N, D]`.
 
     >>> block = BlockConfig("mlp", 2, 3, norm="none", residual=False)
     >>> params = _model(block).init(jax.random.key(0))

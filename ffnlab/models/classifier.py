@@ -37,20 +37,20 @@ class ClassifierConfig:
     """Configuration of a classifier.
 
     Attributes:
-      encoder: configuration of the Transformer, without a head. The dense tanh layer of
+      encoder: Configuration of the Transformer, without a head. The dense tanh layer of
         a pooler is applied at every label position.
-      classes: number of classes.
+      classes: Number of classes.
       head: `linear`; a feed-forward block such as `swiglu` or `mlp:gelu` before the
         linear layer; or `feedback`, a layer whose states depend on those of both
         neighbouring label positions.
-      hidden: hidden width of the block, or state width of the feedback layer.
-      dropout: dropout rate of the input of the head.
-      gradient: gradient of the feedback layer: `implicit` or `bptt`.
-      dense: activation of a dense layer of the encoder's width before the head, as in
+      hidden: Hidden width of the block, or state width of the feedback layer.
+      dropout: Dropout rate of the input of the head.
+      gradient: Gradient of the feedback layer: `implicit` or `bptt`.
+      dense: Activation of a dense layer of the encoder's width before the head, as in
         RoBERTa (tanh) and DistilBERT (relu); None means no such layer.
 
     Raises:
-      InputError: the encoder has a head, or a value is out of its range.
+      InputError: The encoder has a head, or a value is out of its range.
     """
 
     encoder: TransformerConfig
@@ -79,8 +79,8 @@ class ClassifierHead(nnx.Module):
     """Head of a classifier: states at label positions to logits.
 
     Args:
-      config: configuration of the classifier.
-      rngs: random streams that initialise the arrays.
+      config: Configuration of the classifier.
+      rngs: Random streams that initialise the arrays.
 
     >>> from ffnlab import EncoderConfig
     >>> config = ClassifierConfig(EncoderConfig.tiny(), classes=3, head="swiglu")
@@ -112,8 +112,8 @@ class ClassifierHead(nnx.Module):
         """Returns logits `[B, K, classes]` of states `[B, K, D]`.
 
         Args:
-          h: states at the label positions.
-          mask: bool `[B, K]`, False for padding; masked states do not affect others.
+          h: States at the label positions.
+          mask: Bool `[B, K]`, False for padding; masked states do not affect others.
         """
         if self.config.head == "feedback":
             h, _ = self.feedback(h, mask)
@@ -139,8 +139,8 @@ class Classifier(nnx.Module):
     """A Transformer encoder with a classification head.
 
     Args:
-      config: configuration of the classifier.
-      rngs: random streams that initialise the arrays.
+      config: Configuration of the classifier.
+      rngs: Random streams that initialise the arrays.
     """
 
     def __init__(self, config: ClassifierConfig, *, rngs: nnx.Rngs):
@@ -156,7 +156,7 @@ class Classifier(nnx.Module):
             of each token; `label_positions` int `[B, K]`, −1 for none; optionally
             `types` int `[B, T]`, the token types of pairs; and optionally `offset`
             `[B, T, D]`, added to the token embeddings.
-          key: dropout key; None in evaluation.
+          key: Dropout key; None in evaluation.
         """
         keys: Any = (None, None) if key is None else jax.random.split(key)
         h = encode(self.encoder, x, keys[0])
@@ -180,9 +180,9 @@ class Predictor:
     """Predictions of a model for all rows of a data set, compiled once.
 
     Args:
-      model: a model of packed rows, such as `classifier_model` returns.
-      arrays: rows of `data.packed_rows.pack`.
-      batch: rows per batch.
+      model: A model of packed rows, such as `classifier_model` returns.
+      arrays: Rows of `data.packed_rows.pack`.
+      batch: Rows per batch.
       read: `read(outputs, x)` returns the predictions `[B, K, ...]` of a batch from the
         outputs and inputs of the model.
     """

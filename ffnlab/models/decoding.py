@@ -30,9 +30,9 @@ def filter_logits(
 
     Args:
       logits: `[..., V]`.
-      temperature: divisor of the logits, above 0; values below 1 favour likely tokens.
-      top_k: number of tokens to keep, the most likely; ties at the border are kept.
-      top_p: probability to keep, in (0, 1]: the smallest set of the most likely tokens
+      temperature: Divisor of the logits, above 0; values below 1 favour likely tokens.
+      top_k: Number of tokens to keep, the most likely; ties at the border are kept.
+      top_p: Probability to keep, in (0, 1]: the smallest set of the most likely tokens
         whose total probability is at least `top_p`.
 
     Returns:
@@ -116,23 +116,23 @@ def generate(
     """Returns prompts and their continuations.
 
     Args:
-      config: configuration of a causal model with a head.
-      params: parameters of the model.
-      prompt: int `[B, T]`.
-      steps: number of tokens to add.
-      mask: bool `[B, T]`, False for padding, which is on the left; None means no
+      config: Configuration of a causal model with a head.
+      params: Parameters of the model.
+      prompt: Int `[B, T]`.
+      steps: Number of tokens to add.
+      mask: Bool `[B, T]`, False for padding, which is on the left; None means no
         padding.
-      key: random key for sampling; None takes the most likely token at each step.
-      temperature: see `filter_logits`; 0 takes the most likely token at each step.
-      top_k: see `filter_logits`.
-      top_p: see `filter_logits`.
-      stop: id of the token that ends a text; it fills the rest of the row.
+      key: Random key for sampling; None takes the most likely token at each step.
+      temperature: See `filter_logits`; 0 takes the most likely token at each step.
+      top_k: See `filter_logits`.
+      top_p: See `filter_logits`.
+      stop: Id of the token that ends a text; it fills the rest of the row.
 
     Returns:
       int32 `[B, T + steps]`.
 
     Raises:
-      InputError: the model is not causal or has no head, has too few positions, the
+      InputError: The model is not causal or has no head, has too few positions, the
         padding is not on the left, or an option is out of its range.
 
     >>> from ffnlab import DecoderConfig
@@ -226,14 +226,14 @@ def beam_search(
     """Returns the most likely continuations that a beam search finds.
 
     Args:
-      config: configuration of a causal model with a head.
-      params: parameters of the model.
-      prompt: int `[B, T]`.
-      steps: maximum number of tokens to add.
-      mask: see `generate`.
-      width: number of beams W.
-      stop: id of the token that ends a text; it fills the rest of the row.
-      length_penalty: scores are divided by the length to this power. 0 favours short
+      config: Configuration of a causal model with a head.
+      params: Parameters of the model.
+      prompt: Int `[B, T]`.
+      steps: Maximum number of tokens to add.
+      mask: See `generate`.
+      width: Number of beams W.
+      stop: Id of the token that ends a text; it fills the rest of the row.
+      length_penalty: Scores are divided by the length to this power. 0 favours short
         texts; 1 compares the mean log-probability per token.
 
     Returns:
@@ -242,7 +242,7 @@ def beam_search(
         the length penalty; −∞ if there are fewer than W texts.
 
     Raises:
-      InputError: see `generate`.
+      InputError: See `generate`.
     """
     prompt, mask = _check_prompt(prompt, mask)
     _check_options(config, mask, steps, width=width)
@@ -255,10 +255,10 @@ class _Beams(NamedTuple):
     """The W best texts of each prompt so far.
 
     Attributes:
-      scores: sums of log-probabilities `[B, W]`.
-      tokens: added tokens int32 `[B, W, steps]`.
-      done: whether a text has ended, bool `[B, W]`.
-      lengths: number of added tokens, int `[B, W]`.
+      scores: Sums of log-probabilities `[B, W]`.
+      tokens: Added tokens int32 `[B, W, steps]`.
+      done: Whether a text has ended, bool `[B, W]`.
+      lengths: Number of added tokens, int `[B, W]`.
     """
 
     scores: Array
@@ -326,10 +326,10 @@ def _extend_beams(
     """Returns the best texts with one more token, that token, and their previous rows.
 
     Args:
-      beams: the texts so far.
-      logits: logits of the next token, `[B · W, V]`.
-      step: index of the new token.
-      stop: id of the token that ends a text. An ended text goes on with it at no cost.
+      beams: The texts so far.
+      logits: Logits of the next token, `[B · W, V]`.
+      step: Index of the new token.
+      stop: Id of the token that ends a text. An ended text goes on with it at no cost.
 
     Returns:
       The beams; the new tokens int32 `[B · W, 1]`; and the row of each beam in

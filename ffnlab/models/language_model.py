@@ -30,14 +30,14 @@ def causal_lm(config: TransformerConfig) -> Model:
     """Returns a model that predicts each token from the tokens before it.
 
     Args:
-      config: configuration of a causal Transformer with a head.
+      config: Configuration of a causal Transformer with a head.
 
     Returns:
       `apply(params, x, key)`, where x holds `tokens` and `mask` `[B, T]`, and key is a
       dropout key or None. The outputs are logits `[B, T, V]`.
 
     Raises:
-      InputError: the Transformer is not causal, or has no head.
+      InputError: The Transformer is not causal, or has no head.
     """
     decoder = _decoder(config)
 
@@ -52,7 +52,7 @@ def seq2seq_lm(config: TransformerConfig) -> Model:
     """Returns a model that predicts the tokens of targets that follow prompts.
 
     Args:
-      config: configuration of a causal Transformer with a head.
+      config: Configuration of a causal Transformer with a head.
 
     Returns:
       `apply(params, x, key)`, where x holds `tokens` and `segment_ids` `[B, T]`,
@@ -63,7 +63,7 @@ def seq2seq_lm(config: TransformerConfig) -> Model:
       learning rates apply.
 
     Raises:
-      InputError: the Transformer is not causal, or has no head.
+      InputError: The Transformer is not causal, or has no head.
 
     >>> from ffnlab import DecoderConfig
     >>> model, tokens = seq2seq_lm(DecoderConfig.tiny()), jnp.array([[1, 2, 3]])
@@ -108,11 +108,11 @@ def masked_lm(
     """Returns a model that predicts masked tokens.
 
     Args:
-      config: configuration of a bidirectional Transformer with a head.
-      mask_token: id of the mask token.
-      rate: share of the tokens to mask.
-      whole_words: whether to mask all tokens of a word together.
-      special_tokens: ids of tokens that are never masked, if x has no `words`.
+      config: Configuration of a bidirectional Transformer with a head.
+      mask_token: Id of the mask token.
+      rate: Share of the tokens to mask.
+      whole_words: Whether to mask all tokens of a word together.
+      special_tokens: Ids of tokens that are never masked, if x has no `words`.
 
     Returns:
       `apply(params, x, key)`, where x holds `tokens`, `mask` and `words` `[B, T]`, and
@@ -122,7 +122,7 @@ def masked_lm(
       there is no dropout, and the tokens alone determine which of them are masked.
 
     Raises:
-      InputError: the Transformer is causal, or has no head; or `whole_words` is set and
+      InputError: The Transformer is causal, or has no head; or `whole_words` is set and
         x has no `words`.
     """
     if config.causal or config.head == "none":
@@ -179,10 +179,10 @@ def with_mlm_head(
     """Returns a masked language model around the encoder of a classifier.
 
     Args:
-      encoder: configuration of an encoder without a head.
-      mask_token: id of the mask token.
-      rate: share of the tokens to mask.
-      special_tokens: ids of tokens that are never masked.
+      encoder: Configuration of an encoder without a head.
+      mask_token: Id of the mask token.
+      rate: Share of the tokens to mask.
+      special_tokens: Ids of tokens that are never masked.
 
     Returns:
       The model of `masked_lm`, with the parameters `encoder` and `masked`; the latter
@@ -222,8 +222,8 @@ def add_mlm_loss(loss: Loss, model: Model, weight: float) -> Loss:
 
     Args:
       loss: `loss(params, batch, key)`; it receives the key unchanged.
-      model: a model of `with_mlm_head`, possibly wrapped by `mixed_precision`.
-      weight: factor of the added loss; 0 returns `loss`.
+      model: A model of `with_mlm_head`, possibly wrapped by `mixed_precision`.
+      weight: Factor of the added loss; 0 returns `loss`.
 
     Source: Devlin et al. 2019, section 3.1, for the masking.
 
@@ -255,7 +255,7 @@ def objective(tokens_per_byte: float) -> Objective:
     bits per byte. Bits per byte compare models with different tokenizers.
 
     Args:
-      tokens_per_byte: tokens per byte of the text, from `about["tokens_per_byte"]` of
+      tokens_per_byte: Tokens per byte of the text, from `about["tokens_per_byte"]` of
         the part of the data set.
 
     >>> batch = {"y": jnp.ones((1, 2), int)}

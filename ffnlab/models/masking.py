@@ -18,9 +18,9 @@ class MaskedTokens(NamedTuple):
     """Rows of tokens of which some are masked.
 
     Attributes:
-      tokens: input of the model, int `[B, T]`.
-      label_positions: positions of the tokens to predict, int32 `[B, K]`.
-      label_mask: bool `[B, K]`, True where a position counts; a row may have fewer than
+      tokens: Input of the model, int `[B, T]`.
+      label_positions: Positions of the tokens to predict, int32 `[B, K]`.
+      label_mask: Bool `[B, K]`, True where a position counts; a row may have fewer than
         K tokens to predict.
     """
 
@@ -44,17 +44,17 @@ def mask_tokens(
     """Returns rows in which a share of the tokens is masked.
 
     Args:
-      key: random key.
-      tokens: int `[B, T]`.
-      words: int `[B, T]`, the index of the word that each token belongs to, ascending
+      key: Random key.
+      tokens: Int `[B, T]`.
+      words: Int `[B, T]`, the index of the word that each token belongs to, ascending
         from 0; −1 for tokens that are never masked, such as padding.
-      rate: share of the tokens of a row to mask, in (0, 1]; at least one is masked.
-      mask_token: id of the mask token.
-      vocabulary: number of different tokens V; a random token is any of them.
-      whole_words: whether to mask all tokens of a word together. Words are taken in
+      rate: Share of the tokens of a row to mask, in (0, 1]; at least one is masked.
+      mask_token: Id of the mask token.
+      vocabulary: Number of different tokens V; a random token is any of them.
+      whole_words: Whether to mask all tokens of a word together. Words are taken in
         random order, and a word that exceeds the number of tokens is not masked.
-      mask_share: share of the chosen tokens that the mask token replaces.
-      random_share: share of the chosen tokens that a random token replaces; the rest
+      mask_share: Share of the chosen tokens that the mask token replaces.
+      random_share: Share of the chosen tokens that a random token replaces; the rest
         stay unchanged.
 
     Returns:
@@ -92,11 +92,11 @@ def _choose(
     """Returns K candidate positions in random order, and which of them are chosen.
 
     Args:
-      key: random key.
-      words: see `mask_tokens`.
-      most: number of candidates K.
-      counts: number of tokens to choose in each row, `[B]`.
-      whole_words: see `mask_tokens`.
+      key: Random key.
+      words: See `mask_tokens`.
+      most: Number of candidates K.
+      counts: Number of tokens to choose in each row, `[B]`.
+      whole_words: See `mask_tokens`.
     """
     draw = jax.random.uniform(key, words.shape)
     if whole_words:  # one draw per word

@@ -16,15 +16,15 @@ class TowerConfig:
     """Configuration of a stack of feed-forward blocks between a stem and a head.
 
     Attributes:
-      inputs: width F of x; for tokens, the number of tokens per example.
-      outputs: width K of the outputs.
-      block: configuration of each block; its `features` is the model width D.
-      layers: number of blocks.
-      vocabulary: number of different tokens if x holds tokens, otherwise None.
-      embedding: width of a token embedding.
+      inputs: Width F of x; for tokens, the number of tokens per example.
+      outputs: Width K of the outputs.
+      block: Configuration of each block; its `features` is the model width D.
+      layers: Number of blocks.
+      vocabulary: Number of different tokens if x holds tokens, otherwise None.
+      embedding: Width of a token embedding.
 
     Raises:
-      InputError: a size is less than 1.
+      InputError: A size is less than 1.
     """
 
     inputs: int
@@ -49,8 +49,8 @@ class Tower(nnx.Module):
     context are embedded and concatenated, and the stem projects them.
 
     Args:
-      config: configuration of the model.
-      rngs: random streams that initialise the arrays.
+      config: Configuration of the model.
+      rngs: Random streams that initialise the arrays.
 
     >>> tower = Tower(TowerConfig(5, 3, BlockConfig("reglu", 8, 6)), rngs=nnx.Rngs(0))
     >>> logits, aux = tower(jax.numpy.ones((2, 5)))
@@ -75,8 +75,8 @@ class Tower(nnx.Module):
         """Returns the outputs of the model.
 
         Args:
-          x: float `[..., F]`, or tokens int `[..., F]`.
-          key: dropout key; None in evaluation.
+          x: Float `[..., F]`, or tokens int `[..., F]`.
+          key: Dropout key; None in evaluation.
 
         Returns:
           Outputs `[..., K]`, and the `aux` of each block by its name.

@@ -29,10 +29,10 @@ def scan_states(
 
     Args:
       cell: `cell(h, drive) -> h`, on `[..., H]` and `[..., G]`.
-      drive: projected inputs `[..., T, G]`.
-      width: width H of a state.
-      mask: bool `[..., T]`; the state of a masked position is 0.
-      back: whether the scan runs from right to left: h_t = cell(h_{t+1}, drive_t).
+      drive: Projected inputs `[..., T, G]`.
+      width: Width H of a state.
+      mask: Bool `[..., T]`; the state of a masked position is 0.
+      back: Whether the scan runs from right to left: h_t = cell(h_{t+1}, drive_t).
 
     Returns:
       `[..., T, H]`.
@@ -60,11 +60,11 @@ class Elman(nnx.Module):
     It is the feedback layer without the right neighbour.
 
     Args:
-      features: input width D.
-      hidden: state width H.
-      activation: f, a key of `ACTIVATIONS`.
-      back: whether it reads from right to left.
-      rngs: random streams that initialise the arrays.
+      features: Input width D.
+      hidden: State width H.
+      activation: Activation f, a key of `ACTIVATIONS`.
+      back: Whether it reads from right to left.
+      rngs: Random streams that initialise the arrays.
 
     Source: Elman 1990.
 
@@ -110,10 +110,10 @@ class GRU(nnx.Module):
     h ← (1 − z) ⊙ n + z ⊙ h.
 
     Args:
-      features: input width D.
-      hidden: state width H.
-      back: whether it reads from right to left.
-      rngs: random streams that initialise the arrays.
+      features: Input width D.
+      hidden: State width H.
+      back: Whether it reads from right to left.
+      rngs: Random streams that initialise the arrays.
 
     Source: Cho et al. 2014, in the variant of cuDNN.
 
@@ -156,9 +156,9 @@ class Bidirectional(nnx.Module):
 
     Args:
       make: `make(features, hidden, back=..., rngs=...)`, such as `Elman` or `GRU`.
-      features: input width D.
-      hidden: state width H, even; each direction has half of it.
-      rngs: random streams that initialise the arrays.
+      features: Input width D.
+      hidden: State width H, even; each direction has half of it.
+      rngs: Random streams that initialise the arrays.
 
     Source: Schuster and Paliwal 1997.
 
@@ -185,11 +185,11 @@ class Window(nnx.Module):
     """The window layer h_t = f(U [x_{t−r} … x_{t+r}] + b).
 
     Args:
-      features: input width D.
-      hidden: state width H.
-      activation: f, a key of `ACTIVATIONS`.
-      radius: number of positions r on either side.
-      rngs: random streams that initialise the arrays.
+      features: Input width D.
+      hidden: State width H.
+      activation: Activation f, a key of `ACTIVATIONS`.
+      radius: Number of positions r on either side.
+      rngs: Random streams that initialise the arrays.
 
     Source: Collobert et al. 2011, the window approach.
 

@@ -24,19 +24,19 @@ class SequenceConfig(Coupling):
     activation, which all layers but the GRU use.
 
     Attributes:
-      outputs: number of classes K.
-      features: width F of x["values"]; unused with a vocabulary.
-      vocabulary: number of different tokens in x["tokens"], or None.
-      kind: a key of `KINDS`.
-      hidden: width H of a state.
-      layers: number of layers L.
-      per: what has a label: every `position`, or the `sequence`.
-      embedding: width of a token embedding.
-      radius: number of positions on either side that a window layer reads.
-      top_down: whether a feedback layer has the layer above as an input.
+      outputs: Number of classes K.
+      features: Width F of x["values"]; unused with a vocabulary.
+      vocabulary: Number of different tokens in x["tokens"], or None.
+      kind: A key of `KINDS`.
+      hidden: Width H of a state.
+      layers: Number of layers L.
+      per: What has a label: every `position`, or the `sequence`.
+      embedding: Width of a token embedding.
+      radius: Number of positions on either side that a window layer reads.
+      top_down: Whether a feedback layer has the layer above as an input.
 
     Raises:
-      InputError: a value is out of its range, or a name is unknown.
+      InputError: A value is out of its range, or a name is unknown.
     """
 
     outputs: int
@@ -86,8 +86,8 @@ class Stack(nnx.Module):
 
     Args:
       make: `make(features, hidden, rngs=...)`, a module of `ffnlab.models.recurrent`.
-      config: configuration of the model.
-      rngs: random streams that initialise the arrays.
+      config: Configuration of the model.
+      rngs: Random streams that initialise the arrays.
     """
 
     def __init__(
@@ -198,8 +198,8 @@ class SequenceModel(nnx.Module):
     """An embedding, layers, and a head for every position or for the whole sequence.
 
     Args:
-      config: configuration of the model.
-      rngs: random streams that initialise the arrays.
+      config: Configuration of the model.
+      rngs: Random streams that initialise the arrays.
 
     >>> config = SequenceConfig(outputs=3, vocabulary=9, per="sequence", hidden=4)
     >>> model = SequenceModel(config, rngs=nnx.Rngs(0))
@@ -224,7 +224,7 @@ class SequenceModel(nnx.Module):
           x: `tokens` int `[..., T]`, or `[..., T, G]` whose embeddings are summed, or
             `values` float `[..., T, F]`; and `mask` bool `[..., T]` if some positions
             are padding.
-          key: none in evaluation, when the report has the expensive entries too.
+          key: None in evaluation, when the report has the expensive entries too.
 
         Returns:
           Logits `[..., T, K]`, or `[..., K]` of the mean state of each sequence; and
@@ -264,8 +264,8 @@ def match(config: SequenceConfig, reference: SequenceConfig) -> SequenceConfig:
     """Returns a model resized to the number of parameters of a reference model.
 
     Args:
-      config: the model to resize; its own `hidden` is ignored.
-      reference: the model whose number of parameters is the target.
+      config: The model to resize; its own `hidden` is ignored.
+      reference: The model whose number of parameters is the target.
 
     >>> match(SequenceConfig(2, kind="elman"), SequenceConfig(2, hidden=32)).hidden
     45

@@ -33,11 +33,11 @@ class SpanQAConfig:
     """Configuration of an extractive question answering model.
 
     Attributes:
-      encoder: configuration of the Transformer, without a head and without a pooler.
-      dropout: dropout rate of the input of the head.
+      encoder: Configuration of the Transformer, without a head and without a pooler.
+      dropout: Dropout rate of the input of the head.
 
     Raises:
-      InputError: the encoder has a head or a pooler, or the rate is out of its range.
+      InputError: The encoder has a head or a pooler, or the rate is out of its range.
     """
 
     encoder: TransformerConfig
@@ -57,8 +57,8 @@ class SpanQA(nnx.Module):
     """A Transformer encoder with two logits at every token, of start and end.
 
     Args:
-      config: configuration of the model.
-      rngs: random streams that initialise the arrays.
+      config: Configuration of the model.
+      rngs: Random streams that initialise the arrays.
     """
 
     def __init__(self, config: SpanQAConfig, *, rngs: nnx.Rngs):
@@ -77,7 +77,7 @@ class SpanQA(nnx.Module):
             or end (the logits of other tokens are −1e30); optionally `types` int
             `[B, T]`, the token types; and optionally `offset` `[B, T, D]`, added to the
             token embeddings.
-          key: dropout key; None in evaluation.
+          key: Dropout key; None in evaluation.
         """
         keys: Any = (None, None) if key is None else jax.random.split(key)
         h = encode(self.encoder, x, keys[0])
@@ -102,7 +102,7 @@ def by_window(logits: Array, x: Batch) -> Array:
     """Returns the logits of each window, −1e30 for the tokens of other windows.
 
     Args:
-      logits: logits of start and end, `[B, T, 2]`.
+      logits: Logits of start and end, `[B, T, 2]`.
       x: `segment_ids` int `[B, T]`; and `label_positions` int `[B, K]`, the first token
         of each window, −1 for none.
 
@@ -131,7 +131,7 @@ def window_logits(logits: Array, batch: Batch) -> Array:
 
     Args:
       logits: `[B, T, 2]`.
-      batch: its `x` is that of `by_window`.
+      batch: Its `x` is that of `by_window`.
 
     Source: Devlin et al. 2019, section 4.2.
 
@@ -156,9 +156,9 @@ def best_spans(
     question are comparable.
 
     Args:
-      logits: logits of start and end, `[B, T, 2]`.
-      x: inputs of the model; see `by_window`.
-      max_answer_length: maximum number of tokens of a span.
+      logits: Logits of start and end, `[B, T, 2]`.
+      x: Inputs of the model; see `by_window`.
+      max_answer_length: Maximum number of tokens of a span.
 
     Returns:
       spans: start and end int `[B, K, 2]`, counted from the first token of the window;
@@ -196,10 +196,10 @@ def make_span_finder(
     """Returns a function that finds the best span of each window, compiled once.
 
     Args:
-      model: a model of `span_qa_model`.
-      arrays: rows of `data.squad.pack_windows`.
-      batch: rows per batch.
-      max_answer_length: maximum number of tokens of a span.
+      model: A model of `span_qa_model`.
+      arrays: Rows of `data.squad.pack_windows`.
+      batch: Rows per batch.
+      max_answer_length: Maximum number of tokens of a span.
 
     Returns:
       `find(params)`, which returns the results of `best_spans` for all rows.

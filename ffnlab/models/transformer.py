@@ -55,9 +55,9 @@ class Layer(nnx.Module):
     """Attention and a feed-forward block, each with a norm and a residual connection.
 
     Args:
-      config: configuration of the Transformer.
-      layer: index of the layer.
-      rngs: random streams that initialise the arrays.
+      config: Configuration of the Transformer.
+      layer: Index of the layer.
+      rngs: Random streams that initialise the arrays.
     """
 
     def __init__(self, config: TransformerConfig, layer: int, *, rngs: nnx.Rngs):
@@ -162,8 +162,8 @@ class Transformer(nnx.Module):
     """A Transformer: embeddings, layers, and an optional norm, pooler and head.
 
     Args:
-      config: configuration of the model.
-      rngs: random streams that initialise the arrays.
+      config: Configuration of the model.
+      rngs: Random streams that initialise the arrays.
 
     >>> encoder = Transformer(EncoderConfig.tiny(pooler=True), rngs=nnx.Rngs(0))
     >>> h, aux = encoder(jnp.array([[1, 2, 3]]))
@@ -209,18 +209,18 @@ class Transformer(nnx.Module):
         """Returns the logits or states, and the intermediate states.
 
         Args:
-          tokens: int `[B, T]`.
-          mask: bool `[B, T]`, True where there is a token; None means everywhere.
-          types: int `[B, T]`, the token types; zeros if None.
-          segment_ids: int `[B, T]`, the sequence of each token if several share a row.
-          positions: int `[B, T]`; learned positions must be below `config.length`. None
+          tokens: Int `[B, T]`.
+          mask: Bool `[B, T]`, True where there is a token; None means everywhere.
+          types: Int `[B, T]`, the token types; zeros if None.
+          segment_ids: Int `[B, T]`, the sequence of each token if several share a row.
+          positions: Int `[B, T]`; learned positions must be below `config.length`. None
             counts from 0 in each sequence.
           offset: `[B, T, D]`, added to the token embeddings.
-          cache: made by `empty_cache`; the tokens continue those in the cache.
-          key: dropout key; None in evaluation.
-          label_positions: int `[B, K]`, the positions to return logits of; None means
+          cache: Made by `empty_cache`; the tokens continue those in the cache.
+          key: Dropout key; None in evaluation.
+          label_positions: Int `[B, K]`, the positions to return logits of; None means
             all.
-          record: whether to return the inputs and outputs of the feed-forward blocks.
+          record: Whether to return the inputs and outputs of the feed-forward blocks.
 
         Returns:
           With a head, logits `[B, T or K, V]`, otherwise states `[B, T, D]`; and a dict
@@ -229,7 +229,7 @@ class Transformer(nnx.Module):
           extended `cache`; and with `record`, `inputs` and `outputs` `[L, B, T, D]`.
 
         Raises:
-          InputError: there are more tokens than learned positions.
+          InputError: There are more tokens than learned positions.
         """
         self._check(tokens, mask, segment_ids)
         if positions is None:
@@ -354,16 +354,16 @@ def empty_cache(config: TransformerConfig, batch: int, length: int) -> dict[str,
     """Returns an empty cache of keys and values for decoding.
 
     Args:
-      config: configuration of a causal Transformer.
-      batch: number of sequences B.
-      length: number of positions S that the cache has room for.
+      config: Configuration of a causal Transformer.
+      batch: Number of sequences B.
+      length: Number of positions S that the cache has room for.
 
     Returns:
       `layers`, with `key` and `value` `[L, B, S, heads, h]` and `index` `[L]`, the
       number of filled positions; and `mask` bool `[B, S]`.
 
     Raises:
-      InputError: the model is not causal, so that later tokens change earlier states.
+      InputError: The model is not causal, so that later tokens change earlier states.
 
     >>> cache = empty_cache(DecoderConfig.tiny(), batch=1, length=8)
     >>> cache["layers"]["key"].shape

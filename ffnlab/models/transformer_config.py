@@ -14,36 +14,36 @@ class TransformerConfig:
     """Configuration of a Transformer.
 
     Attributes:
-      vocabulary: number of different tokens V.
-      features: model width D.
-      layers: number of layers L.
-      heads: number of attention heads N, each of width D / N.
-      key_value_heads: number of key and value heads; None means N, and 1 is multi-query
+      vocabulary: Number of different tokens V.
+      features: Model width D.
+      layers: Number of layers L.
+      heads: Number of attention heads N, each of width D / N.
+      key_value_heads: Number of key and value heads; None means N, and 1 is multi-query
         attention.
-      hidden: hidden width H of the feed-forward blocks.
-      block: a key of `ffn.BLOCKS`, with its activation if it takes one; or a tuple with
+      hidden: Hidden width H of the feed-forward blocks.
+      block: A key of `ffn.BLOCKS`, with its activation if it takes one; or a tuple with
         one block per layer.
       positions: `learned`, `sinusoidal` (fixed), `rotary` (queries and keys) or `none`.
-      length: maximum number of positions; it only limits learned positions.
-      offset: index of the first learned position (2 in RoBERTa).
-      types: number of token types (2 in BERT), or 0.
+      length: Maximum number of positions; it only limits learned positions.
+      offset: Index of the first learned position (2 in RoBERTa).
+      types: Number of token types (2 in BERT), or 0.
       norm: `post`, N(x + f(x)), or `pre`, x + f(N(x)) with a final norm.
       norm_kind: `layer` or `rms`.
-      epsilon: number that the norm adds to the variance.
-      embed_norm: whether the embeddings are normalised.
-      causal: whether a position attends only to itself and to earlier positions.
-      bias: whether projections have biases.
-      dropout: dropout rate of embeddings and of layer outputs, in [0, 1).
-      attention_dropout: dropout rate of attention weights, in [0, 1).
-      pooler: whether there is a dense tanh layer for the first position.
+      epsilon: Number that the norm adds to the variance.
+      embed_norm: Whether the embeddings are normalised.
+      causal: Whether a position attends only to itself and to earlier positions.
+      bias: Whether projections have biases.
+      dropout: Dropout rate of embeddings and of layer outputs, in [0, 1).
+      attention_dropout: Dropout rate of attention weights, in [0, 1).
+      pooler: Whether there is a dense tanh layer for the first position.
       head: `none`, or `tied`: logits by the token embeddings.
-      head_dense: whether the head starts with a dense layer, activation and norm.
-      head_bias: whether the head has a bias for each token.
-      remat: whether the backward pass recomputes the inside of each layer.
-      scan: whether the parameters of all layers are stacked; see `transformer`.
+      head_dense: Whether the head starts with a dense layer, activation and norm.
+      head_bias: Whether the head has a bias for each token.
+      remat: Whether the backward pass recomputes the inside of each layer.
+      scan: Whether the parameters of all layers are stacked; see `transformer`.
 
     Raises:
-      InputError: a value is out of its range, or a name is unknown.
+      InputError: A value is out of its range, or a name is unknown.
     """
 
     vocabulary: int = 256

@@ -61,8 +61,8 @@ def swish(x: Array, beta: Array | float = 1.0) -> Array:
     """Returns x σ(βx), elementwise (Ramachandran et al. 2017).
 
     Args:
-      x: values `[..., H]`.
-      beta: a number, or an array `[H]` with one β per channel.
+      x: Values `[..., H]`.
+      beta: A number, or an array `[H]` with one β per channel.
 
     Returns:
       `[..., H]`. β = 0 gives x/2, and β → ∞ gives relu.
@@ -81,10 +81,10 @@ class Activation(NamedTuple):
 
     Attributes:
       function: `function(x)`, or `function(x, beta)` if β is learned.
-      lipschitz: largest |slope| over the real line; it does not depend on β.
-      formula: the formula in plain text.
-      source: the paper that proposed it.
-      beta: whether a block learns one β per `layer`, one per `channel`, or none.
+      lipschitz: Largest |slope| over the real line; it does not depend on β.
+      formula: The formula in plain text.
+      source: The paper that proposed it.
+      beta: Whether a block learns one β per `layer`, one per `channel`, or none.
     """
 
     function: Callable[..., Array]
@@ -138,10 +138,10 @@ def get(name: str) -> Activation:
     """Returns the row of `ACTIVATIONS` with a name.
 
     Args:
-      name: a key of `ACTIVATIONS`.
+      name: A key of `ACTIVATIONS`.
 
     Raises:
-      InputError: the name is unknown; the message offers the nearest names.
+      InputError: The name is unknown; the message offers the nearest names.
 
     >>> get("sigmoid").lipschitz
     0.25
@@ -153,9 +153,9 @@ def add_beta(module: nnx.Module, activation: Activation, hidden: int) -> None:
     """Adds the parameter `beta`, initialised to 1, if the activation learns one.
 
     Args:
-      module: the module that gets the parameter.
-      activation: a row of `ACTIVATIONS`.
-      hidden: number of channels H, for one β per channel.
+      module: The module that gets the parameter.
+      activation: A row of `ACTIVATIONS`.
+      hidden: Number of channels H, for one β per channel.
 
     >>> module = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
     >>> add_beta(module, get("swish_channel"), 3)
@@ -171,8 +171,8 @@ def with_beta(module: nnx.Module, activation: Activation) -> Callable[[Array], A
     """Returns an activation as a function of x alone.
 
     Args:
-      module: the module that `add_beta` was called on; unused without a β.
-      activation: a row of `ACTIVATIONS`.
+      module: The module that `add_beta` was called on; unused without a β.
+      activation: A row of `ACTIVATIONS`.
 
     >>> float(with_beta(None, get("relu"))(jnp.float32(-1.0)))
     0.0

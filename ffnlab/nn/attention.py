@@ -30,10 +30,10 @@ def attention_mask(
     """Returns which keys each query may attend to.
 
     Args:
-      length: sequence length T.
-      causal: whether a position attends only to itself and to earlier positions.
-      mask: bool `[B, T]`, True where there is a token; padding is not attended to.
-      segment_ids: int `[B, T]`. Tokens attend only to tokens of the same segment, so
+      length: Sequence length T.
+      causal: Whether a position attends only to itself and to earlier positions.
+      mask: Bool `[B, T]`, True where there is a token; padding is not attended to.
+      segment_ids: Int `[B, T]`. Tokens attend only to tokens of the same segment, so
         that several sequences can share a row.
 
     Returns:
@@ -66,9 +66,9 @@ def attend(
       query: `[B, T, N, h]`.
       key: `[B, S, n, h]`; N is a multiple of n.
       value: `[B, S, n, h]`.
-      mask: bool `[B or 1, 1, T, S]`, True where a query attends to a key.
-      dropout_key: dropout key; None for no dropout.
-      rate: dropout rate of the attention weights.
+      mask: Bool `[B or 1, 1, T, S]`, True where a query attends to a key.
+      dropout_key: Dropout key; None for no dropout.
+      rate: Dropout rate of the attention weights.
 
     Returns:
       `[B, T, N, h]`.
@@ -97,14 +97,14 @@ class Attention(nnx.Module):
     """Multi-head self-attention.
 
     Args:
-      features: model width D.
-      heads: number of query heads N, a divisor of D.
-      key_value_heads: number of key and value heads, a divisor of N; query heads
+      features: Model width D.
+      heads: Number of query heads N, a divisor of D.
+      key_value_heads: Number of key and value heads, a divisor of N; query heads
         share them in groups. 1 is multi-query attention, and None means N.
-      bias: whether the projections have biases.
-      rotate: whether queries and keys have rotary position embeddings.
-      dropout: dropout rate of the attention weights in training.
-      rngs: random streams that initialise the arrays.
+      bias: Whether the projections have biases.
+      rotate: Whether queries and keys have rotary position embeddings.
+      dropout: Dropout rate of the attention weights in training.
+      rngs: Random streams that initialise the arrays.
 
     Source: Vaswani et al. 2017, section 3.2; Ainslie et al. 2023 for grouped queries.
 
@@ -149,12 +149,12 @@ class Attention(nnx.Module):
 
         Args:
           x: `[B, T, D]`.
-          mask: bool `[B or 1, 1, T, S]`, True where a query attends to a key; S is T
+          mask: Bool `[B or 1, 1, T, S]`, True where a query attends to a key; S is T
             without a cache.
-          positions: int `[B or 1, T]`, for rotary position embeddings.
+          positions: Int `[B or 1, T]`, for rotary position embeddings.
           cache: `key` and `value` `[B, S, heads, h]` of earlier positions, and `index`,
             the number of filled positions; made by `transformer.empty_cache`.
-          dropout_key: dropout key; None in evaluation.
+          dropout_key: Dropout key; None in evaluation.
 
         Returns:
           `[B, T, D]`, and the cache extended by T positions.

@@ -12,10 +12,10 @@ class Match(NamedTuple):
     """A block resized to the cost of a reference block.
 
     Attributes:
-      config: the block, with the matched hidden width.
-      budget: what is matched, `parameters` or `flops`.
-      value: the cost of the block.
-      target: the cost of the reference.
+      config: The block, with the matched hidden width.
+      budget: What is matched, `parameters` or `flops`.
+      value: The cost of the block.
+      target: The cost of the reference.
     """
 
     config: BlockConfig
@@ -38,13 +38,13 @@ def match(
     """Returns a block resized to the cost of a reference block.
 
     Args:
-      config: the block to resize; its own `hidden` is ignored.
-      reference: the block whose cost is the target.
+      config: The block to resize; its own `hidden` is ignored.
+      reference: The block whose cost is the target.
       budget: `parameters`, or `flops` of a forward pass.
-      multiple: the hidden width is a multiple of this.
+      multiple: The hidden width is a multiple of this.
 
     Raises:
-      InputError: the budget is unknown, or is too small for `multiple` hidden units.
+      InputError: The budget is unknown, or is too small for `multiple` hidden units.
 
     >>> result = match(BlockConfig("swiglu", 64), BlockConfig("mlp", 64, 256))
     >>> result.config.hidden, f"{result.difference:+.2%}"
@@ -72,17 +72,17 @@ def nearest_width(
     """Returns the width whose cost is nearest to a target.
 
     Args:
-      cost: cost of a width, a non-decreasing function.
-      target: the cost to match.
-      multiple: the width is a multiple of this.
-      name: what is resized, for the error message.
-      unit: what the cost counts, for the error message.
+      cost: Cost of a width, a non-decreasing function.
+      target: The cost to match.
+      multiple: The width is a multiple of this.
+      name: What is resized, for the error message.
+      unit: What the cost counts, for the error message.
 
     Returns:
       The width; the smaller of two whose costs are equally near.
 
     Raises:
-      InputError: the target is nearer to 0 than to the cost of the smallest width.
+      InputError: The target is nearer to 0 than to the cost of the smallest width.
 
     >>> nearest_width(lambda hidden: hidden**2, 50)
     7

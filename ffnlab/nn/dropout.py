@@ -22,8 +22,8 @@ def threefry(key_data: Array, low: Array) -> Array:
     """Returns threefry-2x32 of 64-bit counters below 2³², folded to 32 bits.
 
     Args:
-      key_data: the two words of the key, uint32 `[2]`.
-      low: the low words of the counters, uint32 of any shape; the high words are 0.
+      key_data: The two words of the key, uint32 `[2]`.
+      low: The low words of the counters, uint32 of any shape; the high words are 0.
 
     Returns:
       uint32 of the shape of `low`, equal to `jax.random.bits` for these counters.
@@ -47,10 +47,10 @@ def keep_mask(key: Key, rate: float, shape: tuple[int, ...]) -> Array:
     """Returns the mask `jax.random.bernoulli(key, 1 - rate, shape)`.
 
     Args:
-      key: a single key. JAX's own generator is used for a key that is not of
+      key: A single key. JAX's own generator is used for a key that is not of
         partitionable threefry.
-      rate: probability of dropping a value, in [0, 1).
-      shape: shape of the mask.
+      rate: Probability of dropping a value, in [0, 1).
+      shape: Shape of the mask.
 
     Returns:
       bool of the given shape, True where a value is kept, bit for bit as JAX draws it.
@@ -79,9 +79,9 @@ def dropout(x: Array, key: Key | None, rate: float) -> Array:
     """Returns values of which some are set to 0, the rest scaled to keep the mean.
 
     Args:
-      x: values of any shape.
-      key: a single key, or None in evaluation, where x is returned unchanged.
-      rate: probability of dropping a value, in [0, 1).
+      x: Values of any shape.
+      key: A single key, or None in evaluation, where x is returned unchanged.
+      rate: Probability of dropping a value, in [0, 1).
 
     Returns:
       Values of the shape and dtype of `x`.

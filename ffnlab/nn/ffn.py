@@ -107,10 +107,10 @@ def mlp(
 
     Args:
       x: `[..., D]`.
-      up: weights `[D, H]`.
-      down: weights `[H, D]`.
+      up: Weights `[D, H]`.
+      down: Weights `[H, D]`.
       activation: σ, elementwise.
-      between: function applied to the hidden units before `down` (dropout, norm).
+      between: Function applied to the hidden units before `down` (dropout, norm).
 
     Returns:
       `y` `[..., D]` and `{"hidden": [..., H]}`.
@@ -138,12 +138,12 @@ def glu(
 
     Args:
       x: `[..., D]`.
-      gate: weights `[D, H]` of the activated half.
-      up: weights `[D, H]` of the linear half.
-      down: weights `[H, D]`.
+      gate: Weights `[D, H]` of the activated half.
+      up: Weights `[D, H]` of the linear half.
+      down: Weights `[H, D]`.
       activation: σ, elementwise: sigmoid for GLU, identity for the bilinear block,
         silu for SwiGLU.
-      between: function applied to the hidden units before `down` (dropout, norm).
+      between: Function applied to the hidden units before `down` (dropout, norm).
 
     Returns:
       `y` `[..., D]` and `{"hidden": [..., H]}`.
@@ -168,9 +168,9 @@ class Block(NamedTuple):
 
     Attributes:
       equation: `equation(x, *inputs, down, activation=..., between=...) -> (y, aux)`.
-      inputs: names of the projections into the hidden width, in order.
-      activation: the activation of the block, or its default.
-      fixed: whether the block always has that activation.
+      inputs: Names of the projections into the hidden width, in order.
+      activation: The activation of the block, or its default.
+      fixed: Whether the block always has that activation.
     """
 
     equation: Callable[..., tuple[Array, Aux]]
@@ -194,10 +194,10 @@ def parse(name: str) -> tuple[str, str]:
     """Returns the block and the activation of a name such as `mlp:gelu`.
 
     Args:
-      name: a key of `BLOCKS`; `mlp` and `glu` may be followed by `:` and an activation.
+      name: A key of `BLOCKS`; `mlp` and `glu` may be followed by `:` and an activation.
 
     Raises:
-      InputError: the block or activation is unknown, or the block has a fixed
+      InputError: The block or activation is unknown, or the block has a fixed
         activation.
 
     >>> parse("swiglu"), parse("mlp:gelu")
@@ -220,21 +220,21 @@ class BlockConfig:
     """Configuration of a feed-forward block.
 
     Attributes:
-      kind: a key of `BLOCKS`, or one with its activation, such as `mlp:gelu`.
-      features: model width D.
-      hidden: hidden width H.
-      bias: whether every projection has a bias.
-      dropout: dropout rate of the hidden units in training, in [0, 1).
-      norm: where to normalise: `none`; `pre` x + f(N(x)); `post` N(x + f(x));
+      kind: A key of `BLOCKS`, or one with its activation, such as `mlp:gelu`.
+      features: Model width D.
+      hidden: Hidden width H.
+      bias: Whether every projection has a bias.
+      dropout: Dropout rate of the hidden units in training, in [0, 1).
+      norm: Where to normalise: `none`; `pre` x + f(N(x)); `post` N(x + f(x));
         `hidden` between the activation and `down`; `sandwich` x + N(f(N(x))).
       norm_kind: `layer` or `rms`.
-      epsilon: number that the norm adds to the variance (BERT uses 1e-12).
-      initializer: a key of `INITIALIZERS`, for the kernels; biases start at 0.
-      residual: whether x is added to f(x).
-      residual_scale: factor of f(x) before x is added.
+      epsilon: Number that the norm adds to the variance (BERT uses 1e-12).
+      initializer: A key of `INITIALIZERS`, for the kernels; biases start at 0.
+      residual: Whether x is added to f(x).
+      residual_scale: Factor of f(x) before x is added.
 
     Raises:
-      InputError: a value is out of its range, or a name is unknown.
+      InputError: A value is out of its range, or a name is unknown.
     """
 
     kind: str = "mlp"
@@ -304,8 +304,8 @@ class FeedForward(nnx.Module):
     """A block of `BLOCKS` with its arrays.
 
     Args:
-      config: configuration of the block.
-      rngs: random streams that initialise the kernels.
+      config: Configuration of the block.
+      rngs: Random streams that initialise the kernels.
 
     >>> block = FeedForward(BlockConfig("geglu", 4, 6), rngs=nnx.Rngs(0))
     >>> y, aux = block(jax.numpy.ones((2, 4)))
@@ -339,7 +339,7 @@ class FeedForward(nnx.Module):
 
         Args:
           x: `[..., D]`.
-          key: dropout key; None in evaluation.
+          key: Dropout key; None in evaluation.
 
         Returns:
           `y` `[..., D]`, and `{"hidden": [..., H]}`, the input of `down`.

@@ -12,9 +12,9 @@ def token_positions(
     """Returns the position of each token.
 
     Args:
-      length: sequence length T.
-      segment_ids: int `[B, T]`. The positions of each segment start at 0.
-      start: first position; ignored with `segment_ids`.
+      length: Sequence length T.
+      segment_ids: Int `[B, T]`. The positions of each segment start at 0.
+      start: First position; ignored with `segment_ids`.
 
     Returns:
       int `[B or 1, T]`.
@@ -33,8 +33,8 @@ def sinusoids(positions: Array, features: int) -> Array:
     """Returns sinusoidal position vectors: all sines, then all cosines.
 
     Args:
-      positions: int `[B or 1, T]`.
-      features: model width D, even.
+      positions: Int `[B or 1, T]`.
+      features: Model width D, even.
 
     Returns:
       `[B or 1, T, D]`.
@@ -58,8 +58,8 @@ def rotary(x: Array, positions: Array, base: float = 10_000.0) -> Array:
 
     Args:
       x: `[B, T, N, h]`, h even.
-      positions: int `[B or 1, T]`.
-      base: base of the frequencies; the slowest pair turns once in about 2π · base
+      positions: Int `[B or 1, T]`.
+      base: Base of the frequencies; the slowest pair turns once in about 2π · base
         positions.
 
     Returns:

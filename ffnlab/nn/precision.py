@@ -42,9 +42,9 @@ def mixed_precision(
     and the softmax, are in float32 too.
 
     Args:
-      model: model whose floating-point parameters and inputs are cast.
-      dtype: the dtype to compute in.
-      keep: top-level parameter names that are not cast and compute in float32. The head
+      model: Model whose floating-point parameters and inputs are cast.
+      dtype: The dtype to compute in.
+      keep: Top-level parameter names that are not cast and compute in float32. The head
         of a classifier costs little, and a solver in it would not converge.
 
     Returns:

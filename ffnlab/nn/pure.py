@@ -15,7 +15,7 @@ def functional(build: Callable[[nnx.Rngs], nnx.Module]) -> Model:
     """Returns a module as a pair of pure functions over a plain dict of arrays.
 
     Args:
-      build: function that builds the module from random streams. All of its state must
+      build: Function that builds the module from random streams. All of its state must
         be `nnx.Param`. It is called abstractly, so no arrays are allocated here.
 
     Returns:
@@ -23,7 +23,7 @@ def functional(build: Callable[[nnx.Rngs], nnx.Module]) -> Model:
       the module. Any `jax.*` transform applies to both.
 
     Raises:
-      InputError: the module has other state, such as running means.
+      InputError: The module has other state, such as running means.
 
     >>> model = functional(lambda rngs: nnx.Linear(2, 3, rngs=rngs))
     >>> params = model.init(jax.random.key(0))
@@ -53,8 +53,8 @@ def bind(build: Callable[[nnx.Rngs], nnx.Module], params: Params) -> nnx.Module:
     """Returns the module with given parameters, to inspect its parts.
 
     Args:
-      build: see `functional`.
-      params: parameters in the form that `init` returns.
+      build: See `functional`.
+      params: Parameters in the form that `init` returns.
 
     >>> def build(rngs):
     ...     return nnx.Linear(2, 3, rngs=rngs)

@@ -25,11 +25,11 @@ class Result(NamedTuple):
     """The result of a pretraining run.
 
     Attributes:
-      out: the run directory.
-      scores: for each held-out part: loss, accuracy, bits and perplexity.
-      table: the scores as a table.
-      record: the record of training; None if there was no training.
-      samples: texts that the model generated, if it is causal.
+      out: The run directory.
+      scores: For each held-out part: loss, accuracy, bits and perplexity.
+      table: The scores as a table.
+      record: The record of training; None if there was no training.
+      samples: Texts that the model generated, if it is causal.
     """
 
     out: Path
@@ -43,7 +43,7 @@ def run(config: Config) -> Result:
     """Trains a language model, and writes it and a report to a run directory.
 
     Raises:
-      InputError: a file or directory cannot be used, or fields contradict each other.
+      InputError: A file or directory cannot be used, or fields contradict each other.
     """
     from ffnlab import data
     from ffnlab.report import run_directory

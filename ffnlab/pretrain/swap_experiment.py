@@ -69,9 +69,9 @@ class SwapResult(NamedTuple):
     """The result of swapping blocks.
 
     Attributes:
-      out: the run directory.
-      runs: a dict for each new block, as in results.jsonl.
-      table: the results as a table.
+      out: The run directory.
+      runs: A dict for each new block, as in results.jsonl.
+      table: The results as a table.
     """
 
     out: Path
@@ -88,8 +88,8 @@ class _Evaluation(NamedTuple):
     """A model on the held-out lines.
 
     Attributes:
-      states: last states of all tokens, `[N, D]`.
-      loss: mean loss in nats per token; None without a head.
+      states: Last states of all tokens, `[N, D]`.
+      loss: Mean loss in nats per token; None without a head.
     """
 
     states: "np.ndarray"
@@ -100,7 +100,7 @@ def swap_blocks(config: SwapConfig) -> SwapResult:
     """Swaps the blocks of a checkpoint, and writes a report to a run directory.
 
     Raises:
-      InputError: a file cannot be used, or the blocks of the model cannot be swapped.
+      InputError: A file cannot be used, or the blocks of the model cannot be swapped.
     """
     from ffnlab import io, pretrained
     from ffnlab.data.tokenizer import checkpoint_tokenizer

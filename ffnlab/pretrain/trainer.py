@@ -23,11 +23,11 @@ class Job(NamedTuple):
     """Model, data and tokenizer of a run.
 
     Attributes:
-      transformer: configuration of the Transformer.
-      model: the language model as pure functions.
-      dataset: windows of text.
-      tokenizer: the tokenizer of the text.
-      checkpoint: the checkpoint to continue from, if any.
+      transformer: Configuration of the Transformer.
+      model: The language model as pure functions.
+      dataset: Windows of text.
+      tokenizer: The tokenizer of the text.
+      checkpoint: The checkpoint to continue from, if any.
     """
 
     transformer: "TransformerConfig"

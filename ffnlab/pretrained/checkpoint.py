@@ -59,10 +59,10 @@ class LoadSummary(NamedTuple):
     """Which arrays were loaded, initialised and left unused.
 
     Attributes:
-      loaded: names of the arrays in the checkpoint that were loaded.
-      initialised: paths of the parameters that the checkpoint lacks; they were
+      loaded: Names of the arrays in the checkpoint that were loaded.
+      initialised: Paths of the parameters that the checkpoint lacks; they were
         initialised randomly.
-      unused: names of the arrays in the checkpoint that are not needed: buffers, copies
+      unused: Names of the arrays in the checkpoint that are not needed: buffers, copies
         and the heads of other tasks.
     """
 
@@ -85,12 +85,12 @@ class Checkpoint(NamedTuple):
     """A loaded checkpoint.
 
     Attributes:
-      directory: the checkpoint directory.
-      family: a key of `FAMILIES`.
-      config: configuration of the model.
-      params: parameters of the model.
-      summary: which arrays were loaded, initialised and left unused.
-      settings: contents of config.json.
+      directory: The checkpoint directory.
+      family: A key of `FAMILIES`.
+      config: Configuration of the model.
+      params: Parameters of the model.
+      summary: Which arrays were loaded, initialised and left unused.
+      settings: Contents of config.json.
     """
 
     directory: Path
@@ -118,23 +118,23 @@ def load(
     """Loads a checkpoint directory of a BERT, RoBERTa, DistilBERT, GPT-2 or our own.
 
     Args:
-      directory: directory with config.json, and with model.safetensors or its shards
+      directory: Directory with config.json, and with model.safetensors or its shards
         and model.safetensors.index.json.
-      head: whether the model has the head of a language model; None means if the
+      head: Whether the model has the head of a language model; None means if the
         checkpoint has one.
-      pooler: whether the model has the pooler, the dense layer of the first position;
+      pooler: Whether the model has the pooler, the dense layer of the first position;
         None means if the checkpoint has one.
-      dtype: data type of the parameters.
-      key: random key of parameters that the checkpoint lacks; `jax.random.key(0)` if
+      dtype: Data type of the parameters.
+      key: Random key of parameters that the checkpoint lacks; `jax.random.key(0)` if
         None.
-      **options: other fields of the configuration, such as `remat=True` or
+      **options: Other fields of the configuration, such as `remat=True` or
         `dropout=0.1`. The default dropout is that of the checkpoint, usually 0.1.
 
     Returns:
       The checkpoint: configuration, parameters, and a summary of all arrays.
 
     Raises:
-      InputError: a file is missing, corrupt or of another kind, or does not match the
+      InputError: A file is missing, corrupt or of another kind, or does not match the
         configuration. The message names the file and the array.
     """
     directory = Path(directory)
@@ -229,7 +229,7 @@ def _convert(
     """Returns our parameters by path, and the names of the arrays that they are from.
 
     Raises:
-      InputError: an array does not have the shape that the configuration implies.
+      InputError: An array does not have the shape that the configuration implies.
     """
     leaves, loaded = {}, set()
     for entry in _entries(family, config, shapes):
@@ -259,7 +259,7 @@ def _check_unused(
     """Returns the names of the arrays that are not needed.
 
     Raises:
-      InputError: a name is unknown, or a tied array differs from its original.
+      InputError: A name is unknown, or a tied array differs from its original.
     """
     unused, unknown = [], []
     for name in sorted(set(tensors) - loaded):
@@ -297,7 +297,7 @@ def _complete(
     """Returns all parameters, and the paths of those that were initialised.
 
     Raises:
-      InputError: parameters other than those of a head or a pooler are missing.
+      InputError: Parameters other than those of a head or a pooler are missing.
     """
     new = sorted(set(shapes) - set(leaves))
     missing = [path for path in new if not path.startswith(("head/", "pooler/"))]
@@ -328,19 +328,19 @@ def save(
     """Saves a checkpoint directory; `transformers` loads all families but our own.
 
     Args:
-      directory: the directory to write; it must be empty or not exist.
-      config: configuration of the model. With a head, BERT's pooler is not saved, since
+      directory: The directory to write; it must be empty or not exist.
+      config: Configuration of the model. With a head, BERT's pooler is not saved, since
         the masked language model of `transformers` has none.
-      params: parameters of the model, with layers as `layer_0` and so on.
-      family: a key of `FAMILIES`; None means that of `like`.
-      like: checkpoint whose settings and tokenizer are copied.
-      dtype: data type of the arrays in the file.
-      classifier: parameters of a classification or span head.
-      purpose: task of that head; see `safetensors_io.classifier_tensors`.
-      about: further entries of config.json.
+      params: Parameters of the model, with layers as `layer_0` and so on.
+      family: A key of `FAMILIES`; None means that of `like`.
+      like: Checkpoint whose settings and tokenizer are copied.
+      dtype: Data type of the arrays in the file.
+      classifier: Parameters of a classification or span head.
+      purpose: Task of that head; see `safetensors_io.classifier_tensors`.
+      about: Further entries of config.json.
 
     Raises:
-      InputError: the directory is not empty, or the family cannot represent the model.
+      InputError: The directory is not empty, or the family cannot represent the model.
     """
     require_safetensors(f"{directory}: writing it")
     from safetensors.numpy import save_file

@@ -23,10 +23,10 @@ class Row(NamedTuple):
     """Name of a module in a checkpoint, and its path in our parameters.
 
     Attributes:
-      name: name of the module in the checkpoint; `{i}` stands for the layer.
-      paths: path in our parameters; several paths, separated by spaces, if the module
+      name: Name of the module in the checkpoint; `{i}` stands for the layer.
+      paths: Path in our parameters; several paths, separated by spaces, if the module
         is the concatenation of several of ours.
-      kind: a key of `KINDS`.
+      kind: A key of `KINDS`.
     """
 
     name: str
@@ -53,9 +53,9 @@ class Entry(NamedTuple):
     """An array of a checkpoint.
 
     Attributes:
-      name: name of the array in the checkpoint.
-      paths: paths of the array or its parts in our parameters.
-      transform: function that converts between the two forms, in both directions.
+      name: Name of the array in the checkpoint.
+      paths: Paths of the array or its parts in our parameters.
+      transform: Function that converts between the two forms, in both directions.
     """
 
     name: str
@@ -137,16 +137,16 @@ class Family(NamedTuple):
     """A family of checkpoints.
 
     Attributes:
-      prefix: prefix of the names in `rows`, in models with a head.
-      rows: modules of every model.
-      head: modules of the language modelling head, with full names.
-      ties: names of arrays that are copies, and of their originals.
-      ignored: patterns of names of arrays that are not needed: buffers, and the heads
+      prefix: Prefix of the names in `rows`, in models with a head.
+      rows: Modules of every model.
+      head: Modules of the language modelling head, with full names.
+      ties: Names of arrays that are copies, and of their originals.
+      ignored: Patterns of names of arrays that are not needed: buffers, and the heads
         of other tasks.
-      fields: fields of our configuration, and their keys in config.json.
-      fixed: values that keys of config.json must have, if they are present.
-      config: function that returns our configuration.
-      architectures: class names in `transformers` without and with the head.
+      fields: Fields of our configuration, and their keys in config.json.
+      fixed: Values that keys of config.json must have, if they are present.
+      config: Function that returns our configuration.
+      architectures: Class names in `transformers` without and with the head.
     """
 
     prefix: str
@@ -287,9 +287,9 @@ def entries(family: Family, layers: int, head: bool) -> Iterator[Entry]:
     """Yields every array of a model, with the names that a model with a head uses.
 
     Args:
-      family: a row of `FAMILIES`.
-      layers: number of layers of the model.
-      head: whether the model has the head of a language model.
+      family: A row of `FAMILIES`.
+      layers: Number of layers of the model.
+      head: Whether the model has the head of a language model.
     """
     rows = [(family.prefix, row) for row in family.rows]
     for prefix, row in rows + [("", row) for row in family.head if head]:
@@ -312,11 +312,11 @@ def read_config(source: str, settings: dict[str, Any]) -> tuple[str, dict[str, A
     """Returns the family of a config.json, and the fields of our configuration.
 
     Args:
-      source: name of the file, for error messages.
-      settings: contents of the file.
+      source: Name of the file, for error messages.
+      settings: Contents of the file.
 
     Raises:
-      InputError: the family is unknown, a key is missing, or a value is not supported.
+      InputError: The family is unknown, a key is missing, or a value is not supported.
     """
     kind = settings.get("model_type")
     if kind == "ffnlab":
@@ -363,11 +363,11 @@ def write_config(kind: str, config: TransformerConfig) -> dict[str, Any]:
     """Returns the contents of config.json for a model.
 
     Args:
-      kind: a key of `FAMILIES`.
-      config: configuration of the model.
+      kind: A key of `FAMILIES`.
+      config: Configuration of the model.
 
     Raises:
-      InputError: the family cannot represent the model. The message names the field.
+      InputError: The family cannot represent the model. The message names the field.
     """
     family = FAMILIES[kind]
     settings = {key: getattr(config, field) for field, key in family.fields.items()}

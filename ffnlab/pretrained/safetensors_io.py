@@ -18,7 +18,7 @@ def require_safetensors(what: str) -> None:
     """Checks that safetensors is installed, before work that needs it at the end.
 
     Args:
-      what: what needs it, for the error message.
+      what: What needs it, for the error message.
 
     Raises:
       InputError: safetensors is not installed.
@@ -31,7 +31,7 @@ def config_file(directory: Path) -> Path:
     """Returns the path of config.json in a checkpoint directory.
 
     Raises:
-      InputError: the directory or the file does not exist.
+      InputError: The directory or the file does not exist.
     """
     path = directory / "config.json"
     if not directory.is_dir():
@@ -45,7 +45,7 @@ def read_tensors(directory: Path) -> dict[str, np.ndarray]:
     """Returns the arrays of a checkpoint directory by name.
 
     Raises:
-      InputError: there are no safetensors, or a file cannot be read.
+      InputError: There are no safetensors, or a file cannot be read.
     """
     index = directory / "model.safetensors.index.json"
     if index.is_file():
@@ -131,11 +131,11 @@ def classifier_tensors(
     """Returns the arrays of a head by their names in a checkpoint.
 
     Args:
-      params: parameters of the head.
-      dtype: data type of the arrays.
-      purpose: task of the head: `SequenceClassification`, `TokenClassification` or
+      params: Parameters of the head.
+      dtype: Data type of the arrays.
+      purpose: Task of the head: `SequenceClassification`, `TokenClassification` or
         `QuestionAnswering`.
-      family: family of the encoder.
+      family: Family of the encoder.
     """
     names, tensors = _head_names(purpose, family), {}
     for path, leaf in trees.flatten(params).items():
@@ -150,12 +150,12 @@ def load_classifier(directory: str | Path, purpose: str, family: str) -> Params:
     """Returns the parameters of the head that `save` wrote as `classifier`.
 
     Args:
-      directory: the checkpoint directory.
-      purpose: see `classifier_tensors`.
-      family: see `classifier_tensors`.
+      directory: The checkpoint directory.
+      purpose: See `classifier_tensors`.
+      family: See `classifier_tensors`.
 
     Raises:
-      InputError: the checkpoint has no such head.
+      InputError: The checkpoint has no such head.
     """
     paths = {name: path for path, name in _head_names(purpose, family).items()}
     leaves = {}

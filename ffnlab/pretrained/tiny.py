@@ -24,11 +24,11 @@ def write(
     The model has two layers of width 128, like the smallest BERT of Turc et al. 2019.
 
     Args:
-      folder: the directory to write; it must not exist.
-      texts: texts that the tokenizer is trained on.
-      causal: whether to write a GPT-2 instead of a BERT.
-      length: maximum number of positions.
-      seed: random seed of the parameters.
+      folder: The directory to write; it must not exist.
+      texts: Texts that the tokenizer is trained on.
+      causal: Whether to write a GPT-2 instead of a BERT.
+      length: Maximum number of positions.
+      seed: Random seed of the parameters.
 
     Raises:
       InputError: tokenizers is not installed.

@@ -171,8 +171,8 @@ def adagrad(
 
     Args:
       learning_rate: η, or a function from the number of earlier updates to η.
-      initial_accumulator_value: s before the first step: 0.1 in optax, 0 in the paper
-        and in PyTorch.
+      initial_accumulator_value: The sum before the first step: 0.1 in optax, 0 in
+        the paper and in PyTorch.
       epsilon: ε: 1e-7 in optax, 1e-10 in PyTorch.
       eps_in_sqrt: Whether ε is under the root, as in optax, or added to it, as in the
         paper and in PyTorch.

@@ -79,7 +79,7 @@ def feedback(
     Args:
       features: The width D of x.
       hidden: H.
-      activation: f, a key of `ACTIVATIONS`.
+      activation: Activation f, a key of `ACTIVATIONS`.
       coupling: The approximate spectral norm of initial W and V. If their norms add up
         to more than 1, the iteration may not converge.
       tolerance: The tolerance of the solution, see `fixed_point`.
