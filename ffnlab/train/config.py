@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Steps:
-    """Training: optimizer, schedule and length of a run."""
+    """Run: optimizer, schedule, seed and output directory."""
 
     RENAMED: ClassVar[Mapping[str, str]] = {"warmup": "warmup_steps"}
 
