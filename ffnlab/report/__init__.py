@@ -7,9 +7,10 @@ _NAMES = {
     "Table": "table",
     "open_run": "run_directory",
     "plot_convergence": "plots:convergence",
-    "plot_curves": "plots:curves",
+    "plot_curves": "validation_plots:curves",
+    "plot_forest": "verdict_plots:forest",
     "plot_graph": "plots:graph",
-    "plot_ranking": "plots:ranking",
+    "plot_rates": "validation_plots:rates",
     "plot_relaxation": "plots:relaxation",
 }
 

@@ -1,131 +1,18 @@
 """Pictures of results. Every function but `save` returns a figure and saves nothing."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ffnlab.stats import Comparison
-
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
 def save(figure: "Figure", path: Path) -> None:
     """Writes a figure as PNG."""
     figure.savefig(path, dpi=150, metadata={"Software": None})
-
-
-def ranking(
-    rows: Sequence[Comparison],
-    baseline: str,
-    label: str,
-    scale: float = 1.0,
-    marks: Mapping[str, float] | None = None,
-) -> "Figure":
-    """Draws every block's interquartile mean with its interval, the best on top.
-
-    Args:
-      rows: From `stats.compare`, the best first.
-      baseline: The block that the others are tested against; a line marks its score.
-      label: The label of the score, with its unit.
-      scale: The factor of the scores, 100 for per cent.
-      marks: Scores to draw a line at, such as the best possible one, by name.
-
-    >>> from ffnlab import stats
-    >>> rows = stats.compare({"glu": [0.3] * 6, "mlp": [0.4] * 6}, "mlp", False)
-    >>> len(ranking(rows, "mlp", "loss").axes)
-    1
-    """
-    from matplotlib.figure import Figure
-
-    shown = [row for row in rows if np.isfinite(row.iqm)]
-    figure = Figure(figsize=(7.0, 1.2 + 0.32 * len(shown)), layout="constrained")
-    axes = figure.add_subplot()
-    for place, row in enumerate(reversed(shown)):
-        middle = scale * row.iqm
-        low, high = (scale * end for end in row.interval)
-        color = "C0" if row.significant() else "0.6"
-        color = "black" if row.name == baseline else color
-        axes.plot([low, high], [place, place], color=color, linewidth=3, alpha=0.5)
-        axes.plot(middle, place, "o", color=color)
-        if row.name == baseline:
-            axes.axvline(middle, color="black", linewidth=0.8, linestyle=":")
-    for place, (name, value) in enumerate((marks or {}).items(), 1):
-        color = f"C{place}"
-        axes.axvline(scale * value, color=color, linestyle="--", label=name)
-    if marks:
-        axes.legend(fontsize=8)
-    axes.set_yticks(range(len(shown)), [row.name for row in reversed(shown)])
-    axes.set_xlabel(f"{label}: interquartile mean over seeds, 95 % interval")
-    axes.set_title(
-        f"blue: differs from {baseline} (p ≤ 0.05 after Holm correction)", fontsize=9
-    )
-    axes.grid(axis="x", alpha=0.3)
-    return figure
-
-
-def curves(
-    steps: Sequence[int],
-    scores: dict[str, np.ndarray],
-    baseline: str,
-    label: str,
-    scale: float = 1.0,
-    higher_is_better: bool = True,
-) -> "Figure":
-    """Draws the validation score over training, as the median seed of each block.
-
-    The middle half of the seeds of the baseline is shaded.
-
-    Args:
-      steps: The steps of the evaluations.
-      scores: Block to scores, `[seeds, evaluations]`; NaN where a run has none. Blocks
-        without a score at some evaluation are left out.
-      baseline: The block drawn in black.
-      label: The label of the score, with its unit.
-      scale: The factor of the scores, 100 for per cent.
-      higher_is_better: Whether the legend lists blocks by falling last score.
-
-    >>> figure = curves([10, 20], {"mlp": np.ones((3, 2))}, "mlp", "loss")
-    >>> figure.axes[0].get_ylabel()
-    'loss'
-    """
-    from matplotlib import colormaps
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8.0, 4.5), layout="constrained")
-    axes = figure.add_subplot()
-    quartiles = {
-        name: np.nanpercentile(scale * rows, [25, 50, 75], axis=0)
-        for name, rows in scores.items()
-        if np.isfinite(rows).any(axis=0).all()
-    }
-    sign = -1 if higher_is_better else 1
-    order = sorted(quartiles, key=lambda name: sign * quartiles[name][1][-1])
-    for place, name in enumerate(order):
-        low, middle, high = quartiles[name]
-        color = "black" if name == baseline else colormaps["tab20"](place % 20)
-        axes.plot(steps, middle, color=color, label=name, linewidth=1.5)
-        if name == baseline:
-            axes.fill_between(steps, low, high, color=color, alpha=0.1, linewidth=0)
-    axes.set_xlabel("step")
-    axes.set_ylabel(label)
-    _skip_first_evaluation(axes, quartiles.values())
-    axes.grid(alpha=0.3)
-    if order:
-        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return figure
-
-
-def _skip_first_evaluation(axes: "Axes", quartiles: Iterable[np.ndarray]) -> None:
-    """Sets the vertical range by all evaluations but the first, which dwarfs them."""
-    rest = [rows[:, 1:] for rows in quartiles if rows.shape[1] > 2]
-    if rest:
-        low, high = min(r.min() for r in rest), max(r.max() for r in rest)
-        margin = 0.05 * (high - low) or 1.0
-        axes.set_ylim(low - margin, high + margin)
 
 
 def convergence(panels: Mapping[str, Mapping[str, np.ndarray]]) -> "Figure":

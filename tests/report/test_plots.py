@@ -1,66 +1,9 @@
 """What pictures show: places, colours, labels and ranges, read from the figures."""
 
 import numpy as np
-import pytest
 from matplotlib.colors import to_rgba
 
 from ffnlab.report import plots
-from ffnlab.stats import Comparison, Interval
-
-ROWS = [
-    Comparison("glu", 8, 0, 0.9, Interval(0.8, 0.95), 0.1, None, 0.01, 0.01, 1.0, 1),
-    Comparison("mlp", 8, 0, 0.8, Interval(0.7, 0.85)),
-    Comparison("relu", 8, 0, 0.7, Interval(0.6, 0.75), -0.1, None, 0.2, 0.2, 0.0, -1),
-    Comparison("reglu", 8, 8, -np.inf, Interval(-np.inf, -np.inf)),
-]
-
-
-def drawn(axes):
-    """Returns the lines of axes as arrays `[points, 2]`, with their colours."""
-    return [(line.get_xydata(), line.get_color()) for line in axes.get_lines()]
-
-
-def test_ranking_has_the_best_on_top_and_leaves_diverged_blocks_out():
-    (axes,) = plots.ranking(ROWS, "mlp", "accuracy, %", 100.0, {"limit": 0.99}).axes
-    names = [label.get_text() for label in axes.get_yticklabels()]
-    assert names == ["relu", "mlp", "glu"]
-    assert axes.get_xlabel().startswith("accuracy, %: interquartile mean")
-    assert "differs from mlp" in axes.get_title()
-    lines = drawn(axes)
-    np.testing.assert_allclose(lines[0][0], [[60, 0], [75, 0]])
-    np.testing.assert_allclose(lines[1][0], [[70, 0]])
-    colors = [color for points, color in lines if len(points) == 1]
-    assert colors == ["0.6", "black", "C0"]  # blue where it is significant
-    verticals = [points[0, 0] for points, _ in lines if points[0, 0] == points[-1, 0]]
-    assert {80.0, 99.0} <= set(np.round(verticals, 9))
-    assert axes.get_legend().get_texts()[0].get_text() == "limit"
-    assert plots.ranking(ROWS, "mlp", "loss").axes[0].get_legend() is None
-
-
-@pytest.mark.parametrize(("higher", "order"), [(True, ["b", "a"]), (False, ["a", "b"])])
-def test_curves_are_medians_in_the_order_of_the_last(higher, order):
-    scores = {
-        "a": np.array([[0.0, 1.0, 2.0], [0.0, 3.0, 4.0], [0.0, 9.0, np.nan]]),
-        "b": np.array([[0.0, 5.0, 8.0]]),
-        "lost": np.array([[0.0, np.nan, np.nan]]),
-    }
-    figure = plots.curves([1, 2, 3], scores, "a", "score", 10.0, higher)
-    (axes,) = figure.axes
-    lines = {line.get_label(): line for line in axes.get_lines()}
-    assert list(lines) == order
-    np.testing.assert_allclose(lines["a"].get_ydata(), [0, 30, 30])
-    assert lines["a"].get_color() == "black" != lines["b"].get_color()
-    assert len(axes.collections) == 1  # the middle half of the baseline
-    # The first evaluation does not count for the range.
-    np.testing.assert_allclose(axes.get_ylim(), [20 - 3, 80 + 3])
-
-
-def test_curves_of_two_evaluations_or_of_equal_scores_have_a_range():
-    (axes,) = plots.curves([1, 2], {"a": np.array([[0.0, 9.0]])}, "a", "score").axes
-    assert axes.get_ylim()[0] < 0 < 9 < axes.get_ylim()[1]
-    (axes,) = plots.curves([1, 2, 3], {"a": np.ones((2, 3))}, "a", "score").axes
-    assert axes.get_ylim() == (0.0, 2.0)
-    assert plots.curves([1], {}, "a", "score").axes[0].get_legend() is None
 
 
 def test_convergence_shows_the_median_and_replaces_nan():
