@@ -1,4 +1,4 @@
-"""Pictures of results. Every function but `save` returns a figure and saves nothing."""
+"""Pictures of results. What draws returns a figure, and `save` writes it."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +13,16 @@ if TYPE_CHECKING:
 def save(figure: "Figure", path: Path) -> None:
     """Writes a figure as PNG."""
     figure.savefig(path, dpi=150, metadata={"Software": None})
+
+
+def shorten(name: str, length: int = 36) -> str:
+    """Returns a name that has room in a picture, with its beginning and its end.
+
+    >>> shorten("a_block_with_a_very_long_name", 11)
+    'a_blo…_name'
+    """
+    half = length // 2
+    return name if len(name) <= length else f"{name[:half]}…{name[-half:]}"
 
 
 def convergence(panels: Mapping[str, Mapping[str, np.ndarray]]) -> "Figure":

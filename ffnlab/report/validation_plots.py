@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ffnlab.report.plots import shorten
+
 if TYPE_CHECKING:
     from cycler import Cycler
     from matplotlib.axes import Axes
@@ -56,7 +58,7 @@ def rates(
     summaries = {name: _summarize(scale, by_rate) for name, by_rate in scores.items()}
     for place, (name, axes) in enumerate(panels.items()):
         _draw_rates(axes, summaries[name], chosen.get(name, {}))
-        axes.set_title(name, fontsize=9)
+        axes.set_title(shorten(name, 88 // columns), fontsize=9)
         axes.tick_params(labelsize=8, labelbottom=place >= len(panels) - columns)
         axes.spines[["right", "top"]].set_visible(False)
         axes.grid(alpha=0.3)
@@ -234,7 +236,7 @@ def _write_names(axes: "Axes", names: Mapping[str, str], gap: float) -> None:
         arrow |= {"relpos": (0, 0.5), "patchA": None, "shrinkA": 2, "shrinkB": 1}
         style = {"color": color, "fontsize": 8.5, "va": "center_baseline"}
         style |= {"textcoords": "axes fraction", "annotation_clip": False}
-        text, end = names.get(name, name), line.get_xydata()[-1]
+        text, end = shorten(names.get(name, name)), line.get_xydata()[-1]
         axes.annotate(text, end, (1.05, height), arrowprops=arrow, **style)
 
 

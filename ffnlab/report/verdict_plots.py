@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ffnlab.report.plots import shorten
 from ffnlab.stats import Comparison, Interval
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def forest(
     """
     from matplotlib.figure import Figure
 
-    rows = [_scale(row, scale) for row in rows]
+    rows = [_prepare(row, scale) for row in rows]
     (baseline,) = (row for row in rows if row.verdict is None)
     blocks = [row for row in reversed(rows) if row is not baseline]
     height = 1.5 + 0.32 * max(len(blocks), 2) if blocks else 1.0
@@ -89,14 +90,15 @@ def forest(
     return figure
 
 
-def _scale(row: Comparison, scale: float) -> Comparison:
-    """Returns a comparison with all that is drawn multiplied by a factor."""
+def _prepare(row: Comparison, scale: float) -> Comparison:
+    """Returns a comparison with a short name, and all that is drawn scaled."""
 
     def scale_interval(interval: Interval | None) -> Interval | None:
         return interval and Interval(scale * interval.low, scale * interval.high)
 
     return dataclasses.replace(
         row,
+        name=shorten(row.name),
         score=scale * row.score,
         interval=scale_interval(row.interval),
         difference=None if row.difference is None else scale * row.difference,

@@ -62,6 +62,8 @@ def test_panels_have_four_columns_and_labels_at_the_bottom():
     bottom = [axes.xaxis.get_tick_params()["labelbottom"] for axes in figure.axes[:6]]
     assert bottom == [False, False, True, True, True, True]
     assert [len(axes.texts) for axes in figure.axes[:6]] == [0] * 6
+    long = rates(dict.fromkeys("abc", {}) | {"d" * 99: {}}, {}, "score")
+    assert len(long.axes[3].get_title()) < 24
     few = rates(SCORES, {}, "score")
     assert few.get_figheight() < figure.get_figheight()
 
@@ -138,11 +140,14 @@ def test_curves_of_two_evaluations_or_of_equal_scores_have_a_range():
 def test_names_are_in_the_order_of_the_lines_and_do_not_overlap(blocks, far):
     scores = {f"block{i}": np.full((2, 3), 0.9 + 1e-4 * i) for i in range(blocks)}
     scores[f"block{far}"] += 0.5 if far else -0.5
-    figure = curves([1, 2, 3], scores, "block0", "score")
+    long = {"block1": "a_block_with_a_long_name" * 9}
+    figure = curves([1, 2, 3], scores, "block0", "score", names=long)
     figure.draw_without_rendering()
     (axes,) = figure.axes
     names = sorted(axes.texts, key=lambda text: text.xyann[1])
-    assert [text.get_text() for text in names] == list(scores)
+    shown = [text.get_text() for text in names]
+    assert [shown[0], *shown[2:]] == [f"block{i}" for i in range(blocks) if i != 1]
+    assert len(shown[1]) < 40
     assert names[0].xyann[1] >= 0 and names[-1].xyann[1] <= 1
     boxes = [Text.get_window_extent(text) for text in names]  # without the lines
     for below, above in zip(boxes[:-1], boxes[1:], strict=True):

@@ -204,14 +204,15 @@ def test_scores_have_four_digits(scores, expected):
     assert [score, label.removeprefix("mlp: ")] == expected
 
 
-def test_nothing_overlaps_or_is_clipped():
-    names = ["mlp:a_block_with_a_long_name", *(f"block{i}" for i in range(11))]
+@pytest.mark.parametrize("baseline", [0, 5, 11])
+def test_nothing_overlaps_or_is_clipped(baseline):
+    names = ["a_block_with_a_long_name" * 9, *(f"block{i}" for i in range(11))]
     rng = np.random.default_rng(0)
     scores = {
         n: 0.9 + 0.01 * i + 0.02 * rng.normal(size=8) for i, n in enumerate(names)
     }
     marks = {"best possible from both sides": 1.0, "best possible from the left": 0.97}
-    rows = stats.compare(scores, "block5", True, margin=0.01)
+    rows = stats.compare(scores, names[baseline], True, margin=0.01)
     figure = forest(rows, "test accuracy, %", 100.0, 0.01, marks=marks)
     figure.draw_without_rendering()
     (axes,) = figure.axes
