@@ -67,8 +67,8 @@ def test_launchers_check_their_flags_without_jax():
     run(
         "import sys; from experiments import launch; "
         "import experiments.compare, experiments.feedback, experiments.exchange, "
-        "experiments.finetune, experiments.from_scratch, experiments.predict, "
-        "experiments.pretrain; assert 'jax' not in sys.modules"
+        "experiments.finetune, experiments.from_scratch, experiments.judge, "
+        "experiments.predict, experiments.pretrain; assert 'jax' not in sys.modules"
     )
 
 

@@ -5,6 +5,7 @@ from ffnlab.lazy import attach
 _NAMES = {
     "CompareConfig": "comparison",
     "FeedbackCompareConfig": "feedback_comparison",
+    "JudgeConfig": "judgement",
     "ScratchParityConfig": "scratch_parity",
     "check_parity": "scratch_parity",
     "compare": "comparison",
@@ -12,6 +13,7 @@ _NAMES = {
     "curves": "ranking",
     "evaluate_members": "population",
     "fit_population": "population",
+    "judge": "judgement",
     "rank": "ranking",
 }
 

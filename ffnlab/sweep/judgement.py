@@ -1,0 +1,328 @@
+"""What can be concluded from a table of runs that were made anywhere?
+
+`stats.compare` compares them as it compares the runs of this library.
+"""
+
+import dataclasses
+import math
+import re
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from ffnlab.options import option
+from ffnlab.sweep.run_table import (
+    PairedScores,
+    RunTable,
+    list_missing,
+    printable,
+    read_scores,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from ffnlab.report.table import Table
+    from ffnlab.stats import Comparison, Interval
+
+_WIDTH = 79  # characters of a line on the screen
+
+
+@dataclasses.dataclass(frozen=True)
+class Claims:
+    """Claims: the baseline, how sure a claim must be, and where the report goes."""
+
+    baseline: str | None = option(
+        None,
+        "Block that the others are compared with. The default is the block with the "
+        "most rows, or the first in the file of several.",
+    )
+    lower_is_better: bool = option(False, "Whether a lower score is better.")
+    margin: float | None = option(
+        None,
+        "Largest difference that does not matter, in the unit of the score. Blocks can "
+        "be called equivalent only with a margin.",
+        above=0,
+    )
+    level: float = option(
+        0.95,
+        "Confidence of all claims together.",
+        least=0.8,
+        below=0.9995,  # 8,191 random signs resolve no higher level
+    )
+    out: str | None = option(
+        None, "Directory for the report. The default prints the report only."
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class JudgeConfig(RunTable, Claims):
+    """Judgement: a table of runs, and the claims to make."""
+
+
+class JudgeResult(NamedTuple):
+    """The result of a judgement.
+
+    Attributes:
+      comparisons: The blocks, the best mean first.
+      table: The comparisons as a table, as it was printed.
+      verdict: What is claimed, and what could have been, in two sentences.
+      remarks: What cannot be concluded, a sentence or two each.
+    """
+
+    comparisons: "list[Comparison]"
+    table: "Table"
+    verdict: str
+    remarks: list[str]
+
+
+def judge(config: JudgeConfig) -> JudgeResult:
+    """Compares the blocks of a table of runs, prints the result, and may write it.
+
+    Args:
+      config: The table, and what to compare.
+
+    Raises:
+      InputError: The table or the directory cannot be used; up to 20 problems of the
+        table, each with its line.
+    """
+    from ffnlab import stats
+    from ffnlab.report.run_directory import check_directory
+
+    if config.out:
+        check_directory(config.out, None)
+    paired = read_scores(config)
+    baseline = config.baseline or max(paired.rows, key=lambda name: paired.rows[name])
+    comparisons = stats.compare(
+        paired.scores,
+        baseline,
+        not config.lower_is_better,
+        margin=config.margin,
+        level=config.level,
+    )
+    remarks = [
+        *_remarks_on_claims(config, comparisons),
+        *_remarks_on_runs(config, baseline, paired),
+    ]
+    result = JudgeResult(
+        comparisons, _table(config, comparisons), _verdict(config, comparisons), remarks
+    )
+    _show(config, result)
+    if config.out:
+        _write(config, config.out, result)
+    return result
+
+
+def _verdict(config: JudgeConfig, comparisons: "Sequence[Comparison]") -> str:
+    from ffnlab import stats
+
+    return stats.verdict(comparisons, _significant, config.margin, config.level)
+
+
+def _significant(value: float) -> str:
+    """Returns a number with three significant digits.
+
+    >>> _significant(0.012345), _significant(12345.6)
+    ('0.0123', '12300')
+    """
+    return f"{float(f'{value:.3g}'):g}"
+
+
+def _table(config: JudgeConfig, comparisons: "Sequence[Comparison]") -> "Table":
+    """Returns the comparisons as a table."""
+    from ffnlab.report.table import Table
+
+    (baseline,) = (row.name for row in comparisons if row.verdict is None)
+    score, digits = printable(config.score), _format(comparisons)
+    columns = ["block", "n", score, f"Δ {baseline}", "p", "P(better)"]
+    rows = []
+    for row in comparisons:
+        mean = _with_interval(row.score, row.interval, digits)
+        cells = [row.name, str(row.replicates), mean, "", "", "", "baseline"]
+        if row.verdict is not None:
+            interval = row.difference_interval
+            cells[3] = _with_interval(row.difference, interval, digits, "+")
+            cells[4] = "" if row.p_value is None else f"{row.p_value:.4f}"
+            cells[5:] = f"{row.improvement:.2f}", row.verdict
+        rows.append(cells)
+    return Table([*columns, "verdict"], rows)
+
+
+def _format(comparisons: "Sequence[Comparison]") -> str:
+    """Returns the format of scores: half the narrowest interval has two digits."""
+    intervals = [row.interval for row in comparisons]
+    intervals += [row.difference_interval for row in comparisons]
+    halves = [(each.high - each.low) / 2 for each in intervals if each is not None]
+    largest = max(abs(row.score) for row in comparisons)
+    if not 1e-6 < largest < 1e7:
+        return ".4g"
+    step = max(min(halves, default=0.0), 1e-4 * largest)
+    return f".{max(0, 1 - math.floor(math.log10(step)))}f"
+
+
+def _with_interval(
+    value: float, interval: "Interval | None", digits: str, sign: str = ""
+) -> str:
+    """Returns a number and its interval as text; zero has no minus.
+
+    >>> _with_interval(-0.001, None, ".2f", sign="+")
+    '+0.00'
+    """
+    shown = [f"{number:{sign}z{digits}}" for number in (value, *(interval or ()))]
+    return shown[0] if interval is None else f"{shown[0]} [{shown[1]}, {shown[2]}]"
+
+
+def _remarks_on_claims(
+    config: JudgeConfig, comparisons: "Sequence[Comparison]"
+) -> list[str]:
+    """Returns what the scores cannot decide."""
+    from ffnlab import stats
+
+    least = stats.least_replicates(config.level)
+    if comparisons[0].replicates < least:
+        return [
+            f"A claim at {100 * config.level:g} % confidence needs at least {least} "
+            f"replicates of every block; the table has {comparisons[0].replicates}."
+        ]
+    undecided = [row for row in comparisons if row.verdict == "undecided"]
+    if not undecided:
+        return []
+    needed = "; ".join(f"{row.name} {_needed(row.needed)}" for row in undecided)
+    margin = "" if config.margin else ", and without a margin no block is equivalent"
+    return [
+        f"Undecided does not mean equal{margin}. If the mean and the spread of the "
+        f"differences stay as they are, this many replicates decide: {needed}."
+    ]
+
+
+def _needed(count: int | None) -> str:
+    """Returns a number of replicates, with two significant digits.
+
+    >>> _needed(1234), _needed(None)
+    ('about 1,200', 'no number up to a million')
+    """
+    if count is None:
+        return "no number up to a million"
+    return f"about {float(f'{count:.2g}'):,.0f}"
+
+
+def _remarks_on_runs(
+    config: JudgeConfig, baseline: str, paired: PairedScores
+) -> list[str]:
+    """Returns what the table cannot show, and what of it was not used."""
+    remarks = [
+        "The claims are about the data, the budget and the settings of these runs. "
+        "What all runs share, such as one split of the data, is not in the intervals.",
+        "The table does not show how the scores were made. The best of several steps "
+        "or learning rates is too good a score, unless a validation part chose it.",
+    ]
+    if config.baseline is None:
+        remarks.append(
+            f"The baseline is {baseline}, by default the block with the most rows, the "
+            "first in the file of several. Choose it before you look at the scores."
+        )
+    if config.where:
+        conditions, used = printable(", ".join(config.where)), sum(paired.rows.values())
+        remarks.append(f"Rows with {conditions}: {used} of {paired.total}.")
+    if paired.missing:
+        count = len(paired.missing)
+        pairs = f"{count} pairs are" if count > 1 else "1 pair is"
+        remarks.append(
+            f"{pairs} left out, because a block has no run: "
+            f"{list_missing(paired.missing)}. If these runs are missing because they "
+            "failed, the comparison favours the blocks that fail."
+        )
+    return remarks
+
+
+def _show(config: JudgeConfig, result: JudgeResult) -> None:
+    """Prints the verdict, the table, and what cannot be concluded."""
+    from rich.markup import escape
+
+    print(textwrap.fill(result.verdict, _WIDTH), end="\n\n")
+    _escaped(result.table, escape).show(escape(_caption(config)))
+    print("\nWhat this cannot conclude:")
+    for remark in result.remarks:
+        lines = textwrap.wrap(remark, _WIDTH - 2, break_on_hyphens=False)
+        print("- " + "\n  ".join(lines))
+
+
+def _caption(config: JudgeConfig) -> str:
+    """Returns how to read the table."""
+    direction = "lower" if config.lower_is_better else "higher"
+    return (
+        f"{printable(config.score)}, {direction} is better; means with "
+        f"{100 * config.level:g} % intervals, those of Δ simultaneous"
+    )
+
+
+def _escaped(table: "Table", escape: Callable[[str], str]) -> "Table":
+    """Returns a table with its headings and blocks, which come from a file, escaped."""
+    columns = [escape(column) for column in table.columns]
+    return table._replace(
+        columns=columns, rows=[[escape(name), *rest] for name, *rest in table.rows]
+    )
+
+
+def _escape_markdown(text: str) -> str:
+    r"""Returns a text as Markdown that shows it.
+
+    >>> print(_escape_markdown("a_b|c"))
+    a\_b\|c
+    """
+    return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", text)
+
+
+def _write(config: JudgeConfig, out: str, result: JudgeResult) -> None:
+    """Writes the report, the picture and the numbers to a directory."""
+    from ffnlab import io
+    from ffnlab.report import plots, run_directory
+
+    with run_directory.open_run(out, config, None) as directory:
+        figure = _forest(config, result.comparisons)
+        plots.save(figure, directory / "differences.png")
+        rows = map(dataclasses.asdict, result.comparisons)
+        io.write_lines(directory / "comparisons.jsonl", rows)
+        io.write(directory / "report.md", _report(config, result))
+    print(f"\nwritten to {out}: report.md, differences.png, comparisons.jsonl")
+
+
+def _forest(config: JudgeConfig, comparisons: "Sequence[Comparison]") -> "Figure":
+    """Returns the picture of the differences; a dollar in a name is no formula."""
+    from ffnlab.report.verdict_plots import forest
+
+    def escape(text: str) -> str:
+        return text.replace("$", r"\$")
+
+    return forest(
+        [dataclasses.replace(row, name=escape(row.name)) for row in comparisons],
+        escape(printable(config.score)),
+        margin=config.margin,
+        higher_is_better=not config.lower_is_better,
+    )
+
+
+def _report(config: JudgeConfig, result: JudgeResult) -> str:
+    """Returns the text of report.md."""
+    escape = _escape_markdown
+    name = escape(printable(Path(config.results).name))
+    remarks = "".join(f"- {escape(remark)}\n" for remark in result.remarks)
+    return f"""# Do the blocks of {name} differ?
+
+{escape(result.verdict)}
+
+{_escaped(result.table, escape).markdown()}
+
+{escape(_caption(config))}; n is the number of replicates.
+
+![Differences from the baseline](differences.png)
+
+## What this cannot conclude
+
+{remarks}
+## How to repeat it
+
+Pass the file `flags` of this directory to `python -m experiments.judge` as
+`--flagfile`. The numbers are in comparisons.jsonl.
+"""
