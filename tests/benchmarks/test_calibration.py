@@ -1,0 +1,142 @@
+import dataclasses
+import doctest
+
+import numpy as np
+import pytest
+
+from benchmarks import calibration
+from benchmarks.calibration import Condition, Config, Estimate
+from ffnlab import stats
+from ffnlab.errors import InputError
+
+FEW = Config(datasets=30, replicates=10, workers=1)
+
+
+@pytest.fixture(scope="module")
+def results():
+    return calibration.run(FEW)
+
+
+def test_every_section_reports_a_share_of_all_data_sets(results):
+    assert list(results) == [section.__name__ for section in calibration.SECTIONS]
+    counts = [len(shares) for shares in results.values()]
+    assert counts == [4 + 2 * 9, 4 + 9 + 1, 4, 8, 20]
+    for shares in results.values():
+        for (name, _), share in shares.items():
+            if name != "disagreements":
+                assert share.total == FEW.datasets
+            low, high = share.interval()
+            assert 0 <= low <= share.share() <= high <= 1
+
+
+def test_errors_and_coverage_are_near_their_levels(results):
+    """One share in a thousand lies beyond 7 of 30, if the true one is 0.05."""
+    false = results["false_claims"]
+    for (name, design), share in false.items():
+        if design == "own":
+            assert share.hits <= 7, name
+    for name in ("rates differ by 1, unseen", "luck with the split 1"):
+        assert false[name, "fixed"].hits >= 20
+    covered = dict(results["coverage"])
+    disagreements = covered.pop(("disagreements", FEW.replicates))
+    assert disagreements == Estimate(0, 13 * FEW.datasets * (FEW.blocks - 1))
+    for name, share in covered.items():
+        assert share.hits >= FEW.datasets - 7, name
+    for name, share in results["false_equivalence"].items():
+        assert share.hits <= 7, name
+    for (name, n), share in results["mean_coverage"].items():
+        assert share.hits >= FEW.datasets - (7 if name != "one exponential" else 11), n
+
+
+def test_power_rises_with_replicates(results):
+    power = results["power"]
+    found = [power["1.5", n].hits for n in calibration.REPLICATES]
+    assert found[0] <= 9 and found[2] >= 17 and found[3] >= 27
+    for n in (10, 16, 32):
+        assert 16 <= power["detectable", n].hits <= 30
+
+
+def test_tables_are_printed(capsys):
+    calibration.false_equivalence(Config(datasets=2, replicates=6, workers=1))
+    printed = capsys.readouterr()
+    assert "Data sets with a false claim of equivalence" in printed.out
+    assert "replicates" in printed.out and "0.0000–0.6576" in printed.out
+    assert "equivalence      100%" in printed.err
+
+
+def test_results_do_not_depend_on_the_number_of_processes():
+    one, two = (
+        calibration.mean_coverage(Config(datasets=60, workers=workers))
+        for workers in (1, 2)
+    )
+    assert one == two
+    other = calibration.mean_coverage(Config(datasets=60, workers=1, seed=1))
+    assert other != one
+
+
+@pytest.mark.parametrize("condition", [*calibration.NOISES, *calibration.DESIGNED])
+def test_scores_have_the_means_and_the_spread_that_are_claimed(condition):
+    shifts = np.array([0.0, -1.0])
+    rng = np.random.default_rng(0)
+    validation, test = calibration.draw(condition, shifts, 20_000, rng)
+    assert validation.shape == test.shape == (2, 3, 20_000)
+    unit = calibration.unit(condition.noise)
+    middle = np.median if condition.name.startswith("t with") else np.mean
+    start = calibration.ACCURACY if condition.name == "ties" else 0.0
+    means = (middle(test, axis=2) - start) / unit  # [blocks, rates]
+    expected = shifts[:, None] + condition.rate_effect * np.array([-1, 0, 1])
+    np.testing.assert_allclose(means, expected, atol=0.06)
+    means = (middle(validation, axis=2) - start) / unit
+    expected = shifts[:, None] + condition.seen * condition.rate_effect * np.array(
+        [-1, 0, 1]
+    )
+    np.testing.assert_allclose(means, expected, atol=0.06)
+    if not condition.name.startswith(("t with", "shared")):
+        spread = np.hypot(1.0, condition.split_effect)
+        np.testing.assert_allclose(test[0].std(axis=1) / unit, spread, rtol=0.03)
+
+
+def test_luck_with_a_fixed_split_is_that_of_the_block():
+    condition = Condition("luck", split_effect=1000.0, fixed=True)
+    rng = np.random.default_rng(0)
+    _, test = calibration.draw(condition, np.zeros(2), 8, rng)
+    assert test.std(axis=(1, 2)).max() < 3 < abs(test.mean(axis=(1, 2))).min()
+    _, test = calibration.draw(condition._replace(fixed=False), np.zeros(2), 8, rng)
+    assert test.std(axis=2).min() > 100
+
+
+def test_a_shared_order_moves_all_blocks_alike():
+    rng = np.random.default_rng(0)
+    _, test = calibration.draw(calibration.NOISES[1], np.zeros(2), 9_000, rng)
+    assert abs(np.corrcoef(test[0, 0], test[1, 2])[0, 1] - 0.8) < 0.02
+
+
+def test_intervals_that_disagree_with_their_p_values_are_counted(monkeypatch):
+    whole = stats.Interval(-1e9, 1e9)
+
+    def compare(*args, **options):
+        return [
+            row if row.verdict is None else dataclasses.replace(row, **wrong)
+            for row in original(*args, **options)
+        ]
+
+    original = stats.compare
+    monkeypatch.setattr(stats, "compare", compare)
+    wrong = {"difference_interval": whole, "p_value": 0.01}
+    arguments = (calibration.NOISES[0], np.zeros(4), 6, np.random.default_rng(0))
+    counts = calibration.judge(*arguments)
+    assert (counts["disagreements"], counts["comparisons"]) == (3, 3)
+    assert counts["covered"] == 1
+    wrong = {"difference_interval": stats.Interval(1.0, 2.0), "p_value": 0.01}
+    counts = calibration.judge(*arguments)
+    assert (counts["disagreements"], counts["covered"]) == (0, 0)
+
+
+def test_wrong_flags_are_refused():
+    with pytest.raises(InputError, match="^replicates: 5 should be a number at least"):
+        Config(replicates=5)
+
+
+def test_doctests():
+    result = doctest.testmod(calibration)
+    assert result.attempted and not result.failed
