@@ -10,9 +10,9 @@ known, the best possible score is shown, with and without later positions.
     python -m experiments.feedback --train=a.conll --dev=b.conll --test=c.conll
     python -m experiments.feedback --flagfile=OUT/flags    (repeats a run)
 
-OUT receives report.md, a ranking and curves for each task, solvers.png, states.png,
-coupling.png, results.jsonl (one line per run), best/, flags and versions.json. A run
-with the default flags takes about three minutes on two CPU cores.
+OUT receives report.md, differences, rates and curves for each task, solvers.png,
+states.png, coupling.png, results.jsonl (one line per run), best/, flags and
+versions.json. A run with the default flags takes about three minutes on two CPU cores.
 """
 
 from experiments import launch

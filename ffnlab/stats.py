@@ -1,12 +1,28 @@
-"""Statistics of comparison: is one block better than another, over few seeds?
+"""Statistics of comparison: which blocks differ from a baseline, and how sure is it?
 
-A score is one number per training run. The score of a run that diverged is infinite on
-the worse side: -inf if higher is better, +inf if lower is better. All functions are
-defined for such runs, so that none has to be dropped; NaN is an error. All results are
-float64 and repeatable. scipy.stats, which is slow to import, is imported where needed.
+A replicate is one draw of everything that could have come out otherwise: the split, the
+initial parameters, the order of the data and the learning rate that its validation part
+chose. Each block has one finite score per replicate, and all blocks share replicates,
+so that scores are compared in pairs.
+
+There is one statistic: the mean of the paired differences, divided by its standard
+error. It ranks, it is tested, and it is drawn. Its distribution under the hypothesis
+that all blocks are equal is that of the largest statistic of all blocks when the signs
+of the centred differences are drawn at random, the same sign for all blocks of a
+replicate. The intervals are therefore simultaneous, and an interval excludes zero
+exactly when its p-value is at most one minus the level.
+
+Sources: Liu 1988, "Bootstrap procedures under some non-i.i.d. models" (random signs);
+Westfall and Young 1993, "Resampling-based multiple testing" (the largest statistic);
+Romano and Wolf 2005, "Exact and approximate stepdown methods for multiple hypothesis
+testing" (studentised). `python -m benchmarks.calibration` measures error, coverage and
+power. scipy, which is slow to import, is imported where it is needed.
 """
 
 import dataclasses
+import functools
+import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -15,251 +31,19 @@ from numpy.typing import ArrayLike
 
 from ffnlab.errors import InputError, choose
 
-# With this many, (R + 1)(1 - level) / 2 is an integer at every usual level, so the ends
-# of an interval are two of the estimates, and nothing is interpolated next to infinity.
-RESAMPLES = 9_999
-EXACT_SEEDS = 20  # the 2^20 sums of an exact test take tens of milliseconds
-_BATCH = 2**21  # numbers per batch of draws: tens of megabytes
+POWER = 0.8  # of the detectable effect, and of the number of replicates that decides
+VERDICTS = ("better", "worse", "equivalent", "undecided")
+_EXACT = 13  # replicates up to which all signs are counted, 2^12 up to their symmetry
+_DRAWS = 2**13 - 1  # random signs for more replicates
+_RANKS = 64  # equally likely standard errors, over which the power is averaged
+_MOST = 10**6  # the largest number of replicates that is searched
 
 
 class Interval(NamedTuple):
-    """The ends of a confidence interval, in the units of the statistic."""
+    """The ends of a confidence interval, in the units of the score."""
 
     low: float
     high: float
-
-
-def _as_scores(what: str, scores: ArrayLike, most_axes: int = 1) -> np.ndarray:
-    """Returns scores as float64; they must not be empty, NaN or of another rank."""
-    try:
-        numbers = np.asarray(scores).astype(np.float64, casting="same_kind")
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{what}: expected an array of numbers ({error})") from error
-    if not 1 <= numbers.ndim <= most_axes or numbers.size == 0:
-        raise InputError(f"{what}: expected one score per run, not {numbers.shape}")
-    if np.isnan(numbers).any():
-        raise InputError(f"{what}: NaN; score a diverged run inf on its worse side")
-    return numbers
-
-
-def iqm(scores: ArrayLike, axis: int = -1) -> np.float64 | np.ndarray:
-    """Returns the interquartile mean: the mean without the lowest and highest quarter.
-
-    Of n runs, floor(n / 4) are trimmed at each end. Up to that many diverged runs leave
-    the result finite, more make it infinite.
-
-    Args:
-      scores: One score per run, of any shape with at least one axis.
-      axis: The axis over runs.
-
-    Returns:
-      The interquartile means, in the shape of `scores` without `axis`.
-
-    Raises:
-      InputError: A score is NaN, there is none, or the middle has both inf and -inf.
-
-    Source: Agarwal et al. 2021, "Deep reinforcement learning at the edge of the
-    statistical precipice", section 4.3, https://arxiv.org/abs/2108.13264.
-
-    >>> float(iqm([0.70, 0.90, 0.92, float("-inf")]))
-    0.8
-    """
-    from scipy.stats import trim_mean
-
-    numbers = _as_scores("iqm", scores, most_axes=32)
-    with np.errstate(invalid="ignore"):  # inf - inf is reported below, by name
-        middle = trim_mean(numbers, 0.25, axis=axis)
-    if np.isnan(middle).any():
-        raise InputError("iqm: inf and -inf in the middle half have no mean")
-    return middle
-
-
-def bootstrap_interval(
-    scores: ArrayLike,
-    statistic: Callable[..., np.ndarray] = iqm,
-    level: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Interval:
-    """Returns the stratified percentile bootstrap interval of a statistic of runs.
-
-    Runs are drawn with replacement within each stratum (a task, a data set); the
-    statistic is that of all strata together. With fewer than about ten runs the
-    interval is too narrow; with one run it is a point.
-
-    Args:
-      scores: One score per run, [seeds] or [strata, seeds].
-      statistic: Function of runs [resamples, strata · seeds] and axis, like `np.mean`.
-      level: The nominal coverage, between 0 and 1.
-      resamples: The number of resamples.
-      seed: The seed of the resampling.
-
-    Returns:
-      The interval; an end that diverged runs reach is infinite.
-
-    Raises:
-      InputError: A score or statistic is NaN, or there are too few resamples.
-
-    Source: Agarwal et al. 2021, section 4.1.
-
-    >>> low, high = bootstrap_interval([0.89, 0.90, 0.90, 0.91, 0.91, 0.93])
-    >>> print(f"{low:.4f} {high:.4f}")
-    0.8950 0.9200
-    """
-    # Not scipy.stats.bootstrap: it refuses a single run, and its interpolated
-    # percentiles and standard error turn infinite scores into NaN.
-    strata = np.atleast_2d(_as_scores("bootstrap_interval", scores, most_axes=2))
-    tail = (resamples + 1) * (1 - level) / 2 + 1e-9  # so that 499.99… is 500
-    if not (0 < level < 1 and tail >= 1):
-        raise InputError(f"{level=}: expected a fraction that {resamples=} can resolve")
-    generator = np.random.default_rng(seed)
-    batch = max(1, _BATCH // strata.size)
-    estimates = []
-    for start in range(0, resamples, batch):
-        count = min(batch, resamples - start)
-        draws = generator.integers(strata.shape[1], size=(count, *strata.shape))
-        runs = np.take_along_axis(strata[None], draws, axis=-1)
-        with np.errstate(invalid="ignore"):  # inf - inf is reported below, by name
-            estimates.append(statistic(runs.reshape(count, -1), axis=-1))
-    ordered = np.sort(np.concatenate(estimates))  # [resamples]
-    if np.isnan(ordered[-1]):
-        raise InputError("bootstrap: NaN statistic; do scores hold inf and -inf?")
-    return Interval(float(ordered[int(tail) - 1]), float(ordered[-int(tail)]))
-
-
-def paired_permutation_test(
-    a: ArrayLike, b: ArrayLike, resamples: int = RESAMPLES, seed: int = 0
-) -> float:
-    """Returns the two-sided p-value of the hypothesis that paired runs are equal.
-
-    If blocks are exchangeable, the sign of each difference is random: p is the fraction
-    of sign assignments whose sum is at least as far from zero as the observed sum. For
-    up to 20 pairs all assignments are counted; for more, random ones and the observed
-    one.
-
-    If both runs of a pair diverged, they differ by 0. If only one did, the test sums
-    the signed ranks of all differences (Wilcoxon's statistic, zeros and ties as in
-    Pratt), so that this pair counts as the largest difference. The test is exact then
-    too, since ranks depend on absolute differences only.
-
-    Args:
-      a, b: Scores of two blocks on the same seeds in the same order, both [seeds].
-      resamples: The number of random assignments for more than 20 pairs.
-      seed: The seed of the random assignments.
-
-    Returns:
-      The p-value; 1 for a single pair and for equal scores.
-
-    Raises:
-      InputError: A score is NaN, or the numbers of seeds differ.
-
-    Source: Fisher 1935, "The design of experiments", section 21; Pratt 1959, "Remarks
-    on zeros and ties"; Phipson and Smyth 2010, "p-values should never be zero".
-
-    >>> paired_permutation_test([0.92, 0.93, 0.95, 0.94], [0.90, 0.92, 0.92, 0.90])
-    0.125
-    """
-    # Not scipy.stats.permutation_test: it is hundreds of times slower for 16 pairs, and
-    # its tolerance for tied sums is relative to the observed sum, so 0 at 0.
-    _, terms, rounding = _test_terms(a, b)
-    threshold = abs(terms.sum()) - rounding
-    if terms.size <= EXACT_SEEDS:
-        sums = np.zeros(1)
-        for term in terms:
-            sums = np.concatenate([sums + term, sums - term])
-        return float(np.mean(np.abs(sums) >= threshold))
-    generator = np.random.default_rng(seed)
-    flips = generator.integers(0, 2, size=(resamples, terms.size), dtype=bool)
-    sums = terms.sum() - 2 * (flips @ terms)  # [resamples]
-    return float((1 + np.sum(np.abs(sums) >= threshold)) / (1 + resamples))
-
-
-def _test_terms(a: ArrayLike, b: ArrayLike) -> tuple[np.ndarray, np.ndarray, float]:
-    """Returns a - b, the terms of the tested sum, and the rounding error of the sum."""
-    first, second = _as_scores("first scores", a), _as_scores("second scores", b)
-    if first.size != second.size:
-        raise InputError(f"paired scores: {first.size} seeds against {second.size}")
-    zeros = np.zeros_like(first)  # also for two runs that diverged alike
-    differences = np.subtract(
-        first, second, out=zeros, where=first != second
-    )  # [seeds]
-    if np.isinf(differences).any():
-        from scipy.stats import rankdata
-
-        return differences, np.sign(differences) * rankdata(np.abs(differences)), 0.0
-    # Differences of float32 scores have errors of float32, in whatever dtype they are
-    # now. Sums that are equal up to rounding must count as equal, or p is too small.
-    rounding = 0.0
-    for original, scores in ((a, first), (b, second)):
-        precision = np.result_type(np.asarray(original).dtype, np.float32)
-        size = np.abs(scores[np.isfinite(scores)]).sum()
-        rounding += float(16 * np.finfo(precision).eps * size)
-    return differences, differences, rounding
-
-
-def holm(p_values: ArrayLike) -> np.ndarray:
-    """Returns Holm-Bonferroni adjusted p-values, to be compared with alpha directly.
-
-    The i-th smallest of m becomes the running maximum of (m - i + 1) p, at most 1. The
-    probability of any false rejection is then at most alpha, for any dependence.
-
-    Args:
-      p_values: One per test, [tests], in any order, possibly none.
-
-    Returns:
-      The adjusted p-values in the same order, [tests].
-
-    Raises:
-      InputError: A p-value is NaN or outside [0, 1].
-
-    Source: Holm 1979, "A simple sequentially rejective multiple test procedure".
-
-    >>> holm([0.01, 0.04, 0.03, 0.005]).round(3).tolist()
-    [0.03, 0.06, 0.06, 0.02]
-    """
-    p = np.asarray(p_values, dtype=np.float64)
-    if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
-        raise InputError("holm: expected one p-value per test, each between 0 and 1")
-    order = np.argsort(p, kind="stable")
-    steps = p[order] * np.arange(p.size, 0, -1)
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
-    return adjusted  # [tests]
-
-
-def probability_of_improvement(a: ArrayLike, b: ArrayLike) -> np.float64 | np.ndarray:
-    """Returns the probability that a run of `a` scores above a run of `b`.
-
-    P(A > B) + P(A = B) / 2 over all pairs of runs, which is Mann-Whitney's U divided by
-    the number of pairs.
-
-    Args:
-      a, b: Scores of the two blocks, [..., runs of a] and [..., runs of b].
-
-    Returns:
-      The probabilities, [...].
-
-    Raises:
-      InputError: A score is NaN, or there is none.
-
-    Source: Agarwal et al. 2021, section 4.3.
-
-    >>> float(probability_of_improvement([0.91, 0.93], [0.90, 0.93]))
-    0.625
-
-    For equally many runs, the two blocks are the strata of its bootstrap interval:
-
-    >>> def improvement(runs, axis):
-    ...     return probability_of_improvement(*np.split(runs, 2, axis))
-    >>> bootstrap_interval([[0.91, 0.92], [0.88, 0.90]], improvement)
-    Interval(low=1.0, high=1.0)
-    """
-    from scipy.stats import rankdata
-
-    first, second = (_as_scores("scores", runs, most_axes=32) for runs in (a, b))
-    n, m = first.shape[-1], second.shape[-1]
-    ranks = rankdata(np.concatenate([first, second], axis=-1), axis=-1)
-    return (ranks[..., :n].sum(axis=-1) - n * (n + 1) / 2) / (n * m)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,151 +52,432 @@ class Comparison:
 
     Attributes:
       name: The block.
-      seeds: The number of runs.
-      diverged: How many of them diverged.
-      iqm: The interquartile mean of the scores.
-      interval: Its bootstrap interval.
-      difference: The mean of block minus baseline over equal seeds; None if both have
-        diverged runs on different seeds. This and the following fields are None for
-        the baseline.
-      difference_interval: Its bootstrap interval.
-      p_value: The p-value of the paired permutation test.
-      p_corrected: The same after Holm's correction.
-      improvement: The probability that a run is better than a run of the baseline.
-      direction: The sign of the tested statistic: 1 better, -1 worse, 0 even.
+      replicates: The number of replicates n.
+      score: The mean score.
+      interval: The interval of the mean score alone, by `mean_interval`; None for one
+        replicate.
+      difference: The mean of block minus baseline. This and the following fields are
+        None for the baseline.
+      difference_interval: Its simultaneous interval; None where there are too few
+        replicates for one, see `least_replicates`.
+      differences: Block minus baseline in each replicate, n numbers.
+      p_value: The p-value, adjusted for the number of blocks; None for one replicate.
+      p_new_data: The same for new data of the kind, by the corrected variance of Nadeau
+        and Bengio; None where the data were not split again for each replicate.
+      improvement: The share of replicates in which the block is better, ties by half.
+      detectable: The size of a difference that a run like this one detects with a
+        probability of 0.8; None as for the interval.
+      needed: About how many replicates would decide, for a block that is undecided;
+        None if no number up to a million would.
+      verdict: One of `VERDICTS`.
     """
 
     name: str
-    seeds: int
-    diverged: int
-    iqm: float
-    interval: Interval
+    replicates: int
+    score: float
+    interval: Interval | None
     difference: float | None = None
     difference_interval: Interval | None = None
+    differences: tuple[float, ...] = ()
     p_value: float | None = None
-    p_corrected: float | None = None
+    p_new_data: float | None = None
     improvement: float | None = None
-    direction: int | None = None
+    detectable: float | None = None
+    needed: int | None = None
+    verdict: str | None = None
 
-    def significant(self, alpha: float = 0.05) -> bool:
-        """Returns whether the corrected p-value is at most `alpha`."""
-        return self.p_corrected is not None and self.p_corrected <= alpha
+
+def mean_interval(scores: ArrayLike, level: float = 0.95) -> Interval | None:
+    """Returns Student's interval of the mean of one score per replicate.
+
+    Args:
+      scores: Finite scores, `[replicates]`.
+      level: The nominal coverage.
+
+    Returns:
+      The interval, for one mean alone; None for a single replicate.
+
+    Raises:
+      InputError: A score is not finite, there is none, or the level is not allowed.
+
+    Source: Student 1908, "The probable error of a mean".
+
+    >>> low, high = mean_interval([0.89, 0.90, 0.90, 0.91, 0.91, 0.93])
+    >>> print(f"{low:.4f} {high:.4f}")
+    0.8923 0.9210
+    """
+    from scipy.special import stdtrit
+
+    _check_level(level)
+    numbers = _as_scores("scores", scores)
+    if numbers.size == 1:
+        return None
+    half = -stdtrit(numbers.size - 1, (1 - level) / 2) * _standard_error(numbers)
+    mean = numbers.mean()
+    return Interval(float(mean - half), float(mean + half))
+
+
+def least_replicates(level: float = 0.95) -> int:
+    """Returns the number of replicates below which nothing can be claimed.
+
+    With n replicates, at least 3, the least p-value is 1 / (1 + 2^(n - 1)).
+
+    >>> least_replicates(0.95), least_replicates(0.99)
+    (6, 8)
+    """
+    _check_level(level)
+    return max(3, 1 + math.ceil(math.log2(level / (1 - level)) - 1e-9))
+
+
+def largest_statistics(
+    differences: ArrayLike, seed: int = 0, rounding: ArrayLike = 0.0
+) -> np.ndarray:
+    """Returns the largest statistic of all blocks for many draws of the signs.
+
+    The statistic is the absolute mean over its standard error, both of the centred
+    differences with the drawn signs. For up to 13 replicates all signs are used, and
+    8,191 random ones for more.
+
+    Args:
+      differences: Block minus baseline, `[blocks, replicates]`.
+      seed: The seed of random signs.
+      rounding: The rounding error of a difference, for all blocks or `[blocks]`; a
+        block whose differences are equal up to it has the statistic 0.
+
+    Returns:
+      The largest statistics, ascending, `[draws]`.
+
+    >>> largest_statistics([[0.1, 0.3, 0.2, 0.4], [0.0, 0.2, -0.2, 0.1]]).shape
+    (8,)
+    """
+    rows = np.atleast_2d(np.asarray(differences, np.float64))
+    centred = rows - rows.mean(axis=1, keepdims=True)
+    replicates = rows.shape[1]
+    norms = np.linalg.norm(centred, axis=1, keepdims=True)
+    least = np.reshape(rounding, (-1, 1)) * math.sqrt(replicates)
+    units = np.divide(centred, norms, out=np.zeros_like(centred), where=norms > least)
+    # Signs leave the sum of squares as it is, so that the statistic is a function of
+    # the share of it that lies along the mean.
+    shares = np.square(_signs(replicates, seed) @ units.T).max(axis=1) / replicates
+    shares = np.minimum(shares, 1 - 1e-12)
+    return np.sort(np.sqrt((replicates - 1) * shares / (1 - shares)))
+
+
+@functools.lru_cache(maxsize=8)
+def _signs(replicates: int, seed: int) -> np.ndarray:
+    """Returns draws of signs, `[draws, replicates]`; all of them, up to their symmetry,
+    for few replicates.
+    """
+    if replicates <= _EXACT:
+        rest = list(itertools.product((1.0, -1.0), repeat=replicates - 1))
+        return np.column_stack([np.ones(len(rest)), np.array(rest)])
+    draws = np.random.default_rng(seed).integers(0, 2, size=(_DRAWS, replicates))
+    return 2.0 * draws - 1.0
 
 
 def compare(
     scores: Mapping[str, ArrayLike],
     baseline: str,
     higher_is_better: bool,
+    *,
+    margin: float | None = None,
+    test_ratio: float | None = None,
     level: float = 0.95,
     seed: int = 0,
 ) -> list[Comparison]:
-    """Compares every block with the baseline.
+    """Compares every block with the baseline, on the same replicates.
 
     Args:
-      scores: By block, one score per seed, [seeds]; the same seeds in the same order.
-      baseline: The block that the others are tested against.
+      scores: By block, one finite score per replicate, in the same order.
+      baseline: The block that the others are compared with.
       higher_is_better: True for an accuracy, False for a loss.
-      level: The nominal coverage of the intervals.
-      seed: The seed of the resampling. The order of `scores` changes nothing.
+      margin: The largest difference that does not matter; None claims no equivalence.
+      test_ratio: Test examples per training example, where every replicate has a split
+        of its own; None where all have the same.
+      level: One minus the accepted probability of any false claim.
+      seed: The seed of random signs. The order of `scores` changes nothing.
 
     Returns:
-      A comparison for each block, the best interquartile mean first. Intervals are by
-      `bootstrap_interval`, p-values by `paired_permutation_test`, corrected by `holm`
-      over all blocks but the baseline. For a single seed every interval is a point and
-      every p-value is 1.
+      A comparison for each block, the best mean first.
 
     Raises:
-      InputError: The baseline is unknown, blocks differ in their number of seeds, or a
-        score is NaN or infinite on the better side.
+      InputError: The baseline is unknown, blocks differ in their number of replicates,
+        a score is not finite, the margin or the test ratio is not above 0, or the
+        level is not between 0 and 0.9998.
 
-    >>> losses = {"glu": [0.30, 0.31, 0.29], "mlp": [0.40, 0.42, 0.41]}
+    >>> losses = {"glu": [.30, .31, .29, .33, .30, .28], "mlp": [.40, .42, .41] * 2}
     >>> best, worst = compare(losses, baseline="mlp", higher_is_better=False)
-    >>> best.name, round(best.difference, 2), best.p_value, best.improvement
-    ('glu', -0.11, 0.25, 1.0)
+    >>> best.name, best.verdict, round(best.difference, 3), round(best.p_value, 3)
+    ('glu', 'better', -0.108, 0.03)
     """
     choose("baseline", baseline, scores)
-    runs = {name: _as_scores(f"scores of {name}", raw) for name, raw in scores.items()}
-    better = np.inf if higher_is_better else -np.inf
-    seeds = runs[baseline].size
-    for name, row in runs.items():
-        if row.size != seeds:
-            raise InputError(f"{name} has {row.size} seeds, {baseline} has {seeds}")
-        if (row == better).any():
-            raise InputError(f"{name}: a score is {better}; diverged is {-better}")
-    paired = {
-        name: _pair(raw, scores[baseline], higher_is_better, level, seed)
-        for name, raw in scores.items()
-        if name != baseline
-    }
-    corrected = holm([fields["p_value"] for fields in paired.values()])
-    for fields, p in zip(paired.values(), corrected, strict=True):
-        fields["p_corrected"] = float(p)
-    rows = [
+    _check_level(level)
+    for parameter, value in (("margin", margin), ("test_ratio", test_ratio)):
+        if value is not None and not value > 0:
+            raise InputError(f"{parameter}: {value:g} must be above 0")
+    rows = {name: _as_scores(f"scores of {name}", row) for name, row in scores.items()}
+    for name, row in rows.items():
+        if row.size != rows[baseline].size:
+            raise InputError(
+                f"{name} has {row.size} replicates, {baseline} has "
+                f"{rows[baseline].size}; they are compared in pairs"
+            )
+    others = sorted(name for name in rows if name != baseline)
+    differences = {name: rows[name] - rows[baseline] for name in others}
+    rounding = {name: _rounding(rows[name], rows[baseline]) for name in others}
+    largest = np.zeros(0)
+    if others and rows[baseline].size > 1:
+        largest = largest_statistics(
+            list(differences.values()), seed, list(rounding.values())
+        )
+    judge = functools.partial(
+        _judge, largest, level, higher_is_better, margin, test_ratio
+    )
+    comparisons = [
         Comparison(
             name=name,
-            seeds=seeds,
-            diverged=int(np.isinf(row).sum()),
-            iqm=float(iqm(row)),
-            interval=bootstrap_interval(row, level=level, seed=seed),
-            **paired.get(name, {}),
+            replicates=row.size,
+            score=float(row.mean()),
+            interval=mean_interval(row, level),
+            **(judge(differences[name], rounding[name]) if name != baseline else {}),
         )
-        for name, row in runs.items()
+        for name, row in rows.items()
     ]
-    return sorted(rows, key=lambda r: (-r.iqm if higher_is_better else r.iqm, r.name))
+    sign = -1 if higher_is_better else 1
+    return sorted(comparisons, key=lambda row: (sign * row.score, row.name))
 
 
-def _pair(
-    a: ArrayLike, b: ArrayLike, higher_is_better: bool, level: float, seed: int
-) -> dict[str, float | Interval | None]:
-    """Returns the fields of a Comparison that depend on both block and baseline."""
-    differences, terms, _ = _test_terms(a, b)
-    improvement = float(probability_of_improvement(a, b))
+def _judge(
+    largest: np.ndarray,
+    level: float,
+    higher_is_better: bool,
+    margin: float | None,
+    test_ratio: float | None,
+    differences: np.ndarray,
+    rounding: float,
+) -> dict:
+    """Returns the fields of a comparison that depend on the differences."""
+    mean, count = float(differences.mean()), differences.size
+    better = np.sign(differences) * (1 if higher_is_better else -1)
     fields = {
-        "p_value": paired_permutation_test(a, b, seed=seed),
-        "improvement": improvement if higher_is_better else 1 - improvement,
-        "direction": int(np.sign(terms.sum())) * (1 if higher_is_better else -1),
+        "difference": mean,
+        "differences": tuple(map(float, differences)),
+        "improvement": float(((better > 0) + 0.5 * (better == 0)).mean()),
+        "verdict": "undecided",
     }
-    if not {np.inf, -np.inf} <= set(differences):
-        interval = bootstrap_interval(differences, np.mean, level, seed=seed)
-        mean = float(differences.mean())
-        fields |= {"difference": mean, "difference_interval": interval}
+    if count == 1:
+        return fields
+    # Scores that are equal up to rounding must count as equal, or p is too small. The
+    # error and the mean are therefore taken at the unfavourable end of the rounding.
+    error = _standard_error(differences) + rounding / math.sqrt(count)
+    halves = largest * error + rounding
+    fields["p_value"] = _p_value(halves, mean)
+    if test_ratio is not None:
+        corrected = error * math.sqrt(1 + count * test_ratio)
+        fields["p_new_data"] = _p_value(largest * corrected + rounding, mean)
+    if count < least_replicates(level):
+        return fields
+    half, critical = _critical(halves, level), _critical(largest, level)
+    interval = Interval(mean - half, mean + half)
+    within = margin is not None and -margin <= interval.low <= interval.high <= margin
+    if within:
+        fields["verdict"] = "equivalent"
+    elif fields["p_value"] <= 1 - level + 1e-12:
+        fields["verdict"] = "better" if (mean > 0) == higher_is_better else "worse"
+    fields["difference_interval"] = interval
+    fields["detectable"] = detectable_effect(critical, error, count)
+    if fields["verdict"] == "undecided":
+        spread = error * math.sqrt(count)
+        fields["needed"] = _replicates_needed(mean, spread, critical, count, margin)
     return fields
 
 
-def verdict(comparisons: Sequence[Comparison], alpha: float = 0.05) -> str:
-    """Returns one sentence for a report: which blocks differ, and in which direction.
+def _p_value(draws: np.ndarray, mean: float) -> float:
+    """Returns the share of draws, the observed one included, that reach a mean."""
+    return float((1 + np.count_nonzero(draws >= abs(mean))) / (1 + draws.size))
 
-    It states whether there are too few seeds for a significant difference, and which
-    blocks have diverged runs.
+
+def _critical(draws: np.ndarray, level: float) -> float:
+    """Returns the draw above which the p-value is at most one minus the level."""
+    beyond = math.floor((1 - level) * (1 + draws.size) + 1e-9)
+    return float(draws[draws.size - beyond])
+
+
+def detectable_effect(critical: float, error: float, replicates: int) -> float:
+    """Returns the difference that a new run detects with a probability of 0.8.
+
+    Args:
+      critical: The statistic from which on a difference counts as detected.
+      error: The standard error of the mean difference, as estimated by this run.
+      replicates: The number of replicates, of this run and of the new one.
+
+    >>> round(detectable_effect(critical=2.13, error=1.0, replicates=16), 2)
+    3.17
+    """
+    return error * _detectable_shift(critical, replicates)
+
+
+@functools.lru_cache(maxsize=8)
+def _detectable_shift(critical: float, replicates: int) -> float:
+    """Returns the detectable difference in standard errors."""
+    from scipy.optimize import brentq
+    from scipy.special import gammaincinv, ndtr
+
+    # Equally likely ratios of an estimated to the true standard error. This run and the
+    # new one have one each. If this run's counted as true, fewer would be detected.
+    half, ranks = (replicates - 1) / 2, (np.arange(_RANKS) + 0.5) / _RANKS
+    ratios = np.sqrt(gammaincinv(half, ranks) / half)
+
+    def missing(shift: float) -> float:
+        means = shift * ratios[:, None]
+        return float(ndtr(means - critical * ratios).mean()) - POWER
+
+    return float(brentq(missing, 0.0, 4.0 * critical + 20.0, xtol=1e-6))
+
+
+def _replicates_needed(
+    mean: float, spread: float, critical: float, replicates: int, margin: float | None
+) -> int | None:
+    """Returns about how many replicates decide, if mean and spread stay as they are.
+
+    That many decide with a probability of 0.8.
+    """
+    from scipy.special import ndtr, stdtr, stdtrit
+
+    tail = stdtr(replicates - 1, -critical)
+
+    def decides(count: int) -> bool:
+        bound = -stdtrit(count - 1, tail)
+        error = spread / math.sqrt(count)
+        power = ndtr(abs(mean) / error - bound)
+        if margin is not None:
+            ends = (margin + np.array([mean, -mean])) / error
+            power = max(power, ndtr(ends - bound).sum() - 1)
+        return power >= POWER
+
+    if not decides(_MOST):
+        return None
+    low, high = replicates, _MOST
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if decides(middle) else (middle, high)
+    return high
+
+
+def _standard_error(numbers: np.ndarray) -> float:
+    return float(numbers.std(ddof=1) / math.sqrt(numbers.size))
+
+
+def _rounding(*rows: np.ndarray) -> float:
+    """Returns the error of a difference of scores that were computed in float32.
+
+    It is above 0, also for scores that are all 0.
+    """
+    size = max(np.abs(row).max() for row in rows)
+    return float(2 * np.finfo(np.float32).eps * size + np.finfo(np.float64).tiny)
+
+
+def _as_scores(what: str, scores: ArrayLike) -> np.ndarray:
+    """Returns scores as float64; there must be some, in one row, all finite."""
+    try:
+        numbers = np.asarray(scores).astype(np.float64, casting="same_kind")
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{what}: expected an array of numbers ({error})") from error
+    if numbers.ndim != 1 or numbers.size == 0:
+        raise InputError(f"{what}: expected one score per replicate, {numbers.shape}")
+    if not np.isfinite(numbers).all():
+        place = int(np.flatnonzero(~np.isfinite(numbers))[0])
+        raise InputError(
+            f"{what}: {numbers[place]} in replicate {place}; give a run that diverged "
+            "the score of a trivial predictor"
+        )
+    return numbers
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level <= 1 - 1 / (1 + _DRAWS):
+        raise InputError(f"level: {level:g} must be above 0 and at most 0.9998")
+
+
+def verdict(
+    comparisons: Sequence[Comparison],
+    show: Callable[[float], str] = "{:g}".format,
+    margin: float | None = None,
+    level: float = 0.95,
+) -> str:
+    r"""Returns two sentences for a report: what is claimed, and what could have been.
 
     Args:
       comparisons: From `compare`.
-      alpha: The accepted probability of any false claim.
+      show: Returns a difference as text, with its unit.
+      margin: The margin that `compare` was given.
+      level: The level that `compare` was given.
 
-    >>> rows = compare({"glu": [0.3] * 6, "mlp": [0.4] * 6}, "mlp", False)
-    >>> print(verdict(rows).replace(" after", "\\nafter"))
-    Significantly different from mlp at α = 0.05
-    after Holm correction over 1 test with 6 seeds: glu (better).
+    >>> losses = {"glu": [0.3, 0.31, 0.3, 0.3, 0.29, 0.3], "mlp": [0.4] * 6}
+    >>> print(verdict(compare(losses, "mlp", False)).replace(". ", ".\n"))
+    Over 6 replicates, better than mlp: glu.
+    All claims hold together at 95 % confidence.
     """
-    (baseline,) = (row.name for row in comparisons if row.p_value is None)
-    tests, seeds = len(comparisons) - 1, comparisons[0].seeds
-    scale = f"from {baseline} at α = {alpha:g} after Holm correction over {tests} "
-    scale += f"test{'s' * (tests != 1)} with {seeds} seed{'s' * (seeds != 1)}"
-    claims = []
-    for direction, word in ((1, "better"), (-1, "worse")):
-        names = ", ".join(
-            row.name
-            for row in comparisons
-            if row.direction == direction and row.significant(alpha)
+    (baseline,) = (row.name for row in comparisons if row.verdict is None)
+    count = comparisons[0].replicates
+    rest = [row for row in comparisons if row.verdict is not None]
+    if not rest:
+        return f"{baseline} is alone, so there is nothing to compare."
+    over = f"Over {count} replicate{'s' * (count != 1)}"
+    if count < least_replicates(level):
+        return (
+            f"{over}, nothing can be claimed about {baseline} and the others: "
+            f"a claim needs at least {least_replicates(level)} replicates."
         )
-        claims += [f"{names} ({word})"] if names else []
-    sentence = f"No significant difference {scale}"
-    if claims:
-        sentence = f"Significantly different {scale}: {'; '.join(claims)}"
-    least = min(1.0, tests * 2.0 ** (1 - seeds))
-    if least > alpha:
-        sentence += f"; with so few seeds the smallest corrected p is {least:g}"
-    diverged = [f"{row.diverged} of {row.name}" for row in comparisons if row.diverged]
-    if diverged:
-        sentence += f" (diverged runs: {', '.join(diverged)})"
-    return f"{sentence}."
+    named = {kind: [r.name for r in rest if r.verdict == kind] for kind in VERDICTS}
+    undecided, reach = named["undecided"], _reach(rest, show)
+    if len(undecided) == len(rest):
+        shown = f"{over}, no block is shown to differ from {baseline}"
+        shown += f", or to be within ±{show(margin)} of it" if margin else ""
+        return (
+            f"{shown}, at {_percent(level)} confidence. {reach[0].upper()}{reach[1:]}."
+        )
+    if len(undecided) > 4:
+        named["undecided"] = [f"the other {len(undecided)}"]
+    phrases = {
+        "better": f"better than {baseline}",
+        "worse": f"worse than {baseline}",
+        "equivalent": f"equivalent to {baseline} within ±{show(margin or 0.0)}",
+        "undecided": "undecided",
+    }
+    claims = "; ".join(
+        f"{phrase}: {', '.join(named[kind])}"
+        for kind, phrase in phrases.items()
+        if named[kind]
+    )
+    together = f"All claims hold together at {_percent(level)} confidence"
+    return f"{over}, {claims}. {'; '.join(filter(None, [together, reach]))}."
+
+
+def _percent(level: float) -> str:
+    return f"{100 * level:.6g} %"
+
+
+def _reach(rows: Sequence[Comparison], show: Callable) -> str:
+    """Returns what the run could have detected, and what would decide."""
+    undecided = [row for row in rows if row.verdict == "undecided"]
+    if not undecided:
+        return ""
+    sizes = sorted(row.detectable for row in undecided)
+    least, most = show(sizes[0]), show(sizes[-1])
+    number, _, unit = least.partition(" ")
+    if least != most and most.partition(" ")[2] == unit:
+        least = number
+    reach = most if least == most else f"{least} to {most}"
+    sentence = f"a difference of {reach} would be detected four times in five"
+    needed = [row.needed for row in undecided if row.needed is not None]
+    if needed:
+        sentence += f", and about {_rounded(max(needed))} replicates would decide"
+        sentence += " all" if len(needed) == len(undecided) > 1 else ""
+    return sentence
+
+
+def _rounded(count: int) -> str:
+    """Returns a number with two significant digits."""
+    digits = max(len(str(count)) - 2, 0)
+    return f"{math.ceil(count / 10**digits) * 10**digits:,}"

@@ -763,7 +763,24 @@ def test_verdict_without_undecided_blocks_and_of_the_baseline_alone():
     )
     pair = (MLP, undecided("a", 1, 9))
     six = [dataclasses.replace(each, replicates=6) for each in pair]
-    assert verdict(six).startswith("Over 6 replicates, undecided: a.")
+    assert verdict(six) == (
+        "Over 6 replicates, no block is shown to differ from mlp, at 95 % confidence. "
+        "A difference of 1 would be detected four times in five, and about 9 "
+        "replicates would decide."
+    )
+    assert "differ from mlp, or to be within ±0.5 of it, at" in verdict(six, margin=0.5)
+
+
+def test_a_verdict_names_at_most_four_undecided_blocks_and_a_unit_once():
+    def points(difference):
+        return f"{difference:.1f} points"
+
+    rows = [undecided(name, size, 9) for size, name in enumerate("abcde", 1)]
+    better = [MLP, row("z", verdict="better")]
+    assert "; undecided: a, b, c, d. All" in verdict([*better, *rows[:4]], points)
+    sentence = verdict([*better, *rows], points)
+    assert "; undecided: the other 5. All" in sentence
+    assert "a difference of 1.0 to 5.0 points would" in sentence
 
 
 @pytest.mark.parametrize(

@@ -78,9 +78,8 @@ def scores_table(task: Task, runs: list[Run]) -> Table:
         for key in task.columns.values():
             values = 100 * np.array([run.scores[part][key] for run in runs])
             cell = f"{values.mean():.2f}"
-            if len(values) > 1:
-                low, high = stats.bootstrap_interval(values, np.mean)
-                cell += f" [{low:.2f}, {high:.2f}]"
+            if interval := stats.mean_interval(values):
+                cell += f" [{interval.low:.2f}, {interval.high:.2f}]"
             cells.append(cell)
         rows.append([part, f"{task.sizes[part]:,}", *cells])
     return Table(["part", "texts", *(f"{n}, %" for n in task.columns)], rows, words=1)

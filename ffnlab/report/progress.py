@@ -61,6 +61,16 @@ class Progress:
         if self._bar:
             self._bar.update(self._task, description=label)
 
+    def add(self, units: int) -> None:
+        """Adds work to the part that `begin` named.
+
+        Args:
+          units: The further units of work.
+        """
+        self._total += units
+        if self._bar:
+            self._bar.update(self._task, total=self._total)
+
     def reach(self, units: int) -> None:
         """Updates the progress of the part that `begin` named.
 

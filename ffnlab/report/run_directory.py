@@ -175,6 +175,9 @@ def _check_same_flags(path: Path, config: Any) -> None:
     renamed = getattr(config, "RENAMED", {})
     lines = path.read_text("utf-8").splitlines()
     old = {options.rename_flag(line, renamed) for line in lines}
+    given = {line.partition("=")[0] for line in old}
+    for name, value in getattr(config, "ADDED", {}).items():
+        old |= {f"--{name}={value}"} if f"--{name}" not in given else set()
     new = set(options.to_flags(config).splitlines())
     if old != new:
         here = ", ".join(sorted(new - old)) or "fewer flags"

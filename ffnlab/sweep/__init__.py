@@ -10,7 +10,7 @@ _NAMES = {
     "check_parity": "scratch_parity",
     "compare": "comparison",
     "compare_feedback": "feedback_comparison",
-    "curves": "ranking",
+    "curves": "result_lines",
     "evaluate_members": "population",
     "fit_population": "population",
     "judge": "judgement",

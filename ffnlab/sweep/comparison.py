@@ -4,17 +4,17 @@ import dataclasses
 import itertools
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from ffnlab import names
 from ffnlab.errors import InputError, choose
 from ffnlab.options import names_in, option
 from ffnlab.report.run_directory import choose_directory
-from ffnlab.sweep.jobs import Job, train_all
+from ffnlab.sweep.jobs import Design, Job, train_all
 from ffnlab.train.config import Training
 
 if TYPE_CHECKING:
-    from ffnlab.data import Dataset
+    from ffnlab.data import Dataset, Replicates
     from ffnlab.nn.budget import Match
     from ffnlab.nn.ffn import BlockConfig
     from ffnlab.report.table import Table
@@ -27,7 +27,7 @@ _ACTIVATIONS = names_in("ffnlab.nn.activations", "ACTIVATIONS")
 QUICK = {
     "blocks": ("mlp", "swiglu"),
     "activations": ("relu", "gelu"),
-    "seeds": 4,
+    "seeds": 6,
     "learning_rates": (3e-3,),
     "steps": 100,
     "layers": 1,
@@ -37,6 +37,9 @@ QUICK = {
 @dataclasses.dataclass(frozen=True)
 class CompareConfig(Training):
     """Comparison: the data, the blocks and their budget."""
+
+    # What a flag file of an earlier version, without the flag, stands for.
+    ADDED: ClassVar[dict[str, str]] = {"split": "fixed", "extend_rates": "0"}
 
     data: str | None = option(
         None,
@@ -66,8 +69,27 @@ class CompareConfig(Training):
     )
     baseline: str | None = option(
         None,
-        "Block that the others are tested against. The default is mlp:relu, or the "
+        "Block that the others are compared with. The default is mlp:relu, or the "
         "first block.",
+    )
+    split: str = option(
+        "replicates",
+        "replicates draws a split for each run, and every run has the learning rate "
+        "that its own validation part chose; fixed gives all runs of a model the same "
+        "split and the same learning rate.",
+        known=lambda: ("replicates", "fixed"),
+    )
+    extend_rates: int = option(
+        3,
+        "Largest number of learning rates that are tried beyond the given ones, for a "
+        "run whose best rate is the smallest or the largest.",
+        least=0,
+    )
+    margin: float | None = option(
+        None,
+        "Largest difference that does not matter, in the unit of the table. The "
+        "default is 0.5 points of accuracy, 0.01 bits or 1 % of the baseline's loss.",
+        above=0,
     )
     eval_examples: int = option(
         16384,
@@ -106,6 +128,11 @@ class CompareConfig(Training):
         super().__post_init__()
         if sum(map(bool, (self.data, self.csv, self.npz))) > 1:
             raise InputError("data, csv and npz: give one of them")
+        if self.split == "fixed" and self.extend_rates not in (0, 3):
+            raise InputError(
+                f"extend_rates={self.extend_rates} needs split=replicates; with "
+                "split=fixed all runs of a block share one of the given rates"
+            )
         if self.task != "auto" and not (self.csv or self.npz):
             raise InputError(f"task={self.task} needs csv=FILE or npz=FILE")
         if bool(self.csv) != bool(self.target):
@@ -142,6 +169,12 @@ class CompareConfig(Training):
         return self.baseline or default
 
     @property
+    def design(self) -> Design:
+        """What the runs of a block have in common."""
+        fixed = self.split == "fixed"
+        return Design(fixed, 0 if fixed else self.extend_rates)
+
+    @property
     def source(self) -> str:
         """The name of the data in a report."""
         return str(Path(self.csv or self.npz or self.data or "digits").stem)
@@ -163,7 +196,7 @@ class CompareResult(NamedTuple):
       runs: A dict for each run, as in results.jsonl.
       comparisons: The blocks, ranked from best to worst.
       table: The ranking as a table, as it was printed.
-      verdict: The ranking in one sentence.
+      verdict: The ranking in two sentences.
     """
 
     out: Path
@@ -187,42 +220,77 @@ def compare(config: CompareConfig) -> CompareResult:
     out = choose_directory(config.out, f"compare-{config.source}", config.resume)
     dataset = _dataset(config)
 
-    from ffnlab import data
     from ffnlab.sweep import ranking
     from ffnlab.sweep.report import Section, publish
     from ffnlab.train import objectives  # these import JAX, what is above does not
 
     matches = _match_blocks(config)
     with run_directory.open_run(out, config, config.resume) as directory:
-        run_directory.check_same_data(directory, data.digest(dataset))
+        run_directory.check_same_data(directory, _digest(dataset))
         print(f"writing to {directory}", flush=True)
         jobs = [_job(config, dataset, match) for match in matches]
-        runs = train_all(config, jobs, directory)
-        objective = objectives.OBJECTIVES[dataset.task]
-        ranked = ranking.rank(runs, config.reference, objective, config.seed)
+        runs = train_all(config, jobs, directory, config.design)
+        ranked = ranking.rank(
+            runs,
+            config.reference,
+            objectives.OBJECTIVES[dataset.task],
+            config.seed,
+            margin=config.margin,
+            test_ratio=_test_ratio(dataset),
+        )
         title = f"Which feed-forward block? {config.source}"
         section = Section("", ranked, runs, dataset.about)
-        publish(directory, title, [section], _note(config))
+        publish(directory, title, [section], _note(config, dataset))
     return CompareResult(
         directory, runs, ranked.comparisons, ranked.table, ranked.verdict
     )
 
 
-def _dataset(config: CompareConfig) -> "Dataset":
+def _dataset(config: CompareConfig) -> "Dataset | Replicates":
+    """Returns the data set, or its replicates where a split is drawn for each run."""
+    from ffnlab import data
+
+    if config.split == "fixed":
+        return _load(config, config.seed)
+    first, *rest = data.replicate_seeds(config.seed, config.seeds)
+    dataset = _load(config, first)
+    if dataset.task == "bytes" or dataset.about.get("split") == "in the file":
+        return dataset
+    return data.replicate(lambda seed: _load(config, seed), (first, *rest))
+
+
+def _load(config: CompareConfig, seed: int) -> "Dataset":
     """Returns the data set, with at most `eval_examples` to score of each part."""
     from ffnlab import data
 
     if config.csv:
-        dataset = data.read_csv(config.csv, config.target, config.seed, config.task)
+        dataset = data.read_csv(config.csv, config.target, seed, config.task)
     elif config.npz:
-        dataset = data.read_npz(config.npz, config.seed, config.task)
+        dataset = data.read_npz(config.npz, seed, config.task)
     else:
-        dataset = data.load(config.data or "digits", config.seed)
+        dataset = data.load(config.data or "digits", seed)
     return dataclasses.replace(
         dataset,
         valid=data.thin(dataset.valid, config.eval_examples),
         test=data.thin(dataset.test, config.eval_examples),
     )
+
+
+def _digest(dataset: "Dataset | Replicates") -> str:
+    from ffnlab import data
+
+    if isinstance(dataset, data.Replicates):
+        return data.digest_replicates(dataset)
+    return data.digest(dataset)
+
+
+def _test_ratio(dataset: "Dataset | Replicates") -> float | None:
+    """Returns the test examples per training example; None for a single split."""
+    from ffnlab import data
+
+    if not isinstance(dataset, data.Replicates):
+        return None
+    return dataset.rows["test"].shape[1] / dataset.rows["train"].shape[1]
 
 
 def _match_blocks(config: CompareConfig) -> "list[Match]":
@@ -245,7 +313,7 @@ def _match_blocks(config: CompareConfig) -> "list[Match]":
     ]
 
 
-def _job(config: CompareConfig, dataset: "Dataset", match: "Match") -> Job:
+def _job(config: CompareConfig, dataset: "Dataset | Replicates", match: "Match") -> Job:
     """Returns the job of a block, with the facts that its lines hold."""
     from ffnlab.nn import pure
 
@@ -263,7 +331,9 @@ def _job(config: CompareConfig, dataset: "Dataset", match: "Match") -> Job:
     return Job(block.kind, model, dataset, facts)
 
 
-def _model(config: CompareConfig, dataset: "Dataset", block: "BlockConfig") -> "Model":
+def _model(
+    config: CompareConfig, dataset: "Dataset | Replicates", block: "BlockConfig"
+) -> "Model":
     """Returns a model of a stack of blocks for a data set."""
     from ffnlab.models import mlp
 
@@ -275,13 +345,34 @@ def _model(config: CompareConfig, dataset: "Dataset", block: "BlockConfig") -> "
     )
 
 
-def _note(config: CompareConfig) -> str:
+def _note(config: CompareConfig, dataset: "Dataset | Replicates") -> str:
     """Returns how the numbers in the table were computed."""
-    return f"""Scores are interquartile means over {config.seeds} seeds with bootstrap
-95 % intervals. A seed sets the initial parameters and the order of the data; the split
-is the same for all. All blocks have equal {config.budget}: those of a plain mlp of
-hidden width {config.hidden}; the remaining difference is in brackets. The learning rate
-was chosen on the validation part, and the test part was scored once, at that rate. Δ is
-the mean difference from the baseline over equal seeds; p is the p-value of a paired
-permutation test, corrected by Holm's method; P(better) is the probability that a run
-is better than a run of the baseline."""
+    from ffnlab import data
+
+    runs = config.seeds
+    if config.split == "fixed":
+        design = f"""The {runs} replicates of a block differ in their initial
+parameters and the order of the data. The split is the same for all, and so is the
+learning rate of a block, which the validation part chose: the verdict is about this
+split and these learning rates, and another split may give another one."""
+    elif isinstance(dataset, data.Replicates):
+        design = f"""A replicate has its own split, initial parameters, order of the
+data and learning rate, which its own validation part chose. Blocks are compared in
+pairs of equal split and order, over {runs} replicates. The p-value is about this data
+set; the one for new data of the kind corrects the variance for the overlap of splits
+(Nadeau and Bengio 2003)."""
+    else:
+        design = f"""A replicate has its own initial parameters, order of the data and
+learning rate, which the validation part chose. The split is that of the data, the same
+for all {runs} replicates: the verdict is about this test part."""
+    return f"""{design} The test part was scored once, at the chosen rate.
+
+All blocks have equal {config.budget}: those of a plain mlp of hidden width
+{config.hidden}; the remaining difference is in brackets. Scores are means with
+Student's 95 % intervals, each for itself. Δ is the mean of the paired differences from
+the baseline. Its intervals hold for all blocks together, and p is adjusted for their
+number, by the distribution of the largest studentised difference under random signs
+(Liu 1988; Westfall and Young 1993; Romano and Wolf 2005): an interval excludes zero
+exactly when p is at most 0.05. P(better) is the share of replicates in which the block
+beats the baseline. A block is equivalent if its interval is within the margin. A run
+that diverged has the score of a trivial predictor."""

@@ -395,18 +395,21 @@ def _pictures(
         if _CERTIFIED in config.models:
             names[config.contractive] = _CERTIFIED
         pictures["coupling.png"] = solver_plots.plot_certificates(
-            lines, dict(sorted(names.items())), dataset, _marks(dataset), config.seed
+            lines, dict(sorted(names.items())), dataset, _marks(dataset)
         )
     return pictures
 
 
 def _note(config: FeedbackCompareConfig) -> str:
     """Returns how the numbers in the tables were computed."""
-    return f"""Scores are interquartile means over {config.seeds} seeds with bootstrap
-95 % intervals. All models have as many parameters as a feedback network of hidden width
-{config.hidden}; the remaining difference is in brackets. The learning rate was chosen
-on the validation part, and the test part was scored once, at that rate. Δ is the mean
-difference from the baseline over equal seeds; p is the p-value of a paired permutation
-test, corrected by Holm's method; P(better) is the probability that a run is better than
-a run of the baseline. Iterations, residual, spectral radius and the fraction of
-sequences that converged are means over the validation part."""
+    return f"""Scores are means over {config.seeds} seeds with Student's 95 %
+intervals. A seed sets the initial parameters and the order of the data; the data are
+the same for all. All models have as many parameters as a feedback network of hidden
+width {config.hidden}; the remaining difference is in brackets. The learning rate was
+chosen on the validation part, and the test part was scored once, at that rate. Δ is the
+mean of the paired differences from the baseline. Its intervals hold for all models
+together, and p is adjusted for their number, by the distribution of the largest
+studentised difference under random signs: an interval excludes zero exactly when p is
+at most 0.05. P(better) is the share of seeds in which the model beats the baseline.
+Iterations, residual, spectral radius and the fraction of sequences that converged are
+means over the validation part."""

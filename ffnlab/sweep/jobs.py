@@ -1,6 +1,7 @@
 """The training of the populations that a comparison needs, one after another."""
 
 import shutil
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -9,10 +10,30 @@ from ffnlab.errors import InputError
 from ffnlab.train.config import Training
 
 if TYPE_CHECKING:
-    from ffnlab.data import Dataset
-    from ffnlab.sweep.population import Population
+    from ffnlab.data import Dataset, Replicates
+    from ffnlab.report.progress import Progress
+    from ffnlab.sweep.population import Members, Population
     from ffnlab.train.record import Plan
-    from ffnlab.types import Model, Objective
+    from ffnlab.types import Key, Model, Objective
+
+
+class Design(NamedTuple):
+    """What the runs of a model have in common.
+
+    Attributes:
+      fixed: Whether runs of one number have equal random numbers in all models and
+        experiments, and all runs of a model one learning rate. Otherwise the seed of
+        the experiment changes everything, the order of the data is shared by runs of
+        one number, and every run has the rate that its validation part chose.
+      extensions: The largest number of learning rates beyond those of the
+        configuration, for a run whose best rate is the smallest or the largest.
+    """
+
+    fixed: bool = True
+    extensions: int = 0
+
+
+FIXED = Design()
 
 
 class Job(NamedTuple):
@@ -21,14 +42,14 @@ class Job(NamedTuple):
     Attributes:
       name: What is compared.
       model: The model, as pure functions.
-      dataset: What it is trained and scored on.
+      dataset: What it is trained and scored on; with replicates, each run has its own.
       facts: What all its lines in results.jsonl hold; `block` is the name, and `task`
         tells jobs of one name apart.
     """
 
     name: str
     model: "Model"
-    dataset: "Dataset"
+    dataset: "Dataset | Replicates"
     facts: dict[str, Any]
 
     @property
@@ -42,6 +63,14 @@ class Job(NamedTuple):
         return "-".join(filter(None, self.key)).replace(":", "-")
 
     @property
+    def first(self) -> "Dataset":
+        """The data set of the first run."""
+        from ffnlab.data import Replicates
+
+        replicated = isinstance(self.dataset, Replicates)
+        return self.dataset.dataset(0) if replicated else self.dataset
+
+    @property
     def objective(self) -> "Objective":
         """What it is trained and scored by."""
         from ffnlab.train.objectives import OBJECTIVES
@@ -49,7 +78,9 @@ class Job(NamedTuple):
         return OBJECTIVES[self.dataset.task]
 
 
-def train_all(config: Training, jobs: Sequence[Job], directory: Path) -> list[dict]:
+def train_all(
+    config: Training, jobs: Sequence[Job], directory: Path, design: Design = FIXED
+) -> list[dict]:
     """Trains the populations that a directory has no results of, one after another.
 
     Args:
@@ -57,49 +88,95 @@ def train_all(config: Training, jobs: Sequence[Job], directory: Path) -> list[di
       jobs: All populations.
       directory: Receives results.jsonl, and best/NAME.npz with the parameters of the
         chosen runs, `[seeds, ...]` each; while training, checkpoints.
+      design: What the runs of a model have in common.
 
     Returns:
-      One line for every run, as `ranking.lines` makes them.
+      One line for every run, as `result_lines.lines` makes them.
     """
-    import jax
-
     from ffnlab import io
     from ffnlab.report.progress import Progress
-    from ffnlab.sweep.population import fit_population
-    from ffnlab.train.checkpoint import Checkpoints
-    from ffnlab.train.loop import Hooks, Learner
 
     runs = io.read_lines(directory / "results.jsonl")
     finished = {(run.get("task", ""), run["block"]) for run in runs}
-    plans = {job.key: config.plan(job.dataset, job.objective) for job in jobs}
+    plans = {job.key: config.plan(job.first, job.objective) for job in jobs}
     sizes = {key: plan.steps * config.members for key, plan in plans.items()}
     done = sum(size for key, size in sizes.items() if key in finished)
     with Progress(sum(sizes.values()), "steps", done) as progress:
         for job in (job for job in jobs if job.key not in finished):
             plan, folder = plans[job.key], directory / "checkpoints" / job.slug
             progress.begin(" ".join(filter(None, job.key)))
-            population = fit_population(
-                Learner(job.model, job.objective, config.make_optimizer(plan.steps)),
-                job.dataset,
-                plan,
-                seeds=range(config.seeds),
-                learning_rates=config.learning_rates,
-                key=jax.random.key(config.seed),
-                hooks=Hooks(
-                    Checkpoints(folder, seconds=60.0),
-                    lambda record: progress.reach(int(record.step) * config.members),
-                ),
-            )
-            runs += _test(job, plan, population, directory)
+            population = _train(config, job, plan, folder, design, progress)
+            runs += _test(job, plan, population, directory, design.fixed)
             io.write_lines(directory / "results.jsonl", runs)
-            shutil.rmtree(folder, ignore_errors=True)
+            for path in (directory / "checkpoints").glob(f"{job.slug}*"):
+                shutil.rmtree(path, ignore_errors=True)
             progress.end()
     shutil.rmtree(directory / "checkpoints", ignore_errors=True)
     return runs
 
 
+def _train(
+    config: Training,
+    job: Job,
+    plan: "Plan",
+    folder: Path,
+    design: Design,
+    progress: "Progress",
+) -> "Population":
+    """Trains the runs of a job; their seeds in the result are their numbers."""
+    import jax
+    import numpy as np
+
+    from ffnlab import data
+    from ffnlab.sweep import tuning
+    from ffnlab.sweep.population import fit_members, grid, make_programs
+    from ffnlab.train.checkpoint import Checkpoints
+    from ffnlab.train.loop import Hooks, Learner
+
+    learner = Learner(job.model, job.objective, config.make_optimizer(plan.steps))
+    programs, key, done = make_programs(learner), jax.random.key(config.seed), 0
+    seeds, rates = tuple(range(config.seeds)), config.learning_rates
+    if not design.fixed:
+        key = _key_of(key, job.name)
+        seeds = data.replicate_seeds(config.seed, config.seeds)
+
+    def fit(members: "Members", identity: dict, folder: Path) -> "Population":
+        nonlocal done
+        start, size = done, len(members.seeds)
+        done += plan.steps * size
+        hooks = Hooks(
+            Checkpoints(folder, seconds=60.0),
+            lambda record: progress.reach(start + int(record.step) * size),
+        )
+        parts = (learner, job.dataset, plan, members, programs)
+        return fit_members(*parts, identity=identity, key=key, hooks=hooks)
+
+    def further(extension: tuning.Extension) -> "Population":
+        members = extension.members
+        progress.add(plan.steps * len(members.seeds))
+        identity = {
+            "seeds": members.seeds.tolist(),
+            "learning_rates": members.learning_rates.tolist(),
+        }
+        name = f"{folder.name}-extension-{extension.number}"
+        return fit(members, identity, folder.with_name(name))
+
+    identity = {"seeds": [*seeds], "learning_rates": [*map(float, rates)]}
+    runs = fit(grid(seeds, rates), identity, folder)
+    runs = tuning.extend(runs, plan, design.extensions, further)
+    numbers = {seed: number for number, seed in enumerate(seeds)}
+    return runs._replace(seeds=np.array([numbers[int(seed)] for seed in runs.seeds]))
+
+
+def _key_of(key: "Key", name: str) -> "Key":
+    """Returns the key of a model, so that no two models start from equal numbers."""
+    import jax
+
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
 def _test(
-    job: Job, plan: "Plan", population: "Population", directory: Path
+    job: Job, plan: "Plan", population: "Population", directory: Path, fixed: bool
 ) -> list[dict]:
     """Scores the chosen members on the test part, and writes their parameters.
 
@@ -109,18 +186,65 @@ def _test(
     import numpy as np
 
     from ffnlab import trees
-    from ffnlab.sweep import ranking
+    from ffnlab.data import Replicates
+    from ffnlab.sweep import result_lines
     from ffnlab.sweep.population import evaluate_members
 
-    chosen = ranking.choose_members(population, plan)
+    chosen = result_lines.choose_members(population, plan, shared_rate=fixed)
     params = jax.tree.map(
         lambda array: jax.device_get(array)[chosen], population.fit.best
     )
-    scores = evaluate_members(job.model, job.objective, job.dataset.test, params)
+    replicated = isinstance(job.dataset, Replicates)
+    rows = job.dataset.rows["test"] if replicated else None
+    scores = evaluate_members(job.model, job.objective, job.dataset.test, params, rows)
     path = directory / "best" / f"{job.slug}.npz"
     path.parent.mkdir(exist_ok=True)
     np.savez(path, **trees.flatten(params))
-    return ranking.lines(job.facts, population, plan, chosen, scores)
+    trivial = trivial_scores(job.dataset, plan.monitor)
+    return result_lines.lines(job.facts, population, plan, chosen, scores, trivial)
+
+
+def trivial_scores(dataset: "Dataset | Replicates", monitor: str) -> list[float]:
+    """Returns the test score of the best constant prediction, of each split.
+
+    That is the most frequent class, the mean of the values, or the frequencies of the
+    classes, all of the training part.
+
+    Args:
+      dataset: A data set, with one split, or replicates.
+      monitor: The score: `accuracy`, `loss` (squared error) or `bits`.
+
+    >>> from ffnlab import data
+    >>> [round(score, 4) for score in trivial_scores(data.load("wine"), "accuracy")]
+    [0.3889]
+    """
+    from ffnlab import data
+
+    if not isinstance(dataset, data.Replicates):
+        return [_trivial_score(dataset, dataset.train, dataset.test, monitor)]
+    return [
+        _trivial_score(
+            dataset, dataset.examples("train", r), dataset.examples("test", r), monitor
+        )
+        for r in range(len(dataset.seeds))
+    ]
+
+
+def _trivial_score(dataset: Any, train: dict, test: dict, monitor: str) -> float:
+    import numpy as np
+
+    seen, asked = (
+        (part["text"][part["ends"]] if "ends" in part else part["y"]).ravel()
+        for part in (train, test)
+    )
+    if dataset.task == "values":
+        return float(np.square(asked - seen.mean()).mean())
+    counts = np.bincount(seen[seen >= 0], minlength=dataset.classes)
+    asked = asked[asked >= 0]
+    if monitor == "bits":
+        shares = (counts + 1) / (counts.sum() + counts.size)
+        return float(-np.log2(shares[asked]).mean())
+    return float((asked == counts.argmax()).mean())
 
 
 def read_best(directory: Path, job: Job, member: int = 0) -> dict[str, Any]:

@@ -53,6 +53,20 @@ class Population(NamedTuple):
     fit: Fit
 
 
+class Members(NamedTuple):
+    """What tells the members of a population apart.
+
+    Attributes:
+      seeds: Their seeds, int `[S]`.
+      learning_rates: Their peak learning rates, float32 `[S]`.
+      splits: The number of each one's replicate, int `[S]`; 0 if all share the data.
+    """
+
+    seeds: np.ndarray
+    learning_rates: np.ndarray
+    splits: np.ndarray
+
+
 def _mesh() -> Mesh:
     """Returns all local devices along one axis, `members`."""
     return Mesh(np.array(jax.local_devices()), ("members",))
@@ -118,7 +132,8 @@ def fit_population(
     Args:
       learner: The model, its objective and its optimizer, whose learning rate is
         replaced.
-      dataset: A `Dataset` or `train.Parts`; a test part is not used.
+      dataset: A `Dataset` or `train.Parts`, or `data.Replicates` with a split for each
+        seed; a test part is not used.
       plan: How long to train and how often to evaluate.
       seeds: The initial parameters and the order of the data. Runs of one seed share
         both whatever their learning rate, and the order whatever their model.
@@ -144,47 +159,100 @@ def fit_population(
     >>> population.fit.record.loss.shape, population.seeds.tolist()
     ((4, 20), [0, 1, 0, 1])
     """
-    key = jax.random.key(0) if key is None else key
+    return fit_members(
+        learner,
+        dataset,
+        plan,
+        grid(seeds, learning_rates),
+        make_programs(learner, evaluator, batching),
+        identity={
+            "seeds": [*map(int, seeds)],
+            "learning_rates": [*map(float, learning_rates)],
+        },
+        key=key,
+        hooks=hooks,
+    )
+
+
+def grid(seeds: Sequence[int], learning_rates: Sequence[float]) -> Members:
+    """Returns seeds × learning rates, ordered by learning rate, then by seed."""
     rates, runs = np.meshgrid(
         np.asarray(learning_rates, np.float32), np.asarray(seeds), indexing="ij"
     )
-    members = _pad_members((runs.ravel(), rates.ravel()))
-    mesh = _mesh()
+    splits = np.tile(np.arange(len(seeds)), len(learning_rates))
+    return Members(runs.ravel(), rates.ravel(), splits)
+
+
+def fit_members(
+    learner: Learner,
+    dataset: Any,
+    plan: Plan,
+    members: Members,
+    programs: Programs,
+    *,
+    identity: dict[str, Any],
+    key: Key | None = None,
+    hooks: Hooks = NO_HOOKS,
+) -> Population:
+    """Trains any members together; see `fit_population`.
+
+    Args:
+      learner: See `fit_population`, as for what is not named here.
+      dataset: See `fit_population`.
+      plan: See `fit_population`.
+      members: Their seeds, learning rates and splits.
+      programs: From `make_programs`. Calls with as many members compile nothing again.
+      identity: What tells the members from others in a checkpoint, ready for JSON.
+      key: See `fit_population`.
+      hooks: See `fit_population`.
+    """
+    key = jax.random.key(0) if key is None else key
+    rows = {part: _rows(dataset, part, members.splits) for part in ("train", "valid")}
+    padded, mesh = _pad_members(members), _mesh()
     sharded, replicated = NamedSharding(mesh, _MEMBERS), NamedSharding(mesh, _SHARED)
-    identity = run_identity(
-        dataset,
-        plan,
-        key,
-        seeds=[*map(int, seeds)],
-        learning_rates=[*map(float, learning_rates)],
-        devices=mesh.size,
-    )
+    valid = jax.device_put(_pad_members(rows["valid"]), sharded)
     result = run_loop(
-        _programs(learner, dataset, evaluator, batching),
-        jax.device_put(_init_members(learner, key, members), sharded),
-        jax.device_put((dataset.train, dataset.valid), replicated),
-        _batches(members[0], plan, data.size(dataset.train), sharded),
+        programs,
+        jax.device_put(_init_members(learner, key, padded), sharded),
+        (
+            jax.device_put(dataset.train, replicated),
+            (jax.device_put(dataset.valid, replicated), valid),
+        ),
+        _batches(padded.seeds, rows["train"], plan, sharded),
         plan,
         hooks,
-        identity,
-        shape=members[0].shape,
+        run_identity(dataset, plan, key, **identity, devices=mesh.size),
+        shape=padded.seeds.shape,
     )
-    return Population(runs.ravel(), rates.ravel(), _without_fillers(result, runs.size))
+    fit = _without_fillers(result, len(members.seeds))
+    return Population(members.seeds, members.learning_rates, fit)
 
 
-def _init_members(learner: Learner, key: Key, members: tuple[Any, Any]) -> TrainState:
+def _init_members(learner: Learner, key: Key, members: Members) -> TrainState:
     """Returns the states of all members before the first step, `[S]`.
 
     It is not jitted: drawing is done once, and blocks of equal shapes share compiled
     operations.
     """
-    return jax.vmap(lambda seed, rate: init_state(learner, key, seed, rate))(*members)
+    init = jax.vmap(lambda seed, rate: init_state(learner, key, seed, rate))
+    return init(members.seeds, members.learning_rates)
 
 
-def _programs(
-    learner: Learner, dataset: Any, evaluator: Evaluator | None, batching: Batching
+def _rows(dataset: Any, part: str, splits: np.ndarray) -> np.ndarray:
+    """Returns the rows of a part that each member has, int32 `[S, N]`."""
+    if isinstance(dataset, data.Replicates):
+        return dataset.rows[part][splits]
+    rows = np.arange(data.size(getattr(dataset, part)), dtype=np.int32)
+    return np.broadcast_to(rows, (len(splits), len(rows)))  # takes no memory
+
+
+def make_programs(
+    learner: Learner, evaluator: Evaluator | None = None, batching: Batching = "auto"
 ) -> Programs:
-    """Returns the compiled functions that train and evaluate all members."""
+    """Returns the functions that train and evaluate all members; see `fit_population`.
+
+    They are compiled once for each number of members.
+    """
     scan = scan_steps(make_step(learner), data.take)
 
     def steps(state: Any, arrays: Any, indices: Array) -> Any:
@@ -192,20 +260,36 @@ def _programs(
         return one((state, indices), arrays)
 
     if evaluator is None:
-        examples = data.size(dataset.valid)
-        score = make_evaluate(learner.model, learner.objective, data.take, examples)
-        evaluator = Program(spread(score, batching))
+        score = _scorer(learner.model, learner.objective, batching)
+        evaluator = Program(lambda params, part: score(params, *part))
     return Programs(Program(steps, donate=(0,)), evaluator)
 
 
+def _scorer(model: Model, objective: Objective, batching: Batching) -> Callable:
+    """Returns a function of parameters `[S, ...]`, a part and its rows `[S, N]`."""
+
+    def take(part: tuple[Arrays, Array], index: Array) -> Any:
+        return data.take(part[0], part[1][index])
+
+    def score(params: Params, part: Arrays, rows: Array) -> dict[str, Array]:
+        evaluate = make_evaluate(model, objective, take, rows.shape[1])
+        one = spread(
+            lambda member, part: evaluate(member[0], (part, member[1])), batching
+        )
+        return one((params, rows), part)
+
+    return score
+
+
 def _batches(
-    seeds: np.ndarray, plan: Plan, size: int, sharding: NamedSharding
+    seeds: np.ndarray, rows: np.ndarray, plan: Plan, sharding: NamedSharding
 ) -> Callable[[int, int], Array]:
     """Returns a function that returns the examples of some steps, `[S, steps, B]`."""
+    member = np.minimum(np.arange(len(seeds)), len(rows) - 1)[:, None, None]
 
     def indices(start: int, stop: int) -> Array:
-        steps = data.indices(seeds, start, stop, plan.batch, size)  # [steps, S, B]
-        return jax.device_put(steps.swapaxes(0, 1), sharding)
+        steps = data.indices(seeds, start, stop, plan.batch, rows.shape[1])
+        return jax.device_put(rows[member, steps.swapaxes(0, 1)], sharding)
 
     return indices
 
@@ -227,6 +311,7 @@ def evaluate_members(
     objective: Objective,
     part: Arrays,
     params: Params,
+    rows: np.ndarray | None = None,
     batching: Batching = "auto",
 ) -> dict[str, np.ndarray]:
     """Scores each member of a population on a part of the data.
@@ -236,12 +321,16 @@ def evaluate_members(
       objective: What is scored.
       part: A part of a data set, for instance `dataset.test`.
       params: The parameters of the members, with a leading axis `[S]`.
+      rows: The rows of the part that each member is scored on, int `[S, N]`; None is
+        all rows.
       batching: See `spread`.
 
     Returns:
       The mean of each score, `[S]`.
     """
     size = jax.tree.leaves(params)[0].shape[0]
-    score = make_evaluate(model, objective, data.take, data.size(part))
-    scores = jax.jit(spread(score, batching))(_pad_members(params), part)
+    if rows is None:
+        rows = np.broadcast_to(np.arange(data.size(part)), (size, data.size(part)))
+    params, rows = _pad_members((params, rows))
+    scores = jax.jit(_scorer(model, objective, batching))(params, part, rows)
     return {name: np.asarray(value)[:size] for name, value in scores.items()}

@@ -1,24 +1,17 @@
-"""Results of sweeps: a line for each run, and the ranking computed from the lines.
-
-A line holds everything that a ranking needs, so that a table can be computed again from
-the file of lines.
-"""
+"""The ranking of the blocks of a sweep, computed from the lines of its runs."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ffnlab import stats
-from ffnlab.errors import InputError
-from ffnlab.io import jsonable
+from ffnlab.errors import InputError, choose
 from ffnlab.report.table import Table
-from ffnlab.sweep.population import Population
-from ffnlab.train.record import Plan, Record
+from ffnlab.sweep.result_lines import Line
 from ffnlab.types import Objective
-
-Line = dict[str, Any]
 
 # Columns for the facts of a block, by heading; a fact that lines lack has no column.
 _FACTS = {
@@ -36,19 +29,24 @@ UNITS: dict[str, tuple[str, float, int]] = {
 }
 
 
+# The largest difference that does not matter, in the units of the table.
+MARGINS = {"accuracy": 0.5, "bits": 0.01}
+
+
 class Ranking(NamedTuple):
     """The ranking of the blocks of a sweep.
 
     Attributes:
       comparisons: The blocks, the best first.
       table: The ranking as a table.
-      verdict: The ranking in one sentence.
+      verdict: The ranking in two sentences.
       remarks: Reasons to doubt it, a sentence each.
       baseline: The block that the others are tested against.
       score: The name of the score in the lines.
       unit: The label of the score in tables and pictures.
       scale: The factor that scores are multiplied by when shown.
       higher_is_better: Whether higher scores are better.
+      margin: The difference that does not matter, in the units of the lines.
       essential: The columns that a narrow screen still shows.
     """
 
@@ -61,108 +59,8 @@ class Ranking(NamedTuple):
     unit: str
     scale: float
     higher_is_better: bool
+    margin: float
     essential: list[str]
-
-
-def choose_members(population: Population, plan: Plan) -> np.ndarray:
-    """Returns the members of the learning rate that is best on the validation part.
-
-    That is the rate with the best interquartile mean over seeds of the best monitored
-    score, and the first of equal ones. The score of a diverged run is infinitely bad.
-
-    Args:
-      population: From `sweep.fit_population`.
-      plan: The plan it was trained by.
-
-    Returns:
-      Their indices, int `[seeds]`, in the order of the seeds.
-    """
-    seeds = len(np.unique(population.seeds))
-    worst = -np.inf if plan.higher_is_better else np.inf
-    record = population.fit.record
-    scores = np.where(record.diverged >= 0, worst, record.best).reshape(-1, seeds)
-    means = np.atleast_1d(stats.iqm(scores, axis=-1))
-    best = int(np.argmax(means) if plan.higher_is_better else np.argmin(means))
-    return np.arange(best * seeds, (best + 1) * seeds)
-
-
-def lines(
-    facts: Mapping[str, Any],
-    population: Population,
-    plan: Plan,
-    chosen: np.ndarray,
-    test: Mapping[str, np.ndarray],
-) -> list[Line]:
-    """Returns a dict for each run of a population, ready for JSON.
-
-    Args:
-      facts: What all runs share: `block`, `activation`, `parameters`, `flops` and
-        anything else.
-      population: From `sweep.fit_population`.
-      plan: The plan it was trained by.
-      chosen: The members that were scored on the test part, int `[seeds]`.
-      test: Their scores by name, `[seeds]`.
-    """
-    fit, row_of = population.fit, {int(m): row for row, m in enumerate(chosen)}
-    shared = {
-        **facts,
-        "microseconds_per_step": 1e6 * fit.seconds_per_step / len(population.seeds),
-        "compile_seconds": fit.compile_seconds,
-    }
-    rows = []
-    for member in range(len(population.seeds)):
-        diverged, best = fit.record.diverged[member], fit.record.best_step[member]
-        evaluation, row = (int(best) - 1) // plan.every, row_of.get(member)
-        scores = fit.record.scores.items()
-        valid = {name: float(curve[member, evaluation]) for name, curve in scores}
-        scored = diverged < 0 and best > 0
-        rows.append(
-            {
-                **shared,
-                "seed": int(population.seeds[member]),
-                "learning_rate": float(f"{population.learning_rates[member]:.6g}"),
-                "diverged_at": int(diverged) if diverged >= 0 else None,
-                "best_step": int(best) if scored else None,
-                "valid": valid if scored else None,
-                "chosen": row is not None,
-                "test": {name: float(values[row]) for name, values in test.items()}
-                if row is not None and scored
-                else None,
-                "curve": _curve(fit.record, plan, member),
-            }
-        )
-    return jsonable(rows)
-
-
-def _curve(record: Record, plan: Plan, member: int) -> dict[str, list]:
-    """Returns the mean training loss between evaluations, and all validation scores."""
-    starts = range(0, plan.steps, plan.every)
-    losses = [record.loss[member, s : s + plan.every].mean() for s in starts]
-    scores = {name: curve[member].tolist() for name, curve in record.scores.items()}
-    stops = [min(start + plan.every, plan.steps) for start in starts]
-    return {"step": stops, "train_loss": [float(x) for x in losses], **scores}
-
-
-def curves(runs: Sequence[Line], score: str) -> dict[str, np.ndarray]:
-    """Returns the validation curves of the chosen runs.
-
-    Args:
-      runs: From `lines`.
-      score: The name of a validation score.
-
-    Returns:
-      Block to scores, `[seeds, evaluations]`; NaN where a run has none.
-
-    >>> line = {"block": "glu", "chosen": True, "curve": {"loss": [0.5, None]}}
-    >>> curves([line], "loss")
-    {'glu': array([[0.5, nan]])}
-    """
-    rows: dict[str, list] = {}
-    for run in runs:
-        if run["chosen"]:
-            rows.setdefault(run["block"], []).append(run["curve"][score])
-    arrays = {block: np.array(values, float) for block, values in rows.items()}
-    return {k: np.where(np.isfinite(v), v, np.nan) for k, v in arrays.items()}
 
 
 def rank(
@@ -171,62 +69,92 @@ def rank(
     objective: Objective,
     seed: int = 0,
     diagnostics: Sequence[str] = (),
+    margin: float | None = None,
+    test_ratio: float | None = None,
 ) -> Ranking:
-    """Ranks the blocks by the test scores of their chosen runs.
+    """Ranks the blocks by the mean test score of their chosen runs.
 
     Args:
       runs: From `lines`, of all blocks.
-      baseline: The block that the others are tested against.
+      baseline: The block that the others are compared with.
       objective: The objective, whose monitored score ranks.
-      seed: The seed of the resampling.
+      seed: The seed of random signs.
       diagnostics: Validation scores that are shown as columns too.
+      margin: The largest difference that does not matter, in the unit of the table.
+        None is 0.5 points of accuracy, 0.01 bits, or 1 % of the baseline's loss.
+      test_ratio: See `stats.compare`.
 
     Raises:
       InputError: There is no such baseline, or blocks differ in their seeds.
     """
+    choose("baseline", baseline, {run["block"] for run in runs})
     chosen = _chosen_by_block(runs)
     unit, scale, _ = UNITS[objective.monitor]
     tests = {name: _scores(rows, "test", objective) for name, rows in chosen.items()}
+    if margin is None:
+        margin = MARGINS.get(objective.monitor) or 0.01 * scale * tests[baseline].mean()
     comparisons = stats.compare(
-        tests, baseline, higher_is_better=objective.higher_is_better, seed=seed
+        tests,
+        baseline,
+        objective.higher_is_better,
+        margin=margin / scale,
+        test_ratio=test_ratio,
+        seed=seed,
     )
+    untuned = _at_the_edge(runs)
     rows = [
-        _row(place, row, chosen[row.name], objective, diagnostics, seed)
+        _row(place, row, chosen[row.name], objective, diagnostics, untuned, test_ratio)
         for place, row in enumerate(comparisons, 1)
     ]
     facts = [heading for heading, name in _FACTS.items() if name in runs[0]]
     tested = unit.split(",")[0].removesuffix(" (variance = 1)")
-    compared = [tested, f"Δ {baseline}", "p (Holm)"]
-    columns = ["", "block", *facts, "rate", "validation", *compared, "P(better)"]
-    columns += [*diagnostics, "µs/step", "diverged"]
+    compared = [tested, f"Δ {baseline}", "p"]
+    new = ["p, new"] if test_ratio is not None else []
+    columns = ["", "block", *facts, "rate", "validation", *compared, *new, "P(better)"]
+    columns += ["verdict", *diagnostics, "µs/step", "diverged"]
+    show = functools.partial(_format_difference, objective)
     return Ranking(
         comparisons=comparisons,
         table=Table(columns, rows, words=3 if "activation" in facts else 2),
-        verdict=stats.verdict(comparisons),
-        remarks=[*_remarks(runs), *_close_calls(runs, objective, seed)],
+        verdict=_verdict(comparisons, chosen, show, margin / scale),
+        remarks=_remarks(runs, untuned),
         baseline=baseline,
         score=objective.monitor,
         unit=unit,
         scale=scale,
         higher_is_better=objective.higher_is_better,
-        essential=["", "block", "activation", *compared],
+        margin=margin / scale,
+        essential=["", "block", "activation", *compared, "verdict"],
     )
 
 
+def _verdict(
+    comparisons: Sequence[stats.Comparison],
+    chosen: Mapping[str, Sequence[Line]],
+    show: Callable[[float], str],
+    margin: float,
+) -> str:
+    """Returns the verdict, or that there is none since every run diverged."""
+    runs = [run for rows in chosen.values() for run in rows]
+    if all(run["diverged_at"] is not None for run in runs):
+        return "Every run diverged, so there is no ranking; try lower learning rates."
+    return stats.verdict(comparisons, show, margin)
+
+
 def block_score(
-    runs: Sequence[Line], block: str, objective: Objective, seed: int = 0
+    runs: Sequence[Line], block: str, objective: Objective
 ) -> tuple[float, stats.Interval]:
-    """Returns the interquartile mean of a block's test scores, and its interval.
+    """Returns the mean of a block's test scores, and its interval.
 
     Args:
       runs: From `lines`.
       block: The name of the block.
       objective: The objective, whose monitored score is used.
-      seed: The seed of the resampling.
     """
     rows = [run for run in runs if run["block"] == block and run["chosen"]]
     scores = _scores(rows, "test", objective)
-    return float(stats.iqm(scores)), stats.bootstrap_interval(scores, seed=seed)
+    mean = float(scores.mean())
+    return mean, stats.mean_interval(scores) or stats.Interval(mean, mean)
 
 
 def _chosen_by_block(runs: Sequence[Line]) -> dict[str, list[Line]]:
@@ -244,10 +172,16 @@ def _chosen_by_block(runs: Sequence[Line]) -> dict[str, list[Line]]:
 
 
 def _scores(rows: Sequence[Line], part: str, objective: Objective) -> np.ndarray:
-    """Returns the score of each run; that of a diverged run is infinitely bad."""
-    worst = -np.inf if objective.higher_is_better else np.inf
+    """Returns the score of each run; that of a diverged run is the trivial one."""
     values = [run[part] and run[part][objective.monitor] for run in rows]
-    return np.array([worst if value is None else value for value in values], np.float32)
+    finite = [value for value in values if value is not None]
+    worst = (min if objective.higher_is_better else max)(finite, default=0.0)
+    return np.array(
+        [
+            run.get("trivial", worst) if value is None else value
+            for run, value in zip(rows, values, strict=True)
+        ]
+    )
 
 
 def _row(
@@ -256,32 +190,50 @@ def _row(
     runs: Sequence[Line],
     objective: Objective,
     diagnostics: Sequence[str],
-    seed: int,
+    untuned: Mapping[str, str],
+    test_ratio: float | None,
 ) -> list[str]:
     """Returns the cells of a block in the table."""
     first, show = runs[0], functools.partial(_format_score, objective)
     valid = _scores(runs, "valid", objective)
     steps = [r["diverged_at"] for r in runs if r["diverged_at"] is not None]
     diverged = f"{len(steps)}/{len(runs)} at step {min(steps)}" if steps else "0"
-    paired = ["baseline", "", ""]
-    if comparison.p_value is not None:
+    new = [] if test_ratio is None else [_format_p(comparison.p_new_data)]
+    paired = ["baseline", "", *("" for _ in new), "", ""]
+    if comparison.verdict is not None:
+        marked = " (untuned)" if comparison.name in untuned else ""
+        claim = comparison.verdict in ("better", "worse")
         paired = [
             show(comparison.difference, comparison.difference_interval, "+"),
-            f"{comparison.p_corrected:.2g}",
+            _format_p(comparison.p_value),
+            *new,
             f"{comparison.improvement:.2f}",
+            comparison.verdict + (marked if claim else ""),
         ]
     return [
         str(place),
         comparison.name.partition(":")[0],
         *(_format_fact(first, name) for name in _FACTS.values() if name in first),
-        f"{first['learning_rate']:g}",
-        show(float(stats.iqm(valid)), stats.bootstrap_interval(valid, seed=seed)),
-        show(comparison.iqm, comparison.interval),
+        _format_rates(runs),
+        show(float(valid.mean()), None),
+        show(comparison.score, comparison.interval),
         *paired,
         *(_format_mean(runs, name) for name in diagnostics),
         _format_microseconds(first["microseconds_per_step"]),
         diverged,
     ]
+
+
+def _format_p(value: float | None) -> str:
+    """Returns a p-value with two digits; empty without one."""
+    return "" if value is None else f"{value:.2g}"
+
+
+def _format_rates(runs: Sequence[Line]) -> str:
+    """Returns the learning rate that most runs chose, with their number if not all."""
+    counts = Counter(run["learning_rate"] for run in runs)
+    rate, count = max(counts.items(), key=lambda item: (item[1], -item[0]))
+    return f"{rate:g}" if count == len(runs) else f"{rate:g} ({count}/{len(runs)})"
 
 
 def _format_fact(run: Line, name: str) -> str:
@@ -292,14 +244,22 @@ def _format_fact(run: Line, name: str) -> str:
 
 
 def _format_score(
-    objective: Objective, middle: float | None, interval: Any, sign: str = ""
+    objective: Objective, middle: float, interval: Any, sign: str = ""
 ) -> str:
     """Returns a score and its interval as text; with a sign, a difference."""
     _, scale, digits = UNITS[objective.monitor]
-    if middle is None or not np.isfinite(middle):
-        return "diverged" if not sign else "undefined: a seed diverged"
+    text = f"{scale * middle:{sign}.{digits}f}"
+    if interval is None:
+        return text
     low, high = (f"{scale * end:{sign}.{digits}f}" for end in interval)
-    return f"{scale * middle:{sign}.{digits}f} [{low}, {high}]"
+    return f"{text} [{low}, {high}]"
+
+
+def _format_difference(objective: Objective, difference: float) -> str:
+    """Returns the size of a difference with its unit."""
+    _, scale, digits = UNITS[objective.monitor]
+    unit = {"accuracy": " points", "bits": " bits"}.get(objective.monitor, "")
+    return f"{scale * difference:.{digits}f}{unit}"
 
 
 def _format_mean(runs: Sequence[Line], name: str) -> str:
@@ -314,59 +274,47 @@ def _format_microseconds(value: float | None) -> str:
     return "" if value is None else f"{value:.0f}"
 
 
-def _remarks(runs: Sequence[Line]) -> list[str]:
+def _at_the_edge(runs: Sequence[Line]) -> dict[str, str]:
+    """Returns the blocks of which most runs chose the least or the greatest rate.
+
+    Returns:
+      Block to the word for the edge, `smallest` or `largest`.
+    """
+    tried: dict[tuple[str, int], set[float]] = {}
+    for run in runs:
+        tried.setdefault((run["block"], run["seed"]), set()).add(run["learning_rate"])
+    untuned = {}
+    for block, rows in _chosen_by_block(runs).items():
+        for word, edge in (("smallest", min), ("largest", max)):
+            places = [
+                len(rates) > 2 and run["learning_rate"] == edge(rates)
+                for run in rows
+                for rates in [tried[block, run["seed"]]]
+            ]
+            if 2 * sum(places) > len(rows):
+                untuned[block] = word
+    return untuned
+
+
+def _remarks(runs: Sequence[Line], untuned: Mapping[str, str]) -> list[str]:
     """Returns remarks on learning rates at the edge, and on diverged runs."""
     remarks = []
-    rates = sorted({run["learning_rate"] for run in runs})
-    for rate, word in ((rates[0], "smallest"), (rates[-1], "largest")):
-        at_edge = [
-            r["block"] for r in runs if r["chosen"] and r["learning_rate"] == rate
-        ]
-        if at_edge and len(rates) > 2:
-            remarks.append(
-                f"the {word} learning rate, {rate:g}, was best for "
-                f"{', '.join(dict.fromkeys(at_edge))}: others beyond it may be better"
-            )
-    for run in runs:
-        if run["diverged_at"] is not None:
-            remarks.append(
-                f"{run['block']} diverged at step {run['diverged_at']} "
-                f"(seed {run['seed']}, learning rate {run['learning_rate']:g})"
-            )
+    for what in dict.fromkeys(untuned.values()):
+        blocks = ", ".join(block for block, edge in untuned.items() if edge == what)
+        remarks.append(
+            f"the {what} learning rate that was tried was best in most runs of "
+            f"{blocks}: claims about them are marked untuned, since a rate beyond it "
+            "may be better"
+        )
+    diverged = [run for run in runs if run["diverged_at"] is not None]
+    if any(run["chosen"] for run in diverged):
+        remarks.append("runs that diverged have the score of a trivial predictor")
+    remarks += [
+        f"{run['block']} diverged at step {run['diverged_at']} "
+        f"(seed {run['seed']}, learning rate {run['learning_rate']:g})"
+        for run in diverged
+    ]
     if len(remarks) > 12:
         rest = len(remarks) - 12
         remarks = [*remarks[:12], f"and {rest} more diverged runs: see results.jsonl"]
     return remarks
-
-
-def _close_calls(runs: Sequence[Line], objective: Objective, seed: int) -> list[str]:
-    """Returns a remark on blocks for which other seeds may choose another rate."""
-    blocks: dict[str, dict[float, list[Line]]] = {}
-    for run in sorted(runs, key=lambda run: run["seed"]):
-        rates = blocks.setdefault(run["block"], {})
-        rates.setdefault(run["learning_rate"], []).append(run)
-    frequencies = {}
-    for block, rates in blocks.items():
-        scores = np.stack(
-            [_scores(rows, "valid", objective) for rows in rates.values()]
-        )
-        chosen = [rows[0]["chosen"] for rows in rates.values()].index(True)
-        scores = scores if objective.higher_is_better else -scores
-        frequencies[block] = float(_frequency_best(scores, seed)[chosen])
-    close = [f"{block} ({f:.0%})" for block, f in frequencies.items() if f < 0.9]
-    if not close:
-        return []
-    return [
-        "the learning rates hardly differ on the validation part; other seeds, or the "
-        "rounding of another machine, may choose another one; how often resampled "
-        f"seeds choose the same: {', '.join(close)}"
-    ]
-
-
-def _frequency_best(scores: np.ndarray, seed: int) -> np.ndarray:
-    """Returns how often each row of `[rates, seeds]` is best over resampled seeds."""
-    draws = np.random.default_rng(seed).integers(
-        scores.shape[1], size=(2000, scores.shape[1])
-    )
-    means = stats.iqm(scores[:, draws])  # [rates, resamples]
-    return np.bincount(means.argmax(axis=0), minlength=len(scores)) / len(draws)

@@ -5,11 +5,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ffnlab import io
-from ffnlab.report import plots
-from ffnlab.sweep.ranking import Line, Ranking, curves
+from ffnlab.report import plots, validation_plots, verdict_plots
+from ffnlab.sweep.ranking import Ranking
+from ffnlab.sweep.result_lines import Line, curves, rate_scores
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+PICTURES = ("differences", "rates", "curves")
 
 
 class Section(NamedTuple):
@@ -56,7 +60,7 @@ def publish(
     for name, (_, figure) in (pictures or {}).items():
         plots.save(figure, directory / name)
     io.write(directory / "report.md", _markdown(title, sections, note, pictures or {}))
-    drawn = [s.picture(kind) for kind in ("ranking", "curves") for s in sections]
+    drawn = [s.picture(kind) for kind in PICTURES for s in sections]
     written = ["report.md", *drawn, *(pictures or {}), "results.jsonl"]
     print(f"\nwritten to {directory}: {', '.join(written)}")
 
@@ -64,13 +68,12 @@ def publish(
 def _show(title: str, section: Section) -> None:
     ranking = section.ranking
     better = "higher" if ranking.higher_is_better else "lower"
-    print()
+    print(f"\n{ranking.verdict}\n")
     ranking.table.show(
-        f"{section.name or title}: {ranking.unit}, {better} is better; ranked by the "
-        "interquartile mean; Δ is the mean difference over equal seeds",
+        f"{section.name or title}: {ranking.unit}, {better} is better; means with 95 % "
+        "intervals; Δ is the mean of paired differences, with simultaneous intervals",
         essential=ranking.essential,
     )
-    print(f"\n{ranking.verdict}")
     for name, value in section.marks.items():
         print(f"{name}: {value * ranking.scale:.4g}")
     for remark in ranking.remarks:
@@ -78,24 +81,38 @@ def _show(title: str, section: Section) -> None:
 
 
 def _draw(directory: Path, section: Section) -> None:
-    ranking = section.ranking
-    figure = plots.ranking(
-        ranking.comparisons,
-        ranking.baseline,
-        ranking.unit,
-        ranking.scale,
-        section.marks,
-    )
-    plots.save(figure, directory / section.picture("ranking"))
-    figure = plots.curves(
-        section.runs[0]["curve"]["step"],
-        curves(section.runs, ranking.score),
-        ranking.baseline,
-        ranking.unit.replace("test", "validation"),
-        ranking.scale,
-        ranking.higher_is_better,
-    )
-    plots.save(figure, directory / section.picture("curves"))
+    """Draws the differences, the scores at each learning rate, and the curves."""
+    ranking, runs = section.ranking, section.runs
+    scale, higher = ranking.scale, ranking.higher_is_better
+    valid = ranking.unit.replace("test", "validation")
+    scores, chosen = rate_scores(runs, ranking.score)
+    figures = {
+        "differences": verdict_plots.forest(
+            ranking.comparisons,
+            ranking.unit,
+            scale,
+            ranking.margin,
+            higher,
+            section.marks,
+        ),
+        "rates": validation_plots.rates(scores, chosen, valid, scale, higher),
+        "curves": validation_plots.curves(
+            runs[0]["curve"]["step"],
+            curves(runs, ranking.score),
+            ranking.baseline,
+            valid,
+            scale,
+            higher,
+            {name: _with_rate(name, counts) for name, counts in chosen.items()},
+        ),
+    }
+    for kind, figure in figures.items():
+        plots.save(figure, directory / section.picture(kind))
+
+
+def _with_rate(name: str, counts: dict[float, int]) -> str:
+    """Returns the name of a block with the learning rate that most runs chose."""
+    return f"{name}, {max(counts, key=lambda rate: counts[rate]):g}"
 
 
 def _markdown(
@@ -111,9 +128,11 @@ def _markdown(
     )
     return f"""# {title}
 
+{parts}{extra}## How the numbers were computed
+
 {note}
 
-{parts}{extra}## How to repeat it
+## How to repeat it
 
 Pass the file `flags` of this directory to the launcher as `--flagfile`. The versions of
 the software are in versions.json, all runs with their curves in results.jsonl, and the
@@ -134,8 +153,9 @@ def _section(section: Section) -> str:
 {ranking.table.markdown()}
 
 {marks}{remarks}
-![ranking]({section.picture("ranking")})
-![curves]({section.picture("curves")})
+![differences from the baseline]({section.picture("differences")})
+![validation score by learning rate]({section.picture("rates")})
+![validation score over training]({section.picture("curves")})
 
 The data:
 

@@ -105,7 +105,6 @@ def plot_certificates(
     names: Mapping[float, str],
     dataset: "Dataset",
     marks: Mapping[str, float],
-    seed: int,
 ) -> "tuple[str, Figure]":
     """Returns the caption and the figure of the test score against the certificate.
 
@@ -114,12 +113,9 @@ def plot_certificates(
       names: The certificate γ of each model, to the name of the model.
       dataset: The data of the task.
       marks: Scores to draw a line at, by name.
-      seed: The seed of the resampling.
     """
     objective = objectives.OBJECTIVES[dataset.task]
-    scores = [
-        ranking.block_score(runs, name, objective, seed) for name in names.values()
-    ]
+    scores = [ranking.block_score(runs, name, objective) for name in names.values()]
     unit, scale, _ = ranking.UNITS[objective.monitor]
     figure = plots.scores_by_setting(
         list(names),

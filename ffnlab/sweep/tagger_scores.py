@@ -31,8 +31,8 @@ def span_f1_remark(jobs: Sequence[Job], seeds: int, directory: Path) -> str:
             span_f1(job, read_best(directory, job, member), predict)
             for member in range(seeds)
         ]
-        middle, ends = float(stats.iqm(scores)), stats.bootstrap_interval(scores)
-        parts.append(f"{job.name} {middle:.3f} [{ends.low:.3f}, {ends.high:.3f}]")
+        part, ends = f"{job.name} {np.mean(scores):.3f}", stats.mean_interval(scores)
+        parts.append(f"{part} [{ends.low:.3f}, {ends.high:.3f}]" if ends else part)
     return f"span F1 on the test part: {', '.join(parts)}"
 
 

@@ -11,7 +11,6 @@ from ffnlab import data, io
 from ffnlab.data import Dataset
 from ffnlab.errors import InputError
 from ffnlab.nn import ffn
-from ffnlab.report import plots
 from ffnlab.sweep import comparison, population
 from ffnlab.sweep.comparison import CompareConfig
 from tests.conftest import check_refusal, command, refusals
@@ -28,6 +27,7 @@ SMALL = {
     "features": 8,
     "hidden": 12,
     "layers": 1,
+    "extend_rates": 0,
 }
 
 
@@ -54,10 +54,10 @@ def without_times(runs):
 
 def test_everything_is_written(done):
     assert {path.name for path in done.out.iterdir()} == {
-        "best", "curves.png", "data.sha256", "flags", "lock", "ranking.png",
-        "report.md", "results.jsonl", "versions.json",
+        "best", "curves.png", "data.sha256", "differences.png", "flags", "lock",
+        "rates.png", "report.md", "results.jsonl", "versions.json",
     }  # fmt: skip
-    for picture in ("ranking.png", "curves.png"):
+    for picture in ("differences.png", "rates.png", "curves.png"):
         assert (done.out / picture).read_bytes().startswith(b"\x89PNG")
     text = (done.out / "report.md").read_text()
     assert done.verdict in text and done.table.markdown() in text
@@ -72,10 +72,83 @@ def test_a_line_for_every_run(done):
         assert len(run["curve"]["accuracy"]) == len(run["curve"]["step"]) == 2
         assert (run["test"] is not None) == run["chosen"]
     for block in ("mlp:relu", "mlp:swish", "swiglu"):
-        rates = {
-            r["learning_rate"] for r in runs if r["block"] == block and r["chosen"]
-        }
-        assert len(rates) == 1  # the test part was scored for one rate only
+        for seed in range(3):  # the test part was scored for one rate only
+            rates = {
+                run["learning_rate"]: run
+                for run in runs
+                if run["block"] == block and run["seed"] == seed
+            }
+            assert [run["chosen"] for run in rates.values()].count(True) == 1
+            scores = [run["valid"]["accuracy"] for run in rates.values()]
+            (chosen,) = (run for run in rates.values() if run["chosen"])
+            assert chosen["valid"]["accuracy"] == max(scores)
+
+
+def test_every_replicate_has_its_own_split_and_models_share_them(done):
+    trivial = {}
+    for run in done.runs:
+        trivial.setdefault(run["seed"], set()).add(run["trivial"])
+    assert all(len(scores) == 1 for scores in trivial.values())
+    losses = {tuple(run["curve"]["train_loss"]) for run in done.runs}
+    assert len(losses) == len(done.runs)
+    assert done.comparisons[0].p_new_data or done.comparisons[1].p_new_data
+
+
+def test_a_fixed_split_is_the_design_of_earlier_versions(tmp_path):
+    """All runs have one split, and all runs of a block one learning rate."""
+    given = {**TWO, "split": "fixed", "out": str(tmp_path / "run")}
+    result = comparison.compare(CompareConfig(**given))
+    for block in ("mlp:relu", "bilinear"):
+        chosen = [r for r in result.runs if r["block"] == block and r["chosen"]]
+        assert len(chosen) == 3 and len({r["learning_rate"] for r in chosen}) == 1
+    assert len({run["trivial"] for run in result.runs}) == 1
+    assert "p, new" not in result.table.columns
+    text = (tmp_path / "run" / "report.md").read_text()
+    assert "another split may give another one" in " ".join(text.split())
+
+
+def test_rates_are_extended_and_a_part_of_a_sweep_has_the_same_lines(
+    tmp_path, monkeypatch
+):
+    """At such small rates, most runs are better at the next one."""
+    given = {**TWO, "learning_rates": (3e-4, 1e-3), "extend_rates": 2}
+    whole = comparison.compare(CompareConfig(**given, out=str(tmp_path / "whole")))
+    rates = {run["learning_rate"] for run in whole.runs}
+    assert {0.0003, 0.001, 0.00333333, 0.0111111} <= rates
+
+    config = CompareConfig(**{**given, "seeds": 2}, out=str(tmp_path / "part"))
+    fit, calls = population.fit_members, []
+
+    def interrupted(*args, **options):
+        calls.append(args)
+        if len(calls) == 3:  # the second extension of the first block
+            raise KeyboardInterrupt
+        return fit(*args, **options)
+
+    monkeypatch.setattr(population, "fit_members", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        comparison.compare(config)
+    part = comparison.compare(dataclasses.replace(config, resume=True))
+
+    def table(runs):
+        keys = ("block", "seed", "learning_rate", "chosen", "best_step", "diverged_at")
+        rows = {tuple(run[key] for key in keys): run for run in runs if run["seed"] < 2}
+        return {row: run["curve"]["accuracy"] for row, run in rows.items()}
+
+    first, second = table(whole.runs), table(part.runs)
+    assert first.keys() == second.keys()
+    for row, curve in first.items():
+        np.testing.assert_allclose(curve, second[row], atol=1e-6)
+    assert not (tmp_path / "part" / "checkpoints").exists()
+
+
+def test_the_seed_changes_splits_orders_and_initial_values(done, tmp_path):
+    datasets = [
+        comparison._dataset(CompareConfig(data="wine", seeds=2, seed=seed))
+        for seed in (0, 1)
+    ]
+    assert data.digest_replicates(datasets[0]) != data.digest_replicates(datasets[1])
+    assert not set(datasets[0].seeds) & set(datasets[1].seeds)
 
 
 def test_the_best_parameters_are_kept(done):
@@ -97,7 +170,7 @@ def test_the_flag_file_resumes_and_repeats_the_run_to_the_same_numbers(
     config, done, tmp_path, monkeypatch
 ):
     """Interrupted in its second block and resumed, by nothing but the flag file."""
-    out, fit, trained = tmp_path / "run", population.fit_population, []
+    out, fit, trained = tmp_path / "run", population.fit_members, []
     argv = ["compare", f"--flagfile={done.out}/flags", f"--out={out}"]
     again = launch.parse(CompareConfig, argv)
     assert again == dataclasses.replace(config, out=str(out))
@@ -111,11 +184,11 @@ def test_the_flag_file_resumes_and_repeats_the_run_to_the_same_numbers(
         trained.append(args)
         return fit(*args, **options)
 
-    monkeypatch.setattr(population, "fit_population", interrupted)
+    monkeypatch.setattr(population, "fit_members", interrupted)
     with pytest.raises(KeyboardInterrupt):
         comparison.compare(again)
     assert len(trained) == 1
-    monkeypatch.setattr(population, "fit_population", counted)
+    monkeypatch.setattr(population, "fit_members", counted)
     argv = ["compare", f"--flagfile={out}/flags", f"--out={out}", "--resume"]
     resumed = comparison.compare(launch.parse(CompareConfig, argv))
     assert len(trained) == 3
@@ -150,7 +223,7 @@ def test_a_csv_from_the_command_line(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "Which feed-forward block? people: test accuracy, %" in done.stdout
-    assert "with so few seeds" in done.stdout
+    assert "a claim needs at least 6 replicates" in " ".join(done.stdout.split())
     assert "source:" in (tmp_path / "out" / "report.md").read_text()
     assert "steps/s" in done.stderr and "s left" in done.stderr
 
@@ -170,10 +243,12 @@ def test_values_and_divergence(tmp_path):
     out = str(tmp_path / "good")
     result = comparison.compare(CompareConfig(**given, seed=3, out=out))
     assert result.table.columns[8] == "test squared error"
-    assert not any(row[8] == "diverged" for row in result.table.rows)
+    assert [row[-1] for row in result.table.rows] == ["0", "0"]
     given["learning_rates"] = (1e25, 1e26)
     result = comparison.compare(CompareConfig(**given, out=str(tmp_path / "bad")))
-    assert [row[8] for row in result.table.rows] == ["diverged"] * 2
+    assert [row[-1][:3] for row in result.table.rows] == ["3/3"] * 2
+    assert result.table.rows[0][8] == result.table.rows[1][8]  # that of the mean
+    assert result.verdict.startswith("Every run diverged")
     text = (tmp_path / "bad" / "report.md").read_text()
     assert "diverged at step" in text
 
@@ -203,6 +278,8 @@ WRONG = [
     (["--budget=flop"], "nearest: flops"),
     (["--baseline=geglu", "--blocks=mlp"], "--baseline: unknown 'geglu'"),
     (["--learning_rates=nan"], "--learning_rates: nan should be a number above 0"),
+    (["--margin=0"], "--margin: 0.0 should be a number above 0"),
+    (["--split=none"], "--split: unknown 'none'"),
     (["--seeds=0"], "--seeds: 0 should be a number at least 1"),
     (["--dropout=1"], "--dropout: 1.0 should be"),
     (["--data=wine", "--npz=a.npz"], "--data, --csv and --npz: give one"),
@@ -248,9 +325,3 @@ def test_help_is_readable():
     for field in dataclasses.fields(CompareConfig):
         assert f"--{field.name}=" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 88
-
-
-def test_curves_leave_out_blocks_without_a_full_curve():
-    scores = {"glu": np.ones((2, 3)), "mlp": np.array([[1, np.nan, np.nan]] * 2)}
-    figure = plots.curves([1, 2, 3], scores, "mlp", "accuracy")
-    assert [line.get_label() for line in figure.axes[0].lines] == ["glu"]

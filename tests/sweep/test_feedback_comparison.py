@@ -37,7 +37,7 @@ def test_everything_is_written(done):
     files = {path.name for path in done.out.iterdir()}
     pictures = {
         f"{kind}-{task}.png"
-        for kind in ("ranking", "curves")
+        for kind in ("differences", "rates", "curves")
         for task in SMALL["tasks"]
     }
     assert files == pictures | {

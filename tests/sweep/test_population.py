@@ -7,7 +7,7 @@ import pytest
 from ffnlab import data
 from ffnlab.models import mlp
 from ffnlab.nn.ffn import BlockConfig
-from ffnlab.sweep import ranking
+from ffnlab.sweep import result_lines
 from ffnlab.sweep.population import evaluate_members, fit_population
 from ffnlab.train import loop, objectives, optimizers
 from ffnlab.train.checkpoint import Checkpoints
@@ -102,7 +102,7 @@ def test_a_diverging_member_does_not_sink_the_others(wine):
     assert (both.fit.record.diverged[:2] == -1).all()
     assert (both.fit.record.diverged[2:] > 0).all()
     np.testing.assert_array_equal(both.fit.record.loss[:2], calm.fit.record.loss)
-    chosen = ranking.choose_members(both, PLAN)
+    chosen = result_lines.choose_members(both, PLAN)
     assert chosen.tolist() == [0, 1]
 
 
@@ -150,3 +150,30 @@ def test_a_population_trains_by_the_gradient_that_it_is_given(wine):
     learner = Learner(LINEAR, OBJECTIVE, optimizers.make("sgd"), none)
     run = fit_population(learner, wine, PLAN, seeds=[0, 1], learning_rates=[0.1])
     assert (run.fit.record.loss == 7.0).all()
+
+
+def test_every_member_has_the_split_of_its_seed():
+    """The same as a run alone on that split; steps, choices and test scores."""
+    seeds = data.replicate_seeds(0, 3)
+    wines = data.replicate(data.wine, seeds)
+    learner = Learner(LINEAR, OBJECTIVE, optimizers.make("adam"))
+    members = fit_population(
+        learner, wines, PLAN, seeds=seeds, learning_rates=[1e-2, 1e-1]
+    )
+    first = jax.tree.map(lambda leaf: leaf[:3], members.fit.best)
+    tests = evaluate_members(LINEAR, OBJECTIVE, wines.test, first, wines.rows["test"])
+    for number, seed in enumerate(seeds):
+        one = data.wine(seed)
+        alone = loop.fit(learner, one, PLAN, seed=seed, learning_rate=1e-1)
+        record = jax.tree.map(
+            lambda leaf: leaf[3 + number],  # noqa: B023
+            members.fit.record._replace(step=np.zeros(6)),
+        )
+        np.testing.assert_allclose(record.loss, alone.record.loss, rtol=1e-4)
+        for name, curve in alone.record.scores.items():
+            np.testing.assert_allclose(record.scores[name], curve, rtol=1e-4)
+        part = {name: jnp.asarray(array) for name, array in one.test.items()}
+        params = jax.tree.map(lambda leaf: leaf[number], first)  # noqa: B023
+        logits, _ = LINEAR.apply(params, part["x"])
+        expected = (logits.argmax(axis=1) == part["y"]).mean()
+        assert tests["accuracy"][number] == pytest.approx(float(expected), abs=1e-6)

@@ -25,11 +25,12 @@ def test_the_report_has_every_part(section, tmp_path, capsys):
     pictures = {"extra.png": ("One more picture.", Figure())}
     publish(tmp_path, "Which block?", [section, other], "A note.", pictures)
     assert {path.name for path in tmp_path.iterdir()} == {
-        "report.md", "ranking-moons.png", "curves-moons.png", "ranking.png",
-        "curves.png", "extra.png",
+        "report.md", "differences-moons.png", "rates-moons.png", "curves-moons.png",
+        "differences.png", "rates.png", "curves.png", "extra.png",
     }  # fmt: skip
     text = (tmp_path / "report.md").read_text()
-    assert text.startswith("# Which block?\n\nA note.\n\n## moons\n\n")
+    assert text.startswith(f"# Which block?\n\n## moons\n\n{section.ranking.verdict}")
+    assert "## How the numbers were computed\n\nA note.\n\n## How to repeat" in text
     assert text.count("## moons") == 1
     for part in (
         section.ranking.verdict,
@@ -37,8 +38,9 @@ def test_the_report_has_every_part(section, tmp_path, capsys):
         "- best possible: 98.77\n",
         "- the moon was full\n",
         "- test size: 7\n- names: 13\n- few: [0, 1,",
-        "![ranking](ranking-moons.png)\n![curves](curves-moons.png)\n",
-        "![ranking](ranking.png)\n![curves](curves.png)\n",
+        "![differences from the baseline](differences-moons.png)\n",
+        "![validation score by learning rate](rates.png)\n",
+        "![validation score over training](curves.png)\n",
         "![One more picture.](extra.png)\n\nOne more picture.\n",
     ):
         assert part in text, part
@@ -46,13 +48,14 @@ def test_the_report_has_every_part(section, tmp_path, capsys):
     assert text.index("moons.png") < text.index("extra.png") < text.index("## How to")
 
     printed = capsys.readouterr().out
-    assert "moons: test accuracy, %, higher is better; ranked by" in printed
+    assert "moons: test accuracy, %, higher is better; means with" in printed
     assert "Which block?: test accuracy, %, higher is better" in printed
     assert printed.count(section.ranking.verdict) == 2
     assert "best possible: 98.77" in printed and "note: the moon was full" in printed
     assert printed.endswith(
-        f"written to {tmp_path}: report.md, ranking-moons.png, ranking.png, "
-        "curves-moons.png, curves.png, extra.png, results.jsonl\n"
+        f"written to {tmp_path}: report.md, differences-moons.png, differences.png, "
+        "rates-moons.png, rates.png, curves-moons.png, curves.png, extra.png, "
+        "results.jsonl\n"
     )
 
 
@@ -68,11 +71,16 @@ def test_pictures_are_of_the_scores(section, tmp_path, monkeypatch):
         plots, "save", lambda figure, path: figures.update({path.name: figure})
     )
     publish(tmp_path, "Title", [section], "")
-    (axes,) = figures["ranking-moons.png"].axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["mlp", "glu"]
-    assert axes.get_legend().get_texts()[0].get_text() == "best possible"
+    figure = figures["differences-moons.png"]
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == ["glu"]  # the baseline is the line at zero
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend[-1].startswith("best possible")
+    assert [axes.get_title() for axes in figures["rates-moons.png"].axes] == [
+        "mlp", "glu"
+    ]  # fmt: skip
     (axes,) = figures["curves-moons.png"].axes
     assert axes.get_ylabel() == "validation accuracy, %"
     lines = {line.get_label(): line for line in axes.get_lines()}
     np.testing.assert_allclose(lines["glu"].get_xydata(), [[5, 60], [10, 90]])
-    assert list(lines) == ["glu", "mlp"]  # the better one first
+    assert {"glu, 0.01", "mlp, 0.01"} <= {text.get_text() for text in axes.texts}

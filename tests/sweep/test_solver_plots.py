@@ -70,7 +70,7 @@ def test_scores_are_drawn_against_the_certificate():
     lines = runs("certified 0.3", WORSE) + runs("certified", GOOD) + runs("mlp", WORSE)
     names = {0.3: "certified 0.3", 0.9: "certified"}
     caption, figure = solver_plots.plot_certificates(
-        lines, names, SimpleNamespace(task="classes"), {"best possible": 0.99}, seed=0
+        lines, names, SimpleNamespace(task="classes"), {"best possible": 0.99}
     )
     assert "against the certificate" in caption
     (axes,) = figure.axes
