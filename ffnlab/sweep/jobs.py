@@ -1,5 +1,6 @@
 """The training of the populations that a comparison needs, one after another."""
 
+import functools
 import shutil
 import zlib
 from collections.abc import Sequence
@@ -151,6 +152,10 @@ def _train(
         parts = (learner, job.dataset, plan, members, programs)
         return fit_members(*parts, identity=identity, key=key, hooks=hooks)
 
+    def fit_grid(rates: Sequence[float], folder: Path) -> "Population":
+        identity = {"seeds": [*seeds], "learning_rates": [*map(float, rates)]}
+        return fit(grid(seeds, rates), identity, folder)
+
     def further(extension: tuning.Extension) -> "Population":
         members = extension.members
         progress.add(plan.steps * len(members.seeds))
@@ -161,8 +166,12 @@ def _train(
         name = f"{folder.name}-extension-{extension.number}"
         return fit(members, identity, folder.with_name(name))
 
-    identity = {"seeds": [*seeds], "learning_rates": [*map(float, rates)]}
-    runs = fit(grid(seeds, rates), identity, folder)
+    if design.fixed or jax.default_backend() != "cpu":
+        runs = fit_grid(rates, folder)
+    else:  # in turn, by the program that further rates need too
+        names = [folder.with_name(f"{folder.name}-{rate:g}") for rate in rates]
+        parts = [fit_grid([r], name) for r, name in zip(rates, names, strict=True)]
+        runs = functools.reduce(tuning.joined, parts)
     runs = tuning.extend(runs, plan, design.extensions, further)
     numbers = {seed: number for number, seed in enumerate(seeds)}
     return runs._replace(seeds=np.array([numbers[int(seed)] for seed in runs.seeds]))

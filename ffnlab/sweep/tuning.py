@@ -51,7 +51,7 @@ def extend(
         if extension is None:
             break
         further = fit(extension)
-        population = _joined(population, further, extension.count)
+        population = joined(population, further, extension.count)
     return population
 
 
@@ -96,11 +96,19 @@ def _next(population: Population, plan: Plan, number: int) -> Extension | None:
     )
 
 
-def _joined(first: Population, second: Population, count: int) -> Population:
+def joined(
+    first: Population, second: Population, count: int | None = None
+) -> Population:
     """Returns a population and the first members of another as one, on the host.
 
     The time of a step is that of all members, at the pace of the first population.
+
+    Args:
+      first: The population whose members come first.
+      second: A population of the same model and plan.
+      count: How many of its members count; None is all.
     """
+    count = len(second.seeds) if count is None else count
 
     def join(one: np.ndarray, other: np.ndarray) -> np.ndarray:
         return np.concatenate([jax.device_get(one), jax.device_get(other)[:count]])
