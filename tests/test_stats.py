@@ -424,6 +424,13 @@ def test_fewer_than_six_replicates_give_p_but_no_claim(n):
     )
 
 
+def test_two_replicates_give_a_p_value_that_never_suffices():
+    """Signs that differ make the centred differences equal, and their error 0."""
+    row = compare({"a": [0.0, 0.1], "b": [9.0, 9.0]}, "a", True, level=0.3)[0]
+    assert row.p_value == 2 / 3 and row.verdict == "undecided"
+    assert row.difference_interval is row.detectable is None
+
+
 def test_one_replicate_gives_neither_interval_nor_p():
     for level in (0.2, 0.95):
         rows = compare(

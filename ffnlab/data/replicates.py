@@ -44,6 +44,8 @@ class Replicates:
     def examples(self, part: str, replicate: int) -> Arrays:
         """Returns the examples of a part of one replicate."""
         pool, rows = getattr(self, part), self.rows[part][replicate]
+        if "ends" in pool:
+            return pool | {"ends": pool["ends"][rows]}
         return {name: array[rows] for name, array in pool.items()}
 
     def dataset(self, replicate: int) -> Dataset:
@@ -159,14 +161,27 @@ def _pool(parts: Sequence[Arrays]) -> tuple[Arrays, np.ndarray]:
     sizes = {size(part) for part in parts}
     if len(sizes) > 1:
         raise InputError(f"replicates have parts of {sorted(sizes)} rows, not equal")
-    pool = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     rows = np.arange(len(parts) * size(parts[0]), dtype=np.int32)
+    if "ends" in parts[0]:
+        return _text_pool(parts), rows.reshape(len(parts), -1)
+    pool = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     if _repeats([size(part) for part in parts], pool):
         keys = _keys(pool)
         _, first, place = np.unique(keys, return_index=True, return_inverse=True)
         pool = {name: array[first] for name, array in pool.items()}
         rows = place.astype(np.int32)
     return pool, rows.reshape(len(parts), -1)
+
+
+def _text_pool(parts: Sequence[Arrays]) -> Arrays:
+    """Returns the texts of all parts one after another, as one part."""
+    starts = np.cumsum([0, *(len(part["text"]) for part in parts)])
+    ends = [part["ends"] + start for part, start in zip(parts, starts, strict=False)]
+    return {
+        "text": np.concatenate([part["text"] for part in parts]),
+        "ends": np.concatenate(ends).astype(np.int32),
+        "offsets": parts[0]["offsets"],
+    }
 
 
 def _repeats(sizes: Sequence[int], pool: Arrays) -> bool:

@@ -1,4 +1,4 @@
-"""The source text of Python's standard library, and its bytes as examples."""
+"""The source text and the help topics of Python, and their bytes as examples."""
 
 import hashlib
 import os
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ffnlab.data.dataset import Arrays, Dataset
+from ffnlab.data.shuffle import order
 from ffnlab.errors import InputError
 
 # Directories of tests and of installed packages.
@@ -21,6 +22,7 @@ _SKIPPED = {
     "test",
     "tests",
 }
+_BLOCK = 4096  # bytes of the help topics that stay together
 _MACHINE_MADE = ("config-", "_sysconfigdata")  # these differ between builds
 
 
@@ -54,14 +56,63 @@ def python_source(
     >>> source.features, source.classes, source.train["text"].dtype
     (32, 256, dtype('uint8'))
     """
-    if context < 1:
-        raise InputError(f"context: expected at least 1 byte, got {context}")
     if limit is not None and limit < 1:
         raise InputError(f"limit: expected at least 1 file, got {limit}")
-    parts, about = python_files(seed, limit)
+    return _byte_dataset("bytes", *python_files(seed, limit), context)
+
+
+def help_topics(seed: int = 0, context: int = 32) -> Dataset:
+    """Loads the help topics of the running Python, English prose, byte by byte.
+
+    They are what `help("with")` prints. The topics, in the order of their names, are
+    cut into blocks of 4,096 bytes, of which a tenth each are the validation and the
+    test part. All seeds give parts of equal sizes.
+
+    Args:
+      seed: The seed of the split, any integer.
+      context: The number F of bytes that a prediction is made from, at least 1.
+
+    Returns:
+      The data set, with task `bytes` and 256 classes.
+
+    Raises:
+      InputError: `context` is below 1.
+
+    >>> prose = help_topics()
+    >>> prose.name, prose.features, prose.about["source"]
+    ('help_topics', 32, "Python's help topics")
+    """
+    from pydoc_data.topics import topics
+
+    text = "\n\n".join(topic for _, topic in sorted(topics.items())).encode()
+    blocks = [text[i : i + _BLOCK] for i in range(0, len(text) - _BLOCK + 1, _BLOCK)]
+    held = len(blocks) // 10
+    places = order(seed, 0, len(blocks), len(blocks))
+    numbers = {
+        "train": np.sort(places[2 * held :]),
+        "valid": np.sort(places[:held]),
+        "test": np.sort(places[held : 2 * held]),
+    }
+    parts = {part: [blocks[i] for i in rows] for part, rows in numbers.items()}
+    about = {
+        "source": "Python's help topics",
+        "python": platform.python_version(),
+        "seed": seed,
+        "sha256": hashlib.sha256(text).hexdigest(),
+        "sizes": {part: _BLOCK * len(texts) for part, texts in parts.items()},
+    }
+    return _byte_dataset("help_topics", parts, about, context)
+
+
+def _byte_dataset(
+    name: str, parts: dict[str, list[bytes]], about: dict[str, Any], context: int
+) -> Dataset:
+    """Returns the data set whose examples are the bytes of texts."""
+    if context < 1:
+        raise InputError(f"context: expected at least 1 byte, got {context}")
     splits = {part: _windows(texts, context) for part, texts in parts.items()}
     return Dataset(
-        "bytes", **splits, task="bytes", features=context, classes=256, about=about
+        name, **splits, task="bytes", features=context, classes=256, about=about
     )
 
 
@@ -92,6 +143,7 @@ def python_files(
         "source": "the Python standard library",
         "python": platform.python_version(),
         "seed": seed,
+        "split": "by file",
         "sha256": _fingerprint(files),
         "files": {part: len(texts) for part, texts in parts.items()},
         "sizes": {part: sum(map(len, texts)) for part, texts in parts.items()},

@@ -43,7 +43,8 @@ class CompareConfig(Training):
 
     data: str | None = option(
         None,
-        "Built-in data set; the default is digits, and bytes is Python's own library.",
+        "Built-in data set; the default is digits. bytes is the source text of "
+        "Python's own library, help_topics the prose of its help.",
         known=names_in("ffnlab.data.builtin", "DATASETS"),
     )
     csv: str | None = option(
@@ -254,7 +255,7 @@ def _dataset(config: CompareConfig) -> "Dataset | Replicates":
         return _load(config, config.seed)
     first, *rest = data.replicate_seeds(config.seed, config.seeds)
     dataset = _load(config, first)
-    if dataset.task == "bytes" or dataset.about.get("split") == "in the file":
+    if dataset.about.get("split") in ("in the file", "by file"):
         return dataset
     return data.replicate(lambda seed: _load(config, seed), (first, *rest))
 

@@ -22,7 +22,7 @@ def toy(seed, rows=12, classes=2, names=None):
     return Dataset("toy", part, part, part, "classes", 3, classes, about)
 
 
-@pytest.mark.parametrize("name", ["digits", "wine"])
+@pytest.mark.parametrize("name", ["digits", "wine", "mnist1d"])
 def test_every_replicate_is_the_data_set_of_its_seed(name):
     """Rows of pixels, which need no preparation, are shared; standardised are not."""
     seeds = (5, 6, 5)
@@ -38,6 +38,20 @@ def test_every_replicate_is_the_data_set_of_its_seed(name):
     assert replicates.seeds == seeds and replicates.about["replicates"] == 3
     everything = sum(data.load(name).about["sizes"].values())
     assert (len(replicates.train["y"]) <= everything) == (name == "digits")
+
+
+def test_texts_are_those_of_every_seed():
+    seeds = (0, 1)
+    replicates = data.replicate(data.help_topics, seeds)
+    for number, seed in enumerate(seeds):
+        one, expected = replicates.dataset(number), data.help_topics(seed)
+        for part in PARTS:
+            ours, theirs = getattr(one, part), getattr(expected, part)
+            index = np.arange(data.size(theirs))[::97]
+            chex.assert_trees_all_equal(
+                data.take(ours, index), data.take(theirs, index)
+            )
+            assert data.size(ours) == data.size(theirs)
 
 
 def test_rows_that_differ_in_one_array_alone_are_two():
