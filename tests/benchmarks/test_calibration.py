@@ -64,6 +64,40 @@ def test_tables_are_printed(capsys):
     assert "equivalence      100%" in printed.err
 
 
+def test_the_mean_detectable_difference_is_printed(capsys):
+    calibration.power(Config(datasets=4, workers=1))
+    (line,) = (
+        line for line in capsys.readouterr().out.splitlines() if "on average" in line
+    )
+    sizes = [float(word.strip(",")) for word in line.split() if word[0].isdigit()]
+    assert len(sizes) == 4 and sizes == sorted(sizes, reverse=True)
+    assert 0.75 < sizes[-1] < 1.25
+
+
+def test_true_differences_are_those_that_the_tables_name(monkeypatch):
+    designs = {}
+
+    def count(title, tasks, section, config):
+        designs[title] = list(tasks.values())
+        return {label: calibration.Counts(comparisons=1) for label in tasks}
+
+    monkeypatch.setattr(calibration, "count", count)
+    for section in calibration.SECTIONS[:3]:
+        section(Config(blocks=5, replicates=6))
+    expected = {
+        "false claims": [0, 0, 0, 0],
+        "coverage": [-0.5, -1, -2, 0],
+        "equivalence": [-1, -1, -1, -1],
+    }
+    for title, truth in expected.items():
+        for task in designs[title]:
+            _, shifts, replicates = task.args
+            assert (shifts[1:] - shifts[0]).tolist() == truth
+            equivalence = title == "equivalence"
+            assert task.keywords == ({"margin": 1.0} if equivalence else {})
+            assert replicates == 6 or equivalence and replicates == 24
+
+
 def test_results_do_not_depend_on_the_number_of_processes():
     one, two = (
         calibration.mean_coverage(Config(datasets=60, workers=workers))
