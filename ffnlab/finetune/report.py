@@ -120,7 +120,7 @@ def report_text(
 {images}
 Fine-tuned: a {family} of {shape.layers} layers of width {shape.features},
 {length}. The best was chosen by {task.monitor} of the dev part; over several seeds
-there are means with bootstrap 95 % intervals. What was cut off at {most} tokens
+there are means with Student's 95 % intervals. What was cut off at {most} tokens
 counts as missed.
 
 {summary}

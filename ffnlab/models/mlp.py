@@ -3,12 +3,13 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from ffnlab.errors import InputError
-from ffnlab.nn.ffn import NORMS, BlockConfig, FeedForward
+from ffnlab.nn.ffn import NORMS, BlockConfig, FeedForward, dense
 from ffnlab.nn.pure import functional
-from ffnlab.types import Array, Key, Model
+from ffnlab.types import Array, Key, Model, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,3 +102,63 @@ def tower(config: TowerConfig) -> Model:
     (2, 3)
     """
     return functional(lambda rngs: Tower(config, rngs=rngs))
+
+
+def output_variances(model: Model, params: Params, x: Array) -> Array:
+    """Returns the variance of what each block of a tower adds to its input.
+
+    Args:
+      model: From `tower`.
+      params: Its parameters.
+      x: Inputs as `Tower` takes them, `[N, F]`.
+
+    Returns:
+      A variance for each block, over examples, the mean of all features, `[layers]`.
+
+    >>> model = tower(TowerConfig(5, 3, BlockConfig("mlp", 8, 16)))
+    >>> params = model.init(jax.random.key(0))
+    >>> output_variances(model, params, jnp.eye(5)).shape
+    (2,)
+    """
+    _, aux = model.apply(params, x)
+    return jnp.stack([_output_variance(params, aux, name) for name in sorted(aux)])
+
+
+def _output_variance(params: Params, aux: dict, name: str) -> Array:
+    output = dense(aux[name]["hidden"], params[name]["down"])  # [N, D]
+    return output.var(axis=0).mean()
+
+
+def with_output_variance(model: Model, x: Array, variance: float = 1.0) -> Model:
+    """Returns a tower whose blocks all start with outputs of one variance.
+
+    The initial kernels of `down` are scaled, block after block, so that what each block
+    adds to its input has the given variance on some data.
+
+    Args:
+      model: From `tower`.
+      x: Inputs as `Tower` takes them, `[N, F]`.
+      variance: The variance, over examples, the mean of all features.
+
+    Source: Mishkin and Matas 2016, "All you need is a good init", with one pass, since
+    the output is linear in the kernel.
+
+    >>> model = tower(TowerConfig(5, 3, BlockConfig("mlp:sigmoid", 8, 16)))
+    >>> x = jax.random.normal(jax.random.key(1), (64, 5))
+    >>> params = with_output_variance(model, x).init(jax.random.key(0))
+    >>> output_variances(model, params, x).round(3).tolist()
+    [1.0, 1.0]
+    """
+
+    @jax.jit
+    def scale(params: Params) -> Params:
+        names = sorted(name for name in params if name.startswith("block_"))
+        for name in names:
+            _, aux = model.apply(params, x)
+            now = jnp.maximum(_output_variance(params, aux, name), 1e-12)
+            down = dict(params[name]["down"])
+            down["kernel"] *= jnp.sqrt(variance / now)
+            params = params | {name: params[name] | {"down": down}}
+        return params
+
+    return Model(lambda key: scale(model.init(key)), model.apply)

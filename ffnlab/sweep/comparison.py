@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from ffnlab.nn.ffn import BlockConfig
     from ffnlab.report.table import Table
     from ffnlab.stats import Comparison
-    from ffnlab.types import Model
+    from ffnlab.types import Array, Model
 
 _BLOCKS = names_in("ffnlab.nn.ffn", "BLOCKS")
+_INITIALIZERS = names_in("ffnlab.nn.ffn", "INITIALIZERS")
+_MATCHED = "matched"
 _ACTIVATIONS = names_in("ffnlab.nn.activations", "ACTIVATIONS")
 
 QUICK = {
@@ -39,7 +41,7 @@ class CompareConfig(Training):
     """Comparison: the data, the blocks and their budget."""
 
     # What a flag file of an earlier version, without the flag, stands for.
-    ADDED: ClassVar[dict[str, str]] = {"split": "fixed", "extend_rates": "0"}
+    ADDED: ClassVar[dict[str, str]] = {"split": "fixed", "extend_rates": "3"}
 
     data: str | None = option(
         None,
@@ -120,8 +122,9 @@ class CompareConfig(Training):
     )
     initializer: str = option(
         "lecun",
-        "Initializer of the kernels of a block.",
-        known=names_in("ffnlab.nn.ffn", "INITIALIZERS"),
+        "Initializer of the kernels of a block. matched is lecun, scaled so that the "
+        "outputs of all blocks start with a variance of 1 on training examples.",
+        known=lambda: (*_INITIALIZERS(), _MATCHED),
     )
     dropout: float = option(0.0, "Dropout rate of the hidden units.", least=0, below=1)
 
@@ -306,7 +309,7 @@ def _match_blocks(config: CompareConfig) -> "list[Match]":
         dropout=config.dropout,
         norm=config.norm,
         norm_kind=config.norm_kind,
-        initializer=config.initializer,
+        initializer="lecun" if config.initializer == _MATCHED else config.initializer,
     )
     return [
         match(dataclasses.replace(reference, kind=name), reference, config.budget)
@@ -316,15 +319,20 @@ def _match_blocks(config: CompareConfig) -> "list[Match]":
 
 def _job(config: CompareConfig, dataset: "Dataset | Replicates", match: "Match") -> Job:
     """Returns the job of a block, with the facts that its lines hold."""
+    from ffnlab.models import mlp
     from ffnlab.nn import pure
 
     block, model = match.config, _model(config, dataset, match.config)
     costs = {"parameters": pure.parameters(model), "flops": pure.flops(model)}
+    x = _examples(dataset)
+    if config.initializer == _MATCHED:
+        model = mlp.with_output_variance(model, x)
     excess = config.layers * (match.value - match.target)
     facts = {
         "block": block.kind,
         "activation": block.activation_name,
         "hidden": block.hidden,
+        "initial_variance": _initial_variance(model, x, config.seed),
         **costs,
         "budget": config.budget,
         "unmatched": excess / (costs[config.budget] - excess),
@@ -344,6 +352,31 @@ def _model(
             dataset.features, dataset.classes, block, config.layers, vocabulary
         )
     )
+
+
+def _examples(dataset: "Dataset | Replicates") -> "Array":
+    """Returns the inputs of some training examples of the first replicate."""
+    import jax.numpy as jnp
+
+    from ffnlab import data
+
+    pool, rows = dataset.train, None
+    if isinstance(dataset, data.Replicates):
+        rows = dataset.rows["train"][0]
+    count = data.size(pool) if rows is None else len(rows)
+    index = data.order(0, 0, min(256, count), count)
+    return jnp.asarray(data.take(pool, index if rows is None else rows[index])["x"])
+
+
+def _initial_variance(model: "Model", x: "Array", seed: int) -> float:
+    """Returns the mean variance of the outputs of the blocks at the start."""
+    import jax
+
+    from ffnlab.models import mlp
+
+    keys = jax.random.split(jax.random.key(seed), 4)  # not jitted: it runs once
+    variances = [mlp.output_variances(model, model.init(key), x) for key in keys]
+    return float(sum(each.mean() for each in variances)) / len(variances)
 
 
 def _note(config: CompareConfig, dataset: "Dataset | Replicates") -> str:

@@ -13,10 +13,11 @@ from ffnlab.report.table import Table
 from ffnlab.sweep.result_lines import Line
 from ffnlab.types import Objective
 
-# Columns for the facts of a block, by heading; a fact that lines lack has no column.
+# Columns for the facts of a block, by heading; one that any line lacks has no column.
 _FACTS = {
     "activation": "activation",
     "hidden": "hidden",
+    "variance": "initial_variance",
     "parameters": "parameters",
     "FLOPs": "flops",
 }
@@ -102,20 +103,23 @@ def rank(
         seed=seed,
     )
     untuned = _at_the_edge(runs)
+    names = {heading: name for heading, name in _FACTS.items() if _all(name, runs)}
+    cells = _Cells(
+        objective, list(names.values()), diagnostics, untuned, test_ratio is not None
+    )
     rows = [
-        _row(place, row, chosen[row.name], objective, diagnostics, untuned, test_ratio)
+        _row(place, row, chosen[row.name], cells)
         for place, row in enumerate(comparisons, 1)
     ]
-    facts = [heading for heading, name in _FACTS.items() if name in runs[0]]
     tested = unit.split(",")[0].removesuffix(" (variance = 1)")
     compared = [tested, f"Δ {baseline}", "p"]
     new = ["p, new"] if test_ratio is not None else []
-    columns = ["", "block", *facts, "rate", "validation", *compared, *new, "P(better)"]
+    columns = ["", "block", *names, "rate", "validation", *compared, *new, "P(better)"]
     columns += ["verdict", *diagnostics, "µs/step", "diverged"]
     show = functools.partial(_format_difference, objective)
     return Ranking(
         comparisons=comparisons,
-        table=Table(columns, rows, words=3 if "activation" in facts else 2),
+        table=Table(columns, rows, words=3 if "activation" in names else 2),
         verdict=_verdict(comparisons, chosen, show, margin / scale),
         remarks=_remarks(runs, untuned),
         baseline=baseline,
@@ -126,6 +130,10 @@ def rank(
         margin=margin / scale,
         essential=["", "block", "activation", *compared, "verdict"],
     )
+
+
+def _all(name: str, runs: Sequence[Line]) -> bool:
+    return all(name in run for run in runs)
 
 
 def _verdict(
@@ -184,24 +192,28 @@ def _scores(rows: Sequence[Line], part: str, objective: Objective) -> np.ndarray
     )
 
 
+class _Cells(NamedTuple):
+    """What all rows of the table show: see `rank`."""
+
+    objective: Objective
+    facts: list[str]
+    diagnostics: Sequence[str]
+    untuned: Mapping[str, str]
+    new_data: bool
+
+
 def _row(
-    place: int,
-    comparison: stats.Comparison,
-    runs: Sequence[Line],
-    objective: Objective,
-    diagnostics: Sequence[str],
-    untuned: Mapping[str, str],
-    test_ratio: float | None,
+    place: int, comparison: stats.Comparison, runs: Sequence[Line], cells: _Cells
 ) -> list[str]:
     """Returns the cells of a block in the table."""
-    first, show = runs[0], functools.partial(_format_score, objective)
-    valid = _scores(runs, "valid", objective)
+    first, show = runs[0], functools.partial(_format_score, cells.objective)
+    valid = _scores(runs, "valid", cells.objective)
     steps = [r["diverged_at"] for r in runs if r["diverged_at"] is not None]
     diverged = f"{len(steps)}/{len(runs)} at step {min(steps)}" if steps else "0"
-    new = [] if test_ratio is None else [_format_p(comparison.p_new_data)]
+    new = [_format_p(comparison.p_new_data)] if cells.new_data else []
     paired = ["baseline", "", *("" for _ in new), "", ""]
     if comparison.verdict is not None:
-        marked = " (untuned)" if comparison.name in untuned else ""
+        marked = " (untuned)" if comparison.name in cells.untuned else ""
         claim = comparison.verdict in ("better", "worse")
         paired = [
             show(comparison.difference, comparison.difference_interval, "+"),
@@ -213,12 +225,12 @@ def _row(
     return [
         str(place),
         comparison.name.partition(":")[0],
-        *(_format_fact(first, name) for name in _FACTS.values() if name in first),
+        *(_format_fact(first, name) for name in cells.facts),
         _format_rates(runs),
         show(float(valid.mean()), None),
         show(comparison.score, comparison.interval),
         *paired,
-        *(_format_mean(runs, name) for name in diagnostics),
+        *(_format_mean(runs, name) for name in cells.diagnostics),
         _format_microseconds(first["microseconds_per_step"]),
         diverged,
     ]
@@ -240,6 +252,8 @@ def _format_fact(run: Line, name: str) -> str:
     """Returns a fact of a block, with what remains of the budget in brackets."""
     unmatched = f" ({run['unmatched']:+.1%})" if name == run["budget"] else ""
     fact = run[name] if name == "activation" else f"{run[name]:,}"
+    if name == "initial_variance":
+        fact = f"{run[name]:.2g}"
     return f"{fact}{unmatched}"
 
 

@@ -2,6 +2,7 @@
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -91,3 +92,24 @@ def test_bad_config():
 def test_a_module_with_other_state_is_refused():
     with pytest.raises(InputError, match="holds BatchStat beside Param"):
         pure.functional(lambda rngs: nnx.BatchNorm(3, rngs=rngs))
+
+
+@pytest.mark.parametrize("kind", ["mlp:sigmoid", "mlp:relu2", "glu", "bilinear"])
+def test_blocks_of_any_kind_start_with_equal_output_variances(kind):
+    """Against the outputs of the blocks themselves."""
+    config = mlp.TowerConfig(5, 3, BlockConfig(kind, 8, 16, residual_scale=0.5), 3)
+    plain, x = mlp.tower(config), np.random.default_rng(0).normal(size=(64, 5))
+    x = jnp.asarray(x + 1, jnp.float32)
+    matched = mlp.with_output_variance(plain, x, 0.7)
+    params, before = (model.init(jax.random.key(2)) for model in (matched, plain))
+    tower = pure.bind(lambda rngs: mlp.Tower(config, rngs=rngs), params)
+    h, variances = tower.stem(x), []
+    for layer in range(3):
+        y, _ = getattr(tower, f"block_{layer}")(h)
+        variances.append(float(((y - h) / 0.5).var(axis=0).mean()))
+        h = y
+    np.testing.assert_allclose(variances, 0.7, rtol=1e-4)
+    found = mlp.output_variances(plain, params, x)
+    np.testing.assert_allclose(found, variances, rtol=1e-4)
+    chex.assert_trees_all_equal(params["stem"], before["stem"])
+    chex.assert_trees_all_equal(params["block_1"]["up"], before["block_1"]["up"])

@@ -142,6 +142,17 @@ def test_rates_are_extended_and_a_part_of_a_sweep_has_the_same_lines(
     assert not (tmp_path / "part" / "checkpoints").exists()
 
 
+def test_matched_blocks_start_with_a_variance_of_one(done):
+    config = CompareConfig(**{**TWO, "initializer": "matched"})
+    dataset = comparison._dataset(config)
+    for match in comparison._match_blocks(config):
+        facts = comparison._job(config, dataset, match).facts
+        assert facts["initial_variance"] == pytest.approx(1, abs=0.1)
+    plain = {run["block"]: run["initial_variance"] for run in done.runs}
+    assert max(plain.values()) < 0.9 and len(set(plain.values())) == 3
+    assert "variance" in done.table.columns
+
+
 def test_the_seed_changes_splits_orders_and_initial_values(done, tmp_path):
     datasets = [
         comparison._dataset(CompareConfig(data="wine", seeds=2, seed=seed))
@@ -242,12 +253,12 @@ def test_values_and_divergence(tmp_path):
     }
     out = str(tmp_path / "good")
     result = comparison.compare(CompareConfig(**given, seed=3, out=out))
-    assert result.table.columns[8] == "test squared error"
+    assert result.table.columns[9] == "test squared error"
     assert [row[-1] for row in result.table.rows] == ["0", "0"]
     given["learning_rates"] = (1e25, 1e26)
     result = comparison.compare(CompareConfig(**given, out=str(tmp_path / "bad")))
     assert [row[-1][:3] for row in result.table.rows] == ["3/3"] * 2
-    assert result.table.rows[0][8] == result.table.rows[1][8]  # that of the mean
+    assert result.table.rows[0][9] == result.table.rows[1][9]  # that of the mean
     assert result.verdict.startswith("Every run diverged")
     text = (tmp_path / "bad" / "report.md").read_text()
     assert "diverged at step" in text

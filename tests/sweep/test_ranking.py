@@ -135,6 +135,15 @@ def test_facts_that_lines_lack_are_no_columns():
     assert table.rows[0][2:4] == ["8", "1,000 (+0.1%)"] and table.words == 2
 
 
+def test_a_fact_is_a_column_if_all_lines_have_it():
+    glu, plain = runs("glu", GOOD, initial_variance=0.04567), runs("mlp", WORSE)
+    assert "variance" not in ranking.rank(glu + plain, "mlp", OBJECTIVE).table.columns
+    plain = runs("mlp", WORSE, initial_variance=1.3333)
+    table = ranking.rank(glu + plain, "mlp", OBJECTIVE).table
+    place = table.columns.index("variance")
+    assert [row[place] for row in table.rows] == ["0.046", "1.3"]
+
+
 def test_diagnostics_are_means_over_the_runs_that_have_them():
     glu = runs("glu", GOOD)
     for run in glu[:2]:
