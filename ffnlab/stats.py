@@ -23,7 +23,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -397,87 +397,3 @@ def _as_scores(what: str, scores: ArrayLike) -> np.ndarray:
 def _check_level(level: float) -> None:
     if not 0 < level <= 1 - 1 / (1 + _DRAWS):
         raise InputError(f"level: {level:g} must be above 0 and at most 0.9998")
-
-
-def verdict(
-    comparisons: Sequence[Comparison],
-    show: Callable[[float], str] = "{:g}".format,
-    margin: float | None = None,
-    level: float = 0.95,
-) -> str:
-    r"""Returns two sentences for a report: what is claimed, and what could have been.
-
-    Args:
-      comparisons: From `compare`.
-      show: Returns a difference as text, with its unit.
-      margin: The margin that `compare` was given.
-      level: The level that `compare` was given.
-
-    >>> losses = {"glu": [0.3, 0.31, 0.3, 0.3, 0.29, 0.3], "mlp": [0.4] * 6}
-    >>> print(verdict(compare(losses, "mlp", False)).replace(". ", ".\n"))
-    Over 6 replicates, better than mlp: glu.
-    All claims hold together at 95 % confidence.
-    """
-    (baseline,) = (row.name for row in comparisons if row.verdict is None)
-    count = comparisons[0].replicates
-    rest = [row for row in comparisons if row.verdict is not None]
-    if not rest:
-        return f"{baseline} is alone, so there is nothing to compare."
-    over = f"Over {count} replicate{'s' * (count != 1)}"
-    if count < least_replicates(level):
-        return (
-            f"{over}, nothing can be claimed about {baseline} and the others: "
-            f"a claim needs at least {least_replicates(level)} replicates."
-        )
-    named = {kind: [r.name for r in rest if r.verdict == kind] for kind in VERDICTS}
-    undecided, reach = named["undecided"], _reach(rest, show)
-    if len(undecided) == len(rest):
-        shown = f"{over}, no block is shown to differ from {baseline}"
-        shown += f", or to be within ±{show(margin)} of it" if margin else ""
-        return (
-            f"{shown}, at {_percent(level)} confidence. {reach[0].upper()}{reach[1:]}."
-        )
-    if len(undecided) > 4:
-        named["undecided"] = [f"the other {len(undecided)}"]
-    phrases = {
-        "better": f"better than {baseline}",
-        "worse": f"worse than {baseline}",
-        "equivalent": f"equivalent to {baseline} within ±{show(margin or 0.0)}",
-        "undecided": "undecided",
-    }
-    claims = "; ".join(
-        f"{phrase}: {', '.join(named[kind])}"
-        for kind, phrase in phrases.items()
-        if named[kind]
-    )
-    together = f"All claims hold together at {_percent(level)} confidence"
-    return f"{over}, {claims}. {'; '.join(filter(None, [together, reach]))}."
-
-
-def _percent(level: float) -> str:
-    return f"{100 * level:.6g} %"
-
-
-def _reach(rows: Sequence[Comparison], show: Callable) -> str:
-    """Returns what the run could have detected, and what would decide."""
-    undecided = [row for row in rows if row.verdict == "undecided"]
-    if not undecided:
-        return ""
-    sizes = sorted(row.detectable for row in undecided)
-    least, most = show(sizes[0]), show(sizes[-1])
-    number, _, unit = least.partition(" ")
-    if least != most and most.partition(" ")[2] == unit:
-        least = number
-    reach = most if least == most else f"{least} to {most}"
-    sentence = f"a difference of {reach} would be detected four times in five"
-    needed = [row.needed for row in undecided if row.needed is not None]
-    if needed:
-        sentence += f", and about {_rounded(max(needed))} replicates would decide"
-        sentence += " all" if len(needed) == len(undecided) > 1 else ""
-    return sentence
-
-
-def _rounded(count: int) -> str:
-    """Returns a number with two significant digits."""
-    digits = max(len(str(count)) - 2, 0)
-    return f"{math.ceil(count / 10**digits) * 10**digits:,}"

@@ -115,9 +115,9 @@ def judge(config: JudgeConfig) -> JudgeResult:
 
 
 def _verdict(config: JudgeConfig, comparisons: "Sequence[Comparison]") -> str:
-    from ffnlab import stats
+    from ffnlab.report import verdict_text
 
-    return stats.verdict(comparisons, _significant, config.margin, config.level)
+    return verdict_text.verdict(comparisons, _significant, config.margin, config.level)
 
 
 def _significant(value: float) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ffnlab import stats
 from ffnlab.errors import InputError, choose
+from ffnlab.report import verdict_text
 from ffnlab.report.table import Table
 from ffnlab.sweep.result_lines import Line
 from ffnlab.types import Objective
@@ -146,7 +147,7 @@ def _verdict(
     runs = [run for rows in chosen.values() for run in rows]
     if all(run["diverged_at"] is not None for run in runs):
         return "Every run diverged, so there is no ranking; try lower learning rates."
-    return stats.verdict(comparisons, show, margin)
+    return verdict_text.verdict(comparisons, show, margin)
 
 
 def block_score(
