@@ -36,31 +36,34 @@ def verdict(
             f"{over}, nothing can be claimed about {baseline} and the others: "
             f"a claim needs at least {stats.least_replicates(level)} replicates."
         )
-    named = {
-        kind: [r.name for r in rest if r.verdict == kind] for kind in stats.VERDICTS
-    }
-    undecided, reach = named["undecided"], _reach(rest, show)
-    if len(undecided) == len(rest):
-        shown = f"{over}, no block is shown to differ from {baseline}"
-        shown += f", or to be within ±{show(margin)} of it" if margin else ""
+    reach = _reach(rest, show)
+    if all(row.verdict == "undecided" for row in rest):
+        within = f", or to be within ±{show(margin)} of it" if margin else ""
         return (
-            f"{shown}, at {_percent(level)} confidence. {reach[0].upper()}{reach[1:]}."
+            f"{over}, no block is shown to differ from {baseline}{within}, at "
+            f"{_percent(level)} confidence. {reach[0].upper()}{reach[1:]}."
         )
-    if len(undecided) > 4:
-        named["undecided"] = [f"the other {len(undecided)}"]
+    claims = _claims(rest, baseline, show(margin or 0.0))
+    together = f"All claims hold together at {_percent(level)} confidence"
+    return f"{over}, {claims}. {'; '.join(filter(None, [together, reach]))}."
+
+
+def _claims(rows: Sequence[stats.Comparison], baseline: str, margin: str) -> str:
+    """Returns the blocks of each verdict; of many undecided ones only the number."""
     phrases = {
         "better": f"better than {baseline}",
         "worse": f"worse than {baseline}",
-        "equivalent": f"equivalent to {baseline} within ±{show(margin or 0.0)}",
+        "equivalent": f"equivalent to {baseline} within ±{margin}",
         "undecided": "undecided",
     }
-    claims = "; ".join(
-        f"{phrase}: {', '.join(named[kind])}"
-        for kind, phrase in phrases.items()
-        if named[kind]
-    )
-    together = f"All claims hold together at {_percent(level)} confidence"
-    return f"{over}, {claims}. {'; '.join(filter(None, [together, reach]))}."
+    claims = []
+    for kind, phrase in phrases.items():
+        names = [row.name for row in rows if row.verdict == kind]
+        if kind == "undecided" and len(names) > 4:
+            names = [f"the other {len(names)}"]
+        if names:
+            claims.append(f"{phrase}: {', '.join(names)}")
+    return "; ".join(claims)
 
 
 def _percent(level: float) -> str:
