@@ -16,7 +16,8 @@ cores.
 
 from experiments import launch
 from ffnlab.devices import use_all_cores
-from ffnlab.sweep.comparison import QUICK, CompareConfig, compare
+from ffnlab.sweep.comparison import compare
+from ffnlab.sweep.comparison_config import QUICK, CompareConfig
 
 if __name__ == "__main__":
     use_all_cores()

@@ -36,6 +36,7 @@ VERDICTS = ("better", "worse", "equivalent", "undecided")
 _EXACT = 13  # replicates up to which all signs are counted, 2^12 up to their symmetry
 _DRAWS = 2**13 - 1  # random signs for more replicates
 _RANKS = 64  # equally likely standard errors, over which the power is averaged
+_INFINITE = 1e8  # even times a rounding error, beyond all differences of scores
 _MOST = 10**6  # the largest number of replicates that is searched
 
 
@@ -70,6 +71,7 @@ class Comparison:
       needed: About how many replicates would decide, for a block that is undecided;
         None if no number up to a million would.
       verdict: One of `VERDICTS`.
+      scores: The score of each replicate, also of the baseline.
     """
 
     name: str
@@ -85,6 +87,7 @@ class Comparison:
     detectable: float | None = None
     needed: int | None = None
     verdict: str | None = None
+    scores: tuple[float, ...] = ()
 
 
 def mean_interval(scores: ArrayLike, level: float = 0.95) -> Interval | None:
@@ -159,8 +162,11 @@ def largest_statistics(
     # Signs leave the sum of squares as it is, so that the statistic is a function of
     # the share of it that lies along the mean.
     shares = np.square(_signs(replicates, seed) @ units.T).max(axis=1) / replicates
-    shares = np.minimum(shares, 1 - 1e-12)
-    return np.sort(np.sqrt((replicates - 1) * shares / (1 - shares)))
+    # Differences of two values, each in half of the replicates, can lie along it whole:
+    # the statistic is then infinite, here a number beyond all others.
+    rest = np.maximum(1 - shares, 1e-12)
+    statistics = np.sqrt((replicates - 1) * shares / rest)
+    return np.sort(np.where(rest > 1e-12, statistics, _INFINITE))
 
 
 @functools.lru_cache(maxsize=8)
@@ -239,6 +245,7 @@ def compare(
             replicates=row.size,
             score=float(row.mean()),
             interval=mean_interval(row, level),
+            scores=tuple(map(float, row)),
             **(judge(differences[name], rounding[name]) if name != baseline else {}),
         )
         for name, row in rows.items()

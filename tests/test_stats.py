@@ -236,12 +236,17 @@ def test_fields_of_a_comparison():
     best, baseline, worst = compare(scores, "a", True, test_ratio=0.25)
     assert [best.name, baseline.name, worst.name] == ["b", "a", "c"]
     assert baseline == Comparison(
-        "a", 10, scores["a"].mean(), stats.mean_interval(scores["a"])
+        "a",
+        10,
+        scores["a"].mean(),
+        stats.mean_interval(scores["a"]),
+        scores=tuple(scores["a"]),
     )
     for row in (best, worst):
         differences = scores[row.name] - scores["a"]
         assert row.replicates == 10
         assert row.score == scores[row.name].mean()
+        assert row.scores == tuple(scores[row.name])
         assert row.interval == stats.mean_interval(scores[row.name])
         assert row.difference == differences.mean()
         assert row.differences == tuple(differences)

@@ -3,7 +3,7 @@
 from ffnlab.lazy import attach
 
 _NAMES = {
-    "CompareConfig": "comparison",
+    "CompareConfig": "comparison_config",
     "FeedbackCompareConfig": "feedback_comparison",
     "JudgeConfig": "judgement",
     "ScratchParityConfig": "scratch_parity",

@@ -1,17 +1,14 @@
 """Which feed-forward block should I use, and how sure can I be?"""
 
 import dataclasses
-import itertools
-import sys
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ffnlab import names
-from ffnlab.errors import InputError, choose
-from ffnlab.options import names_in, option
 from ffnlab.report.run_directory import choose_directory
-from ffnlab.sweep.jobs import Design, Job, train_all
-from ffnlab.train.config import Training
+from ffnlab.sweep.comparison_config import MATCHED, CompareConfig
+from ffnlab.sweep.jobs import Job, train_all
 
 if TYPE_CHECKING:
     from ffnlab.data import Dataset, Replicates
@@ -19,177 +16,10 @@ if TYPE_CHECKING:
     from ffnlab.nn.ffn import BlockConfig
     from ffnlab.report.table import Table
     from ffnlab.stats import Comparison
+    from ffnlab.sweep.joint import Joint
+    from ffnlab.sweep.ranking import Ranking
+    from ffnlab.sweep.report import Section
     from ffnlab.types import Array, Model
-
-_BLOCKS = names_in("ffnlab.nn.ffn", "BLOCKS")
-_INITIALIZERS = names_in("ffnlab.nn.ffn", "INITIALIZERS")
-_MATCHED = "matched"
-_ACTIVATIONS = names_in("ffnlab.nn.activations", "ACTIVATIONS")
-
-QUICK = {
-    "blocks": ("mlp", "swiglu"),
-    "activations": ("relu", "gelu"),
-    "seeds": 6,
-    "learning_rates": (3e-3,),
-    "steps": 100,
-    "layers": 1,
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class CompareConfig(Training):
-    """Comparison: the data, the blocks and their budget."""
-
-    # What a flag file of an earlier version, without the flag, stands for.
-    ADDED: ClassVar[dict[str, str]] = {"split": "fixed", "extend_rates": "3"}
-
-    data: str | None = option(
-        None,
-        "Built-in data set; the default is digits. bytes is the source text of "
-        "Python's own library, help_topics the prose of its help.",
-        known=names_in("ffnlab.data.builtin", "DATASETS"),
-    )
-    csv: str | None = option(
-        None, "CSV or TSV file with a header line, instead of a built-in data set."
-    )
-    target: str | None = option(None, "Column of the CSV file to predict.")
-    npz: str | None = option(
-        None, "npz file with arrays x and y, instead of a built-in data set."
-    )
-    task: str = option(
-        "auto",
-        "Kind of the target of a CSV or npz file; auto infers it from the values.",
-        known=lambda: ("auto", "classes", "values"),
-    )
-    blocks: tuple[str, ...] = option(
-        ("mlp", "glu", "reglu", "geglu", "swiglu", "bilinear"),
-        "Blocks to compare. mlp:NAME and glu:NAME take any activation.",
-    )
-    activations: tuple[str, ...] = option(
-        ("relu", "gelu", "swish", "mish", "relu2", "tanh", "sigmoid"),
-        "Activations of a plain mlp in --blocks; each counts as one block.",
-        known=_ACTIVATIONS,
-    )
-    baseline: str | None = option(
-        None,
-        "Block that the others are compared with. The default is mlp:relu, or the "
-        "first block.",
-    )
-    split: str = option(
-        "replicates",
-        "replicates draws a split for each run, and every run has the learning rate "
-        "that its own validation part chose; fixed gives all runs of a model the same "
-        "split and the same learning rate.",
-        known=lambda: ("replicates", "fixed"),
-    )
-    extend_rates: int = option(
-        3,
-        "Largest number of learning rates that are tried beyond the given ones, for a "
-        "run whose best rate is the smallest or the largest.",
-        least=0,
-    )
-    margin: float | None = option(
-        None,
-        "Largest difference that does not matter, in the unit of the table. The "
-        "default is 0.5 points of accuracy, 0.01 bits or 1 % of the baseline's loss.",
-        above=0,
-    )
-    eval_examples: int = option(
-        16384,
-        "Largest number of examples of the validation and of the test part to score; "
-        "a larger part is thinned evenly.",
-        least=1,
-    )
-    features: int = option(32, "Model width D.", least=1)
-    hidden: int = option(
-        128,
-        "Hidden width of a plain mlp; that of other blocks follows from the budget.",
-        least=1,
-    )
-    layers: int = option(2, "Blocks per model.", least=1)
-    budget: str = option(
-        "parameters",
-        "Cost that is equal for all blocks.",
-        known=lambda: ("parameters", "flops"),
-    )
-    norm: str = option(
-        "pre",
-        "Position of the normalization in a block.",
-        known=lambda: ("none", "pre", "post", "hidden", "sandwich"),
-    )
-    norm_kind: str = option(
-        "layer", "Kind of normalization.", known=names_in("ffnlab.nn.ffn", "NORMS")
-    )
-    initializer: str = option(
-        "lecun",
-        "Initializer of the kernels of a block. matched is lecun, scaled so that the "
-        "outputs of all blocks start with a variance of 1 on training examples.",
-        known=lambda: (*_INITIALIZERS(), _MATCHED),
-    )
-    dropout: float = option(0.0, "Dropout rate of the hidden units.", least=0, below=1)
-
-    def __post_init__(self):
-        super().__post_init__()
-        if sum(map(bool, (self.data, self.csv, self.npz))) > 1:
-            raise InputError("data, csv and npz: give one of them")
-        if self.split == "fixed" and self.extend_rates not in (0, 3):
-            raise InputError(
-                f"extend_rates={self.extend_rates} needs split=replicates; with "
-                "split=fixed all runs of a block share one of the given rates"
-            )
-        if self.task != "auto" and not (self.csv or self.npz):
-            raise InputError(f"task={self.task} needs csv=FILE or npz=FILE")
-        if bool(self.csv) != bool(self.target):
-            raise InputError("csv and target: give both or neither")
-        for name in self.names:
-            kind, _, activation = name.partition(":")
-            choose("blocks", kind, _BLOCKS())
-            if activation:
-                choose("blocks", activation, _ACTIVATIONS())
-                self._check_open(name, kind)
-        if self.baseline is not None:
-            choose("baseline", self.baseline, self.names)
-
-    def _check_open(self, name: str, kind: str) -> None:
-        """Raises if a block with an activation of its own is given another."""
-        if kind not in _open_blocks():
-            forms = " or ".join(f"{block}:NAME" for block in _open_blocks())
-            raise InputError(
-                f"blocks: {name!r}: {kind} has an activation of its own; "
-                f"write {kind} alone, or {forms}"
-            )
-
-    @property
-    def names(self) -> list[str]:
-        """The blocks to compare, each once."""
-        plain = [f"mlp:{name}" for name in self.activations]
-        blocks = ([block] if block != "mlp" else plain for block in self.blocks)
-        return list(dict.fromkeys(itertools.chain.from_iterable(blocks)))
-
-    @property
-    def reference(self) -> str:
-        """The block that the others are tested against."""
-        default = "mlp:relu" if "mlp:relu" in self.names else self.names[0]
-        return self.baseline or default
-
-    @property
-    def design(self) -> Design:
-        """What the runs of a block have in common."""
-        fixed = self.split == "fixed"
-        return Design(fixed, 0 if fixed else self.extend_rates)
-
-    @property
-    def source(self) -> str:
-        """The name of the data in a report."""
-        return str(Path(self.csv or self.npz or self.data or "digits").stem)
-
-
-def _open_blocks() -> list[str]:
-    """Returns the blocks that take any activation: `mlp:NAME`, `glu:NAME`."""
-    loaded = sys.modules.get("ffnlab.nn.ffn")
-    if loaded is None:
-        return list(names.OPEN_BLOCKS)
-    return [name for name, block in loaded.BLOCKS.items() if not block.fixed]
 
 
 class CompareResult(NamedTuple):
@@ -198,9 +28,11 @@ class CompareResult(NamedTuple):
     Attributes:
       out: The run directory.
       runs: A dict for each run, as in results.jsonl.
-      comparisons: The blocks, ranked from best to worst.
-      table: The ranking as a table, as it was printed.
-      verdict: The ranking in two sentences.
+      comparisons: The blocks, ranked from best to worst; of several data sets those of
+        the first.
+      table: The ranking as a table; of several data sets the joint table.
+      verdict: The ranking in two sentences; of several data sets the joint verdict.
+      rankings: Name of the data set to its ranking.
     """
 
     out: Path
@@ -208,6 +40,7 @@ class CompareResult(NamedTuple):
     comparisons: "list[Comparison]"
     table: "Table"
     verdict: str
+    rankings: "dict[str, Ranking]"
 
 
 def compare(config: CompareConfig) -> CompareResult:
@@ -221,49 +54,83 @@ def compare(config: CompareConfig) -> CompareResult:
     """
     from ffnlab.report import run_directory
 
-    out = choose_directory(config.out, f"compare-{config.source}", config.resume)
-    dataset = _dataset(config)
+    name = f"compare-{'-'.join(config.sources)}"
+    out = choose_directory(config.out, name, config.resume)
+    datasets = {source: _dataset(config, source) for source in config.sources}
 
-    from ffnlab.sweep import ranking
-    from ffnlab.sweep.report import Section, publish
-    from ffnlab.train import objectives  # these import JAX, what is above does not
+    from ffnlab.sweep.report import publish  # this imports JAX, what is above does not
 
     matches = _match_blocks(config)
     with run_directory.open_run(out, config, config.resume) as directory:
-        run_directory.check_same_data(directory, _digest(dataset))
+        run_directory.check_same_data(directory, _digest(datasets))
         print(f"writing to {directory}", flush=True)
-        jobs = [_job(config, dataset, match) for match in matches]
+        jobs = [
+            _job(config, source, dataset, match)
+            for source, dataset in datasets.items()
+            for match in matches
+        ]
         runs = train_all(config, jobs, directory, config.design)
-        ranked = ranking.rank(
-            runs,
-            config.reference,
-            objectives.OBJECTIVES[dataset.task],
-            config.seed,
-            margin=config.margin,
-            test_ratio=_test_ratio(dataset),
-        )
-        title = f"Which feed-forward block? {config.source}"
-        section = Section("", ranked, runs, dataset.about)
-        publish(directory, title, [section], _note(config, dataset))
-    return CompareResult(
-        directory, runs, ranked.comparisons, ranked.table, ranked.verdict
+        sections = [_section(config, *item, runs) for item in datasets.items()]
+        rankings = {s.name or config.sources[0]: s.ranking for s in sections}
+        joint = _joint(rankings)
+        title = f"Which feed-forward block? {', '.join(config.sources)}"
+        note = _note(config, datasets)
+        publish(directory, title, sections, note, opening=joint)
+    first = sections[0].ranking
+    table, verdict = (joint or first).table, (joint or first).verdict
+    return CompareResult(directory, runs, first.comparisons, table, verdict, rankings)
+
+
+def _section(
+    config: CompareConfig, source: str, dataset: "Dataset | Replicates", runs: list
+) -> "Section":
+    """Returns the ranking of a data set."""
+    from ffnlab.sweep import ranking
+    from ffnlab.sweep.report import Section
+    from ffnlab.train import objectives
+
+    task = _task(config, source)
+    lines = [run for run in runs if run.get("task", "") == task]
+    ranked = ranking.rank(
+        lines,
+        config.reference,
+        objectives.OBJECTIVES[dataset.task],
+        config.seed,
+        margin=config.margin,
+        test_ratio=_test_ratio(dataset),
     )
+    return Section(task, ranked, lines, dataset.about)
 
 
-def _dataset(config: CompareConfig) -> "Dataset | Replicates":
+def _task(config: CompareConfig, source: str) -> str:
+    """Returns what tells the runs of a data set apart, if there are several."""
+    return source if len(config.sources) > 1 else ""
+
+
+def _joint(rankings: "Mapping[str, Ranking]") -> "Joint | None":
+    """Returns the joint verdict on several data sets; None for one."""
+    from ffnlab.sweep import joint
+
+    return joint.judge_together(rankings) if len(rankings) > 1 else None
+
+
+def _dataset(
+    config: CompareConfig, source: str | None = None
+) -> "Dataset | Replicates":
     """Returns the data set, or its replicates where a split is drawn for each run."""
     from ffnlab import data
 
+    source = source or config.sources[0]
     if config.split == "fixed":
-        return _load(config, config.seed)
+        return _load(config, source, config.seed)
     first, *rest = data.replicate_seeds(config.seed, config.seeds)
-    dataset = _load(config, first)
+    dataset = _load(config, source, first)
     if dataset.about.get("split") in ("in the file", "by file"):
         return dataset
-    return data.replicate(lambda seed: _load(config, seed), (first, *rest))
+    return data.replicate(lambda seed: _load(config, source, seed), (first, *rest))
 
 
-def _load(config: CompareConfig, seed: int) -> "Dataset":
+def _load(config: CompareConfig, source: str, seed: int) -> "Dataset":
     """Returns the data set, with at most `eval_examples` to score of each part."""
     from ffnlab import data
 
@@ -272,7 +139,7 @@ def _load(config: CompareConfig, seed: int) -> "Dataset":
     elif config.npz:
         dataset = data.read_npz(config.npz, seed, config.task)
     else:
-        dataset = data.load(config.data or "digits", seed)
+        dataset = data.load(source, seed)
     return dataclasses.replace(
         dataset,
         valid=data.thin(dataset.valid, config.eval_examples),
@@ -280,12 +147,19 @@ def _load(config: CompareConfig, seed: int) -> "Dataset":
     )
 
 
-def _digest(dataset: "Dataset | Replicates") -> str:
+def _digest(datasets: "Mapping[str, Dataset | Replicates]") -> str:
+    """Returns the digest of a data set, or of the digests of several."""
     from ffnlab import data
 
-    if isinstance(dataset, data.Replicates):
-        return data.digest_replicates(dataset)
-    return data.digest(dataset)
+    digests = [
+        data.digest_replicates(dataset)
+        if isinstance(dataset, data.Replicates)
+        else data.digest(dataset)
+        for dataset in datasets.values()
+    ]
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def _test_ratio(dataset: "Dataset | Replicates") -> float | None:
@@ -309,7 +183,7 @@ def _match_blocks(config: CompareConfig) -> "list[Match]":
         dropout=config.dropout,
         norm=config.norm,
         norm_kind=config.norm_kind,
-        initializer="lecun" if config.initializer == _MATCHED else config.initializer,
+        initializer="lecun" if config.initializer == MATCHED else config.initializer,
     )
     return [
         match(dataclasses.replace(reference, kind=name), reference, config.budget)
@@ -317,7 +191,9 @@ def _match_blocks(config: CompareConfig) -> "list[Match]":
     ]
 
 
-def _job(config: CompareConfig, dataset: "Dataset | Replicates", match: "Match") -> Job:
+def _job(
+    config: CompareConfig, source: str, dataset: "Dataset | Replicates", match: "Match"
+) -> Job:
     """Returns the job of a block, with the facts that its lines hold."""
     from ffnlab.models import mlp
     from ffnlab.nn import pure
@@ -325,10 +201,12 @@ def _job(config: CompareConfig, dataset: "Dataset | Replicates", match: "Match")
     block, model = match.config, _model(config, dataset, match.config)
     costs = {"parameters": pure.parameters(model), "flops": pure.flops(model)}
     x = _examples(dataset)
-    if config.initializer == _MATCHED:
+    if config.initializer == MATCHED:
         model = mlp.with_output_variance(model, x)
     excess = config.layers * (match.value - match.target)
+    task = _task(config, source)
     facts = {
+        **({"task": task} if task else {}),
         "block": block.kind,
         "activation": block.activation_name,
         "hidden": block.hidden,
@@ -379,7 +257,7 @@ def _initial_variance(model: "Model", x: "Array", seed: int) -> float:
     return float(sum(each.mean() for each in variances)) / len(variances)
 
 
-def _note(config: CompareConfig, dataset: "Dataset | Replicates") -> str:
+def _note(config: CompareConfig, datasets: "Mapping[str, Dataset | Replicates]") -> str:
     """Returns how the numbers in the table were computed."""
     from ffnlab import data
 
@@ -389,7 +267,7 @@ def _note(config: CompareConfig, dataset: "Dataset | Replicates") -> str:
 parameters and the order of the data. The split is the same for all, and so is the
 learning rate of a block, which the validation part chose: the verdict is about this
 split and these learning rates, and another split may give another one."""
-    elif isinstance(dataset, data.Replicates):
+    elif all(isinstance(dataset, data.Replicates) for dataset in datasets.values()):
         design = f"""A replicate has its own split, initial parameters, order of the
 data and learning rate, which its own validation part chose. Blocks are compared in
 pairs of equal split and order, over {runs} replicates. The p-value is about this data
@@ -397,8 +275,9 @@ set; the one for new data of the kind corrects the variance for the overlap of s
 (Nadeau and Bengio 2003)."""
     else:
         design = f"""A replicate has its own initial parameters, order of the data and
-learning rate, which the validation part chose. The split is that of the data, the same
-for all {runs} replicates: the verdict is about this test part."""
+learning rate, which the validation part chose. Where the data have a split of their
+own, it is the same for all {runs} replicates, and the verdict is about that test part;
+other data are split anew for each."""
     return f"""{design} The test part was scored once, at the chosen rate.
 
 All blocks have equal {config.budget}: those of a plain mlp of hidden width

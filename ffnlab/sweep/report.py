@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ffnlab import io
 from ffnlab.report import plots, validation_plots, verdict_plots
+from ffnlab.sweep.joint import Joint
 from ffnlab.sweep.ranking import Ranking
 from ffnlab.sweep.result_lines import Line, curves, rate_scores
 
@@ -44,6 +45,7 @@ def publish(
     sections: Sequence[Section],
     note: str,
     pictures: "dict[str, tuple[str, Figure]] | None" = None,
+    opening: Joint | None = None,
 ) -> None:
     """Prints rankings, and writes report.md and the pictures.
 
@@ -53,13 +55,18 @@ def publish(
       sections: The rankings.
       note: How the numbers were computed.
       pictures: File name to caption and figure, for the end of the report.
+      opening: The joint verdict on all sections, if there is one.
     """
     for section in sections:
         _show(title, section)
         _draw(directory, section)
     for name, (_, figure) in (pictures or {}).items():
         plots.save(figure, directory / name)
-    io.write(directory / "report.md", _markdown(title, sections, note, pictures or {}))
+    text = _markdown(title, sections, note, pictures or {}, opening)
+    io.write(directory / "report.md", text)
+    if opening:
+        print(f"\n{opening.verdict}\n")
+        opening.table.show("all data sets: effects in standard deviations")
     drawn = [s.picture(kind) for kind in PICTURES for s in sections]
     written = ["report.md", *drawn, *(pictures or {}), "results.jsonl"]
     print(f"\nwritten to {directory}: {', '.join(written)}")
@@ -120,7 +127,11 @@ def _markdown(
     sections: Sequence[Section],
     note: str,
     pictures: "dict[str, tuple[str, Figure]]",
+    opening: Joint | None,
 ) -> str:
+    first = ""
+    if opening:
+        first = f"{opening.verdict}\n\n{opening.table.markdown()}\n\n{opening.note}\n\n"
     parts = "".join(map(_section, sections))
     extra = "".join(
         f"![{caption}]({name})\n\n{caption}\n\n"
@@ -128,7 +139,7 @@ def _markdown(
     )
     return f"""# {title}
 
-{parts}{extra}## How the numbers were computed
+{first}{parts}{extra}## How the numbers were computed
 
 {note}
 

@@ -12,7 +12,7 @@ from ffnlab.data import Dataset
 from ffnlab.errors import InputError
 from ffnlab.nn import ffn
 from ffnlab.sweep import comparison, population
-from ffnlab.sweep.comparison import CompareConfig
+from ffnlab.sweep.comparison_config import CompareConfig
 from tests.conftest import check_refusal, command, refusals
 
 SMALL = {
@@ -146,11 +146,25 @@ def test_matched_blocks_start_with_a_variance_of_one(done):
     config = CompareConfig(**{**TWO, "initializer": "matched"})
     dataset = comparison._dataset(config)
     for match in comparison._match_blocks(config):
-        facts = comparison._job(config, dataset, match).facts
+        facts = comparison._job(config, "wine", dataset, match).facts
         assert facts["initial_variance"] == pytest.approx(1, abs=0.1)
     plain = {run["block"]: run["initial_variance"] for run in done.runs}
     assert max(plain.values()) < 0.9 and len(set(plain.values())) == 3
     assert "variance" in done.table.columns
+
+
+def test_several_data_sets_have_a_joint_verdict(tmp_path):
+    given = {**TWO, "data": "wine,diabetes,iris", "out": str(tmp_path / "run")}
+    result = comparison.compare(CompareConfig(**given))
+    assert list(result.rankings) == ["wine", "diabetes", "iris"]
+    assert len(result.runs) == 3 * 2 * 3 * 2
+    assert {run["task"] for run in result.runs} == {"wine", "diabetes", "iris"}
+    assert [row[0] for row in result.table.rows] == ["bilinear"]
+    text = (tmp_path / "run" / "report.md").read_text()
+    assert text.index(result.verdict) < text.index("## wine") < text.index("## iris")
+    assert (tmp_path / "run" / "differences-diabetes.png").exists()
+    with np.load(tmp_path / "run" / "best" / "iris-mlp-relu.npz") as file:
+        assert file["head/kernel"].shape == (3, 8, 3)
 
 
 def test_the_seed_changes_splits_orders_and_initial_values(done, tmp_path):
@@ -284,6 +298,7 @@ WRONG = [
     (["--blocks=swiglu:relu"], "swiglu has an activation of its own"),
     (["--activations=geul"], "nearest: gelu"),
     (["--data=digit"], "--data: unknown 'digit'; nearest: digits"),
+    (["--data=wine,digit"], "--data: unknown 'digit'; nearest: digits"),
     (["--optimizer=adma"], "nearest: adam"),
     (["--schedule=cosin"], "nearest: cosine"),
     (["--budget=flop"], "nearest: flops"),

@@ -1,0 +1,188 @@
+"""What is compared with what, on which data, and how it is trained."""
+
+import dataclasses
+import itertools
+import sys
+from pathlib import Path
+from typing import ClassVar
+
+from ffnlab import names
+from ffnlab.errors import InputError, choose
+from ffnlab.options import names_in, option
+from ffnlab.sweep.jobs import Design
+from ffnlab.train.config import Training
+
+_BLOCKS = names_in("ffnlab.nn.ffn", "BLOCKS")
+_INITIALIZERS = names_in("ffnlab.nn.ffn", "INITIALIZERS")
+MATCHED = "matched"
+_DATASETS = names_in("ffnlab.data.builtin", "DATASETS")
+_ACTIVATIONS = names_in("ffnlab.nn.activations", "ACTIVATIONS")
+
+QUICK = {
+    "blocks": ("mlp", "swiglu"),
+    "activations": ("relu", "gelu"),
+    "seeds": 6,
+    "learning_rates": (3e-3,),
+    "steps": 100,
+    "layers": 1,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class CompareConfig(Training):
+    """Comparison: the data, the blocks and their budget."""
+
+    # What a flag file of an earlier version, without the flag, stands for.
+    ADDED: ClassVar[dict[str, str]] = {"split": "fixed", "extend_rates": "3"}
+
+    data: str | None = option(
+        None,
+        "Built-in data set, or several with commas between them for a joint verdict. "
+        "The default is digits; bytes is the source text of Python's own library, "
+        "help_topics the prose of its help.",
+    )
+    csv: str | None = option(
+        None, "CSV or TSV file with a header line, instead of a built-in data set."
+    )
+    target: str | None = option(None, "Column of the CSV file to predict.")
+    npz: str | None = option(
+        None, "npz file with arrays x and y, instead of a built-in data set."
+    )
+    task: str = option(
+        "auto",
+        "Kind of the target of a CSV or npz file; auto infers it from the values.",
+        known=lambda: ("auto", "classes", "values"),
+    )
+    blocks: tuple[str, ...] = option(
+        ("mlp", "glu", "reglu", "geglu", "swiglu", "bilinear"),
+        "Blocks to compare. mlp:NAME and glu:NAME take any activation.",
+    )
+    activations: tuple[str, ...] = option(
+        ("relu", "gelu", "swish", "mish", "relu2", "tanh", "sigmoid"),
+        "Activations of a plain mlp in --blocks; each counts as one block.",
+        known=_ACTIVATIONS,
+    )
+    baseline: str | None = option(
+        None,
+        "Block that the others are compared with. The default is mlp:relu, or the "
+        "first block.",
+    )
+    split: str = option(
+        "replicates",
+        "replicates draws a split for each run, and every run has the learning rate "
+        "that its own validation part chose; fixed gives all runs of a model the same "
+        "split and the same learning rate.",
+        known=lambda: ("replicates", "fixed"),
+    )
+    extend_rates: int = option(
+        3,
+        "Largest number of learning rates that are tried beyond the given ones, for a "
+        "run whose best rate is the smallest or the largest.",
+        least=0,
+    )
+    margin: float | None = option(
+        None,
+        "Largest difference that does not matter, in the unit of the table. The "
+        "default is 0.5 points of accuracy, 0.01 bits or 1 % of the baseline's loss.",
+        above=0,
+    )
+    eval_examples: int = option(
+        16384,
+        "Largest number of examples of the validation and of the test part to score; "
+        "a larger part is thinned evenly.",
+        least=1,
+    )
+    features: int = option(32, "Model width D.", least=1)
+    hidden: int = option(
+        128,
+        "Hidden width of a plain mlp; that of other blocks follows from the budget.",
+        least=1,
+    )
+    layers: int = option(2, "Blocks per model.", least=1)
+    budget: str = option(
+        "parameters",
+        "Cost that is equal for all blocks.",
+        known=lambda: ("parameters", "flops"),
+    )
+    norm: str = option(
+        "pre",
+        "Position of the normalization in a block.",
+        known=lambda: ("none", "pre", "post", "hidden", "sandwich"),
+    )
+    norm_kind: str = option(
+        "layer", "Kind of normalization.", known=names_in("ffnlab.nn.ffn", "NORMS")
+    )
+    initializer: str = option(
+        "lecun",
+        "Initializer of the kernels of a block. matched is lecun, scaled so that the "
+        "outputs of all blocks start with a variance of 1 on training examples.",
+        known=lambda: (*_INITIALIZERS(), MATCHED),
+    )
+    dropout: float = option(0.0, "Dropout rate of the hidden units.", least=0, below=1)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if sum(map(bool, (self.data, self.csv, self.npz))) > 1:
+            raise InputError("data, csv and npz: give one of them")
+        for name in self.data.split(",") if self.data is not None else ():
+            choose("data", name, _DATASETS())
+        if self.split == "fixed" and self.extend_rates not in (0, 3):
+            raise InputError(
+                f"extend_rates={self.extend_rates} needs split=replicates; with "
+                "split=fixed all runs of a block share one of the given rates"
+            )
+        if self.task != "auto" and not (self.csv or self.npz):
+            raise InputError(f"task={self.task} needs csv=FILE or npz=FILE")
+        if bool(self.csv) != bool(self.target):
+            raise InputError("csv and target: give both or neither")
+        for name in self.names:
+            kind, _, activation = name.partition(":")
+            choose("blocks", kind, _BLOCKS())
+            if activation:
+                choose("blocks", activation, _ACTIVATIONS())
+                self._check_open(name, kind)
+        if self.baseline is not None:
+            choose("baseline", self.baseline, self.names)
+
+    def _check_open(self, name: str, kind: str) -> None:
+        """Raises if a block with an activation of its own is given another."""
+        if kind not in _open_blocks():
+            forms = " or ".join(f"{block}:NAME" for block in _open_blocks())
+            raise InputError(
+                f"blocks: {name!r}: {kind} has an activation of its own; "
+                f"write {kind} alone, or {forms}"
+            )
+
+    @property
+    def names(self) -> list[str]:
+        """The blocks to compare, each once."""
+        plain = [f"mlp:{name}" for name in self.activations]
+        blocks = ([block] if block != "mlp" else plain for block in self.blocks)
+        return list(dict.fromkeys(itertools.chain.from_iterable(blocks)))
+
+    @property
+    def reference(self) -> str:
+        """The block that the others are tested against."""
+        default = "mlp:relu" if "mlp:relu" in self.names else self.names[0]
+        return self.baseline or default
+
+    @property
+    def design(self) -> Design:
+        """What the runs of a block have in common."""
+        fixed = self.split == "fixed"
+        return Design(fixed, 0 if fixed else self.extend_rates)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The names of the data sets in a report."""
+        if self.csv or self.npz:
+            return (Path(self.csv or self.npz).stem,)
+        return tuple(dict.fromkeys((self.data or "digits").split(",")))
+
+
+def _open_blocks() -> list[str]:
+    """Returns the blocks that take any activation: `mlp:NAME`, `glu:NAME`."""
+    loaded = sys.modules.get("ffnlab.nn.ffn")
+    if loaded is None:
+        return list(names.OPEN_BLOCKS)
+    return [name for name, block in loaded.BLOCKS.items() if not block.fixed]
