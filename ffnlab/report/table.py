@@ -43,7 +43,7 @@ class Table(NamedTuple):
 
         console = Console(width=None if sys.stdout.isatty() else 180)
         shown = range(len(self.columns))
-        if essential and 0.7 * self._width() > console.width:
+        if essential and 0.9 * self._width() > console.width:
             shown = [i for i in shown if self.columns[i] in essential]
             title += " (all columns are in report.md)"
         table = RichTable(title=title, title_justify="left")

@@ -114,7 +114,7 @@ def judge_together(rankings: Mapping[str, Ranking], level: float = 0.95) -> Join
             block,
             _show(means[block]),
             f"{means[block].spread:.2f}",
-            *(f"{rows[block][0]:+.2f}" for rows in used.values()),
+            *(_signed(rows[block][0]) for rows in used.values()),
             _verdict(means[block]),
         ]
         for block in order
@@ -150,7 +150,12 @@ def _verdict(effect: MeanEffect) -> str:
 
 def _show(effect: MeanEffect) -> str:
     low, high = effect.interval
-    return f"{effect.mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+    return f"{_signed(effect.mean)} [{_signed(low)}, {_signed(high)}]"
+
+
+def _signed(number: float) -> str:
+    """Returns a number with its sign and two decimals, never as -0.00."""
+    return f"{round(number, 2) + 0.0:+.2f}"
 
 
 def _sentence(

@@ -129,7 +129,7 @@ def rank(
         scale=scale,
         higher_is_better=objective.higher_is_better,
         margin=margin / scale,
-        essential=["", "block", "activation", *compared, "verdict"],
+        essential=["", "block", "activation", "rate", *compared, "verdict"],
     )
 
 

@@ -89,7 +89,7 @@ def test_the_ranking_describes_its_score():
     assert (best.unit, best.scale) == ("test accuracy, %", 100.0)
     assert best.higher_is_better and best.remarks == []
     assert best.essential == [
-        "", "block", "activation", "test accuracy", "Δ mlp", "p", "verdict"
+        "", "block", "activation", "rate", "test accuracy", "Δ mlp", "p", "verdict"
     ]  # fmt: skip
     assert [row.name for row in best.comparisons] == ["glu", "mlp"]
 
