@@ -37,9 +37,10 @@ class CompareConfig(Training):
 
     data: str | None = option(
         None,
-        "Built-in data set, or several with commas between them for a joint verdict. "
-        "The default is digits; bytes is the source text of Python's own library, "
-        "help_topics the prose of its help.",
+        "Built-in data set, or several with commas between them for a joint verdict: "
+        "digits (the default), breast_cancer, wine, iris, mnist1d, diabetes, patches, "
+        "bytes (the source text of Python's own library) or help_topics (the prose of "
+        "its help).",
     )
     csv: str | None = option(
         None, "CSV or TSV file with a header line, instead of a built-in data set."
