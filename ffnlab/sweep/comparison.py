@@ -103,7 +103,7 @@ def _section(
 
 
 def _task(config: CompareConfig, source: str) -> str:
-    """Returns what tells the runs of a data set apart, if there are several."""
+    """Returns the task of the runs of a data set; empty if there is only one."""
     return source if len(config.sources) > 1 else ""
 
 

@@ -1,5 +1,6 @@
 """The training of the populations that a comparison needs, one after another."""
 
+import dataclasses
 import functools
 import shutil
 import zlib
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from ffnlab.data import Dataset, Replicates
     from ffnlab.report.progress import Progress
     from ffnlab.sweep.population import Members, Population
+    from ffnlab.sweep.tuning import Extension
+    from ffnlab.train.loop import Learner, Programs
     from ffnlab.train.record import Plan
     from ffnlab.types import Key, Model, Objective
 
@@ -45,7 +48,7 @@ class Job(NamedTuple):
       model: The model, as pure functions.
       dataset: What it is trained and scored on; with replicates, each run has its own.
       facts: What all its lines in results.jsonl hold; `block` is the name, and `task`
-        tells jobs of one name apart.
+        is what differs between jobs of one name.
     """
 
     name: str
@@ -106,7 +109,8 @@ def train_all(
         for job in (job for job in jobs if job.key not in finished):
             plan, folder = plans[job.key], directory / "checkpoints" / job.slug
             progress.begin(" ".join(filter(None, job.key)))
-            population = _train(config, job, plan, folder, design, progress)
+            training = _JobTraining(config, job, plan, folder, design, progress)
+            population = training.run()
             runs += _test(job, plan, population, directory, design.fixed)
             io.write_lines(directory / "results.jsonl", runs)
             for path in (directory / "checkpoints").glob(f"{job.slug}*"):
@@ -116,65 +120,107 @@ def train_all(
     return runs
 
 
-def _train(
-    config: Training,
-    job: Job,
-    plan: "Plan",
-    folder: Path,
-    design: Design,
-    progress: "Progress",
-) -> "Population":
-    """Trains the runs of a job; their seeds in the result are their numbers."""
-    import jax
-    import numpy as np
+@dataclasses.dataclass
+class _JobTraining:
+    """The training of the runs of a job, one population after another."""
 
-    from ffnlab import data
-    from ffnlab.sweep import tuning
-    from ffnlab.sweep.population import fit_members, grid, make_programs
-    from ffnlab.train.checkpoint import Checkpoints
-    from ffnlab.train.loop import Hooks, Learner
+    config: Training
+    job: Job
+    plan: "Plan"
+    folder: Path
+    design: Design
+    progress: "Progress"
+    done: int = 0  # steps of all members of the populations so far
 
-    learner = Learner(job.model, job.objective, config.make_optimizer(plan.steps))
-    programs, key, done = make_programs(learner), jax.random.key(config.seed), 0
-    seeds, rates = tuple(range(config.seeds)), config.learning_rates
-    if not design.fixed:
-        key = _key_of(key, job.name)
-        seeds = data.replicate_seeds(config.seed, config.seeds)
+    @functools.cached_property
+    def seeds(self) -> tuple[int, ...]:
+        """The seed of each run, by its number."""
+        from ffnlab import data
 
-    def fit(members: "Members", identity: dict, folder: Path) -> "Population":
-        nonlocal done
-        start, size = done, len(members.seeds)
-        done += plan.steps * size
-        hooks = Hooks(
-            Checkpoints(folder, seconds=60.0),
-            lambda record: progress.reach(start + int(record.step) * size),
-        )
-        parts = (learner, job.dataset, plan, members, programs)
-        return fit_members(*parts, identity=identity, key=key, hooks=hooks)
+        if self.design.fixed:
+            return tuple(range(self.config.seeds))
+        return data.replicate_seeds(self.config.seed, self.config.seeds)
 
-    def fit_grid(rates: Sequence[float], folder: Path) -> "Population":
-        identity = {"seeds": [*seeds], "learning_rates": [*map(float, rates)]}
-        return fit(grid(seeds, rates), identity, folder)
+    @functools.cached_property
+    def key(self) -> "Key":
+        """The root key of all runs."""
+        import jax
 
-    def further(extension: tuning.Extension) -> "Population":
+        key = jax.random.key(self.config.seed)
+        return key if self.design.fixed else _key_of(key, self.job.name)
+
+    @functools.cached_property
+    def learner(self) -> "Learner":
+        """The model, its objective and its optimizer."""
+        from ffnlab.train.loop import Learner
+
+        optimizer = self.config.make_optimizer(self.plan.steps)
+        return Learner(self.job.model, self.job.objective, optimizer)
+
+    @functools.cached_property
+    def programs(self) -> "Programs":
+        """The compiled functions of all populations."""
+        from ffnlab.sweep.population import make_programs
+
+        return make_programs(self.learner)
+
+    def run(self) -> "Population":
+        """Trains all runs; their seeds in the result are their numbers."""
+        import jax
+        import numpy as np
+
+        from ffnlab.sweep import tuning
+
+        rates, folder = self.config.learning_rates, self.folder
+        if self.design.fixed or jax.default_backend() != "cpu":
+            runs = self.fit_grid(rates, folder)
+        else:  # in turn, by the program that further rates need too
+            names = [folder.with_name(f"{folder.name}-{rate:g}") for rate in rates]
+            parts = map(self.fit_grid, [[rate] for rate in rates], names)
+            runs = functools.reduce(tuning.joined, parts)
+        runs = tuning.extend(runs, self.plan, self.design.extensions, self.fit_further)
+        numbers = {seed: number for number, seed in enumerate(self.seeds)}
+        return runs._replace(seeds=np.array([numbers[int(s)] for s in runs.seeds]))
+
+    def fit_grid(self, rates: Sequence[float], folder: Path) -> "Population":
+        """Trains all runs at some learning rates."""
+        from ffnlab.sweep.population import grid
+
+        identity = {"seeds": [*self.seeds], "learning_rates": [*map(float, rates)]}
+        return self.fit(grid(self.seeds, rates), identity, folder)
+
+    def fit_further(self, extension: "Extension") -> "Population":
+        """Trains the members of an extension of the learning rates."""
         members = extension.members
-        progress.add(plan.steps * len(members.seeds))
+        self.progress.add(self.plan.steps * len(members.seeds))
         identity = {
             "seeds": members.seeds.tolist(),
             "learning_rates": members.learning_rates.tolist(),
         }
-        name = f"{folder.name}-extension-{extension.number}"
-        return fit(members, identity, folder.with_name(name))
+        name = f"{self.folder.name}-extension-{extension.number}"
+        return self.fit(members, identity, self.folder.with_name(name))
 
-    if design.fixed or jax.default_backend() != "cpu":
-        runs = fit_grid(rates, folder)
-    else:  # in turn, by the program that further rates need too
-        names = [folder.with_name(f"{folder.name}-{rate:g}") for rate in rates]
-        parts = [fit_grid([r], name) for r, name in zip(rates, names, strict=True)]
-        runs = functools.reduce(tuning.joined, parts)
-    runs = tuning.extend(runs, plan, design.extensions, further)
-    numbers = {seed: number for number, seed in enumerate(seeds)}
-    return runs._replace(seeds=np.array([numbers[int(seed)] for seed in runs.seeds]))
+    def fit(self, members: "Members", identity: dict, folder: Path) -> "Population":
+        """Trains a population, with its checkpoints in a folder."""
+        from ffnlab.sweep import population
+        from ffnlab.train.checkpoint import Checkpoints
+        from ffnlab.train.loop import Hooks
+
+        start, size = self.done, len(members.seeds)
+        self.done += self.plan.steps * size
+        return population.fit_members(
+            self.learner,
+            self.job.dataset,
+            self.plan,
+            members,
+            self.programs,
+            identity=identity,
+            key=self.key,
+            hooks=Hooks(
+                Checkpoints(folder, seconds=60.0),
+                lambda record: self.progress.reach(start + int(record.step) * size),
+            ),
+        )
 
 
 def _key_of(key: "Key", name: str) -> "Key":

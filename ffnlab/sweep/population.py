@@ -54,7 +54,7 @@ class Population(NamedTuple):
 
 
 class Members(NamedTuple):
-    """What tells the members of a population apart.
+    """The seed, learning rate and split of each member of a population.
 
     Attributes:
       seeds: Their seeds, int `[S]`.
@@ -202,7 +202,7 @@ def fit_members(
       plan: See `fit_population`.
       members: Their seeds, learning rates and splits.
       programs: From `make_programs`. Calls with as many members compile nothing again.
-      identity: What tells the members from others in a checkpoint, ready for JSON.
+      identity: Facts that a checkpoint must agree with to be resumed, ready for JSON.
       key: See `fit_population`.
       hooks: See `fit_population`.
     """

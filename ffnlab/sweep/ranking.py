@@ -114,9 +114,7 @@ def rank(
     ]
     tested = unit.split(",")[0].removesuffix(" (variance = 1)")
     compared = [tested, f"Δ {baseline}", "p"]
-    new = ["p, new"] if test_ratio is not None else []
-    columns = ["", "block", *names, "rate", "validation", *compared, *new, "P(better)"]
-    columns += ["verdict", *diagnostics, "µs/step", "diverged"]
+    columns = _columns(list(names), compared, cells)
     show = functools.partial(_format_difference, objective)
     return Ranking(
         comparisons=comparisons,
@@ -131,6 +129,17 @@ def rank(
         margin=margin / scale,
         essential=["", "block", "activation", "rate", *compared, "verdict"],
     )
+
+
+def _columns(
+    facts: Sequence[str], compared: Sequence[str], cells: "_Cells"
+) -> list[str]:
+    """Returns the headings of the table."""
+    new = ["p, new"] if cells.new_data else []
+    columns = ["", "block", *facts, "rate", "validation", *compared, *new]
+    return [
+        *columns, "P(better)", "verdict", *cells.diagnostics, "µs/step", "diverged"
+    ]  # fmt: skip
 
 
 def _all(name: str, runs: Sequence[Line]) -> bool:
