@@ -7,8 +7,7 @@
 
 Parameters are named `embed`, `layer_0` and so on, `norm`, `pooler`, `head`. With
 `scan=True` the parameters of all layers are stacked in `layers`, `[L, ...]`, and one
-layer is compiled for any L; `stack_layers` and `unstack_layers` convert between the two
-forms.
+layer is compiled for any L; `layer_stack` converts between the two forms.
 """
 
 import functools
@@ -32,7 +31,7 @@ from ffnlab.nn.ffn import NORMS, FeedForward, parse
 from ffnlab.nn.positions import sinusoids, token_positions
 from ffnlab.nn.precision import keep_dtype
 from ffnlab.nn.pure import functional
-from ffnlab.types import Array, Key, Model, Params
+from ffnlab.types import Array, Key, Model
 
 __all__ = [
     "DecoderConfig",
@@ -43,9 +42,7 @@ __all__ = [
     "Transformer",
     "TransformerConfig",
     "empty_cache",
-    "stack_layers",
     "transformer_model",
-    "unstack_layers",
 ]
 
 _normal = nnx.initializers.normal(0.02)
@@ -389,34 +386,3 @@ def transformer_model(config: TransformerConfig) -> Model:
     ((1, 3, 256), (2, 64, 256))
     """
     return functional(lambda rngs: Transformer(config, rngs=rngs))
-
-
-def stack_layers(params: Params) -> Params:
-    """Returns parameters with `layer_0` and so on stacked as `layers`.
-
-    >>> stack_layers({"layer_0": {"w": jnp.ones(2)}, "layer_1": {"w": jnp.ones(2)}})[
-    ...     "layers"]["w"].shape
-    (2, 2)
-    """
-    names = sorted((k for k in params if k.startswith("layer_")), key=_layer_index)
-    rest = {name: part for name, part in params.items() if name not in names}
-    layers = [params[name] for name in names]
-    return {**rest, "layers": jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)}
-
-
-def unstack_layers(params: Params) -> Params:
-    """Returns parameters with the stack `layers` split into `layer_0` and so on.
-
-    >>> sorted(unstack_layers({"layers": {"w": jnp.ones((2, 3))}}))
-    ['layer_0', 'layer_1']
-    """
-    rest = {name: part for name, part in params.items() if name != "layers"}
-    layers = len(jax.tree.leaves(params["layers"])[0])
-    for number in range(layers):
-        layer = jax.tree.map(lambda leaf: leaf[number], params["layers"])  # noqa: B023
-        rest[f"layer_{number}"] = layer
-    return rest
-
-
-def _layer_index(name: str) -> int:
-    return int(name.removeprefix("layer_"))

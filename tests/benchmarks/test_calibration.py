@@ -4,8 +4,9 @@ import doctest
 import numpy as np
 import pytest
 
-from benchmarks import calibration
-from benchmarks.calibration import Condition, Config, Estimate
+from benchmarks import calibration, simulated_scores
+from benchmarks.calibration import Config, Estimate
+from benchmarks.simulated_scores import DESIGNED, NOISES, Condition, draw
 from ffnlab import stats
 from ffnlab.errors import InputError
 
@@ -108,15 +109,15 @@ def test_results_do_not_depend_on_the_number_of_processes():
     assert other != one
 
 
-@pytest.mark.parametrize("condition", [*calibration.NOISES, *calibration.DESIGNED])
+@pytest.mark.parametrize("condition", [*NOISES, *DESIGNED])
 def test_scores_have_the_means_and_the_spread_that_are_claimed(condition):
     shifts = np.array([0.0, -1.0])
     rng = np.random.default_rng(0)
-    validation, test = calibration.draw(condition, shifts, 20_000, rng)
+    validation, test = draw(condition, shifts, 20_000, rng)
     assert validation.shape == test.shape == (2, 3, 20_000)
-    unit = calibration.unit(condition.noise)
+    unit = simulated_scores.unit(condition.noise)
     middle = np.median if condition.name.startswith("t with") else np.mean
-    start = calibration.ACCURACY if condition.name == "ties" else 0.0
+    start = simulated_scores.ACCURACY if condition.name == "ties" else 0.0
     means = (middle(test, axis=2) - start) / unit  # [blocks, rates]
     expected = shifts[:, None] + condition.rate_effect * np.array([-1, 0, 1])
     np.testing.assert_allclose(means, expected, atol=0.06)
@@ -133,15 +134,15 @@ def test_scores_have_the_means_and_the_spread_that_are_claimed(condition):
 def test_luck_with_a_fixed_split_is_that_of_the_block():
     condition = Condition("luck", split_effect=1000.0, fixed=True)
     rng = np.random.default_rng(0)
-    _, test = calibration.draw(condition, np.zeros(2), 8, rng)
+    _, test = draw(condition, np.zeros(2), 8, rng)
     assert test.std(axis=(1, 2)).max() < 3 < abs(test.mean(axis=(1, 2))).min()
-    _, test = calibration.draw(condition._replace(fixed=False), np.zeros(2), 8, rng)
+    _, test = draw(condition._replace(fixed=False), np.zeros(2), 8, rng)
     assert test.std(axis=2).min() > 100
 
 
 def test_a_shared_order_moves_all_blocks_alike():
     rng = np.random.default_rng(0)
-    _, test = calibration.draw(calibration.NOISES[1], np.zeros(2), 9_000, rng)
+    _, test = draw(NOISES[1], np.zeros(2), 9_000, rng)
     assert abs(np.corrcoef(test[0, 0], test[1, 2])[0, 1] - 0.8) < 0.02
 
 
@@ -157,7 +158,7 @@ def test_intervals_that_disagree_with_their_p_values_are_counted(monkeypatch):
     original = stats.compare
     monkeypatch.setattr(stats, "compare", compare)
     wrong = {"difference_interval": whole, "p_value": 0.01}
-    arguments = (calibration.NOISES[0], np.zeros(4), 6, np.random.default_rng(0))
+    arguments = (NOISES[0], np.zeros(4), 6, np.random.default_rng(0))
     counts = calibration.judge(*arguments)
     assert (counts["disagreements"], counts["comparisons"]) == (3, 3)
     assert counts["covered"] == 1

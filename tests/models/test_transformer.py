@@ -12,13 +12,12 @@ from jax.test_util import check_grads
 
 from ffnlab import trees
 from ffnlab.errors import InputError
+from ffnlab.models.layer_stack import stack_layers, unstack_layers
 from ffnlab.models.transformer import (
     DecoderConfig,
     EncoderConfig,
     empty_cache,
-    stack_layers,
     transformer_model,
-    unstack_layers,
 )
 from ffnlab.nn import ffn, pure
 from ffnlab.nn.attention import attend, attention_mask
