@@ -129,7 +129,7 @@ def _quoted(
 
 
 def read_rows(
-    path: str | Path, target: str
+    path: str | Path, column: str, role: str = "target"
 ) -> tuple[list[str], list[int], list[list[str]], list[tuple[int, str]]]:
     """Reads a whole CSV or TSV file into stripped strings.
 
@@ -139,7 +139,8 @@ def read_rows(
 
     Args:
       path: The file; UTF-8, with or without a byte-order mark.
-      target: The name of the column to predict.
+      column: The name of a column that the file must have, beside others.
+      role: What it is for, as an error names it.
 
     Returns:
       The C column names; for each of N rows the line it begins on, from 1, and its C
@@ -148,10 +149,10 @@ def read_rows(
 
     Raises:
       InputError: No such file, a directory, an empty file; a header without rows, with
-        an empty or repeated name, without the target, or with the target alone; bytes
+        an empty or repeated name, without the column, or with that column alone; bytes
         that are not UTF-8, NUL bytes, and quotes that do not match. The line is named.
     """
-    names, records = _open(path, target)
+    names, records = _open(path, column, role)
     lines, rows, problems = [], [], []
     for line, fields in records:
         if len(fields) == len(names):
@@ -166,7 +167,7 @@ def read_rows(
 
 
 def _open(
-    path: str | Path, target: str
+    path: str | Path, column: str, role: str
 ) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     """Returns the checked column names of a file and an iterator over its records."""
     records = _records_with_header(require_text(path))
@@ -179,9 +180,9 @@ def _open(
         raise InputError(f"{path}:1: column {place} has no name; name it or remove it")
     if repeated:
         raise InputError(f"{path}:1: two columns named {', '.join(repeated)}")
-    choose(f"{path}:1: target column", target, names)
+    choose(f"{path}:1: {role} column", column, names)
     if len(names) == 1:
-        raise InputError(f"{path}:1: only the target column, and nothing to learn from")
+        raise InputError(f"{path}:1: only the {role} column; expected others too")
     return names, ((line, fields) for line, fields in records if fields)
 
 

@@ -113,11 +113,7 @@ def read_scores(table: RunTable) -> PairedScores:
         nothing to compare; up to 20 problems of the file, each with its line.
     """
     path = table.results
-    try:
-        names, lines, rows, problems = read_rows(path, table.score)
-    except InputError as error:  # of a reader of features and the target of a model
-        what = str(error).replace("target column", "score column")
-        raise InputError(what) from None
+    names, lines, rows, problems = read_rows(path, table.score, "score")
     for role in ("block", "pair"):
         choose(f"{path}:1: {role} column", getattr(table, role), names)
     kept = _kept_rows(table, names, rows) if rows else []

@@ -182,7 +182,7 @@ BAD_FILES = {
         ",x,y\n1,2,3\n",
         "{path}:1: column 1 has no name; name it or remove it",
     ),
-    "target alone": ("y\n1\n", "{path}:1: only the target column, and nothing to"),
+    "target alone": ("y\n1\n", "{path}:1: only the target column; expected others"),
     "UTF-16": (
         "x,y\n1,2\n".encode("utf-16"),
         "{path}:1: UTF-16 text; save the file as",
