@@ -27,7 +27,8 @@ class Replicates:
       test: The same for the test parts.
       rows: For each part the rows of the pool of every replicate, int32 `[R, N]`.
       seeds: The seeds of the replicates, R integers.
-      about: The facts of the first replicate, except those of its split alone.
+      about: The facts of the first replicate, except those of its split alone; a
+        `ceiling` is the mean over replicates.
     """
 
     name: str
@@ -100,13 +101,20 @@ def replicate(load: Callable[[int], Dataset], seeds: Sequence[int]) -> Replicate
         task=first.task,
         features=first.features,
         classes=first.classes,
-        about={**_shared(first.about), "replicates": len(loaded)},
+        about={**_shared([one.about for one in loaded]), "replicates": len(loaded)},
     )
 
 
-def _shared(about: dict) -> dict:
+def _shared(abouts: Sequence[dict]) -> dict:
     """Returns the facts that are not those of one split alone."""
-    return {k: v for k, v in about.items() if k not in ("seed", "repeated", "split")}
+    own = ("seed", "repeated", "split")
+    facts = {k: v for k, v in abouts[0].items() if k not in own}
+    if "ceiling" in facts:
+        facts["ceiling"] = {
+            side: float(np.mean([about["ceiling"][side] for about in abouts]))
+            for side in facts["ceiling"]
+        }
+    return facts
 
 
 def digest_replicates(replicates: Replicates) -> str:

@@ -40,6 +40,35 @@ def test_every_replicate_is_the_data_set_of_its_seed(name):
     assert (len(replicates.train["y"]) <= everything) == (name == "digits")
 
 
+@pytest.mark.parametrize("name", data.SEQUENCES)
+def test_sequences_are_drawn_or_split_anew(name):
+    """More replicates begin with the same ones, and all of them pose one problem."""
+    load, seeds = data.SEQUENCES[name], data.replicate_seeds(3, 3)
+    replicates = data.replicate(load, seeds)
+    for number, seed in enumerate(seeds):
+        expected, one = load(seed), replicates.dataset(number)
+        assert data.digest(one) == data.digest(expected)
+        assert (one.classes, one.features) == (expected.classes, expected.features)
+        for fact in ("vocabulary", "per", "sizes"):
+            assert one.about.get(fact) == expected.about.get(fact)
+    tests = [replicates.examples("test", number)["y"] for number in range(3)]
+    assert (tests[0] != tests[1]).any() and (tests[1] != tests[2]).any()
+    fewer = data.replicate(load, seeds[:2])
+    for number in range(2):
+        again = fewer.dataset(number)
+        assert data.digest(again) == data.digest(replicates.dataset(number))
+    assert "seed" not in replicates.about
+
+
+@pytest.mark.parametrize("name", ["two_sided_copy", "brackets", "noisy_smoothing"])
+def test_the_ceiling_is_the_mean_over_replicates(name):
+    load, seeds = data.SEQUENCES[name], (1, 2, 3)
+    ceilings = [load(seed).about["ceiling"] for seed in seeds]
+    for side, mean in data.replicate(load, seeds).about["ceiling"].items():
+        np.testing.assert_allclose(mean, np.mean([each[side] for each in ceilings]))
+    assert len({each["one_sided"] for each in ceilings}) == 3
+
+
 def test_texts_are_those_of_every_seed():
     seeds = (0, 1)
     replicates = data.replicate(data.help_topics, seeds)
