@@ -16,7 +16,7 @@ from scipy import stats as scipy_stats
 from ffnlab import stats
 from ffnlab.errors import InputError
 from ffnlab.report.verdict_text import verdict
-from ffnlab.stats import Comparison, Interval, compare
+from ffnlab.stats import Comparison, Interval, compare, intervals, signs
 
 NAN, INF = float("nan"), float("inf")
 FEW = settings(deadline=None, max_examples=30)
@@ -143,10 +143,8 @@ def test_signs_are_counted_up_to_13_replicates_and_drawn_beyond(n, draws):
 def test_drawn_signs_agree_with_all_signs(monkeypatch):
     rows = normal(4, 14)
     drawn = stats.largest_statistics(rows)
-    monkeypatch.setattr(stats, "_EXACT", 14)
-    stats._signs.cache_clear()
+    monkeypatch.setattr(signs, "EXACT", 14)
     counted = stats.largest_statistics(rows)
-    stats._signs.cache_clear()
     assert counted.shape == (2**13,)
     shares = [0.1, 0.5, 0.8, 0.95]
     for share, quantile in zip(shares, np.quantile(counted, shares), strict=True):
@@ -255,7 +253,7 @@ def test_fields_of_a_comparison():
         assert_allclose((low + high) / 2, row.difference)
         error = scipy_stats.sem(differences)
         critical = (high - low) / 2 / error
-        effect = stats.detectable_effect(critical, error, 10)
+        effect = stats.detectable_effect(critical, error, 10, blocks=2, beyond=25)
         assert_allclose(row.detectable, effect, rtol=1e-5)
     assert [best.verdict, worst.verdict] == ["better", "worse"]
     assert best.needed is worst.needed is None
@@ -501,8 +499,8 @@ def test_differences_of_one_size_have_finite_detectable_effects():
 def test_rounding_is_that_of_the_largest_score_in_float32():
     small, large = np.array([1.0, 0.0]), np.array([2.0, -8.0, 3.0])
     for rows in ((small, large), (large, small)):
-        assert stats._rounding(*rows) == 2 * 2.0**-23 * 8
-    assert 0 < stats._rounding(np.zeros(3), np.zeros(3)) < 1e-300
+        assert intervals.rounding_error(*rows) == 2 * 2.0**-23 * 8
+    assert 0 < intervals.rounding_error(np.zeros(3), np.zeros(3)) < 1e-300
 
 
 # margin

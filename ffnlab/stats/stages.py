@@ -1,0 +1,126 @@
+"""Stages: replicates are added until every block is decided."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ffnlab.errors import InputError
+from ffnlab.stats.signs import least_replicates
+
+if TYPE_CHECKING:
+    from ffnlab.stats.comparison import Comparison
+
+FUTILE = 0.1  # a block that the last stage decides less probably gets no more runs
+
+
+def stages_for(first: int, most: int, level: float = 0.95) -> tuple[int, ...]:
+    """Returns the number of replicates after each stage.
+
+    Args:
+      first: The replicates of each stage; the last one may have fewer.
+      most: The replicates after the last stage.
+      level: One minus the accepted probability of any false claim.
+
+    Raises:
+      InputError: The first stage cannot claim anything.
+
+    >>> stages_for(16, 40)
+    (16, 32, 40)
+    """
+    stages = (*range(first, most, first), most)
+    spent = (1 - level) * spending(stages)[0]
+    least = least_replicates(1 - spent)
+    if first < least:
+        raise InputError(
+            f"{first} replicates in each of {len(stages)} stages: a stage that spends "
+            f"{spent:.2g} of the error needs at least {least}"
+        )
+    return stages
+
+
+def spending(stages: Sequence[int]) -> list[float]:
+    """Returns the share of the error that each stage and those before it may spend.
+
+    It is the share of the replicates to the power of 1.5, so that the last stage loses
+    little, and a difference of twice the detectable one still ends early.
+
+    Source: Kim and DeMets 1987, "Design and analysis of group sequential tests based on
+    the type I error spending rate function".
+
+    >>> spending((4, 16, 64))
+    [0.015625, 0.125, 1.0]
+    """
+    return [(count / stages[-1]) ** 1.5 for count in stages]
+
+
+class Draws(NamedTuple):
+    """The largest statistic of each stage so far, under random signs.
+
+    Attributes:
+      statistics: For each stage, `[draws]`; a draw is one history of all stages.
+      shares: The share of the error that may be spent up to each stage.
+    """
+
+    statistics: list[np.ndarray]
+    shares: list[float]
+
+    @property
+    def size(self) -> int:
+        """The number of draws."""
+        return self.statistics[0].size
+
+    def count(self, level: float) -> int:
+        """Returns how many draws and the observed one may lie beyond the boundaries."""
+        return math.floor((1 - level) * (1 + self.size) + 1e-9)
+
+    def criticals(self, count: int) -> list[float]:
+        """Returns for each stage the statistic above which there is a difference.
+
+        Args:
+          count: At most this many draws, less one, lie beyond any of them.
+        """
+        alive, results = np.ones(self.size, bool), []
+        for statistics, share in zip(self.statistics, self.shares, strict=True):
+            spent = self.size - np.count_nonzero(alive)
+            beyond = math.floor(count * share + 1e-9) - spent
+            left = statistics[alive]
+            critical = math.inf
+            if 0 < beyond <= left.size:
+                critical = float(np.partition(left, left.size - beyond)[-beyond])
+            alive &= statistics <= critical
+            results.append(critical)
+        return results
+
+    def p_value(self, stage: int, statistic: float) -> float:
+        """Returns the least error at which a statistic is beyond a stage's boundary.
+
+        Source: Jennison and Turnbull 1989, "Interim analyses: the repeated confidence
+        interval approach".
+        """
+        if len(self.shares) == 1 and self.shares[0] == 1.0:
+            beyond = np.count_nonzero(self.statistics[0] >= statistic)
+            return float((1 + beyond) / (1 + self.size))
+        low, high = 0, self.size + 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            crosses = statistic > self.criticals(middle)[stage]
+            low, high = (low, middle) if crosses else (middle, high)
+        return float(high / (1 + self.size))
+
+
+def going_on(comparisons: "Sequence[Comparison]") -> list[str]:
+    """Returns the blocks that get more replicates in the next stage, if any do.
+
+    These are the ones that are undecided and whose decision in the last stage is not
+    improbable.
+
+    Args:
+      comparisons: From `compare`, with its `stages`.
+    """
+    return [
+        row.name
+        for row in comparisons
+        if row.chance is not None and row.chance >= FUTILE
+    ]

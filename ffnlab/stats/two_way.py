@@ -1,0 +1,62 @@
+"""The variance that the examples cause, where all replicates are scored on the same."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def example_covariance(scores: Sequence[np.ndarray]) -> np.ndarray:
+    r"""Returns the covariance of the means of blocks that the examples cause.
+
+    A score of a replicate on an example is the sum of a mean, an effect of the
+    replicate, one of the example and one of both. The covariance of the means of
+    examples, over the number of examples, holds the effects of both too; they are
+    subtracted, since the variance between replicates holds them already.
+
+    Args:
+      scores: For each block its scores, or the differences from the baseline,
+        `[replicates, examples]`. Blocks may have fewer replicates than others: then
+        theirs are the first ones.
+
+    Returns:
+      `[blocks, blocks]`, positive semidefinite; 0 for a single replicate, whose effects
+      cannot be told apart.
+
+    Source: Cameron, Gelbach and Miller 2011, "Robust inference with multiway
+    clustering".
+
+    >>> rng = np.random.default_rng(0)
+    >>> effects = rng.normal(size=1000)
+    >>> noise = rng.normal(size=(8, 1000))
+    >>> print(f"{example_covariance([effects + noise])[0, 0]:.5f}")
+    0.00096
+    """
+    arrays = [np.asarray(array, np.float64) for array in scores]
+    examples = arrays[0].shape[1]
+    means = np.stack([array.mean(axis=0) for array in arrays])  # [blocks, examples]
+    centred = means - means.mean(axis=1, keepdims=True)
+    covariance = centred @ centred.T / (examples - 1)
+    least = min(len(array) for array in arrays)
+    if least == 1:
+        return np.zeros_like(covariance)
+    counts = np.array([len(array) for array in arrays])
+    most = np.maximum(counts[:, None], counts[None])
+    covariance = (covariance - _interactions(arrays, least) / most) / examples
+    values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
+    return (vectors * np.maximum(values, 0.0)) @ vectors.T
+
+
+def _interactions(arrays: Sequence[np.ndarray], least: int) -> np.ndarray:
+    """Returns the covariance of the effects of replicate and example together."""
+    total = np.zeros((len(arrays), len(arrays)))
+    rests = [_centred(array[:least]) for array in arrays]
+    for replicate in range(least):
+        rows = np.stack([rest[replicate] for rest in rests])
+        total += rows @ rows.T
+    return total / ((least - 1) * (arrays[0].shape[1] - 1))
+
+
+def _centred(array: np.ndarray) -> np.ndarray:
+    """Returns an array without the means of its rows and of its columns."""
+    rest = array - array.mean(axis=0)
+    return rest - rest.mean(axis=1, keepdims=True)
