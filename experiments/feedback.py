@@ -17,11 +17,8 @@ versions.json. A run with the default flags takes about three minutes on two CPU
 
 from experiments import launch
 from ffnlab.devices import use_all_cores
-from ffnlab.sweep.feedback_comparison import (
-    QUICK,
-    FeedbackCompareConfig,
-    compare_feedback,
-)
+from ffnlab.sweep.feedback_comparison import compare_feedback
+from ffnlab.sweep.feedback_config import QUICK, FeedbackCompareConfig
 
 if __name__ == "__main__":
     use_all_cores()

@@ -1,8 +1,8 @@
 """Runs that were written before modules, functions and flags had today's names.
 
-`tests/earlier` holds an interrupted comparison of two blocks, an interrupted
-fine-tuning with frozen embeddings, and a finished one; and what the code of that time
-made of the same runs when it was not interrupted.
+`tests/earlier` holds an interrupted comparison of two blocks, one of two sequence
+models, an interrupted fine-tuning with frozen embeddings, and a finished one; and what
+the code of that time made of the same runs when it was not interrupted.
 """
 
 import json
@@ -16,7 +16,12 @@ from experiments import launch
 from ffnlab.errors import InputError
 from ffnlab.finetune import Config, run
 from ffnlab.finetune.predict_files import PredictConfig, predict
-from ffnlab.sweep import CompareConfig, compare
+from ffnlab.sweep import (
+    CompareConfig,
+    FeedbackCompareConfig,
+    compare,
+    compare_feedback,
+)
 
 EARLIER = Path(__file__).parent / "earlier"
 BERT = Path(__file__).parent / "checkpoints" / "bert"
@@ -59,6 +64,19 @@ def test_an_earlier_comparison_is_continued(earlier):
         np.testing.assert_allclose(
             got["curve"]["loss"], line["curve"]["loss"], rtol=1e-3, atol=1e-5
         )
+
+
+def test_an_earlier_comparison_of_feedback_networks_is_continued(earlier):
+    """Its data are the same as then, and so are the runs that it lacks."""
+    with pytest.raises(InputError, match=r"has --split=fixed.*has --split=replicates"):
+        compare_feedback(resumed(FeedbackCompareConfig, "feedback"))
+    config = resumed(FeedbackCompareConfig, "feedback", "--split=fixed")
+    runs = compare_feedback(config).runs
+    for got, line in zip(runs, lines(earlier / "feedback_results.jsonl"), strict=True):
+        for name in ("block", "seed", "learning_rate", "chosen", "parameters"):
+            assert got[name] == line[name]
+        for name, curve in line["curve"].items():
+            np.testing.assert_allclose(got["curve"][name], curve, rtol=1e-3)
 
 
 @pytest.mark.slow

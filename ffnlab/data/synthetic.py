@@ -17,6 +17,7 @@ from ffnlab.data.dataset import IGNORE, Arrays, Dataset
 from ffnlab.errors import InputError
 
 SIZES = (2000, 400, 1000)  # sequences of train, valid and test
+DRAWN = "drawn at random"  # about["source"] of the tasks of a known process
 
 _FILLER, _OPENER, _CLOSER = 0, 1, 2
 _SHARES = (0.2, 0.4, 0.4)  # probabilities; nearly two brackets in three are matched
@@ -347,7 +348,7 @@ def _positions(
 ) -> Dataset:
     """Returns the data set of drawn parts, with a label per position."""
     about = {
-        "source": "drawn at random",
+        "source": DRAWN,
         **about,
         "per": "position",
         "sizes": {part: len(split["y"]) for part, split in splits.items()},

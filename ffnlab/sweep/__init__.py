@@ -4,7 +4,7 @@ from ffnlab.lazy import attach
 
 _NAMES = {
     "CompareConfig": "comparison_config",
-    "FeedbackCompareConfig": "feedback_comparison",
+    "FeedbackCompareConfig": "feedback_config",
     "JudgeConfig": "judgement",
     "ScratchParityConfig": "scratch_parity",
     "check_parity": "scratch_parity",

@@ -20,7 +20,7 @@ from ffnlab.train import objectives
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from ffnlab.data import Dataset
+    from ffnlab.data import Dataset, Replicates
 
 SOLVERS = {
     "jacobi": Jacobi(max_steps=40),
@@ -41,7 +41,7 @@ def plot_solvers(
     Args:
       configs: The configuration of each network, by name.
       params: The trained parameters of each network.
-      dataset: The data they were trained on.
+      dataset: The data they were trained on, of one replicate.
 
     Returns:
       `solvers.png`: the residuals of all solvers; `states.png`: the distances of the
@@ -103,7 +103,7 @@ def network_problem(
 def plot_certificates(
     runs: Sequence[dict[str, Any]],
     names: Mapping[float, str],
-    dataset: "Dataset",
+    dataset: "Dataset | Replicates",
     marks: Mapping[str, float],
 ) -> "tuple[str, Figure]":
     """Returns the caption and the figure of the test score against the certificate.
@@ -124,4 +124,5 @@ def plot_certificates(
         ("γ, the bound on the Lipschitz constant", unit),
         {name: scale * value for name, value in marks.items()},
     )
-    return "The test score against the certificate, with intervals over seeds.", figure
+    caption = "The test score against the certificate, with intervals over replicates."
+    return caption, figure

@@ -6,15 +6,16 @@ import pytest
 from experiments import launch
 from ffnlab import io
 from ffnlab.errors import InputError
-from ffnlab.sweep import feedback_comparison
-from ffnlab.sweep.feedback_comparison import FeedbackCompareConfig
+from ffnlab.sweep import feedback_comparison, feedback_config, population
+from ffnlab.sweep.feedback_config import FeedbackCompareConfig
 from tests.conftest import check_refused
 
 SMALL = {
     "tasks": ("noisy_smoothing", "digit_rows"),
     "models": ("certified", "elman"),
     "seeds": 2,
-    "learning_rates": (1e-2,),
+    "learning_rates": (3e-3, 1e-2),
+    "extend_rates": 1,
     "steps": 6,
     "evaluations": 2,
     "hidden": 6,
@@ -22,6 +23,8 @@ SMALL = {
     "iterations": 8,
     "gradient": "one_step",  # compiles fastest
 }
+
+FIXED = {"split": "fixed", "extend_rates": 0}
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +55,8 @@ def test_everything_is_written(done):
 
 def test_every_model_has_its_lines_and_reports(done):
     runs = io.read_lines(done.out / "results.jsonl")
-    assert len(runs) == 2 * 2 * 2 + 2  # tasks × models × seeds, and one more γ
+    # tasks × models × seeds and one more γ, at three rates each
+    assert len(runs) == (2 * 2 * 2 + 2) * 3
     blocks = {run["block"] for run in runs}
     assert blocks == {*SMALL["models"], "certified 0.5"}
     for run in runs:
@@ -66,21 +70,98 @@ def test_every_model_has_its_lines_and_reports(done):
         ]  # fmt: skip
 
 
-def test_the_flag_file_repeats_the_run_to_the_same_numbers(done, tmp_path):
-    config = launch.parse(
-        FeedbackCompareConfig,
-        [
-            "feedback",
-            f"--flagfile={done.out}/flags",
-            f"--out={tmp_path / 'again'}",
-            "--couplings=",
-        ],
-    )
+def table(runs):
+    """What a resumed or repeated run has again, by task, model, seed and rate."""
+    names = ("task", "block", "seed", "learning_rate")
+    values = ("chosen", "best_step", "valid", "test", "curve", "trivial")
+    return {
+        tuple(run[name] for name in names): {name: run[name] for name in values}
+        for run in runs
+    }
+
+
+def test_every_run_has_the_rate_that_its_validation_part_chose(done):
+    """Of two rates the best is at an edge, so that a third one is tried."""
+    rates = {}
+    for (*run, rate), values in table(done.runs).items():
+        rates.setdefault(tuple(run), {})[rate] = values
+    assert all(len(tried) == 3 for tried in rates.values())
+    for tried in rates.values():
+        scores = {rate: each["valid"]["accuracy"] for rate, each in tried.items()}
+        (chosen,) = (rate for rate, each in tried.items() if each["chosen"])
+        assert scores[chosen] == max(scores.values())
+
+
+def test_the_flag_file_repeats_an_interrupted_run_to_the_same_numbers(
+    done, tmp_path, monkeypatch
+):
+    """It is interrupted in its second model, and resumed."""
+    out, fit, calls = tmp_path / "again", population.fit_members, []
+    flags = ["feedback", f"--flagfile={done.out}/flags", f"--out={out}"]
+
+    def interrupted(*args, **options):
+        calls.append(args)
+        if len(calls) == 5:  # the second rate of the second model
+            raise KeyboardInterrupt
+        return fit(*args, **options)
+
+    monkeypatch.setattr(population, "fit_members", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        feedback_comparison.compare_feedback(launch.parse(FeedbackCompareConfig, flags))
+    config = launch.parse(FeedbackCompareConfig, [*flags, "--resume"])
     again = feedback_comparison.compare_feedback(config)
-    runs = {(run["task"], run["block"], run["seed"]): run for run in done.runs}
-    assert len(again.runs) == 2 * 2 * 2
-    for run in again.runs:
-        assert run["valid"] == runs[run["task"], run["block"], run["seed"]]["valid"]
+    assert len(calls) == 5 + 4 * 3
+    assert table(again.runs) == table(done.runs)
+
+
+def test_a_replicate_does_not_depend_on_the_number_of_replicates(done, tmp_path):
+    fewer = {**SMALL, "tasks": ("noisy_smoothing",), "models": ("elman",), "seeds": 1}
+    config = FeedbackCompareConfig(**fewer | {"couplings": ()}, out=str(tmp_path / "1"))
+    runs = table(feedback_comparison.compare_feedback(config).runs)
+    assert len(runs) == 3
+    for key, values in runs.items():
+        assert values == table(done.runs)[key]
+
+
+def test_replicates_have_their_own_data_and_share_them_between_models(done):
+    trivial = {}
+    for (task, _, seed, _), values in table(done.runs).items():
+        trivial.setdefault((task, seed), set()).add(values["trivial"])
+    assert all(len(scores) == 1 for scores in trivial.values())
+    assert trivial["noisy_smoothing", 0] != trivial["noisy_smoothing", 1]
+    losses = {tuple(run["curve"]["train_loss"]) for run in done.runs}
+    assert len(losses) == len(done.runs)
+    # Splits of the same digits overlap; independent draws need no correction.
+    assert "p, new" in done.rankings["digit_rows"].table.columns
+    assert "p, new" not in done.rankings["noisy_smoothing"].table.columns
+
+
+def test_a_fixed_split_gives_all_runs_the_same_data():
+    config = FeedbackCompareConfig(**SMALL | FIXED)
+    for dataset in feedback_comparison._datasets(config).values():
+        assert feedback_comparison._test_ratio(dataset) is None
+        assert dataset.about["seed"] == 0
+    assert config.design == (True, 0)
+    assert FeedbackCompareConfig(extend_rates=2).design == (False, 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, ["data of digit_rows are split anew", "noisy_smoothing are drawn anew"]),
+        ({"tasks": ("digit_rows",)}, ["corrects the variance for the overlap"]),
+        ({"tasks": ("brackets",)}, ["brackets are drawn anew", "about new data"]),
+        (FIXED, ["the verdict is about these data and these learning"]),
+    ],
+)
+def test_the_note_says_what_the_verdict_is_about(changes, words):
+    config = FeedbackCompareConfig(**SMALL | changes)
+    datasets = feedback_comparison._datasets(config)
+    note = " ".join(feedback_comparison._note(config, datasets).split())
+    for each in words:
+        assert each in note
+    if len(config.tasks) == 1:
+        assert ("drawn anew" in note) != ("split anew" in note)
 
 
 def test_conll_files_are_tagged(tmp_path):
@@ -102,7 +183,8 @@ def test_conll_files_are_tagged(tmp_path):
     (ranking,) = result.rankings.values()
     (remark,) = (each for each in ranking.remarks if each.startswith("span F1"))
     assert "feedback 0." in remark
-    assert remark in (result.out / "report.md").read_text()
+    text = (result.out / "report.md").read_text()
+    assert remark in text and "is about that test part" in " ".join(text.split())
     assert not (result.out / "coupling.png").exists()
 
 
@@ -123,6 +205,9 @@ def test_conll_files_are_tagged(tmp_path):
         (["--iterations=0"], "--iterations: 0 should be"),
         (["--train=a.conll"], "--train, --dev and --test: all three are needed"),
         (["--activation=relu2"], "the slope of relu2 has no bound"),
+        (["--split=none"], "--split: unknown 'none'"),
+        (["--split=fixed", "--extend_rates=2"], "--extend_rates=2 needs --split="),
+        (["--margin=0"], "--margin: 0.0 should be a number above 0"),
         (["--top_down", "--boundary=learned"], "--boundary: learned cannot be"),
         (["--train=a", "--dev=b", "--test=c"], "a: no such file"),
         (["--out=setup.cfg"], "--out: setup.cfg is a file"),
@@ -133,7 +218,7 @@ def test_bad_input_is_refused_before_jax_is_imported(flags, message, tmp_path):
 
 
 def test_every_solver_can_be_asked_for():
-    for name in feedback_comparison._SOLVERS:
+    for name in feedback_config.SOLVERS:
         config = FeedbackCompareConfig(solver=name, iterations=7, damping=0.25)
         solvers = [
             feedback_comparison._solver(config, certified)

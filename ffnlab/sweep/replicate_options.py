@@ -1,0 +1,51 @@
+"""How the runs of a model differ, as flags that comparisons share."""
+
+import dataclasses
+from typing import ClassVar
+
+from ffnlab.errors import InputError
+from ffnlab.options import option
+from ffnlab.sweep.jobs import Design
+from ffnlab.train.config import Training
+
+
+@dataclasses.dataclass(frozen=True)
+class ReplicateOptions(Training):
+    """Design: how the runs of a model differ."""
+
+    # What a flag file of an earlier version, without the flag, stands for.
+    ADDED: ClassVar[dict[str, str]] = {"split": "fixed", "extend_rates": "3"}
+
+    split: str = option(
+        "replicates",
+        "replicates splits or draws the data anew for each run, and every run has the "
+        "learning rate that its own validation part chose; fixed gives all runs of a "
+        "model the same data and the same learning rate.",
+        known=lambda: ("replicates", "fixed"),
+    )
+    extend_rates: int = option(
+        3,
+        "Largest number of learning rates that are tried beyond the given ones, for a "
+        "run whose best rate is the smallest or the largest.",
+        least=0,
+    )
+    margin: float | None = option(
+        None,
+        "Largest difference that does not matter, in the unit of the table. The "
+        "default is 0.5 points of accuracy, 0.01 bits or 1 % of the baseline's loss.",
+        above=0,
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.split == "fixed" and self.extend_rates not in (0, 3):
+            raise InputError(
+                f"extend_rates={self.extend_rates} needs split=replicates; with "
+                "split=fixed all runs of a model share one of the given rates"
+            )
+
+    @property
+    def design(self) -> Design:
+        """What the runs of a model have in common."""
+        fixed = self.split == "fixed"
+        return Design(fixed, 0 if fixed else self.extend_rates)
