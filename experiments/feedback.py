@@ -2,8 +2,10 @@
 
 Trains feedback networks, h_t = f(U x_t + W h_{t−1} + V h_{t+1} + b), and recurrent
 baselines with as many parameters on sequences whose labels depend on later positions,
-over many seeds, and ranks them on test sequences. For tasks whose generating process is
-known, the best possible score is shown, with and without later positions.
+over many replicates, and says which are better than a baseline, worse, equivalent or
+undecided. A replicate has its own draw of the data, initial parameters, order of the
+data and learning rate. For tasks whose generating process is known, the best possible
+score is shown, with and without later positions.
 
     python -m experiments.feedback
     python -m experiments.feedback --tasks=brackets --hidden=64 --seeds=16
@@ -12,7 +14,8 @@ known, the best possible score is shown, with and without later positions.
 
 OUT receives report.md, differences, rates and curves for each task, solvers.png,
 states.png, coupling.png, results.jsonl (one line per run), best/, flags and
-versions.json. A run with the default flags takes about three minutes on two CPU cores.
+versions.json. A run with the default flags takes three to four minutes on two CPU
+cores.
 """
 
 from experiments import launch
