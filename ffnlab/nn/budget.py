@@ -13,15 +13,15 @@ class Match(NamedTuple):
 
     Attributes:
       config: The block, with the matched hidden width.
-      budget: What is matched, `parameters` or `flops`.
-      value: The cost of the block.
+      budget: What is matched: `parameters`, `flops`, or the `time` of a training step.
+      value: The cost of the block; a time is in seconds, and NaN if it is unknown.
       target: The cost of the reference.
     """
 
     config: BlockConfig
     budget: str
-    value: int
-    target: int
+    value: float
+    target: float
 
     @property
     def difference(self) -> float:
@@ -57,9 +57,29 @@ def match(
         return getattr(dataclasses.replace(config, hidden=hidden), budget)
 
     hidden = nearest_width(cost, target, multiple, config.kind, budget)
-    return Match(
-        dataclasses.replace(config, hidden=hidden), budget, cost(hidden), target
-    )
+    return at_width(config, reference, budget, hidden)
+
+
+def at_width(
+    config: BlockConfig,
+    reference: BlockConfig,
+    budget: Literal["parameters", "flops"],
+    hidden: int,
+) -> Match:
+    """Returns a block of a given width, and its cost beside that of a reference block.
+
+    Args:
+      config: The block; its own `hidden` is ignored.
+      reference: The block whose cost is the target.
+      budget: `parameters`, or `flops` of a forward pass.
+      hidden: The hidden width of the block.
+
+    >>> result = at_width(BlockConfig("glu", 4), BlockConfig("mlp", 4, 6), "flops", 3)
+    >>> result.value, result.target
+    (72, 96)
+    """
+    resized = dataclasses.replace(config, hidden=hidden)
+    return Match(resized, budget, getattr(resized, budget), getattr(reference, budget))
 
 
 def nearest_width(
