@@ -15,22 +15,22 @@ with their 95 % Wilson intervals:
 - Data sets in which a difference of 1.5 is found, and data sets in which a difference
   is found that is as large as the detectable one that a run before printed.
 - Data sets in which the interval of one mean alone covers it.
+- Data sets with a false claim where all replicates are scored on the same examples,
+  with standard errors that count the draw of the examples, and without.
+- Data sets with a false claim where replicates are added in stages until all blocks are
+  decided; and what share of the runs is saved where the true difference of one block,
+  or of all, is the one that all replicates detect four times in five, or twice that.
 
-    python -m benchmarks.calibration    (about 5 minutes on 2 cores)
+    python -m benchmarks.calibration    (about 10 minutes on 2 cores)
     python -m benchmarks.calibration --datasets=20    (a smoke run)
 """
 
-import collections
-import dataclasses
 import functools
-import multiprocessing
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent import futures
-from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks import protocol
+from benchmarks.calibration_stages import stages, two_way
+from benchmarks.shares import LEVEL, Config, Counts, Estimate, Shares, count, report
 from benchmarks.simulated_scores import (
     DESIGNED,
     NOISES,
@@ -46,65 +46,11 @@ from benchmarks.simulated_scores import (
     unit,
 )
 from experiments import launch
-from ffnlab import options, stats
-from ffnlab.options import option
-from ffnlab.report.progress import Progress
-from ffnlab.report.table import Table
+from ffnlab import stats
 
 SHIFTS = (0.0, -0.5, -1.0, -2.0)
 MARGIN, SHIFT = 1.0, 1.5
 REPLICATES = (6, 10, 16, 32)
-LEVEL = 0.95
-_CHUNK = 50  # data sets of a process at a time
-
-Counts = collections.Counter
-Task = Callable[[Generator], Counts]
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """How many data sets to draw, and how large; each field is a flag."""
-
-    datasets: int = option(2000, "Data sets per row of a table.", least=1)
-    blocks: int = option(12, "Blocks per data set, with the baseline.", least=2)
-    replicates: int = option(16, "Replicates, where they do not vary.", least=6)
-    seed: int = option(0, "Seed of the data sets.", least=0)
-    workers: int | None = option(None, "Processes. One per core without it.", least=1)
-
-    def __post_init__(self) -> None:
-        options.check(self)
-
-
-class Estimate(NamedTuple):
-    """A share of data sets."""
-
-    hits: int
-    total: int
-
-    def cells(self) -> list[str]:
-        """Returns the share and its 95 % interval as text."""
-        low, high = self.interval()
-        return [f"{self.share():.4f}", f"{low:.4f}–{high:.4f}"]
-
-    def share(self) -> float:
-        """Returns the share."""
-        return self.hits / self.total
-
-    def interval(self) -> tuple[float, float]:
-        """Returns its 95 % interval.
-
-        Source: Wilson 1927, "Probable inference, the law of succession, and statistical
-        inference".
-
-        >>> low, high = Estimate(50, 1000).interval()
-        >>> print(f"{low:.4f} {high:.4f}")
-        0.0381 0.0653
-        """
-        from scipy.stats import binomtest
-
-        test = binomtest(self.hits, self.total)
-        low, high = test.proportion_ci(method="wilson")
-        return float(low), float(high)
 
 
 def compare(
@@ -173,66 +119,6 @@ def cover_mean(noise: Noise, paired: bool, replicates: int, rng: Generator) -> C
     return Counts(covered=interval.low <= 0 <= interval.high)
 
 
-def _repeat(task: Task, seed: Sequence[int], numbers: range) -> Counts:
-    """Returns the sum of the counts of some data sets."""
-    total = Counts()
-    for number in numbers:
-        total.update(task(np.random.default_rng([*seed, number])))
-    return total
-
-
-def _chunks(
-    tasks: Mapping[Any, Task], section: int, config: Config
-) -> Iterator[tuple[Any, Callable[[], Counts], int]]:
-    """Yields the label of a task, a part of its work, and the data sets of the part."""
-    for index, (label, task) in enumerate(tasks.items()):
-        seed = (config.seed, section, index)
-        for start in range(0, config.datasets, _CHUNK):
-            numbers = range(start, min(start + _CHUNK, config.datasets))
-            yield label, functools.partial(_repeat, task, seed, numbers), len(numbers)
-
-
-def count(
-    title: str, tasks: Mapping[Any, Task], section: int, config: Config
-) -> dict[Any, Counts]:
-    """Returns the counts of each task over all data sets."""
-    totals = {label: Counts() for label in tasks}
-    workers = config.workers or protocol.cores()
-    done, every = 0, max(len(tasks) * config.datasets // 10, 1)
-    with Progress(len(tasks) * config.datasets, "data sets") as progress:
-        progress.begin(title)
-        for label, counts, size in _run(_chunks(tasks, section, config), workers):
-            totals[label].update(counts)
-            done += size
-            progress.reach(done)
-            if done // every > (done - size) // every:
-                progress.end()
-    return totals
-
-
-def _run(chunks: Iterator[tuple], workers: int) -> Iterator[tuple[Any, Counts, int]]:
-    """Yields the results of parts of the work as they are done."""
-    if workers == 1:
-        for label, work, size in chunks:
-            yield label, work(), size
-        return
-    context = multiprocessing.get_context("spawn")
-    with futures.ProcessPoolExecutor(workers, context) as pool:
-        jobs = {pool.submit(work): (label, size) for label, work, size in chunks}
-        for job in futures.as_completed(jobs):
-            label, size = jobs[job]
-            yield label, job.result(), size
-
-
-Shares = dict[tuple[str, Any], Estimate]
-
-
-def _report(title: str, columns: Sequence[str], shares: Shares) -> None:
-    """Prints a table of shares."""
-    rows = [[*map(str, key), *share.cells()] for key, share in shares.items()]
-    Table([*columns, "share", "95 %"], rows, words=2).show(f"Data sets {title}")
-
-
 def false_claims(config: Config) -> Shares:
     """Prints and returns the share of data sets with a false claim."""
     fixed = [row._replace(fixed=True) for row in DESIGNED]
@@ -245,7 +131,7 @@ def false_claims(config: Config) -> Shares:
     }
     totals = count("false claims", tasks, 0, config)
     shares = {key: Estimate(n["claims"], config.datasets) for key, n in totals.items()}
-    _report("with a false claim", ("equal blocks", "split and rate"), shares)
+    report("with a false claim", ("equal blocks", "split and rate"), shares)
     return shares
 
 
@@ -260,7 +146,7 @@ def coverage(config: Config) -> Shares:
     }
     totals = count("coverage", tasks, 1, config)
     shares = {key: Estimate(n["covered"], config.datasets) for key, n in totals.items()}
-    _report("covered by all intervals", ("unequal blocks", "replicates"), shares)
+    report("covered by all intervals", ("unequal blocks", "replicates"), shares)
     total = sum(totals.values(), Counts())
     wrong = Estimate(total["disagreements"], total["comparisons"])
     print(f"{wrong.hits} of {wrong.total:,} intervals disagree with their p-values")
@@ -279,7 +165,7 @@ def false_equivalence(config: Config) -> Shares:
     totals = count("equivalence", tasks, 2, config)
     shares = {k: Estimate(n["equivalent"], config.datasets) for k, n in totals.items()}
     columns = ("difference = margin", "replicates")
-    _report("with a false claim of equivalence", columns, shares)
+    report("with a false claim of equivalence", columns, shares)
     return shares
 
 
@@ -294,7 +180,7 @@ def power(config: Config) -> Shares:
         for n, counts in totals.items()
     }
     columns = ("difference of a block", "replicates")
-    _report("in which a difference is found", columns, shares)
+    report("in which a difference is found", columns, shares)
     sizes = [f"{n['printed'] / config.datasets:.2f}" for n in totals.values()]
     print(f"The detectable differences are {', '.join(sizes)} on average")
     return shares
@@ -316,11 +202,19 @@ def mean_coverage(config: Config) -> Shares:
     }
     totals = count("mean", tasks, 4, config)
     shares = {k: Estimate(n["covered"], config.datasets) for k, n in totals.items()}
-    _report("covered by `mean_interval`", ("scores", "replicates"), shares)
+    report("covered by `mean_interval`", ("scores", "replicates"), shares)
     return shares
 
 
-SECTIONS = (false_claims, coverage, false_equivalence, power, mean_coverage)
+SECTIONS = (
+    false_claims,
+    coverage,
+    false_equivalence,
+    power,
+    mean_coverage,
+    two_way,
+    stages,
+)
 
 
 def run(config: Config) -> dict[str, Shares]:

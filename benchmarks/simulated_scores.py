@@ -1,5 +1,6 @@
 """Scores of blocks that are drawn, with known means, for `benchmarks.calibration`."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -119,3 +120,24 @@ def choose_rates(validation: np.ndarray, fixed: bool) -> np.ndarray:
         means = np.broadcast_to(validation.mean(-1, keepdims=True), validation.shape)
         return means.argmax(axis=1)
     return validation.argmax(axis=1)
+
+
+def draw_examples(
+    effect: float, blocks: int, replicates: int, rng: Generator, examples: int = 400
+) -> np.ndarray:
+    """Returns scores of equal blocks on examples, `[blocks, replicates, examples]`.
+
+    All replicates share the examples. The mean of a replicate has a spread of 1 over
+    replicates, and that of a block over draws of the examples has one of `effect`,
+    which its number of replicates does not reduce.
+
+    Args:
+      effect: The spread of the luck of a block with the examples.
+      blocks: The number of blocks.
+      replicates: The number of replicates.
+      rng: The source of randomness.
+      examples: The number of examples.
+    """
+    luck = effect * math.sqrt(examples) * rng.normal(size=(blocks, 1, examples))
+    noise = rng.normal(size=(blocks, replicates, examples))
+    return rng.normal(size=(blocks, replicates, 1)) + luck + noise

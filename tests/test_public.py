@@ -20,6 +20,7 @@ PACKAGES = [
     "pretrained",
     "report",
     "scratch",
+    "stats",
     "sweep",
     "train",
 ]

@@ -253,10 +253,13 @@ def _interval_text(
 
 def _write_title(figure: "Figure", label: str, rows: Sequence[Comparison]) -> None:
     """Writes what is drawn, in two lines on the left."""
-    count, text = rows[0].replicates, "mean differences"
+    count, text = max(row.replicates for row in rows), "mean differences"
     if any(row.difference_interval is not None for row in rows):
         text += " with simultaneous intervals"
-    text += f", one dot for each of {count} replicates" if count > 1 else ""
+    each = (
+        "each of" if all(row.replicates == count for row in rows) else "each of up to"
+    )
+    text += f", one dot for {each} {count} replicates" if count > 1 else ""
     figure.suptitle(f"{label}\n{text}", x=0.01, ha="left", fontsize=9)
 
 

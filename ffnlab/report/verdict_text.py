@@ -26,11 +26,13 @@ def verdict(
     All claims hold together at 95 % confidence.
     """
     (baseline,) = (row.name for row in comparisons if row.verdict is None)
-    count = comparisons[0].replicates
+    count = max(row.replicates for row in comparisons)
     rest = [row for row in comparisons if row.verdict is not None]
     if not rest:
         return f"{baseline} is alone, so there is nothing to compare."
-    over = f"Over {count} replicate{'s' * (count != 1)}"
+    least = min(row.replicates for row in comparisons)
+    span = f"{count}" if least == count else f"{least} to {count}"
+    over = f"Over {span} replicate{'s' * (count != 1)}"
     if count < stats.least_replicates(level):
         return (
             f"{over}, nothing can be claimed about {baseline} and the others: "

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from ffnlab.errors import InputError, choose
 from ffnlab.stats import intervals, power, signs
 from ffnlab.stats.intervals import Interval, mean_interval
-from ffnlab.stats.stages import Draws, spending
+from ffnlab.stats.stages import FUTILE, Draws, spending
 from ffnlab.stats.two_way import example_covariance
 
 VERDICTS = ("better", "worse", "equivalent", "undecided")
@@ -32,6 +32,7 @@ class Comparison:
       difference_interval: Its simultaneous interval; None where there are too few
         replicates for one, see `least_replicates`.
       differences: Block minus baseline in each replicate, n numbers.
+      error: The standard error of the mean difference; None for one replicate.
       p_value: The p-value, adjusted for the number of blocks; None for one replicate.
       p_new_data: The same for new data of the kind, by the corrected variance of Nadeau
         and Bengio; None where the data were not split again for each replicate.
@@ -53,6 +54,7 @@ class Comparison:
     difference: float | None = None
     difference_interval: Interval | None = None
     differences: tuple[float, ...] = ()
+    error: float | None = None
     p_value: float | None = None
     p_new_data: float | None = None
     improvement: float | None = None
@@ -95,7 +97,8 @@ def compare(
         come are given too. None is a single stage.
 
     Returns:
-      A comparison for each block, the best mean first.
+      A comparison for each block, the best mean first; with stages, the best mean
+      difference.
 
     Raises:
       InputError: The baseline is unknown, blocks differ in their number of replicates,
@@ -108,7 +111,8 @@ def compare(
     ('glu', 'better', -0.108, 0.03)
     """
     choose("baseline", baseline, scores)
-    intervals.check_level(level)
+    first = spending(stages)[0] if stages else 1.0  # of the error that is accepted
+    intervals.check_level(1 - (1 - level) * first if level > 0 else level)
     for parameter, value in (("margin", margin), ("test_ratio", test_ratio)):
         if value is not None and not value > 0:
             raise InputError(f"{parameter}: {value:g} must be above 0")
@@ -134,7 +138,13 @@ def compare(
         for name, row in rows.items()
     ]
     sign = -1 if higher_is_better else 1
-    return sorted(comparisons, key=lambda row: (sign * row.score, row.name))
+
+    def place(row: Comparison) -> tuple[float, str]:
+        # The means of blocks with unequal replicates cannot be compared.
+        size = row.score if stages is None else row.difference or 0.0
+        return sign * size, row.name
+
+    return sorted(comparisons, key=place)
 
 
 def _check_sizes(
@@ -273,6 +283,7 @@ class _Judge(NamedTuple):
         rounding = self.pairs.rounding[name]
         error = intervals.standard_error(differences) + rounding / math.sqrt(count)
         error = math.hypot(error, math.sqrt(self.pairs.example_variance(name)))
+        fields["error"] = error
         fields["p_value"] = self._p_value(name, mean, error)
         if self.test_ratio is not None:
             corrected = error * math.sqrt(1 + count * self.test_ratio)
@@ -297,11 +308,12 @@ class _Judge(NamedTuple):
             verdict = "equivalent"
         elif p_value <= 1 - self.level + 1e-12:
             verdict = "better" if (mean > 0) == self.higher_is_better else "worse"
+        place = beyond if draws.size < intervals.DRAWS else None
         fields = {
             "difference_interval": interval,
             "verdict": verdict,
             "detectable": power.detectable_effect(
-                critical, error, count, len(pairs.names), beyond
+                critical, error, count, len(pairs.names), place
             ),
         }
         if verdict == "undecided":
@@ -325,3 +337,19 @@ class _Judge(NamedTuple):
         part = known + (error**2 - known) * share  # of the variance that is left
         share = part / error**2 if error else 1.0
         return power.chance_of_decision(mean, error, critical, share, self.margin)
+
+
+def going_on(comparisons: Sequence[Comparison]) -> list[str]:
+    """Returns the blocks that get more replicates in the next stage, if any do.
+
+    These are the ones that are undecided and whose decision in the last stage is not
+    improbable.
+
+    Args:
+      comparisons: From `compare`, with its `stages`.
+    """
+    return [
+        row.name
+        for row in comparisons
+        if row.chance is not None and row.chance >= FUTILE
+    ]

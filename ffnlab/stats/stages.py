@@ -1,16 +1,13 @@
 """Stages: replicates are added until every block is decided."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ffnlab.errors import InputError
 from ffnlab.stats.signs import least_replicates
-
-if TYPE_CHECKING:
-    from ffnlab.stats.comparison import Comparison
 
 FUTILE = 0.1  # a block that the last stage decides less probably gets no more runs
 
@@ -55,7 +52,8 @@ def spending(stages: Sequence[int]) -> list[float]:
     return [(count / stages[-1]) ** 1.5 for count in stages]
 
 
-class Draws(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Draws:
     """The largest statistic of each stage so far, under random signs.
 
     Attributes:
@@ -65,6 +63,7 @@ class Draws(NamedTuple):
 
     statistics: list[np.ndarray]
     shares: list[float]
+    _criticals: dict[int, list[float]] = dataclasses.field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -81,12 +80,17 @@ class Draws(NamedTuple):
         Args:
           count: At most this many draws, less one, lie beyond any of them.
         """
+        if count not in self._criticals:
+            self._criticals[count] = self._spend(count)
+        return self._criticals[count]
+
+    def _spend(self, count: int) -> list[float]:
         alive, results = np.ones(self.size, bool), []
         for statistics, share in zip(self.statistics, self.shares, strict=True):
             spent = self.size - np.count_nonzero(alive)
             beyond = math.floor(count * share + 1e-9) - spent
             left = statistics[alive]
-            critical = math.inf
+            critical = math.inf if beyond < 1 else -math.inf
             if 0 < beyond <= left.size:
                 critical = float(np.partition(left, left.size - beyond)[-beyond])
             alive &= statistics <= critical
@@ -108,19 +112,3 @@ class Draws(NamedTuple):
             crosses = statistic > self.criticals(middle)[stage]
             low, high = (low, middle) if crosses else (middle, high)
         return float(high / (1 + self.size))
-
-
-def going_on(comparisons: "Sequence[Comparison]") -> list[str]:
-    """Returns the blocks that get more replicates in the next stage, if any do.
-
-    These are the ones that are undecided and whose decision in the last stage is not
-    improbable.
-
-    Args:
-      comparisons: From `compare`, with its `stages`.
-    """
-    return [
-        row.name
-        for row in comparisons
-        if row.chance is not None and row.chance >= FUTILE
-    ]

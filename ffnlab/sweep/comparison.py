@@ -1,24 +1,28 @@
 """Which feed-forward block should I use, and how sure can I be?"""
 
 import dataclasses
+import functools
 import hashlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ffnlab.report.run_directory import choose_directory
+from ffnlab.sweep import timing
 from ffnlab.sweep.comparison_config import MATCHED, CompareConfig
-from ffnlab.sweep.jobs import Job, train_all
+from ffnlab.sweep.jobs import Job, Sweep, train_all
+from ffnlab.sweep.sequential import train_until_decided
 
 if TYPE_CHECKING:
     from ffnlab.data import Dataset, Replicates
+    from ffnlab.models.mlp import TowerConfig
     from ffnlab.nn.budget import Match
     from ffnlab.nn.ffn import BlockConfig
     from ffnlab.report.table import Table
     from ffnlab.stats import Comparison
     from ffnlab.sweep.joint import Joint
     from ffnlab.sweep.ranking import Ranking
-    from ffnlab.sweep.report import Section
     from ffnlab.types import Array, Model
 
 
@@ -58,48 +62,86 @@ def compare(config: CompareConfig) -> CompareResult:
     out = choose_directory(config.out, name, config.resume)
     datasets = {source: _dataset(config, source) for source in config.sources}
 
-    from ffnlab.sweep.report import publish  # this imports JAX, what is above does not
+    # These import JAX, what is above does not.
+    from ffnlab.sweep import comparison_note, report
 
+    config = timing.recall_widths(config, out)
     matches = _match_blocks(config)
     with run_directory.open_run(out, config, config.resume) as directory:
         run_directory.check_same_data(directory, _digest(datasets))
         print(f"writing to {directory}", flush=True)
+        if config.budget == "time":
+            config, matches = _match_times(config, matches, datasets, directory)
         jobs = [
             _job(config, source, dataset, match)
             for source, dataset in datasets.items()
             for match in matches
         ]
-        runs = train_all(config, jobs, directory, config.design)
-        sections = [_section(config, *item, runs) for item in datasets.items()]
+        runs = _train(config, jobs, directory)
+        sections = [
+            report.Section(
+                _task(config, source),
+                _rank(config, source, jobs, runs, directory),
+                _lines(config, source, runs),
+                dataset.about,
+            )
+            for source, dataset in datasets.items()
+        ]
         rankings = {s.name or config.sources[0]: s.ranking for s in sections}
         joint = _joint(rankings)
         title = f"Which feed-forward block? {', '.join(config.sources)}"
-        note = _note(config, datasets)
-        publish(directory, title, sections, note, opening=joint)
+        note = comparison_note.note(config, datasets, matches)
+        report.publish(directory, title, sections, note, opening=joint)
     first = sections[0].ranking
     table, verdict = (joint or first).table, (joint or first).verdict
     return CompareResult(directory, runs, first.comparisons, table, verdict, rankings)
 
 
-def _section(
-    config: CompareConfig, source: str, dataset: "Dataset | Replicates", runs: list
-) -> "Section":
-    """Returns the ranking of a data set."""
-    from ffnlab.sweep import ranking
-    from ffnlab.sweep.report import Section
-    from ffnlab.train import objectives
+def _train(config: CompareConfig, jobs: list[Job], directory: Path) -> list[dict]:
+    """Trains all replicates of all blocks, or those that are needed to decide."""
+    if config.stages is None:
+        return train_all(config, jobs, directory, config.design)
+    (source,) = config.sources
 
-    task = _task(config, source)
-    lines = [run for run in runs if run.get("task", "") == task]
-    ranked = ranking.rank(
+    def judge(runs: list[dict]) -> "list[Comparison]":
+        return _rank(config, source, jobs, runs, directory).comparisons
+
+    sweep = Sweep(config, jobs, directory, config.design)
+    return train_until_decided(sweep, jobs, config.stages, config.reference, judge)
+
+
+def _rank(
+    config: CompareConfig,
+    source: str,
+    jobs: list[Job],
+    runs: list[dict],
+    directory: Path,
+) -> "Ranking":
+    """Returns the ranking of a data set."""
+    from ffnlab.sweep import ranking, run_files
+
+    task, lines = _task(config, source), _lines(config, source, runs)
+    jobs = [job for job in jobs if job.key[0] == task]
+    ratio, examples = _test_ratio(jobs[0].dataset), None
+    if ratio is None and config.split == "replicates":
+        slugs = {job.name: job.slug for job in jobs}
+        examples = run_files.read_examples(directory, slugs, lines)
+    return ranking.rank(
         lines,
         config.reference,
-        objectives.OBJECTIVES[dataset.task],
+        jobs[0].objective,
         config.seed,
         margin=config.margin,
-        test_ratio=_test_ratio(dataset),
+        test_ratio=ratio,
+        examples=examples,
+        stages=config.stages,
     )
-    return Section(task, ranked, lines, dataset.about)
+
+
+def _lines(config: CompareConfig, source: str, runs: list[dict]) -> list[dict]:
+    """Returns the runs of a data set."""
+    task = _task(config, source)
+    return [run for run in runs if run.get("task", "") == task]
 
 
 def _task(config: CompareConfig, source: str) -> str:
@@ -123,7 +165,7 @@ def _dataset(
     source = source or config.sources[0]
     if config.split == "fixed":
         return _load(config, source, config.seed)
-    first, *rest = data.replicate_seeds(config.seed, config.seeds)
+    first, *rest = data.replicate_seeds(config.seed, config.replicates)
     dataset = _load(config, source, first)
     if dataset.about.get("split") in ("in the file", "by file"):
         return dataset
@@ -173,11 +215,56 @@ def _test_ratio(dataset: "Dataset | Replicates") -> float | None:
 
 def _match_blocks(config: CompareConfig) -> "list[Match]":
     """Returns the blocks, each with the hidden width at which all cost the same."""
-    from ffnlab.nn.budget import match
+    reference = _reference(config)
+    blocks = [dataclasses.replace(reference, kind=name) for name in config.names]
+    return [_match(config, block, reference) for block in blocks]
+
+
+def _match(
+    config: CompareConfig, block: "BlockConfig", reference: "BlockConfig"
+) -> "Match":
+    """Returns a block with the width of the budget, or with the one that is given.
+
+    At equal time it starts with the width of equal FLOPs, until `_match_times`.
+    """
+    from ffnlab.nn.budget import Match, at_width, match
+
+    width = config.given_widths.get(block.kind)
+    if config.budget == "time":
+        products = len(block.block.inputs) + 1
+        hidden = width or max(1, 2 * config.hidden // products)
+        resized = dataclasses.replace(block, hidden=hidden)
+        return Match(resized, "time", math.nan, math.nan)
+    if width is not None:
+        return at_width(block, reference, config.budget, width)
+    return match(block, reference, config.budget)
+
+
+def _match_times(
+    config: CompareConfig,
+    matches: "list[Match]",
+    datasets: "Mapping[str, Dataset | Replicates]",
+    directory: Path,
+) -> "tuple[CompareConfig, list[Match]]":
+    """Returns the configuration and the blocks with the widths of equal time.
+
+    Steps are timed for the model of the first data set.
+    """
+    dataset = next(iter(datasets.values()))
+
+    def make_job(block: "BlockConfig") -> Job:
+        return Job(block.kind, _model(config, dataset, block), dataset, {})
+
+    reference = _reference(config)
+    return timing.match_times(config, reference, matches, make_job, directory)
+
+
+def _reference(config: CompareConfig) -> "BlockConfig":
+    """Returns the block whose cost all blocks have."""
     from ffnlab.nn.ffn import BlockConfig
 
-    reference = BlockConfig(
-        "mlp",
+    return BlockConfig(
+        "mlp:relu",
         config.features,
         config.hidden,
         dropout=config.dropout,
@@ -185,10 +272,6 @@ def _match_blocks(config: CompareConfig) -> "list[Match]":
         norm_kind=config.norm_kind,
         initializer="lecun" if config.initializer == MATCHED else config.initializer,
     )
-    return [
-        match(dataclasses.replace(reference, kind=name), reference, config.budget)
-        for name in config.names
-    ]
 
 
 def _job(
@@ -200,10 +283,17 @@ def _job(
 
     block, model = match.config, _model(config, dataset, match.config)
     costs = {"parameters": pure.parameters(model), "flops": pure.flops(model)}
+    if (counted := _xla_flops(_tower(config, dataset, block))) is not None:
+        costs["xla_flops"] = counted
     x = _examples(dataset)
     if config.initializer == MATCHED:
         model = mlp.with_output_variance(model, x)
-    excess = config.layers * (match.value - match.target)
+    unmatched = match.difference  # of the block; of the whole model where it is counted
+    if match.budget in costs:
+        excess = config.layers * (match.value - match.target)
+        unmatched = excess / (costs[match.budget] - excess)
+    if match.budget == "time" and not math.isnan(match.value):
+        costs["time"] = 1e6 * match.value  # µs
     task = _task(config, source)
     facts = {
         **({"task": task} if task else {}),
@@ -213,7 +303,7 @@ def _job(
         "initial_variance": _initial_variance(model, x, config.seed),
         **costs,
         "budget": config.budget,
-        "unmatched": excess / (costs[config.budget] - excess),
+        "unmatched": unmatched,
     }
     return Job(block.kind, model, dataset, facts)
 
@@ -224,12 +314,32 @@ def _model(
     """Returns a model of a stack of blocks for a data set."""
     from ffnlab.models import mlp
 
+    return mlp.tower(_tower(config, dataset, block))
+
+
+def _tower(
+    config: CompareConfig, dataset: "Dataset | Replicates", block: "BlockConfig"
+) -> "TowerConfig":
+    """Returns the configuration of a stack of blocks for a data set."""
+    from ffnlab.models.mlp import TowerConfig
+
     vocabulary = dataset.classes if dataset.task == "bytes" else None
-    return mlp.tower(
-        mlp.TowerConfig(
-            dataset.features, dataset.classes, block, config.layers, vocabulary
-        )
+    return TowerConfig(
+        dataset.features, dataset.classes, block, config.layers, vocabulary
     )
+
+
+@functools.cache
+def _xla_flops(tower: "TowerConfig") -> int | None:
+    """Returns the operations of a model for one example, as XLA counts them."""
+    import jax
+
+    from ffnlab.models import mlp
+    from ffnlab.nn import pure
+
+    kind = "int32" if tower.vocabulary else "float32"
+    x = jax.ShapeDtypeStruct((8, tower.inputs), kind)
+    return pure.xla_flops(mlp.tower(tower), x)
 
 
 def _examples(dataset: "Dataset | Replicates") -> "Array":
@@ -255,37 +365,3 @@ def _initial_variance(model: "Model", x: "Array", seed: int) -> float:
     keys = jax.random.split(jax.random.key(seed), 4)  # not jitted: it runs once
     variances = [mlp.output_variances(model, model.init(key), x) for key in keys]
     return float(sum(each.mean() for each in variances)) / len(variances)
-
-
-def _note(config: CompareConfig, datasets: "Mapping[str, Dataset | Replicates]") -> str:
-    """Returns how the numbers in the table were computed."""
-    from ffnlab import data
-
-    runs = config.seeds
-    if config.split == "fixed":
-        design = f"""The {runs} replicates of a block differ in their initial
-parameters and the order of the data. The split is the same for all, and so is the
-learning rate of a block, which the validation part chose: the verdict is about this
-split and these learning rates, and another split may give another one."""
-    elif all(isinstance(dataset, data.Replicates) for dataset in datasets.values()):
-        design = f"""A replicate has its own split, initial parameters, order of the
-data and learning rate, which its own validation part chose. Blocks are compared in
-pairs of equal split and order, over {runs} replicates. The p-value is about this data
-set; the one for new data of the kind corrects the variance for the overlap of splits
-(Nadeau and Bengio 2003)."""
-    else:
-        design = f"""A replicate has its own initial parameters, order of the data and
-learning rate, which the validation part chose. Where the data have a split of their
-own, it is the same for all {runs} replicates, and the verdict is about that test part;
-other data are split anew for each."""
-    return f"""{design} The test part was scored once, at the chosen rate.
-
-All blocks have equal {config.budget}: those of a plain mlp of hidden width
-{config.hidden}; the remaining difference is in brackets. Scores are means with
-Student's 95 % intervals, each for itself. Δ is the mean of the paired differences from
-the baseline. Its intervals hold for all blocks together, and p is adjusted for their
-number, by the distribution of the largest studentised difference under random signs
-(Liu 1988; Westfall and Young 1993; Romano and Wolf 2005): an interval excludes zero
-exactly when p is at most 0.05. P(better) is the share of replicates in which the block
-beats the baseline. A block is equivalent if its interval is within the margin. A run
-that diverged has the score of a trivial predictor."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 import sys
 from pathlib import Path
 from typing import ClassVar
@@ -9,8 +10,8 @@ from typing import ClassVar
 from ffnlab import names
 from ffnlab.errors import InputError, choose
 from ffnlab.options import names_in, option
-from ffnlab.sweep.jobs import Design
-from ffnlab.train.config import Training
+from ffnlab.stats.stages import stages_for
+from ffnlab.sweep.replicate_options import ReplicateOptions
 
 _BLOCKS = names_in("ffnlab.nn.ffn", "BLOCKS")
 _INITIALIZERS = names_in("ffnlab.nn.ffn", "INITIALIZERS")
@@ -29,11 +30,15 @@ QUICK = {
 
 
 @dataclasses.dataclass(frozen=True)
-class CompareConfig(Training):
+class CompareConfig(ReplicateOptions):
     """Comparison: the data, the blocks and their budget."""
 
     # What a flag file of an earlier version, without the flag, stands for.
-    ADDED: ClassVar[dict[str, str]] = {"split": "fixed", "extend_rates": "3"}
+    ADDED: ClassVar[dict[str, str]] = {
+        **ReplicateOptions.ADDED,
+        "widths": "",
+        "until": "seeds",
+    }
 
     data: str | None = option(
         None,
@@ -68,24 +73,19 @@ class CompareConfig(Training):
         "Block that the others are compared with. The default is mlp:relu, or the "
         "first block.",
     )
-    split: str = option(
-        "replicates",
-        "replicates draws a split for each run, and every run has the learning rate "
-        "that its own validation part chose; fixed gives all runs of a model the same "
-        "split and the same learning rate.",
-        known=lambda: ("replicates", "fixed"),
+    until: str = option(
+        "seeds",
+        "When to stop: after --seeds replicates of every block, or when every block is "
+        "decided. decided adds --seeds replicates at a time, to those blocks that are "
+        "undecided and whose decision is not improbable.",
+        known=lambda: ("seeds", "decided"),
     )
-    extend_rates: int = option(
-        3,
-        "Largest number of learning rates that are tried beyond the given ones, for a "
-        "run whose best rate is the smallest or the largest.",
-        least=0,
-    )
-    margin: float | None = option(
+    max_replicates: int | None = option(
         None,
-        "Largest difference that does not matter, in the unit of the table. The "
-        "default is 0.5 points of accuracy, 0.01 bits or 1 % of the baseline's loss.",
-        above=0,
+        "Largest number of replicates of a block with --until=decided. If not given, "
+        "four times --seeds.",
+        least=1,
+        below=100_000,
     )
     eval_examples: int = option(
         16384,
@@ -102,8 +102,15 @@ class CompareConfig(Training):
     layers: int = option(2, "Blocks per model.", least=1)
     budget: str = option(
         "parameters",
-        "Cost that is equal for all blocks.",
-        known=lambda: ("parameters", "flops"),
+        "Cost that is equal for all blocks; time is that of a training step, which is "
+        "measured before the first run.",
+        known=lambda: ("parameters", "flops", "time"),
+    )
+    widths: tuple[str, ...] = option(
+        (),
+        "Hidden widths of some blocks, BLOCK=WIDTH each; those of the others follow "
+        "from the budget. A run at equal time adds all widths to its flags.",
+        empty=True,
     )
     norm: str = option(
         "pre",
@@ -127,11 +134,6 @@ class CompareConfig(Training):
             raise InputError("data, csv and npz: give one of them")
         for name in self.data.split(",") if self.data is not None else ():
             choose("data", name, _DATASETS())
-        if self.split == "fixed" and self.extend_rates not in (0, 3):
-            raise InputError(
-                f"extend_rates={self.extend_rates} needs split=replicates; with "
-                "split=fixed all runs of a block share one of the given rates"
-            )
         if self.task != "auto" and not (self.csv or self.npz):
             raise InputError(f"task={self.task} needs csv=FILE or npz=FILE")
         if bool(self.csv) != bool(self.target):
@@ -144,6 +146,50 @@ class CompareConfig(Training):
                 self._check_open(name, kind)
         if self.baseline is not None:
             choose("baseline", self.baseline, self.names)
+        self._check_stages()
+        widths = self.given_widths
+        ordered = (f"{name}={widths[name]}" for name in self.names if name in widths)
+        object.__setattr__(self, "widths", tuple(ordered))
+
+    def _check_stages(self) -> None:
+        """Raises if replicates cannot be added until every block is decided."""
+        if self.until == "seeds":
+            if self.max_replicates is not None:
+                raise InputError("max_replicates: it needs until=decided")
+            return
+        if self.split == "fixed":
+            raise InputError(
+                "until=decided needs split=replicates; with split=fixed all runs of a "
+                "block share a learning rate, which further runs would change"
+            )
+        if len(self.sources) > 1:
+            raise InputError(
+                "until=decided needs one data set; a joint verdict on several would be "
+                "biased by stopping each by its own results"
+            )
+        if self.replicates < self.seeds:
+            raise InputError(
+                f"max_replicates: {self.max_replicates} is less than the {self.seeds} "
+                "seeds of the first stage"
+            )
+        try:
+            self.stages  # noqa: B018
+        except InputError as error:
+            raise InputError(f"seeds: {error}") from None
+
+    @property
+    def replicates(self) -> int:
+        """The largest number of replicates of a block."""
+        if self.until == "seeds":
+            return self.seeds
+        return self.max_replicates or 4 * self.seeds
+
+    @property
+    def stages(self) -> tuple[int, ...] | None:
+        """The number of replicates after each stage; None for a single stage."""
+        if self.until == "seeds":
+            return None
+        return stages_for(self.seeds, self.replicates)
 
     def _check_open(self, name: str, kind: str) -> None:
         """Raises if a block with an activation of its own is given another."""
@@ -162,16 +208,27 @@ class CompareConfig(Training):
         return list(dict.fromkeys(itertools.chain.from_iterable(blocks)))
 
     @property
+    def given_widths(self) -> dict[str, int]:
+        """The hidden widths that do not follow from the budget, by block."""
+        widths: dict[str, int] = {}
+        for entry in self.widths:
+            name, _, width = entry.rpartition("=")
+            choose("widths", name or entry, self.names)
+            if name in widths:
+                raise InputError(f"widths: {name} has two widths; give one")
+            if not re.fullmatch(r"[1-9]\d{0,8}", width, re.ASCII):
+                raise InputError(
+                    f"widths: {entry!r} should be BLOCK=WIDTH with an integer of at "
+                    f"least 1, for instance {name or entry}=64"
+                )
+            widths[name] = int(width)
+        return widths
+
+    @property
     def reference(self) -> str:
         """The block that the others are tested against."""
         default = "mlp:relu" if "mlp:relu" in self.names else self.names[0]
         return self.baseline or default
-
-    @property
-    def design(self) -> Design:
-        """What the runs of a block have in common."""
-        fixed = self.split == "fixed"
-        return Design(fixed, 0 if fixed else self.extend_rates)
 
     @property
     def sources(self) -> tuple[str, ...]:

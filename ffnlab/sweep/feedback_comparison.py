@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ffnlab.report.run_directory import choose_directory
 from ffnlab.sweep.feedback_config import CERTIFIED, FeedbackCompareConfig
-from ffnlab.sweep.jobs import Job, read_best, train_all
+from ffnlab.sweep.jobs import Job, train_all
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.figure import Figure
 
     from ffnlab.data import Dataset, Replicates
@@ -62,7 +63,8 @@ def compare_feedback(config: FeedbackCompareConfig) -> FeedbackCompareResult:
         print(f"writing to {directory}", flush=True)
         runs = train_all(config, jobs, directory, config.design)
         sections = [
-            _section(config, task, dataset, runs) for task, dataset in datasets.items()
+            _section(config, task, dataset, jobs, runs, directory)
+            for task, dataset in datasets.items()
         ]
         if config.train:
             from ffnlab.sweep import tagger_scores
@@ -81,7 +83,9 @@ def _section(
     config: FeedbackCompareConfig,
     task: str,
     dataset: "Dataset | Replicates",
+    jobs: list[Job],
     runs: list[dict[str, Any]],
+    directory: Path,
 ) -> "Section":
     """Returns the ranking of a task."""
     from ffnlab.sweep import ranking
@@ -97,9 +101,25 @@ def _section(
         _DIAGNOSTICS,
         config.margin,
         _test_ratio(dataset),
+        _examples(config, jobs, lines, directory),
     )
     about = {name: fact for name, fact in dataset.about.items() if name != "ceiling"}
     return Section(task, ranked, lines, about, _marks(dataset))
+
+
+def _examples(
+    config: FeedbackCompareConfig,
+    jobs: list[Job],
+    lines: list[dict[str, Any]],
+    directory: Path,
+) -> "dict[str, np.ndarray] | None":
+    """Returns the scores on each sentence of a test file that all replicates share."""
+    if not config.train or config.split == "fixed":
+        return None
+    from ffnlab.sweep.run_files import read_examples
+
+    slugs = {job.name: job.slug for job in jobs if job.name in config.models}
+    return read_examples(directory, slugs, lines)
 
 
 def _datasets(config: FeedbackCompareConfig) -> "dict[str, Dataset | Replicates]":
@@ -272,6 +292,7 @@ def _pictures(
 ) -> "dict[str, tuple[str, Figure]]":
     """Returns captions and figures on the solution of the first task's networks."""
     from ffnlab.sweep import solver_plots
+    from ffnlab.sweep.run_files import read_best
 
     task = config.sources[0]
     dataset = datasets[task]
@@ -285,7 +306,7 @@ def _pictures(
         variants = _variants(config, task, dataset)
         pictures |= solver_plots.plot_solvers(
             {job.name: variants[job.name] for job in shown},
-            {job.name: read_best(directory, job) for job in shown},
+            {job.name: read_best(directory, job.slug) for job in shown},
             shown[0].first,
         )
     if config.couplings:
@@ -332,7 +353,10 @@ learning rates, and others may give another one."""
     if config.train:
         return f"""A replicate has its own initial parameters, order of the data and
 learning rate, which the validation part chose. The sentences are those of the files for
-all {runs} replicates, and the verdict is about that test part."""
+all {runs} replicates. Standard errors are therefore two-way: they count the draw of the
+replicates and that of the test sentences (Cameron, Gelbach and Miller 2011). There is
+no p-value for new data of the kind, since only one draw of the training part was
+seen."""
     drawn = {name: _is_drawn(dataset) for name, dataset in datasets.items()}
     text = f"""A replicate has its own data, initial parameters, order of the data and
 learning rate, which its own validation part chose. Models are compared in pairs of

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ffnlab.errors import InputError
 from ffnlab.train.config import Training
 
 if TYPE_CHECKING:
@@ -91,33 +90,73 @@ def train_all(
       config: How to train.
       jobs: All populations.
       directory: Receives results.jsonl, and best/NAME.npz with the parameters of the
-        chosen runs, `[seeds, ...]` each; while training, checkpoints.
+        chosen runs, `[seeds, ...]` each; while training, checkpoints. Where all
+        replicates have the same test part, and learning rates of their own, it also
+        receives examples/NAME.npz, with the score of each on each example.
       design: What the runs of a model have in common.
 
     Returns:
       One line for every run, as `result_lines.lines` makes them.
     """
-    from ffnlab import io
-    from ffnlab.report.progress import Progress
-
-    runs = io.read_lines(directory / "results.jsonl")
-    finished = {(run.get("task", ""), run["block"]) for run in runs}
-    plans = {job.key: config.plan(job.first, job.objective) for job in jobs}
-    sizes = {key: plan.steps * config.members for key, plan in plans.items()}
-    done = sum(size for key, size in sizes.items() if key in finished)
-    with Progress(sum(sizes.values()), "steps", done) as progress:
-        for job in (job for job in jobs if job.key not in finished):
-            plan, folder = plans[job.key], directory / "checkpoints" / job.slug
-            progress.begin(" ".join(filter(None, job.key)))
-            training = _JobTraining(config, job, plan, folder, design, progress)
-            population = training.run()
-            runs += _test(job, plan, population, directory, design.fixed)
-            io.write_lines(directory / "results.jsonl", runs)
-            for path in (directory / "checkpoints").glob(f"{job.slug}*"):
-                shutil.rmtree(path, ignore_errors=True)
-            progress.end()
-    shutil.rmtree(directory / "checkpoints", ignore_errors=True)
+    sweep = Sweep(config, jobs, directory, design)
+    runs = sweep.train([job.key for job in jobs], range(config.seeds))
+    sweep.finish()
     return runs
+
+
+class Sweep:
+    """Populations that are trained, some or all replicates at a time; see `train_all`.
+
+    What was compiled for a job serves all its replicates.
+    """
+
+    def __init__(
+        self,
+        config: Training,
+        jobs: Sequence[Job],
+        directory: Path,
+        design: Design = FIXED,
+    ):
+        self._directory = directory
+        self._trainings = {
+            job.key: _JobTraining(config, job, directory, design) for job in jobs
+        }
+
+    def train(
+        self, keys: Sequence[tuple[str, str]], numbers: range
+    ) -> list[dict[str, Any]]:
+        """Trains replicates of some jobs, unless the directory has their results.
+
+        Args:
+          keys: The keys of the jobs.
+          numbers: The numbers of the replicates; those before them have been trained.
+
+        Returns:
+          The lines of all runs so far.
+        """
+        from ffnlab import io
+        from ffnlab.report.progress import Progress
+
+        path = self._directory / "results.jsonl"
+        runs = io.read_lines(path)
+        finished = {(run.get("task", ""), run["block"], run["seed"]) for run in runs}
+        trainings = [self._trainings[key] for key in keys]
+        waiting = [t for t in trainings if (*t.job.key, numbers[0]) not in finished]
+        sizes = {t.job.key: t.steps * len(numbers) for t in trainings}
+        left = sum(sizes[t.job.key] for t in waiting)
+        total = sum(sizes.values())
+        with Progress(total, "steps", total - left) as progress:
+            for training in waiting:
+                progress.begin(" ".join(filter(None, training.job.key)))
+                runs += training.run(numbers, progress)
+                io.write_lines(path, runs)
+                training.clean()
+                progress.end()
+        return runs
+
+    def finish(self) -> None:
+        """Removes what only a run that is not finished needs."""
+        shutil.rmtree(self._directory / "checkpoints", ignore_errors=True)
 
 
 @dataclasses.dataclass
@@ -126,20 +165,36 @@ class _JobTraining:
 
     config: Training
     job: Job
-    plan: "Plan"
-    folder: Path
+    directory: Path
     design: Design
-    progress: "Progress"
+    numbers: range = range(0)  # of the replicates that are trained now
+    progress: "Progress | None" = None
     done: int = 0  # steps of all members of the populations so far
 
     @functools.cached_property
+    def plan(self) -> "Plan":
+        """How long to train and how often to evaluate."""
+        return self.config.plan(self.job.first, self.job.objective)
+
+    @property
+    def steps(self) -> int:
+        """The steps of a replicate at all given learning rates."""
+        return self.plan.steps * len(self.config.learning_rates)
+
+    @property
+    def folder(self) -> Path:
+        """The first part of the names of its checkpoints."""
+        return self.directory / "checkpoints" / self.job.slug
+
+    @property
     def seeds(self) -> tuple[int, ...]:
         """The seed of each run, by its number."""
         from ffnlab import data
 
         if self.design.fixed:
-            return tuple(range(self.config.seeds))
-        return data.replicate_seeds(self.config.seed, self.config.seeds)
+            return tuple(self.numbers)
+        seeds = data.replicate_seeds(self.config.seed, self.numbers.stop)
+        return seeds[self.numbers.start :]
 
     @functools.cached_property
     def key(self) -> "Key":
@@ -164,8 +219,24 @@ class _JobTraining:
 
         return make_programs(self.learner)
 
-    def run(self) -> "Population":
-        """Trains all runs; their seeds in the result are their numbers."""
+    def run(self, numbers: range, progress: "Progress") -> list[dict[str, Any]]:
+        """Trains replicates, scores the chosen runs, and returns the lines of all.
+
+        Args:
+          numbers: The numbers of the replicates.
+          progress: Receives the steps.
+        """
+        self.numbers, self.progress, self.done = numbers, progress, 0
+        population = self.train()
+        return _test(self.job, self.plan, population, self.directory, self.design)
+
+    def clean(self) -> None:
+        """Removes the checkpoints."""
+        for path in self.folder.parent.glob(f"{self.folder.name}*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def train(self) -> "Population":
+        """Trains the runs; their seeds in the result are their numbers."""
         import jax
         import numpy as np
 
@@ -179,7 +250,7 @@ class _JobTraining:
             parts = map(self.fit_grid, [[rate] for rate in rates], names)
             runs = functools.reduce(tuning.joined, parts)
         runs = tuning.extend(runs, self.plan, self.design.extensions, self.fit_further)
-        numbers = {seed: number for number, seed in enumerate(self.seeds)}
+        numbers = dict(zip(self.seeds, self.numbers, strict=True))
         return runs._replace(seeds=np.array([numbers[int(s)] for s in runs.seeds]))
 
     def fit_grid(self, rates: Sequence[float], folder: Path) -> "Population":
@@ -206,19 +277,20 @@ class _JobTraining:
         from ffnlab.train.checkpoint import Checkpoints
         from ffnlab.train.loop import Hooks
 
-        start, size = self.done, len(members.seeds)
+        progress, start, size = self.progress, self.done, len(members.seeds)
         self.done += self.plan.steps * size
+        splits = members.splits + self.numbers.start
         return population.fit_members(
             self.learner,
             self.job.dataset,
             self.plan,
-            members,
+            members._replace(splits=splits),
             self.programs,
             identity=identity,
             key=self.key,
             hooks=Hooks(
                 Checkpoints(folder, seconds=60.0),
-                lambda record: self.progress.reach(start + int(record.step) * size),
+                lambda record: progress.reach(start + int(record.step) * size),
             ),
         )
 
@@ -231,90 +303,34 @@ def _key_of(key: "Key", name: str) -> "Key":
 
 
 def _test(
-    job: Job, plan: "Plan", population: "Population", directory: Path, fixed: bool
+    job: Job, plan: "Plan", population: "Population", directory: Path, design: Design
 ) -> list[dict]:
     """Scores the chosen members on the test part, and writes their parameters.
 
     The test part is used once, at the learning rate that validation chose.
     """
     import jax
-    import numpy as np
 
     from ffnlab import trees
     from ffnlab.data import Replicates
-    from ffnlab.sweep import result_lines
-    from ffnlab.sweep.population import evaluate_members
+    from ffnlab.sweep import population as populations
+    from ffnlab.sweep import result_lines, run_files
+    from ffnlab.sweep.trivial import trivial_scores
 
-    chosen = result_lines.choose_members(population, plan, shared_rate=fixed)
+    chosen = result_lines.choose_members(population, plan, shared_rate=design.fixed)
     params = jax.tree.map(
         lambda array: jax.device_get(array)[chosen], population.fit.best
     )
+    numbers = population.seeds[chosen]
     replicated = isinstance(job.dataset, Replicates)
-    rows = job.dataset.rows["test"] if replicated else None
-    scores = evaluate_members(job.model, job.objective, job.dataset.test, params, rows)
-    path = directory / "best" / f"{job.slug}.npz"
-    path.parent.mkdir(exist_ok=True)
-    np.savez(path, **trees.flatten(params))
+    rows = job.dataset.rows["test"][numbers] if replicated else None
+    scored = (job.model, job.objective, job.dataset.test, params)
+    scores = populations.evaluate_members(*scored, rows)
+    path = run_files.path_of(directory, "best", job.slug)
+    run_files.append(path, trees.flatten(params), int(numbers[0]))
+    if not replicated and not design.fixed:
+        entries = {plan.monitor: populations.score_examples(*scored)}
+        path = run_files.path_of(directory, "examples", job.slug)
+        run_files.append(path, entries, int(numbers[0]))
     trivial = trivial_scores(job.dataset, plan.monitor)
     return result_lines.lines(job.facts, population, plan, chosen, scores, trivial)
-
-
-def trivial_scores(dataset: "Dataset | Replicates", monitor: str) -> list[float]:
-    """Returns the test score of the best constant prediction, of each split.
-
-    That is the most frequent class, the mean of the values, or the frequencies of the
-    classes, all of the training part.
-
-    Args:
-      dataset: A data set, with one split, or replicates.
-      monitor: The score: `accuracy`, `loss` (squared error) or `bits`.
-
-    >>> from ffnlab import data
-    >>> [round(score, 4) for score in trivial_scores(data.load("wine"), "accuracy")]
-    [0.3889]
-    """
-    from ffnlab import data
-
-    if not isinstance(dataset, data.Replicates):
-        return [_trivial_score(dataset, dataset.train, dataset.test, monitor)]
-    return [
-        _trivial_score(
-            dataset, dataset.examples("train", r), dataset.examples("test", r), monitor
-        )
-        for r in range(len(dataset.seeds))
-    ]
-
-
-def _trivial_score(dataset: Any, train: dict, test: dict, monitor: str) -> float:
-    import numpy as np
-
-    seen, asked = (
-        (part["text"][part["ends"]] if "ends" in part else part["y"]).ravel()
-        for part in (train, test)
-    )
-    if dataset.task == "values":
-        return float(np.square(asked - seen.mean()).mean())
-    counts = np.bincount(seen[seen >= 0], minlength=dataset.classes)
-    asked = asked[asked >= 0]
-    if monitor == "bits":
-        shares = (counts + 1) / (counts.sum() + counts.size)
-        return float(-np.log2(shares[asked]).mean())
-    return float((asked == counts.argmax()).mean())
-
-
-def read_best(directory: Path, job: Job, member: int = 0) -> dict[str, Any]:
-    """Returns the best parameters of one chosen run, in the order of the seeds.
-
-    Raises:
-      InputError: The file is missing or is not what training wrote.
-    """
-    import numpy as np
-
-    from ffnlab import trees
-
-    path = directory / "best" / f"{job.slug}.npz"
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return trees.unflatten({name: file[name][member] for name in file})
-    except (OSError, ValueError, IndexError) as error:
-        raise InputError(f"{path}: {error}; remove its lines and resume") from None

@@ -133,9 +133,7 @@ def _effects(ranking: Ranking) -> dict[str, tuple[float, float]]:
     return {
         row.name: (
             sign * float(np.mean(row.differences)) / deviation,
-            float(np.std(row.differences, ddof=1))
-            / math.sqrt(row.replicates)
-            / deviation,
+            row.error / deviation,
         )
         for row in sorted(ranking.comparisons, key=lambda row: row.name)
         if row.verdict is not None

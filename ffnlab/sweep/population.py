@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ffnlab import data
 from ffnlab.data import Arrays
-from ffnlab.train.evaluation import Evaluator, make_evaluate
+from ffnlab.train.evaluation import Evaluator, make_evaluate, make_score_examples
 from ffnlab.train.loop import (
     NO_HOOKS,
     Fit,
@@ -65,6 +65,21 @@ class Members(NamedTuple):
     seeds: np.ndarray
     learning_rates: np.ndarray
     splits: np.ndarray
+
+
+class Inputs(NamedTuple):
+    """What the programs of a population train on.
+
+    Attributes:
+      state: The states of all members before the first step, `[S]`.
+      arrays: The training part, and the validation part with the rows of each member.
+      indices: `indices(start, stop)` returns the examples of those steps' batches,
+        int `[S, steps, B]`.
+    """
+
+    state: TrainState
+    arrays: tuple[Any, Any]
+    indices: Callable[[int, int], Array]
 
 
 def _mesh() -> Mesh:
@@ -207,25 +222,46 @@ def fit_members(
       hooks: See `fit_population`.
     """
     key = jax.random.key(0) if key is None else key
+    state, arrays, indices = make_inputs(learner, dataset, plan, members, key)
+    result = run_loop(
+        programs,
+        state,
+        arrays,
+        indices,
+        plan,
+        hooks,
+        run_identity(dataset, plan, key, **identity, devices=_mesh().size),
+        shape=state.step.shape,
+    )
+    fit = _without_fillers(result, len(members.seeds))
+    return Population(members.seeds, members.learning_rates, fit)
+
+
+def make_inputs(
+    learner: Learner, dataset: Any, plan: Plan, members: Members, key: Key
+) -> Inputs:
+    """Returns what the programs of a population train on, placed on all devices.
+
+    Args:
+      learner: See `fit_population`, as for the data set and the plan.
+      dataset: See `fit_population`.
+      plan: See `fit_population`.
+      members: Their seeds, learning rates and splits; the last one is repeated until
+        all devices have equally many.
+      key: The root key of the experiment.
+    """
     rows = {part: _rows(dataset, part, members.splits) for part in ("train", "valid")}
     padded, mesh = _pad_members(members), _mesh()
     sharded, replicated = NamedSharding(mesh, _MEMBERS), NamedSharding(mesh, _SHARED)
     valid = jax.device_put(_pad_members(rows["valid"]), sharded)
-    result = run_loop(
-        programs,
+    return Inputs(
         jax.device_put(_init_members(learner, key, padded), sharded),
         (
             jax.device_put(dataset.train, replicated),
             (jax.device_put(dataset.valid, replicated), valid),
         ),
         _batches(padded.seeds, rows["train"], plan, sharded),
-        plan,
-        hooks,
-        run_identity(dataset, plan, key, **identity, devices=mesh.size),
-        shape=padded.seeds.shape,
     )
-    fit = _without_fillers(result, len(members.seeds))
-    return Population(members.seeds, members.learning_rates, fit)
 
 
 def _init_members(learner: Learner, key: Key, members: Members) -> TrainState:
@@ -334,3 +370,25 @@ def evaluate_members(
     params, rows = _pad_members((params, rows))
     scores = jax.jit(_scorer(model, objective, batching))(params, part, rows)
     return {name: np.asarray(value)[:size] for name, value in scores.items()}
+
+
+def score_examples(
+    model: Model,
+    objective: Objective,
+    part: Arrays,
+    params: Params,
+    batching: Batching = "auto",
+) -> np.ndarray:
+    """Returns the monitored score of each member on each example, `[S, N]`.
+
+    Args:
+      model: The model of all members.
+      objective: What is scored.
+      part: A part of a data set, for instance `dataset.test`.
+      params: The parameters of the members, with a leading axis `[S]`.
+      batching: See `spread`.
+    """
+    size = jax.tree.leaves(params)[0].shape[0]
+    score = make_score_examples(model, objective, data.take, data.size(part))
+    scores = jax.jit(spread(score, batching))(_pad_members(params), part)
+    return np.asarray(scores)[:size]

@@ -21,6 +21,8 @@ _FACTS = {
     "variance": "initial_variance",
     "parameters": "parameters",
     "FLOPs": "flops",
+    "XLA FLOPs": "xla_flops",
+    "time, µs": "time",
 }
 
 # How a score is shown: its label, the factor it is multiplied by, its decimals.
@@ -73,6 +75,8 @@ def rank(
     diagnostics: Sequence[str] = (),
     margin: float | None = None,
     test_ratio: float | None = None,
+    examples: Mapping[str, np.ndarray] | None = None,
+    stages: Sequence[int] | None = None,
 ) -> Ranking:
     """Ranks the blocks by the mean test score of their chosen runs.
 
@@ -84,17 +88,22 @@ def rank(
       diagnostics: Validation scores that are shown as columns too.
       margin: The largest difference that does not matter, in the unit of the table.
         None is 0.5 points of accuracy, 0.01 bits, or 1 % of the baseline's loss.
-      test_ratio: See `stats.compare`.
+      test_ratio: See `stats.compare`, as for the examples and the stages. With stages,
+        the baseline's loss is that of the first one.
+      examples: See `stats.compare`.
+      stages: See `stats.compare`.
 
     Raises:
-      InputError: There is no such baseline, or blocks differ in their seeds.
+      InputError: There is no such baseline, or blocks differ in their seeds without
+        stages.
     """
     choose("baseline", baseline, {run["block"] for run in runs})
-    chosen = _chosen_by_block(runs)
+    chosen = _chosen_by_block(runs, stages is not None)
     unit, scale, _ = UNITS[objective.monitor]
     tests = {name: _scores(rows, "test", objective) for name, rows in chosen.items()}
     if margin is None:
-        margin = MARGINS.get(objective.monitor) or 0.01 * scale * tests[baseline].mean()
+        first = tests[baseline][: stages[0] if stages else None]
+        margin = MARGINS.get(objective.monitor) or 0.01 * scale * first.mean()
     comparisons = stats.compare(
         tests,
         baseline,
@@ -102,11 +111,18 @@ def rank(
         margin=margin / scale,
         test_ratio=test_ratio,
         seed=seed,
+        examples=examples,
+        stages=stages,
     )
     untuned = _at_the_edge(runs)
     names = {heading: name for heading, name in _FACTS.items() if _all(name, runs)}
     cells = _Cells(
-        objective, list(names.values()), diagnostics, untuned, test_ratio is not None
+        objective,
+        list(names.values()),
+        diagnostics,
+        untuned,
+        test_ratio is not None,
+        stages is not None,
     )
     rows = [
         _row(place, row, chosen[row.name], cells)
@@ -120,7 +136,7 @@ def rank(
         comparisons=comparisons,
         table=Table(columns, rows, words=3 if "activation" in names else 2),
         verdict=_verdict(comparisons, chosen, show, margin / scale),
-        remarks=_remarks(runs, untuned),
+        remarks=[*_stopped(comparisons), *_remarks(runs, untuned)],
         baseline=baseline,
         score=objective.monitor,
         unit=unit,
@@ -136,7 +152,8 @@ def _columns(
 ) -> list[str]:
     """Returns the headings of the table."""
     new = ["p, new"] if cells.new_data else []
-    columns = ["", "block", *facts, "rate", "validation", *compared, *new]
+    counts = ["replicates"] if cells.stages else []
+    columns = ["", "block", *facts, *counts, "rate", "validation", *compared, *new]
     return [
         *columns, "P(better)", "verdict", *cells.diagnostics, "µs/step", "diverged"
     ]  # fmt: skip
@@ -175,16 +192,21 @@ def block_score(
     return mean, stats.mean_interval(scores) or stats.Interval(mean, mean)
 
 
-def _chosen_by_block(runs: Sequence[Line]) -> dict[str, list[Line]]:
-    """Returns the chosen runs of each block by seed; all blocks must have the same."""
+def _chosen_by_block(
+    runs: Sequence[Line], prefixes: bool = False
+) -> dict[str, list[Line]]:
+    """Returns the chosen runs of each block by seed.
+
+    All blocks must have the same seeds; with `prefixes`, the first ones of the longest.
+    """
     chosen: dict[str, list[Line]] = {}
     for run in sorted(runs, key=lambda run: run["seed"]):
         if run["chosen"]:
             chosen.setdefault(run["block"], []).append(run)
     seeds = {name: [run["seed"] for run in rows] for name, rows in chosen.items()}
-    first = next(iter(seeds), None)
+    first = max(seeds, key=lambda name: len(seeds[name]), default=None)
     for name, numbers in seeds.items():
-        if numbers != seeds[first]:
+        if numbers != seeds[first][: len(numbers) if prefixes else None]:
             raise InputError(f"{name} has seeds {numbers}, {first} has {seeds[first]}")
     return chosen
 
@@ -210,6 +232,7 @@ class _Cells(NamedTuple):
     diagnostics: Sequence[str]
     untuned: Mapping[str, str]
     new_data: bool
+    stages: bool
 
 
 def _row(
@@ -236,6 +259,7 @@ def _row(
         str(place),
         comparison.name.partition(":")[0],
         *(_format_fact(first, name) for name in cells.facts),
+        *([str(comparison.replicates)] if cells.stages else []),
         _format_rates(runs),
         show(float(valid.mean()), None),
         show(comparison.score, comparison.interval),
@@ -261,10 +285,10 @@ def _format_rates(runs: Sequence[Line]) -> str:
 def _format_fact(run: Line, name: str) -> str:
     """Returns a fact of a block, with what remains of the budget in brackets."""
     unmatched = f" ({run['unmatched']:+.1%})" if name == run["budget"] else ""
-    fact = run[name] if name == "activation" else f"{run[name]:,}"
-    if name == "initial_variance":
-        fact = f"{run[name]:.2g}"
-    return f"{fact}{unmatched}"
+    if name == "activation":
+        return run[name]
+    form = {"initial_variance": ".2g", "time": ",.0f"}.get(name, ",")
+    return f"{run[name]:{form}}{unmatched}"
 
 
 def _format_score(
@@ -308,7 +332,7 @@ def _at_the_edge(runs: Sequence[Line]) -> dict[str, str]:
     for run in runs:
         tried.setdefault((run["block"], run["seed"]), set()).add(run["learning_rate"])
     untuned = {}
-    for block, rows in _chosen_by_block(runs).items():
+    for block, rows in _chosen_by_block(runs, prefixes=True).items():
         for word, edge in (("smallest", min), ("largest", max)):
             places = [
                 len(rates) > 2 and run["learning_rate"] == edge(rates)
@@ -318,6 +342,20 @@ def _at_the_edge(runs: Sequence[Line]) -> dict[str, str]:
             if 2 * sum(places) > len(rows):
                 untuned[block] = word
     return untuned
+
+
+def _stopped(comparisons: Sequence[stats.Comparison]) -> list[str]:
+    """Returns a remark on the blocks that later stages would hardly have decided."""
+    most = max(row.replicates for row in comparisons)
+    counts: dict[int, list[str]] = {}
+    for row in comparisons:
+        if row.verdict == "undecided" and row.replicates < most:
+            counts.setdefault(row.replicates, []).append(row.name)
+    return [
+        f"after {count} replicates, {', '.join(counts[count])} got no more, since the "
+        "last stage would decide with a probability below 0.1"
+        for count in sorted(counts)
+    ]
 
 
 def _remarks(runs: Sequence[Line], untuned: Mapping[str, str]) -> list[str]:

@@ -10,7 +10,8 @@ import numpy as np
 from ffnlab import data, stats
 from ffnlab.data import tags
 from ffnlab.data.dataset import IGNORE
-from ffnlab.sweep.jobs import Job, read_best
+from ffnlab.sweep.jobs import Job
+from ffnlab.sweep.run_files import read_best
 from ffnlab.types import Array, Batch, Params
 
 Predict = Callable[[Params, Batch], Array]
@@ -28,7 +29,7 @@ def span_f1_remark(jobs: Sequence[Job], seeds: int, directory: Path) -> str:
     for job in jobs:
         predict = make_predict(job)
         scores = [
-            span_f1(job, read_best(directory, job, member), predict)
+            span_f1(job, read_best(directory, job.slug, member), predict)
             for member in range(seeds)
         ]
         part, ends = f"{job.name} {np.mean(scores):.3f}", stats.mean_interval(scores)

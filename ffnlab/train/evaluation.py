@@ -42,10 +42,6 @@ def make_evaluate(
       batch: The number of examples of a batch. The last batch is filled up with
         examples of weight 0.
     """
-    batch = min(batch, size)
-    rows = -(-size // batch)
-    index = np.arange(rows * batch).reshape(rows, batch)
-    counts = (index < size).astype(np.float32)  # [rows, B]
 
     def evaluate(params: Params, data: Any) -> dict[str, Array]:
         def score(row: tuple[Array, Array]) -> tuple[dict[str, Array], Array]:
@@ -54,11 +50,51 @@ def make_evaluate(
             scores = objective.score(outputs, examples)
             return objectives.totals(_with_report(scores, aux, row[1]))
 
-        batches = (jnp.asarray(np.minimum(index, size - 1)), jnp.asarray(counts))
-        sums, weight = jax.lax.map(score, batches)
+        sums, weight = jax.lax.map(score, _batches(size, batch))
         return objectives.average(jax.tree.map(jnp.sum, sums), weight.sum())
 
     return evaluate
+
+
+def make_score_examples(
+    model: Model, objective: Objective, take: Take, size: int, batch: int = 1024
+) -> Callable[[Params, Any], Array]:
+    """Returns `score(params, data) -> the monitored score of each example`, `[size]`.
+
+    Their mean is that of `make_evaluate`: the score of an example with several entries
+    is their sum, over the mean weight of an example.
+
+    Args:
+      model: See `make_evaluate`, as for the other arguments.
+      objective: What is scored; its monitored score is returned.
+      take: `take(data, index) -> batch`.
+      size: The number of examples.
+      batch: The number of examples of a batch.
+    """
+
+    def score_examples(params: Params, data: Any) -> Array:
+        def score(row: tuple[Array, Array]) -> tuple[Array, Array]:
+            examples = take(data, row[0])
+            outputs, _ = model.apply(params, examples["x"], None)
+            values, weight = objective.score(outputs, examples)
+            entries = tuple(range(1, weight.ndim))
+            value = jnp.where(weight > 0, values[objective.monitor] * weight, 0.0)
+            return value.sum(entries), weight.sum(entries)
+
+        sums, weights = jax.lax.map(score, _batches(size, batch))  # [rows, B] each
+        sums, weights = sums.ravel()[:size], weights.ravel()[:size]
+        return sums / jnp.maximum(weights.mean(), 1e-9)
+
+    return score_examples
+
+
+def _batches(size: int, batch: int) -> tuple[Array, Array]:
+    """Returns the examples of each batch, and 1 for those that count, `[rows, B]`."""
+    batch = min(batch, size)
+    rows = -(-size // batch)
+    index = np.arange(rows * batch).reshape(rows, batch)
+    counts = (index < size).astype(np.float32)
+    return jnp.asarray(np.minimum(index, size - 1)), jnp.asarray(counts)
 
 
 def _with_report(scores: Scores, aux: Mapping[str, Any], count: Array) -> Scores:

@@ -4,8 +4,8 @@ import doctest
 import numpy as np
 import pytest
 
-from benchmarks import calibration, simulated_scores
-from benchmarks.calibration import Config, Estimate
+from benchmarks import calibration, calibration_stages, shares, simulated_scores
+from benchmarks.shares import Config, Estimate
 from benchmarks.simulated_scores import DESIGNED, NOISES, Condition, draw
 from ffnlab import stats
 from ffnlab.errors import InputError
@@ -21,9 +21,9 @@ def results():
 def test_every_section_reports_a_share_of_all_data_sets(results):
     assert list(results) == [section.__name__ for section in calibration.SECTIONS]
     counts = [len(shares) for shares in results.values()]
-    assert counts == [4 + 2 * 9, 4 + 9 + 1, 4, 8, 20]
-    for shares in results.values():
-        for (name, _), share in shares.items():
+    assert counts == [4 + 2 * 9, 4 + 9 + 1, 4, 8, 20, 6, 6 + 4]
+    for section in results.values():
+        for (name, _), share in section.items():
             if name != "disagreements":
                 assert share.total == FEW.datasets
             low, high = share.interval()
@@ -49,11 +49,38 @@ def test_errors_and_coverage_are_near_their_levels(results):
         assert share.hits >= FEW.datasets - (7 if name != "one exponential" else 11), n
 
 
+def test_errors_on_fixed_examples_and_in_stages(results):
+    for (effect, error), share in results["two_way"].items():
+        if error == "two-way" or effect == "0":
+            assert share.hits <= 7, effect
+    assert results["two_way"]["1", "one-way"].hits >= 25
+    for (name, truth), share in results["stages"].items():
+        assert share.hits <= 7, (name, truth)
+
+
+def test_stages_save_runs():
+    """On average at least 15 % at the detectable difference, and 40 % at twice it."""
+    effect = calibration_stages.detectable(Config())
+    assert 0.5 < effect < 0.8  # of 64 replicates, and less than that of 32 above
+    for times, saved in ((1, 0.15), (2, 0.4)):
+        for index in ([1], slice(1, None)):
+            shifts, runs, found = np.zeros(12), 0, 0
+            shifts[index] = times * effect
+            for seed in range(20):
+                rng = np.random.default_rng([times, seed])
+                counts = calibration_stages.run_stages(NOISES[0], shifts, 16, rng)
+                assert counts["block"] in (16, 32, 48, 64)
+                runs += counts["runs"] / 20
+                found += counts["found"] / 20
+            assert runs <= (1 - saved) * 12 * 64
+            assert found >= (0.4 if times == 1 else 0.95)
+
+
 def test_power_rises_with_replicates(results):
     power = results["power"]
     found = [power["1.5", n].hits for n in calibration.REPLICATES]
     assert found[0] <= 9 and found[2] >= 17 and found[3] >= 27
-    for n in (10, 16, 32):
+    for n in (6, 10, 16, 32):
         assert 16 <= power["detectable", n].hits <= 30
 
 
@@ -80,7 +107,7 @@ def test_true_differences_are_those_that_the_tables_name(monkeypatch):
 
     def count(title, tasks, section, config):
         designs[title] = list(tasks.values())
-        return {label: calibration.Counts(comparisons=1) for label in tasks}
+        return {label: shares.Counts(comparisons=1) for label in tasks}
 
     monkeypatch.setattr(calibration, "count", count)
     for section in calibration.SECTIONS[:3]:
@@ -173,5 +200,5 @@ def test_wrong_flags_are_refused():
 
 
 def test_doctests():
-    result = doctest.testmod(calibration)
+    result = doctest.testmod(shares)
     assert result.attempted and not result.failed

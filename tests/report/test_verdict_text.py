@@ -7,7 +7,7 @@ import pytest
 from ffnlab.report import verdict_text
 from ffnlab.report.verdict_text import verdict
 from ffnlab.stats import Comparison, compare
-from tests.test_stats import by_name, normal
+from tests.stats.test_comparison import by_name, normal
 
 BASE = 0.5 + 0.01 * normal(12, seed=5)
 NOISE = 0.01 * normal(4, 12, seed=6)

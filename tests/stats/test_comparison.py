@@ -61,10 +61,10 @@ def student(values):
 def count_signs(rows):
     """Returns the largest statistic of all rows for each choice of the signs."""
     largest = []
-    for signs in itertools.product((1, -1), repeat=len(rows[0])):
-        if signs[0] == 1:
+    for choice in itertools.product((1, -1), repeat=len(rows[0])):
+        if choice[0] == 1:
             flipped = [
-                [sign * (x - statistics.fmean(row)) for sign, x in zip(signs, row)]  # noqa: B905
+                [sign * (x - statistics.fmean(row)) for sign, x in zip(choice, row)]  # noqa: B905
                 for row in rows
             ]
             largest.append(max(abs(student(row)) for row in flipped))
@@ -83,9 +83,9 @@ def exact_p_values(rows):
 
     n, largest = len(rows[0]), []
     centred = [[n * x - sum(row) for x in row] for row in rows]
-    for signs in itertools.product((1, -1), repeat=n - 1):
+    for choice in itertools.product((1, -1), repeat=n - 1):
         flipped = [
-            [s * x for s, x in zip((1, *signs), row, strict=True)] for row in centred
+            [s * x for s, x in zip((1, *choice), row, strict=True)] for row in centred
         ]
         largest.append(max(map(square, flipped)))
     reached = [sum(draw >= square(row) for draw in largest) for row in rows]

@@ -184,7 +184,10 @@ def test_conll_files_are_tagged(tmp_path):
     (remark,) = (each for each in ranking.remarks if each.startswith("span F1"))
     assert "feedback 0." in remark
     text = (result.out / "report.md").read_text()
-    assert remark in text and "is about that test part" in " ".join(text.split())
+    assert remark in text and "two-way: they count" in " ".join(text.split())
+    scores = np.load(result.out / "examples" / "train-feedback.npz")["accuracy"]
+    assert scores.shape == (len(ranking.comparisons[0].scores), 12)
+    np.testing.assert_allclose(scores.mean(axis=1), ranking.comparisons[0].scores)
     assert not (result.out / "coupling.png").exists()
 
 

@@ -5,23 +5,25 @@ import pytest
 from ffnlab import data
 from ffnlab.data import Dataset
 from ffnlab.errors import InputError
-from ffnlab.sweep.jobs import Job, _key_of, read_best, trivial_scores
+from ffnlab.sweep.jobs import Job, _key_of
+from ffnlab.sweep.run_files import read_best
+from ffnlab.sweep.trivial import trivial_scores
 
 
 def test_best_parameters_are_read_or_refused(tmp_path):
     job = Job("mlp:relu", None, None, {"task": "digits", "block": "mlp:relu"})
     assert job.slug == "digits-mlp-relu"
     with pytest.raises(InputError, match="digits-mlp-relu.npz"):
-        read_best(tmp_path, job)
+        read_best(tmp_path, job.slug)
     (tmp_path / "best").mkdir()
     path = tmp_path / "best" / "digits-mlp-relu.npz"
     np.savez(path, **{"up/kernel": np.arange(6).reshape(3, 2)})
-    assert read_best(tmp_path, job, 1)["up"]["kernel"].tolist() == [2, 3]
+    assert read_best(tmp_path, job.slug, 1)["up"]["kernel"].tolist() == [2, 3]
     with pytest.raises(InputError, match="remove its lines and resume"):
-        read_best(tmp_path, job, 3)
+        read_best(tmp_path, job.slug, 3)
     path.write_bytes(b"not a zip file")
     with pytest.raises(InputError, match="remove its lines and resume"):
-        read_best(tmp_path, job)
+        read_best(tmp_path, job.slug)
 
 
 def test_jobs_of_one_name_are_told_apart_by_their_task():

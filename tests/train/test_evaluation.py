@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from ffnlab import data
-from ffnlab.train.evaluation import make_evaluate
+from ffnlab.train.evaluation import make_evaluate, make_score_examples
 from ffnlab.train.objectives import OBJECTIVES
 from ffnlab.types import Model
 
@@ -54,3 +54,18 @@ def test_reports_of_examples_are_weighted_by_their_entries():
     scores = jax.jit(evaluate)(0.0, {"x": x, "y": y})
     assert float(scores["x"]) == pytest.approx((3 * 1.0 + 5.0) / 4)
     assert float(scores["loss"]) == pytest.approx(np.log(2), rel=1e-6)
+
+
+def test_scores_of_examples_have_the_mean_of_the_evaluation():
+    """Ignored labels count nothing, and an example of three labels counts three."""
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(7, 3, 4)).astype("f4"), rng.integers(0, 4, (7, 3))
+    y[1, 1:] = y[4] = -100
+    part = {"x": x, "y": y}
+    model = Model(None, lambda params, x, key: (x * params, {}))
+    parts = (model, OBJECTIVE, data.take, 7)
+    examples = jax.jit(make_score_examples(*parts, batch=3))(2.0, part)
+    mean = jax.jit(make_evaluate(*parts, batch=3))(2.0, part)["accuracy"]
+    hits = ((x.argmax(-1) == y) & (y >= 0)).sum(axis=1)
+    np.testing.assert_allclose(examples, hits * 7 / (y >= 0).sum(), rtol=1e-6)
+    assert float(examples.mean()) == pytest.approx(float(mean), rel=1e-6)

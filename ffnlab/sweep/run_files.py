@@ -1,0 +1,84 @@
+"""Arrays of the chosen runs of a sweep, a file for each job and kind.
+
+best/NAME.npz holds their parameters, and examples/NAME.npz their score on each example
+of a test part that all of them share; the leading axis is that of the runs.
+"""
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ffnlab import io, trees
+from ffnlab.errors import InputError
+
+
+def path_of(directory: Path, folder: str, slug: str) -> Path:
+    """Returns the file of a job in a folder of the run directory."""
+    return directory / folder / f"{slug}.npz"
+
+
+def append(path: Path, arrays: Mapping[str, np.ndarray], first: int) -> None:
+    """Writes the arrays of runs behind those of the first runs that a file holds."""
+    if first:  # rows beyond them are of a stage that was not finished
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {
+                name: np.concatenate([file[name][:first], array])
+                for name, array in arrays.items()
+            }
+    path.parent.mkdir(exist_ok=True)
+    with io.atomic(path, "wb") as file:
+        np.savez(file, **arrays)
+
+
+def read_best(directory: Path, slug: str, member: int = 0) -> dict[str, Any]:
+    """Returns the best parameters of one chosen run, in the order of the seeds.
+
+    Raises:
+      InputError: The file is missing or is not what training wrote.
+    """
+    arrays = _read(path_of(directory, "best", slug))
+    try:
+        return trees.unflatten({name: each[member] for name, each in arrays.items()})
+    except (ValueError, IndexError) as error:
+        path = path_of(directory, "best", slug)
+        raise InputError(f"{path}: {error}; remove its lines and resume") from None
+
+
+def read_examples(
+    directory: Path, slugs: Mapping[str, str], runs: Sequence[Mapping[str, Any]]
+) -> dict[str, np.ndarray]:
+    """Returns the score of each chosen run on each example of the test part.
+
+    Args:
+      directory: The run directory.
+      slugs: By the name of each job of one task, its name as part of a path.
+      runs: The lines of their runs. A run that diverged has the score of a trivial
+        predictor on every example.
+
+    Returns:
+      Name of the job to `[seeds, examples]`.
+
+    Raises:
+      InputError: A file is missing or is not what training wrote.
+    """
+    results = {}
+    for name, slug in slugs.items():
+        (array,) = _read(path_of(directory, "examples", slug)).values()
+        lines = [run for run in runs if run["block"] == name and run["chosen"]]
+        for run in lines:
+            if run["test"] is None and "trivial" in run:
+                array[run["seed"]] = run["trivial"]
+        results[name] = np.asarray(array[: len(lines)])
+    return results
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """Returns the arrays of a file of runs."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: {error}; remove its lines and resume") from None
