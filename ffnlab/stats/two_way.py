@@ -29,7 +29,7 @@ def example_covariance(scores: Sequence[np.ndarray]) -> np.ndarray:
     >>> effects = rng.normal(size=1000)
     >>> noise = rng.normal(size=(8, 1000))
     >>> print(f"{example_covariance([effects + noise])[0, 0]:.5f}")
-    0.00096
+    0.00095
     """
     arrays = [np.asarray(array, np.float64) for array in scores]
     examples = arrays[0].shape[1]

@@ -13,24 +13,24 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
+import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ffnlab import data
 from ffnlab.data import Arrays
 from ffnlab.train.evaluation import Evaluator, make_evaluate, make_score_examples
+from ffnlab.train.learner import Frozen, Learner, bind, with_frozen
 from ffnlab.train.loop import (
     NO_HOOKS,
     Fit,
     Hooks,
-    Learner,
     Program,
     Programs,
     TrainState,
     init_state,
-    make_step,
+    make_steps,
     run_identity,
     run_loop,
-    scan_steps,
 )
 from ffnlab.train.record import Plan
 from ffnlab.types import Array, Key, Model, Objective, Params
@@ -128,7 +128,7 @@ def spread(
 
 
 def fit_population(
-    learner: Learner,
+    learner: Learner | Frozen,
     dataset: Any,
     plan: Plan,
     *,
@@ -199,7 +199,7 @@ def grid(seeds: Sequence[int], learning_rates: Sequence[float]) -> Members:
 
 
 def fit_members(
-    learner: Learner,
+    learner: Learner | Frozen,
     dataset: Any,
     plan: Plan,
     members: Members,
@@ -238,7 +238,11 @@ def fit_members(
 
 
 def make_inputs(
-    learner: Learner, dataset: Any, plan: Plan, members: Members, key: Key
+    learner: Learner | Frozen,
+    dataset: Any,
+    plan: Plan,
+    members: Members,
+    key: Key,
 ) -> Inputs:
     """Returns what the programs of a population train on, placed on all devices.
 
@@ -257,14 +261,14 @@ def make_inputs(
     return Inputs(
         jax.device_put(_init_members(learner, key, padded), sharded),
         (
-            jax.device_put(dataset.train, replicated),
-            (jax.device_put(dataset.valid, replicated), valid),
+            jax.device_put(with_frozen(learner, dataset.train), replicated),
+            (jax.device_put(with_frozen(learner, dataset.valid), replicated), valid),
         ),
         _batches(padded.seeds, rows["train"], plan, sharded),
     )
 
 
-def _init_members(learner: Learner, key: Key, members: Members) -> TrainState:
+def _init_members(learner: Learner | Frozen, key: Key, members: Members) -> TrainState:
     """Returns the states of all members before the first step, `[S]`.
 
     It is not jitted: drawing is done once, and blocks of equal shapes share compiled
@@ -283,36 +287,39 @@ def _rows(dataset: Any, part: str, splits: np.ndarray) -> np.ndarray:
 
 
 def make_programs(
-    learner: Learner, evaluator: Evaluator | None = None, batching: Batching = "auto"
+    learner: Learner | Frozen,
+    evaluator: Evaluator | None = None,
+    batching: Batching = "auto",
 ) -> Programs:
     """Returns the functions that train and evaluate all members; see `fit_population`.
 
     They are compiled once for each number of members.
     """
-    scan = scan_steps(make_step(learner), data.take)
+    scan = make_steps(learner)
 
     def steps(state: Any, arrays: Any, indices: Array) -> Any:
         one = spread(lambda member, data: scan(member[0], data, member[1]), batching)
         return one((state, indices), arrays)
 
     if evaluator is None:
-        score = _scorer(learner.model, learner.objective, batching)
+        score = _scorer(learner, batching)
         evaluator = Program(lambda params, part: score(params, *part))
     return Programs(Program(steps, donate=(0,)), evaluator)
 
 
-def _scorer(model: Model, objective: Objective, batching: Batching) -> Callable:
+def _scorer(learner: Learner | Frozen, batching: Batching) -> Callable:
     """Returns a function of parameters `[S, ...]`, a part and its rows `[S, N]`."""
 
     def take(part: tuple[Arrays, Array], index: Array) -> Any:
         return data.take(part[0], part[1][index])
 
-    def score(params: Params, part: Arrays, rows: Array) -> dict[str, Array]:
-        evaluate = make_evaluate(model, objective, take, rows.shape[1])
-        one = spread(
-            lambda member, part: evaluate(member[0], (part, member[1])), batching
-        )
-        return one((params, rows), part)
+    def score(params: Params, part: Any, rows: Array) -> dict[str, Array]:
+        def one(member: tuple[Params, Array], part: Any) -> dict[str, Array]:
+            (model, objective, *_), arrays = bind(learner, part)
+            evaluate = make_evaluate(model, objective, take, rows.shape[1])
+            return evaluate(member[0], (arrays, member[1]))
+
+        return spread(one, batching)((params, rows), part)
 
     return score
 
@@ -368,7 +375,8 @@ def evaluate_members(
     if rows is None:
         rows = np.broadcast_to(np.arange(data.size(part)), (size, data.size(part)))
     params, rows = _pad_members((params, rows))
-    scores = jax.jit(_scorer(model, objective, batching))(params, part, rows)
+    learner = Learner(model, objective, optax.identity())
+    scores = jax.jit(_scorer(learner, batching))(params, part, rows)
     return {name: np.asarray(value)[:size] for name, value in scores.items()}
 
 

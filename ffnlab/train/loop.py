@@ -21,45 +21,14 @@ import optax
 from ffnlab import data
 from ffnlab.train.checkpoint import Checkpoints
 from ffnlab.train.evaluation import Evaluator, Take, make_evaluate
+from ffnlab.train.learner import Frozen, Learner, bind, with_frozen
 from ffnlab.train.objectives import mean_loss
 from ffnlab.train.optimizers import with_learning_rate
 from ffnlab.train.record import Plan, Record, add_evaluation, empty_record
-from ffnlab.types import Array, Batch, Gradient, Key, Model, Objective, Params
+from ffnlab.types import Array, Batch, Key, Params
 
 Step = Callable[["TrainState", Batch], tuple["TrainState", Array]]
 Indices = Callable[[int, int], Any]
-
-
-class Learner(NamedTuple):
-    """A model, and what its steps do to it.
-
-    Attributes:
-      model: The model; `apply(params, x, key)` takes the key of its dropout last.
-      objective: What is minimised and scored: the mean of its score named `loss`.
-      optimizer: An optax transformation, for instance of `optimizers.make`.
-      gradient: `gradient(params, batch, key) -> (loss, gradient)`, which the optimizer
-        receives; None is the gradient of the objective's mean. `ffnlab.train.gradients`
-        and `ffnlab.train.adversarial` have others.
-    """
-
-    model: Model
-    objective: Objective
-    optimizer: optax.GradientTransformation
-    gradient: Gradient | None = None
-
-
-class Parts(NamedTuple):
-    """The parts of a data set that training uses; a `Dataset` has them too.
-
-    Attributes:
-      name: What the data is called.
-      train: The arrays of the training part, by name.
-      valid: The arrays of the validation part, by name.
-    """
-
-    name: str
-    train: Any
-    valid: Any
 
 
 class Hooks(NamedTuple):
@@ -186,7 +155,7 @@ class Fit(NamedTuple):
 
 
 def init_state(
-    learner: Learner,
+    learner: Learner | Frozen,
     key: Key,
     seed: Array | int,
     learning_rate: Array | float | None = None,
@@ -199,6 +168,7 @@ def init_state(
       seed: The number of the run; runs of one seed start from equal parameters.
       learning_rate: The peak learning rate; None is the optimizer's own.
     """
+    learner = learner.learner if isinstance(learner, Frozen) else learner
     root = jax.random.fold_in(key, seed)
     start, steps = jax.random.split(root)
     params = learner.model.init(start)
@@ -235,6 +205,16 @@ def make_step(learner: Learner) -> Step:
         return TrainState(state.step + 1, state.key, params, moments), loss
 
     return step
+
+
+def make_steps(learner: Learner | Frozen) -> Callable[..., tuple[TrainState, Array]]:
+    """Returns `steps(state, arrays, indices) -> (state, losses)`; see `scan_steps`."""
+
+    def steps(state: TrainState, arrays: Any, indices: Array):
+        bound, arrays = bind(learner, arrays)
+        return scan_steps(make_step(bound), data.take)(state, arrays, indices)
+
+    return steps
 
 
 def scan_steps(step: Step, take: Take) -> Callable[..., tuple[TrainState, Array]]:
@@ -342,7 +322,7 @@ def run_identity(dataset: Any, plan: Plan, key: Key, **rest: Any) -> dict[str, A
 
 
 def fit(
-    learner: Learner,
+    learner: Learner | Frozen,
     dataset: Any,
     plan: Plan,
     *,
@@ -381,12 +361,8 @@ def fit(
     key = jax.random.key(0) if key is None else key
     size = data.size(dataset.train)
     if evaluator is None:
-        evaluator = Program(
-            make_evaluate(
-                learner.model, learner.objective, data.take, data.size(dataset.valid)
-            )
-        )
-    steps = Program(scan_steps(make_step(learner), data.take), donate=(0,))
+        evaluator = Program(_scorer(learner, data.size(dataset.valid)))
+    steps = Program(make_steps(learner), donate=(0,))
 
     def indices(start: int, stop: int) -> np.ndarray:
         return data.indices([seed], start, stop, plan.batch, size)[:, 0]  # [steps, B]
@@ -395,9 +371,21 @@ def fit(
         Programs(steps, evaluator),
         # Not jitted: drawing is done once, and ops of equal shapes are compiled once.
         init_state(learner, key, seed, learning_rate),
-        jax.device_put((dataset.train, dataset.valid)),
+        jax.device_put(
+            tuple(with_frozen(learner, x) for x in (dataset.train, dataset.valid))
+        ),
         indices,
         plan,
         hooks,
         run_identity(dataset, plan, key, seed=seed, learning_rate=learning_rate),
     )
+
+
+def _scorer(learner: Learner | Frozen, size: int) -> Callable[[Params, Any], Any]:
+    """Returns the function that scores parameters on a part of some size."""
+
+    def evaluate(params: Params, arrays: Any) -> dict[str, Array]:
+        (model, objective, *_), part = bind(learner, arrays)
+        return make_evaluate(model, objective, data.take, size)(params, part)
+
+    return evaluate
