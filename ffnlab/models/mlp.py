@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ffnlab.errors import InputError
-from ffnlab.nn.ffn import NORMS, BlockConfig, FeedForward, dense
+from ffnlab.nn.ffn import NORMS, BlockConfig, FeedForward
+from ffnlab.nn.linear import dense
 from ffnlab.nn.pure import functional
 from ffnlab.types import Array, Key, Model, Params
 

@@ -10,7 +10,6 @@ Parameters are named `embed`, `layer_0` and so on, `norm`, `pooler`, `head`. Wit
 layer is compiled for any L; `layer_stack` converts between the two forms.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -19,17 +18,17 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ffnlab.errors import InputError
+from ffnlab.models.embedding import Embedding, Head, norm, normal
 from ffnlab.models.transformer_config import (
     DecoderConfig,
     EncoderConfig,
     TransformerConfig,
 )
-from ffnlab.nn import activations
-from ffnlab.nn.attention import Attention, attention_mask
+from ffnlab.nn.adapters import attached
+from ffnlab.nn.attention import Attention, Prefix, attention_mask
 from ffnlab.nn.dropout import dropout
-from ffnlab.nn.ffn import NORMS, FeedForward, parse
-from ffnlab.nn.positions import sinusoids, token_positions
-from ffnlab.nn.precision import keep_dtype
+from ffnlab.nn.ffn import FeedForward
+from ffnlab.nn.positions import token_positions
 from ffnlab.nn.pure import functional
 from ffnlab.types import Array, Key, Model
 
@@ -44,8 +43,6 @@ __all__ = [
     "empty_cache",
     "transformer_model",
 ]
-
-_normal = nnx.initializers.normal(0.02)
 
 
 class Layer(nnx.Module):
@@ -68,9 +65,9 @@ class Layer(nnx.Module):
             config.attention_dropout,
             rngs=rngs,
         )
-        self.attention_norm = _norm(config, rngs)
+        self.attention_norm = norm(config, rngs)
         self.ffn = FeedForward(config.feed_forward(layer), rngs=rngs)
-        self.ffn_norm = _norm(config, rngs)
+        self.ffn_norm = norm(config, rngs)
 
     def __call__(
         self,
@@ -79,80 +76,28 @@ class Layer(nnx.Module):
         positions: Array | None = None,
         cache: dict | None = None,
         key: Key | None = None,
+        prefix: Prefix | None = None,
     ) -> tuple[Array, tuple[Array, Array], dict | None]:
         """Returns the states, the block's input and output, and the cache.
 
-        All arrays but the cache are `[B, T, D]`.
+        All arrays but the cache and the prefix are `[B, T, D]`.
         """
         keys = (None,) * 3 if key is None else jax.random.split(key, 3)
         pre, rate = self.config.norm == "pre", self.config.dropout
         inside = self.attention_norm(x) if pre else x
-        y, cache = self.attention(inside, mask, positions, cache, keys[2])
+        y, cache = self.attention(
+            inside, mask, positions, cache, keys[2], prefix, adapter_key=key
+        )
+        for adapter in attached(self):
+            y = adapter("attention", inside, y)
         x = x + dropout(y, keys[0], rate)
         x = x if pre else self.attention_norm(x)
         inside = self.ffn_norm(x) if pre else x
-        y, _ = self.ffn(inside)
+        y, _ = self.ffn(inside, key)
+        for adapter in attached(self):
+            y = adapter("ffn", inside, y)
         x = x + dropout(y, keys[1], rate)
         return (x if pre else self.ffn_norm(x)), (inside, y), cache
-
-
-def _norm(config: TransformerConfig, rngs: nnx.Rngs) -> nnx.Module:
-    return NORMS[config.norm_kind](config.features, epsilon=config.epsilon, rngs=rngs)
-
-
-class Embedding(nnx.Module):
-    """Embeddings of tokens, positions and token types."""
-
-    def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
-        self.config = config
-        table = functools.partial(
-            nnx.Embed, embedding_init=_normal, promote_dtype=keep_dtype, rngs=rngs
-        )
-        self.tokens = table(config.vocabulary, config.features)
-        if config.positions == "learned":
-            self.positions = table(config.length + config.offset, config.features)
-        if config.types:
-            self.types = table(config.types, config.features)
-        if config.embed_norm:
-            self.norm = _norm(config, rngs)
-
-    def __call__(
-        self,
-        tokens: Array,
-        positions: Array,
-        types: Array | None,
-        offset: Array | None = None,
-    ) -> Array:
-        x = self.tokens(tokens)  # [B, T, D]
-        x = x if offset is None else x + offset
-        if self.config.positions == "learned":
-            x = x + self.positions(positions + self.config.offset)
-        if self.config.positions == "sinusoidal":
-            x = x + sinusoids(positions, self.config.features).astype(x.dtype)
-        if self.config.types:
-            types = jnp.zeros_like(tokens) if types is None else types
-            x = x + self.types(types)
-        return self.norm(x) if self.config.embed_norm else x
-
-
-class Head(nnx.Module):
-    """Logits over the vocabulary, with the token embeddings as output weights."""
-
-    def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
-        self.config = config
-        width = config.features
-        if config.head_dense:
-            self.dense = nnx.Linear(width, width, kernel_init=_normal, rngs=rngs)
-            self.norm = _norm(config, rngs)
-        if config.head_bias:
-            self.bias = nnx.Param(jnp.zeros(config.vocabulary))
-
-    def __call__(self, h: Array, embedding: Array) -> Array:
-        if self.config.head_dense:
-            name = parse(self.config.blocks[-1])[1]
-            h = self.norm(activations.get(name).function(self.dense(h)))
-        logits = h @ embedding.T  # [B, T, V]
-        return logits + self.bias[...][None, None] if self.config.head_bias else logits
 
 
 class Transformer(nnx.Module):
@@ -181,10 +126,10 @@ class Transformer(nnx.Module):
             for number, layer in enumerate(layers):
                 setattr(self, f"layer_{number}", layer)
         if config.norm == "pre":
-            self.norm = _norm(config, rngs)
+            self.norm = norm(config, rngs)
         if config.pooler:
             self.pooler = nnx.Linear(
-                config.features, config.features, kernel_init=_normal, rngs=rngs
+                config.features, config.features, kernel_init=normal, rngs=rngs
             )
         if config.head == "tied":
             self.head = Head(config, rngs=rngs)
@@ -229,10 +174,12 @@ class Transformer(nnx.Module):
           InputError: There are more tokens than learned positions.
         """
         self._check(tokens, mask, segment_ids)
+        prefix, shift = self._prefix()
         if positions is None:
-            self._check_length(tokens, cache)
+            self._check_length(tokens, cache, shift)
             start = 0 if cache is None else cache["layers"]["index"][0]
             positions = token_positions(tokens.shape[1], segment_ids, start)
+        positions = positions + shift if shift else positions
         x = self.embed(tokens, positions, types, offset)
         keys = None
         if key is not None:
@@ -240,7 +187,12 @@ class Transformer(nnx.Module):
             x = dropout(x, embed_key, self.config.dropout)
             keys = jax.random.split(key, self.config.layers)
         pairs, cache = _attention_mask(self.config, tokens, mask, segment_ids, cache)
-        x, states, blocks, cache = self._layers(x, pairs, positions, cache, keys)
+        if prefix is not None and pairs is not None:  # all tokens attend to it
+            first = prefix["key"].shape[2]
+            pairs = jnp.pad(pairs, [(0, 0)] * 3 + [(first, 0)], constant_values=True)
+        x, states, blocks, cache = self._layers(
+            x, pairs, positions, cache, keys, prefix
+        )
         if self.config.norm == "pre":
             x = self.norm(x)
             states = states.at[-1].set(x)
@@ -267,13 +219,50 @@ class Transformer(nnx.Module):
         if tokens.ndim != 2:
             raise InputError(f"tokens {[*tokens.shape]} must be [B, T]")
 
-    def _check_length(self, tokens: Array, cache: dict | None) -> None:
+    def _check_length(self, tokens: Array, cache: dict | None, shift: int) -> None:
         last = tokens.shape[1] if cache is None else cache["mask"].shape[1]
-        if self.config.positions == "learned" and last > self.config.length:
+        if self.config.positions == "learned" and last + shift > self.config.length:
+            virtual = f" and {shift} virtual ones" if shift else ""
             raise InputError(
-                f"{last} tokens are more than the {self.config.length} positions "
-                "of this model; shorten the sequences"
+                f"{last} tokens{virtual} are more than the {self.config.length} "
+                "positions of this model; shorten the sequences"
             )
+
+    def _prefix(self) -> tuple[Prefix | None, int]:
+        """Returns the keys and values before those of the text, and their positions.
+
+        They are those of the adapters, `[L, 1, P, heads · h]`; the positions of the
+        text start at the second number.
+        """
+        parts = [adapter(self) for adapter in attached(self)]
+        if not parts:
+            return None, 0
+        prefixes, shifts = zip(*parts, strict=True)
+        prefix = jax.tree.map(
+            lambda *leaves: jnp.concatenate(leaves, axis=2), *prefixes
+        )
+        return prefix, sum(shifts)
+
+    def keys_and_values(self, vectors: Array) -> Prefix:
+        """Returns the keys and values of virtual tokens in every layer.
+
+        The virtual tokens are at the positions from 0 and attend to each other alone,
+        so that texts, which attend to them, can share them and share rows.
+
+        Args:
+          vectors: `[1, P, D]`, in place of token embeddings.
+
+        Returns:
+          `key` and `value` `[L, 1, P, heads · h]`.
+        """
+        length = vectors.shape[1]
+        positions = token_positions(length)
+        x = self.embed.complete(vectors, positions, None)
+        cache = {"layers": _empty_layers(self.config, 1, length, x.dtype)}
+        mask = attention_mask(length, causal=self.config.causal)
+        _, _, _, cache = self._layers(x, mask, positions, cache, None, None)
+        pair = {name: cache["layers"][name] for name in ("key", "value")}
+        return jax.tree.map(lambda leaf: leaf.reshape(*leaf.shape[:3], -1), pair)
 
     def _layers(
         self,
@@ -282,44 +271,48 @@ class Transformer(nnx.Module):
         positions: Array,
         cache: dict | None,
         keys: Array | None,
+        prefix: Prefix | None,
     ) -> tuple[Array, Array, tuple[Array, Array], dict | None]:
         """Returns the last states, all states, the blocks' arrays, and the cache.
 
-        `mask` is the attention mask `[B or 1, 1, T, S]`.
+        `mask` is the attention mask `[B or 1, 1, T, P + S]`.
         """
 
-        def apply(graph: Any, state: Any, x: Array, cache: Any, key: Any) -> tuple:
-            return nnx.merge(graph, state)(x, mask, positions, cache, key)
+        def apply(graph: Any, state: Any, x: Array, *parts: Any) -> tuple:
+            return nnx.merge(graph, state)(x, mask, positions, *parts)
 
         if self.config.remat:
             apply = jax.checkpoint(apply, static_argnums=0)
         old = None if cache is None else cache["layers"]
         run = self._scan_layers if self.config.scan else self._unrolled_layers
-        last, states, blocks, new = run(apply, x, old, keys)
+        last, states, blocks, new = run(apply, x, (old, keys, prefix))
         cache = None if cache is None else {**cache, "layers": new}
         return last, jnp.concatenate([x[None], states]), blocks, cache
 
     def _scan_layers(
-        self, apply: Callable[..., tuple], x: Array, cache: Any, keys: Array | None
+        self, apply: Callable[..., tuple], x: Array, parts: tuple
     ) -> tuple:
-        """Returns the last states and, stacked over layers, what each layer returns."""
+        """Returns the last states and, stacked over layers, what each layer returns.
+
+        `parts` are the cache, the keys and the prefix, stacked over layers.
+        """
         graph, state = nnx.split(self.layers)
 
         def step(x: Array, layer: tuple) -> tuple:
-            x, *rest = apply(graph, layer[0], x, layer[1], layer[2])
+            x, *rest = apply(graph, layer[0], x, *layer[1])
             return x, (x, *rest)
 
-        x, stacks = jax.lax.scan(step, x, (nnx.to_pure_dict(state), cache, keys))
+        x, stacks = jax.lax.scan(step, x, (nnx.to_pure_dict(state), parts))
         return x, *stacks
 
     def _unrolled_layers(
-        self, apply: Callable[..., tuple], x: Array, cache: Any, keys: Array | None
+        self, apply: Callable[..., tuple], x: Array, parts: tuple
     ) -> tuple:
         """Returns the same as `_scan_layers`, without a scan."""
         outputs = []
         for number in range(self.config.layers):
             graph, state = nnx.split(getattr(self, f"layer_{number}"))
-            part = jax.tree.map(lambda leaf: leaf[number], (cache, keys))  # noqa: B023
+            part = jax.tree.map(lambda leaf: leaf[number], parts)  # noqa: B023
             x, *rest = apply(graph, state, x, *part)
             outputs.append((x, *rest))
         return x, *jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
@@ -368,12 +361,19 @@ def empty_cache(config: TransformerConfig, batch: int, length: int) -> dict[str,
     """
     if not config.causal:
         raise InputError("a cache needs a causal model; this model is bidirectional")
+    layers = _empty_layers(config, batch, length)
+    return {"layers": layers, "mask": jnp.zeros((batch, length), bool)}
+
+
+def _empty_layers(
+    config: TransformerConfig, batch: int, length: int, dtype: Any = float
+) -> dict[str, Array]:
+    """Returns the entry `layers` of an empty cache."""
     heads = config.key_value_heads or config.heads
     width = config.features // config.heads
-    empty = jnp.zeros((config.layers, batch, length, heads, width))
+    empty = jnp.zeros((config.layers, batch, length, heads, width), dtype)
     index = jnp.zeros(config.layers, jnp.int32)
-    layers = {"key": empty, "value": empty, "index": index}
-    return {"layers": layers, "mask": jnp.zeros((batch, length), bool)}
+    return {"key": empty, "value": empty, "index": index}
 
 
 def transformer_model(config: TransformerConfig) -> Model:

@@ -7,17 +7,18 @@ query may attend to a key; padding, causality and packing are all expressed by i
 
 import functools
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from ffnlab.nn.dropout import dropout
+from ffnlab.nn.linear import Linear
 from ffnlab.nn.positions import rotary
 from ffnlab.types import Array, Key
 
 Cache = dict[str, Array]
+Prefix = dict[str, Array]
 
 
 def attention_mask(
@@ -128,7 +129,7 @@ class Attention(nnx.Module):
         self.width, self.rotate, self.dropout = features // heads, rotate, dropout
         key_value_width = (key_value_heads or heads) * self.width
         linear = functools.partial(
-            nnx.Linear,
+            Linear,
             use_bias=bias,
             kernel_init=nnx.initializers.normal(0.02),
             rngs=rngs,
@@ -144,33 +145,50 @@ class Attention(nnx.Module):
         positions: Array | None = None,
         cache: Cache | None = None,
         dropout_key: Key | None = None,
+        prefix: Prefix | None = None,
+        adapter_key: Key | None = None,
     ) -> tuple[Array, Cache | None]:
         """Returns the attention output.
 
         Args:
           x: `[B, T, D]`.
-          mask: Bool `[B or 1, 1, T, S]`, True where a query attends to a key; S is T
-            without a cache.
+          mask: Bool `[B or 1, 1, T, P + S]`, True where a query attends to a key; S is
+            T without a cache, and P is 0 without a prefix.
           positions: Int `[B or 1, T]`, for rotary position embeddings.
           cache: `key` and `value` `[B, S, heads, h]` of earlier positions, and `index`,
             the number of filled positions; made by `transformer.empty_cache`.
           dropout_key: Dropout key; None in evaluation.
+          prefix: `key` and `value` `[1, P, heads · h]` before those of x and the cache;
+            rotary positions do not apply to them.
+          adapter_key: Dropout key of adapters; None in evaluation.
 
         Returns:
           `[B, T, D]`, and the cache extended by T positions.
         """
-        query, key, value = (self._heads(part, x) for part in ("query", "key", "value"))
+        query, key, value = (
+            self._heads(getattr(self, name)(x, adapter_key, name))
+            for name in ("query", "key", "value")
+        )
         if self.rotate:
             query, key = rotary(query, positions), rotary(key, positions)
         if cache is not None:
             cache = _extend_cache(cache, key, value)
             key, value = cache["key"], cache["value"]
+        if prefix is not None:
+            key = _prepend(self._heads(prefix["key"]), key)
+            value = _prepend(self._heads(prefix["value"]), value)
         heads = attend(query, key, value, mask, dropout_key, self.dropout)
-        return self.out(heads.reshape(x.shape)), cache
+        return self.out(heads.reshape(x.shape), adapter_key, "out"), cache
 
-    def _heads(self, part: str, x: Array) -> Array:
-        y: Any = getattr(self, part)(x)
+    def _heads(self, y: Array) -> Array:
         return y.reshape(*y.shape[:-1], -1, self.width)  # [B, T, N, h]
+
+
+def _prepend(prefix: Array, array: Array) -> Array:
+    """Returns `[B, P + S, n, h]` of `[1, P, n, h]` and `[B, S, n, h]`."""
+    shape = (array.shape[0], *prefix.shape[1:])
+    prefix = jnp.broadcast_to(prefix.astype(array.dtype), shape)
+    return jnp.concatenate([prefix, array], axis=1)
 
 
 def _extend_cache(cache: Cache, key: Array, value: Array) -> Cache:

@@ -21,9 +21,9 @@ from flax import nnx
 from ffnlab.errors import InputError, choose
 from ffnlab.nn import activations
 from ffnlab.nn.dropout import dropout
+from ffnlab.nn.linear import Linear, Weights, dense, weights
 from ffnlab.types import Array, Key
 
-Weights = dict[str, Array]
 Elementwise = Callable[[Array], Array]
 Aux = dict[str, Array]
 
@@ -47,27 +47,6 @@ NORMS: dict[str, Callable[..., nnx.Module]] = {
 }
 
 NORM_PLACEMENTS = ("none", "pre", "post", "hidden", "sandwich")
-
-
-def dense(x: Array, weights: Weights) -> Array:
-    """Returns `x @ kernel + bias`.
-
-    Args:
-      x: `[..., D]`.
-      weights: `kernel` `[D, H]`, and `bias` `[H]` if the layer has one.
-
-    Returns:
-      `[..., H]`.
-
-    >>> kernel = jax.numpy.array([[1.0, 4.0], [2.0, 5.0], [3.0, 6.0]])
-    >>> weights = {"kernel": kernel, "bias": jax.numpy.array([0.0, 1])}
-    >>> dense(jax.numpy.array([1.0, 2, 3]), weights)
-    Array([14., 33.], dtype=float32)
-    """
-    y = x @ weights["kernel"]  # [..., H]
-    if "bias" not in weights:
-        return y
-    return y + weights["bias"].reshape((1,) * (y.ndim - 1) + (-1,))
 
 
 def _finish(
@@ -317,7 +296,7 @@ class FeedForward(nnx.Module):
         self.config = config
         width, hidden = config.features, config.hidden
         linear = functools.partial(
-            nnx.Linear,
+            Linear,
             use_bias=config.bias,
             kernel_init=INITIALIZERS[config.initializer],
             rngs=rngs,
@@ -339,7 +318,7 @@ class FeedForward(nnx.Module):
 
         Args:
           x: `[..., D]`.
-          key: Dropout key; None in evaluation.
+          key: Dropout key, also of adapters; None in evaluation.
 
         Returns:
           `y` `[..., D]`, and `{"hidden": [..., H]}`, the input of `down`.
@@ -354,7 +333,9 @@ class FeedForward(nnx.Module):
         return (self.norm(y) if placement == "post" else y), aux
 
     def _equation(self, x: Array, key: Key | None) -> tuple[Array, Aux]:
-        inputs = [weights(getattr(self, name)) for name in self.config.block.inputs]
+        inputs = [
+            weights(getattr(self, name), key, name) for name in self.config.block.inputs
+        ]
 
         def between(hidden: Array) -> Array:
             if self.config.norm == "hidden":
@@ -364,22 +345,10 @@ class FeedForward(nnx.Module):
         return self.config.block.equation(
             x,
             *inputs,
-            weights(self.down),
+            weights(self.down, key, "down"),
             activation=activations.with_beta(self, self.config.activation),
             between=between,
         )
-
-
-def weights(linear: nnx.Linear) -> Weights:
-    """Returns the arrays of a linear layer in the form that equations take.
-
-    >>> sorted(weights(nnx.Linear(2, 3, rngs=nnx.Rngs(0))))
-    ['bias', 'kernel']
-    """
-    arrays = {"kernel": linear.kernel[...]}
-    if linear.bias is not None:
-        arrays["bias"] = linear.bias[...]
-    return arrays
 
 
 def _block_class(name: str, kind: str) -> type[FeedForward]:

@@ -8,6 +8,7 @@ from flax import nnx
 
 from ffnlab import trees
 from ffnlab.errors import InputError
+from ffnlab.nn.adapters import attach, detach
 from ffnlab.types import Key, Model, Params
 
 
@@ -20,7 +21,8 @@ def functional(build: Callable[[nnx.Rngs], nnx.Module]) -> Model:
 
     Returns:
       `Model(init, apply)`: `init(key) -> params`, and `apply(params, ...)`, which calls
-      the module. Any `jax.*` transform applies to both.
+      the module, with the adapters that the parameters hold (see `ffnlab.nn.adapters`).
+      Any `jax.*` transform applies to both.
 
     Raises:
       InputError: The module has other state, such as running means.
@@ -44,7 +46,10 @@ def functional(build: Callable[[nnx.Rngs], nnx.Module]) -> Model:
         return nnx.to_pure_dict(nnx.state(build(nnx.Rngs(key)), nnx.Param))
 
     def apply(params: Params, *inputs: Any, **options: Any) -> Any:
-        return nnx.merge(graphdef, params)(*inputs, **options)
+        plain, adapters = detach(params)
+        module = nnx.merge(graphdef, plain)
+        attach(module, adapters)
+        return module(*inputs, **options)
 
     return Model(init, apply)
 

@@ -1,0 +1,75 @@
+"""Linear layers: their equation, and the module that adapters can be attached to."""
+
+import functools
+from typing import Any
+
+from flax import nnx
+
+from ffnlab.nn.adapters import attached, fold_name
+from ffnlab.types import Array, Key
+
+Weights = dict[str, Any]
+
+
+def dense(x: Array, weights: Weights) -> Array:
+    """Returns `x @ kernel + bias`, changed by adapters if there are any.
+
+    Args:
+      x: `[..., D]`.
+      weights: `kernel` `[D, H]`, and `bias` `[H]` if the layer has one; of a layer with
+        adapters also `adapters` and `key`, as `weights` returns them.
+
+    Returns:
+      `[..., H]`.
+
+    >>> from jax import numpy as jnp
+    >>> kernel = jnp.array([[1.0, 4.0], [2.0, 5.0], [3.0, 6.0]])
+    >>> weights = {"kernel": kernel, "bias": jnp.array([0.0, 1])}
+    >>> dense(jnp.array([1.0, 2, 3]), weights)
+    Array([14., 33.], dtype=float32)
+    """
+
+    def call(x: Array) -> Array:
+        y = x @ weights["kernel"]  # [..., H]
+        if "bias" not in weights:
+            return y
+        return y + weights["bias"].reshape((1,) * (y.ndim - 1) + (-1,))
+
+    for adapter in weights.get("adapters", ()):
+        call = functools.partial(adapter, call, weights=weights)
+    return call(x)
+
+
+def weights(linear: nnx.Linear, key: Key | None = None, name: str = "") -> Weights:
+    """Returns the arrays of a linear layer in the form that equations take.
+
+    Args:
+      linear: The layer.
+      key: Dropout key of its adapters; None in evaluation.
+      name: Name of the layer, so that layers with the same key draw independently.
+
+    >>> sorted(weights(nnx.Linear(2, 3, rngs=nnx.Rngs(0))))
+    ['bias', 'kernel']
+    """
+    arrays: Weights = {"kernel": linear.kernel[...]}
+    if linear.bias is not None:
+        arrays["bias"] = linear.bias[...]
+    if adapters := attached(linear):
+        arrays |= {"adapters": adapters, "key": fold_name(key, name)}
+    return arrays
+
+
+class Linear(nnx.Linear):
+    """A linear layer that adapters can be attached to.
+
+    >>> from jax import numpy as jnp
+    >>> y = Linear(2, 3, rngs=nnx.Rngs(0))(jnp.ones((5, 2)))
+    >>> y.shape
+    (5, 3)
+    """
+
+    def __call__(self, x: Array, key: Key | None = None, name: str = "") -> Array:
+        """Returns `[..., H]` of `[..., D]`; key and name are those of `weights`."""
+        if not attached(self):
+            return super().__call__(x)
+        return dense(x, weights(self, key, name))
