@@ -11,6 +11,7 @@ import ffnlab
 from ffnlab import names
 
 PACKAGES = [
+    "adapt",
     "data",
     "feedback",
     "finetune",
