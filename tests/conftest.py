@@ -16,7 +16,8 @@ from hypothesis import settings
 
 ROOT = Path(__file__).parent.parent
 pytest_plugins = ["tests.tuned"]
-collect_ignore = ["checkpoints/make.py", "seqeval/make.py"]  # run by hand
+# Run by hand.
+collect_ignore = ["adapt/make.py", "checkpoints/make.py", "seqeval/make.py"]
 
 # Small models take longer to compile than to run, so they are optimized less, and
 # by the older emitters where XLA still has them, which compile twice as fast. What is

@@ -1,5 +1,6 @@
 """Merges adapters into the kernels that they adapt, and takes them out again."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -7,10 +8,11 @@ import jax.numpy as jnp
 
 from ffnlab import trees
 from ffnlab.adapt.low_rank import LowRankLayer
-from ffnlab.adapt.methods import Config, as_methods
+from ffnlab.adapt.methods import Config, Method, Prefix, as_methods
 from ffnlab.adapt.scaling import ScaleLayer
 from ffnlab.adapt.surgery import SURGERY, overlay, partition
 from ffnlab.adapt.targets import trained_dtype
+from ffnlab.adapt.virtual import keys_and_values
 from ffnlab.errors import InputError
 from ffnlab.types import Array, Params
 
@@ -143,3 +145,33 @@ def _scale(
     if layer.input is not None:
         scaled["kernel"] = operation(scaled["kernel"], layer.input[..., :, None])
     return scaled
+
+
+def fold(trainable: Params, config: Config) -> tuple[Params, tuple[Method, ...]]:
+    """Returns an adapter whose prefixes need no MLP, and its configuration.
+
+    Args:
+      trainable: The trained part.
+      config: The methods, `Prefix` with a projection among them.
+
+    Raises:
+      InputError: There is no projection.
+
+    Source: Li & Liang 2021, section 4.3.
+    """
+    methods, leaves = as_methods(config), trees.flatten(trainable)
+    projected = {m.name for m in methods if isinstance(m, Prefix) and m.projection}
+    if not projected:
+        raise InputError("config: there is no prefix with a projection to fold")
+    for (module, name), arrays in partition(trainable)[1].items():
+        if name in projected:
+            root = f"{module}/{name}" if module else name
+            for part in arrays:
+                del leaves[f"{root}/{part}"]
+            folded = keys_and_values(arrays)
+            leaves |= {f"{root}/{part}": leaf for part, leaf in folded.items()}
+    methods = tuple(
+        dataclasses.replace(m, projection=0) if m.name in projected else m
+        for m in methods
+    )
+    return trees.unflatten(leaves), methods

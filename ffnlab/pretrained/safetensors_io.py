@@ -52,7 +52,7 @@ def read_tensors(directory: Path) -> dict[str, np.ndarray]:
         return _read_shards(directory, index)
     path = directory / "model.safetensors"
     if path.is_file():
-        return _read_file(path)
+        return read_file(path)
     for name in ("pytorch_model.bin", "model.pt", "model.bin"):
         if (directory / name).exists():
             raise InputError(
@@ -72,7 +72,7 @@ def _read_shards(directory: Path, index: Path) -> dict[str, np.ndarray]:
         path = directory / str(name)
         if path.parent != directory or not path.is_file():
             raise InputError(f"{path}: not found, though {index.name} names it")
-        shard = _read_file(path)
+        shard = read_file(path)
         missing = {t for t, file in files.items() if file == name} - set(shard)
         if missing:
             raise InputError(
@@ -82,7 +82,12 @@ def _read_shards(directory: Path, index: Path) -> dict[str, np.ndarray]:
     return tensors
 
 
-def _read_file(path: Path) -> dict[str, np.ndarray]:
+def read_file(path: Path) -> dict[str, np.ndarray]:
+    """Returns the arrays of a safetensors file by name.
+
+    Raises:
+      InputError: The file cannot be read, or safetensors is not installed.
+    """
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ffnlab import trees
+from ffnlab import adapt, trees
 from ffnlab.models.classifier import ClassifierConfig, classifier_model
 from ffnlab.models.language_model import seq2seq_lm
 from ffnlab.models.layer_stack import stack_layers
@@ -63,3 +63,65 @@ def shapes(tree):
 def loss(apply, trainable, frozen, x=X):
     """Returns a mean over all outputs in which no gradient vanishes."""
     return jnp.sin(apply(trainable, frozen, x)[0]).mean()
+
+
+# What test_peft and make.py write and read: the task of a model, its head, and what is
+# adapted by ours, with all modules and parts of fused ones.
+PURPOSES = {
+    "bert": "SequenceClassification",
+    "roberta": "TokenClassification",
+    "distilbert": "SequenceClassification",
+    "gpt2": None,
+}
+EVERY = {"rank": 2, "alpha": 3.0, "targets": ("all",)}
+OURS = {
+    "bert-lora": adapt.LoRA(**EVERY, rslora=True),
+    "bert-dora": adapt.LoRA(rank=2, alpha=3.0, dora=True),
+    "bert-adalora": adapt.AdaLoRA(**EVERY, target_rank=1, total_steps=9),
+    "bert-ia3": adapt.IA3(),
+    "roberta-lora": adapt.LoRA(**{**EVERY, "targets": ("layer_1/.*",)}),
+    "distilbert-lora": adapt.LoRA(**EVERY),
+    "gpt2-lora": adapt.LoRA(rank=2, alpha=3.0),
+    "gpt2-dora": adapt.LoRA(rank=2, targets=("value", "up"), dora=True, rslora=True),
+    "gpt2-adalora": adapt.AdaLoRA(**EVERY, target_rank=1, total_steps=9),
+    "gpt2-ia3": adapt.IA3(),
+    "gpt2-prefix": adapt.Prefix(virtual_tokens=3, projection=5, shift_positions=True),
+}
+PLAIN = {
+    "tokens": X["tokens"],
+    "mask": X["mask"],
+    "segment_ids": np.where(X["mask"], 0, -1),
+    "label_positions": np.array([[*range(7)], [*range(4), -1, -1, -1]]),
+}
+
+
+@functools.cache
+def task_model(family):
+    """Returns a model as transformers has it for a task, its parameters and config."""
+    pooler = True if family == "bert" else None
+    checkpoint = load(HERE / family, head=family == "gpt2", pooler=pooler)
+    if family != "bert":
+        checkpoint = load(HERE / family, head=family == "gpt2")
+    config = dataclasses.replace(checkpoint.config, dropout=0.0, attention_dropout=0.0)
+    encoder = checkpoint.params
+    if family == "gpt2":
+        return seq2seq_lm(config), {"encoder": encoder}, config
+    dense = {"distilbert": "relu"}.get(family)
+    head = ClassifierConfig(config, classes=3, dropout=0.0, dense=dense)
+    model = classifier_model(head)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))["head"]
+    return model, {"encoder": encoder, "head": random_like(shapes, 0.5)}, config
+
+
+def ours(name):
+    """Returns a trained part of ours, its method, and the model that it adapts."""
+    model, params, config = task_model(name.split("-")[0])
+    trainable, frozen, apply = adapt.apply(params, OURS[name], model)
+    return moved(trainable), frozen, apply, params, config
+
+
+def positions(family):
+    """Returns the label positions whose logits are compared: of texts, or of tokens."""
+    if PURPOSES[family] == "SequenceClassification":
+        return {**PLAIN, "label_positions": np.array([[0], [0]])}
+    return PLAIN
