@@ -1,4 +1,12 @@
-"""Parameter-efficient fine-tuning: LoRA and its kin as pure functions."""
+"""Parameter-efficient fine-tuning: LoRA and its kin as pure functions.
+
+config = adapt.LoRA(rank=8) + adapt.BitFit()  # or adapt.parse("lora+bitfit")
+trainable, frozen, apply = adapt.apply(params, config, model)
+outputs, aux = apply(trainable, frozen, x, key)
+grads = jax.grad(loss)(trainable, frozen, x, key)  # by trainable alone
+adapt.save("out", trainable, config, params)
+merged = adapt.merge(trainable, frozen, config)
+"""
 
 from ffnlab.lazy import attach
 

@@ -1,9 +1,10 @@
 """Several adapters over one base: a stack of them, one per row, sums and averages.
 
-adapters = stack([sentiment, topics])                   # leaves [N, ...]
-outputs, aux = apply(select(adapters, 1), frozen, x)     # by number, not recompiled
-outputs, aux = by_row(apply)(adapters, frozen, index, x)  # one adapter per row
-both, config = combine([sentiment, topics], [0.5, 0.5], config)
+adapters = {"sentiment": one, "topics": two}  # of the same methods and ranks
+outputs, aux = apply(adapters[name], frozen, x)  # compiled once for all names
+stacked = stack([one, two])  # leaves [N, ...]
+outputs, aux = by_row(apply)(stacked, frozen, index, x)  # one adapter per row
+both, config = combine([one, two], [0.5, 0.5], config)
 """
 
 import dataclasses

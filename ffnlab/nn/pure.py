@@ -46,10 +46,7 @@ def functional(build: Callable[[nnx.Rngs], nnx.Module]) -> Model:
         return nnx.to_pure_dict(nnx.state(build(nnx.Rngs(key)), nnx.Param))
 
     def apply(params: Params, *inputs: Any, **options: Any) -> Any:
-        plain, adapters = detach(params)
-        module = nnx.merge(graphdef, plain)
-        attach(module, adapters)
-        return module(*inputs, **options)
+        return _merge(graphdef, params)(*inputs, **options)
 
     return Model(init, apply)
 
@@ -68,7 +65,15 @@ def bind(build: Callable[[nnx.Rngs], nnx.Module], params: Params) -> nnx.Module:
     (2, 3)
     """
     graphdef = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))))[0]
-    return nnx.merge(graphdef, params)
+    return _merge(graphdef, params)
+
+
+def _merge(graphdef: Any, params: Params) -> nnx.Module:
+    """Returns a module with its parameters and their adapters."""
+    plain, adapters = detach(params)
+    module = nnx.merge(graphdef, plain)
+    attach(module, adapters)
+    return module
 
 
 def parameters(model: Model) -> int:

@@ -12,6 +12,7 @@ import pytest
 from ffnlab import adapt, trees
 from ffnlab.errors import InputError
 from ffnlab.models.layer_stack import stack_layers
+from ffnlab.nn.precision import mixed_precision
 from tests.adapt.small import FAMILIES, X, build, loss, moved, shapes
 
 FIELDS = {
@@ -284,9 +285,19 @@ def test_a_population_over_one_frozen_part_is_single_runs():
 
         return jax.value_and_grad(mean)(trainable)
 
-    together = jax.jit(jax.vmap(run, in_axes=(0, None, 0)))(population, frozen, keys)
+    mesh = jax.sharding.Mesh(jax.devices()[:2], ("replicas",))
+    by_replica, everywhere = (
+        jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
+        for axes in (["replicas"], [])
+    )
+    together = jax.jit(jax.vmap(run, in_axes=(0, None, 0)))(
+        jax.device_put(population, by_replica),
+        jax.device_put(frozen, everywhere),
+        jax.device_put(keys, by_replica),
+    )
+    both = jax.device_get((population, together))
     for number in range(2):
-        one = jax.tree.map(lambda leaf: leaf[number], (population, together))  # noqa: B023
+        one = jax.tree.map(lambda leaf: leaf[number], both)  # noqa: B023
         expected = jax.jit(run)(one[0], frozen, keys[number])
         chex.assert_trees_all_close(one[1], expected, rtol=1e-4, atol=1e-6)
     a = population["encoder"]["layer_0"]["attention"]["query"]["lora"]["a"]
@@ -304,6 +315,28 @@ def test_a_half_precision_base_has_full_precision_trainables():
     assert joined_dtype.dtype == jnp.bfloat16  # nothing was promoted on the way
     grads = jax.eval_shape(jax.grad(lambda t: loss(apply, t, frozen)), trainable)
     chex.assert_trees_all_equal_dtypes(grads, trainable)
+
+
+def test_mixed_precision_keeps_float32_trainables():
+    model, params = build("bert")
+    config = adapt.LoRA(rank=2, dora=True) + adapt.Bottleneck(hidden=3)
+    trainable, frozen, apply = adapt.apply(params, config, mixed_precision(model))
+    _, _, apply_full = adapt.apply(params, config, model)
+    trainable = moved(trainable, 0.1)
+
+    @jax.jit
+    def run(trainable):
+        grads = jax.grad(lambda t: loss(apply, t, frozen))(trainable)
+        return (
+            apply(trainable, frozen, X)[0],
+            apply_full(trainable, frozen, X)[0],
+            grads,
+        )
+
+    half, full, grads = run(trainable)
+    chex.assert_trees_all_equal_dtypes(grads, trainable)
+    chex.assert_trees_all_close(half, full, rtol=0.05, atol=0.1)
+    assert bool((half != full).any())
 
 
 def test_rates_and_summary():
