@@ -31,7 +31,8 @@ from ffnlab.devices import use_all_cores
 from ffnlab.finetune.config import Config
 from ffnlab.finetune.runner import run
 
-# The names of these flags in transformers' run_ner, run_glue and similar scripts.
+# The names of these flags in transformers' run_ner, run_glue and similar scripts, and in
+# the peft library.
 ALIASES = {
     "model_name_or_path": "checkpoint",
     "train_file": "train",
@@ -44,6 +45,9 @@ ALIASES = {
     "label_smoothing_factor": "label_smoothing",
     "text_column_name": "text_column",
     "label_column_name": "label_column",
+    "r": "rank",
+    "lora_alpha": "alpha",
+    "num_virtual_tokens": "virtual_tokens",
 }
 
 

@@ -37,6 +37,7 @@ _NAMES = {
     "merge": "merging",
     "parse": "method_names",
     "rates": "surgery",
+    "read_about": "files",
     "save": "files",
     "save_peft": "peft_writer",
     "select": "several",

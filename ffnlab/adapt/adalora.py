@@ -1,10 +1,8 @@
 """The training of AdaLoRA: how ranks are lowered, and the orthogonality loss.
 
     config = AdaLoRA(rank=12, target_rank=8, total_steps=1000)
-    state = adalora.init(trainable)
-    for step in range(1, 1001):
-        ...  # an optimizer step on loss + adalora.orthogonality_loss(config, trainable)
-        state, trainable = adalora.update(config, state, trainable, grads, step)
+    optimizer = adalora.pruned(optax.adam(1e-3), config)
+    # Train on loss + adalora.orthogonality_loss(config, trainable).
 
 A triplet is one entry of Λ with its column of P and its row of Q. Its importance is
 that of the entry plus the means of those of the column and the row. The importance of
@@ -13,9 +11,11 @@ that. All functions are pure, and arrays keep their shapes.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
+import optax
 
 from ffnlab import trees
 from ffnlab.adapt.methods import AdaLoRA
@@ -45,8 +45,11 @@ def init(trainable: Params) -> AdaLoRAState:
       InputError: AdaLoRA adapts no module.
     """
     arrays = _arrays(trainable)
-    zeros = {path: jnp.zeros_like(leaf) for path, leaf in arrays.items()}
-    return AdaLoRAState(zeros, zeros, jnp.ones(_values(arrays).shape, bool))
+
+    def zeros() -> dict[str, Array]:  # each its own, since steps donate them
+        return {path: jnp.zeros_like(leaf) for path, leaf in arrays.items()}
+
+    return AdaLoRAState(zeros(), zeros(), jnp.ones(_values(arrays).shape, bool))
 
 
 def budget(config: AdaLoRA, modules: int, step: Array | int) -> Array:
@@ -135,6 +138,48 @@ def triplet_importance(entries: dict[str, Array]) -> Array:
         row = entries[f"{root}/q"].mean(axis=-1)
         scores.append((entries[f"{root}/lambda"] + column + row).reshape(-1))
     return jnp.concatenate(scores)
+
+
+class PrunedState(NamedTuple):
+    """The state of `pruned`.
+
+    Attributes:
+      count: The number of steps taken, int32 `[]`.
+      inner: The state of the inner optimizer.
+      pruning: The state of the pruning.
+    """
+
+    count: Array
+    inner: Any
+    pruning: AdaLoRAState
+
+
+def pruned(
+    optimizer: optax.GradientTransformation, config: AdaLoRA
+) -> optax.GradientTransformation:
+    """Returns an optimizer that also lowers the ranks of AdaLoRA, by `update`.
+
+    Args:
+      optimizer: Any optimizer of the trainable arrays.
+      config: The configuration.
+    """
+
+    def init_state(trainable: Params) -> PrunedState:
+        count = jnp.zeros((), jnp.int32)
+        return PrunedState(count, optimizer.init(trainable), init(trainable))
+
+    def step(grads: Params, state: PrunedState, trainable: Params) -> tuple:
+        updates, inner = optimizer.update(grads, state.inner, trainable)
+        before, count = optax.apply_updates(trainable, updates), state.count + 1
+        pruning, after = update(config, state.pruning, before, grads, count)
+
+        def change(update: Array, old: Array, new: Array, kept: Array) -> Array:
+            return jnp.where(new == kept, update, kept - old)
+
+        updates = jax.tree.map(change, updates, trainable, before, after)
+        return updates, PrunedState(count, inner, pruning)
+
+    return optax.GradientTransformation(init_state, step)
 
 
 def orthogonality_loss(config: AdaLoRA, trainable: Params) -> Array:

@@ -111,6 +111,28 @@ def new_directory(directory: str | Path) -> Any:
     return io.atomic_directory(directory)
 
 
+def read_about(directory: str | Path) -> dict[str, Any]:
+    """Returns the further entries that `save` was given.
+
+    Raises:
+      InputError: The directory has no adapter.
+    """
+    about = _read_settings(Path(directory)).get("about")
+    return about if isinstance(about, dict) else {}
+
+
+def _read_settings(directory: Path) -> dict[str, Any]:
+    if not (directory / SETTINGS).is_file():
+        raise InputError(f"{directory / SETTINGS}: not found; an adapter has it")
+    settings = read_json(directory / SETTINGS)
+    if settings.get("format") != _FORMAT:
+        raise InputError(
+            f"{directory / SETTINGS}: format {settings.get('format')!r} is unknown, "
+            f"only {_FORMAT} can be loaded"
+        )
+    return settings
+
+
 def load(directory: str | Path, params: Params) -> Saved:
     """Loads what `save` wrote.
 
@@ -122,14 +144,7 @@ def load(directory: str | Path, params: Params) -> Saved:
       InputError: A file is missing or corrupt, or the adapter is of another base.
     """
     directory = Path(directory)
-    if not (directory / SETTINGS).is_file():
-        raise InputError(f"{directory / SETTINGS}: not found; an adapter has it")
-    settings = read_json(directory / SETTINGS)
-    if settings.get("format") != _FORMAT:
-        raise InputError(
-            f"{directory / SETTINGS}: format {settings.get('format')!r} is unknown, "
-            f"only {_FORMAT} can be loaded"
-        )
+    settings = _read_settings(directory)
     if settings.get("base") != base_digest(params):
         raise InputError(
             f"{directory}: the adapter is of another base: names or shapes of its "

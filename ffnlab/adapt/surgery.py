@@ -234,7 +234,9 @@ def overlay(
     for path, leaf in own.items():
         leaf = leaf.astype(dtypes.get(path, leaf.dtype))
         old = leaves.get(path)
-        leaves[path] = leaf if old is None else old.at[-len(leaf) :].set(leaf)
+        if old is not None and old.shape != leaf.shape:
+            leaf = jnp.asarray(old).at[-len(leaf) :].set(leaf)
+        leaves[path] = leaf
     return leaves
 
 

@@ -4,6 +4,7 @@ import dataclasses
 from typing import ClassVar
 
 from ffnlab.errors import InputError, choose
+from ffnlab.finetune.adapt_options import AdaptOptions
 from ffnlab.finetune.usage import TASKS
 from ffnlab.options import names_in, option
 from ffnlab.train.config import Steps
@@ -30,6 +31,10 @@ _ONLY_FOR = {
     "max_target_length": ("generate",),
     "num_beams": ("generate",),
 }
+
+
+# Flags that choose which arrays train, or how fast, by their own rule.
+_ONLY_FULL = ("freeze", "unfreeze_every_epochs", "layer_decay", "mlm_loss_weight")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +182,11 @@ class TrainingOptions(Steps):
     gradient_accumulation_steps: int = option(
         1, "Batches of --batch_size whose gradients make one step.", least=1
     )
-    learning_rate: float = option(5e-5, "Peak learning rate.", above=0)
+    learning_rate: float | None = option(
+        None,
+        "Peak learning rate. If not given, 5e-5, or what is common for --method.",
+        above=0,
+    )
     schedule: str = option(
         "linear",
         "Schedule of the learning rate after the warm-up.",
@@ -262,8 +271,18 @@ class MethodOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(DataOptions, ModelOptions, TaskOptions, TrainingOptions, MethodOptions):
+class Config(
+    DataOptions,
+    ModelOptions,
+    TaskOptions,
+    TrainingOptions,
+    AdaptOptions,
+    MethodOptions,
+):
     """The configuration of a fine-tuning; each field is a flag."""
+
+    # What a flag file of an earlier version, without the flag, stands for.
+    ADDED: ClassVar[dict[str, str]] = {"method": "full", "target_modules": ""}
 
     # Old names of flags, kept for one release.
     RENAMED: ClassVar[dict[str, str]] = {
@@ -288,6 +307,7 @@ class Config(DataOptions, ModelOptions, TaskOptions, TrainingOptions, MethodOpti
             if not getattr(self, name):
                 raise InputError(f"{name}: is needed")
         self._check_task()
+        self._check_method()
         self._check_augmentation()
         self._check_split()
         if self.head not in ("linear", "feedback"):
@@ -305,6 +325,19 @@ class Config(DataOptions, ModelOptions, TaskOptions, TrainingOptions, MethodOpti
                 )
         if len(self.marks) not in (0, 2):
             raise InputError("marks: those of two entities are needed, such as e1,e2")
+
+    def _check_method(self) -> None:
+        """Checks the method, and fills in the learning rate that is common for it."""
+        if self.methods(steps=10**6) is not None:
+            for name in ("freeze", "unfreeze_every_epochs", "mlm_loss_weight"):
+                if getattr(self, name):
+                    raise InputError(f"{name}: it needs method=full, not {self.method}")
+            if self.layer_decay != 1.0:
+                raise InputError(
+                    f"layer_decay: it needs method=full, not {self.method}"
+                )
+        if self.learning_rate is None:
+            object.__setattr__(self, "learning_rate", self.common_rate)
 
     def _check_augmentation(self) -> None:
         if self.scratch and "mlm_substitute" in self.augment:

@@ -3,9 +3,12 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from ffnlab import adapt
+from ffnlab.adapt.files import SETTINGS
 from ffnlab.data.corpus import Tokenizes
 from ffnlab.data.tokenizer import checkpoint_tokenizer
 from ffnlab.errors import InputError
+from ffnlab.finetune.adapting import FOLDER
 from ffnlab.finetune.task import PURPOSES
 from ffnlab.finetune.usage import KEY, Usage
 from ffnlab.models.classifier import ClassifierConfig, classifier_model
@@ -42,12 +45,14 @@ def read_finetuned(directory: str | Path) -> FinetunedModel:
     """Returns the model of a run of fine-tuning.
 
     Args:
-      directory: The run directory, or its `best/`.
+      directory: The run directory, its `best/` or its `adapter/`.
 
     Raises:
       InputError: The directory does not hold a fine-tuned model.
     """
     folder = Path(directory)
+    if (folder / SETTINGS).is_file():
+        return read_adapter(folder)
     folder = folder / "best" if (folder / "best").is_dir() else folder
     path = folder / "config.json"
     if not path.is_file():
@@ -58,19 +63,78 @@ def read_finetuned(directory: str | Path) -> FinetunedModel:
     usage = Usage.from_dict(f"run: {path}", checkpoint.settings[KEY])
     tokenizer = checkpoint_tokenizer(folder, checkpoint.config.vocabulary)
     if usage.task == "generate":
-        from ffnlab.models.language_model import seq2seq_lm
-
-        params, model = {"encoder": checkpoint.params}, seq2seq_lm(checkpoint.config)
-        return FinetunedModel(checkpoint, model, params, tokenizer, [], usage)
+        params = _with_adapter({"encoder": checkpoint.params}, folder)
+        return _with_parts(checkpoint, params, tokenizer, [], usage)
     pooler = None if usage.task in ("classify", "pairs") else False
     checkpoint = load(folder, head=False, pooler=pooler, dropout=0.0)
     head = load_classifier(folder, PURPOSES[usage.task], checkpoint.family)
-    params = {"encoder": checkpoint.params, "head": head}
+    params = _with_adapter({"encoder": checkpoint.params, "head": head}, folder)
     labels = checkpoint.settings.get("id2label", {})
     names = [labels[str(number)] for number in range(len(labels))]
-    model = _model(checkpoint, usage, len(names))
-    if usage.dtype != "float32":
-        model = mixed_precision(model, usage.dtype)
+    return _with_parts(checkpoint, params, tokenizer, names, usage)
+
+
+def _with_adapter(params: Params, folder: Path) -> Params:
+    """Returns parameters with the adapter that lies beside them, if there is one."""
+    directory = folder / FOLDER
+    return _adapted(params, directory) if directory.is_dir() else params
+
+
+def read_adapter(
+    directory: str | Path, checkpoint: str | Path | None = None
+) -> FinetunedModel:
+    """Returns the model of an adapter on its base.
+
+    Args:
+      directory: The directory of the adapter, such as `adapter` of a run.
+      checkpoint: The directory of the base; None is that of training.
+
+    Raises:
+      InputError: The directory holds no adapter of a fine-tuning, or the base is
+        another one.
+    """
+    about = adapt.read_about(directory)
+    if KEY not in about:
+        raise InputError(f"adapter: {directory}: it has no {KEY}; train it again")
+    usage = Usage.from_dict(f"adapter: {directory}", about[KEY])
+    base = Path(checkpoint or about.get("checkpoint") or "")
+    if not (base / "config.json").is_file():
+        raise InputError(
+            f"checkpoint: {base} holds no checkpoint; name the base of the adapter"
+        )
+    plain = usage.task == "generate"
+    pooler = None if usage.task in ("classify", "pairs") else False
+    options = {} if plain else {"head": False, "pooler": pooler}
+    loaded = load(base, dropout=0.0, **options)
+    tokenizer = checkpoint_tokenizer(base, loaded.config.vocabulary)
+    params = _adapted({"encoder": loaded.params}, Path(directory))
+    labels = about.get("id2label", {})
+    names = [labels[str(number)] for number in range(len(labels))]
+    return _with_parts(loaded, params, tokenizer, names, usage)
+
+
+def _adapted(params: Params, directory: Path) -> Params:
+    """Returns the parameters of a base with those of an adapter."""
+    trainable, methods, _ = adapt.load(directory, params)
+    return adapt.join(trainable, params, methods)
+
+
+def _with_parts(
+    checkpoint: Checkpoint,
+    params: Params,
+    tokenizer: Tokenizes,
+    names: list[str],
+    usage: Usage,
+) -> FinetunedModel:
+    """Returns a fine-tuned model whose model is that of its task."""
+    if usage.task == "generate":
+        from ffnlab.models.language_model import seq2seq_lm
+
+        model = seq2seq_lm(checkpoint.config)
+    else:
+        model = _model(checkpoint, usage, len(names))
+        if usage.dtype != "float32":
+            model = mixed_precision(model, usage.dtype)
     return FinetunedModel(checkpoint, model, params, tokenizer, names, usage)
 
 

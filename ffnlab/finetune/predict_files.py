@@ -25,7 +25,14 @@ class PredictConfig:
 
     run: str | None = option(
         None,
-        "Directory of a fine-tuning run (its best/ is used). Required.",
+        "Directory of a fine-tuning run (its best/ is used). This or --adapter is "
+        "needed.",
+    )
+    adapter: str | None = option(
+        None, "Directory of an adapter, such as adapter/ of a fine-tuning run."
+    )
+    checkpoint: str | None = option(
+        None, "Directory of the base of --adapter. If not given, that of training."
     )
     input: str = option("-", "Input file, or `-` for standard input.")
     output: str = option("-", "Output file, or `-` for standard output.")
@@ -52,8 +59,10 @@ class PredictConfig:
 
     def __post_init__(self):
         options.check(self)
-        if not self.run:
-            raise InputError("run: needed; give the directory of a fine-tuning run")
+        if bool(self.run) == bool(self.adapter):
+            raise InputError("run and adapter: give the directory of one of them")
+        if self.checkpoint and not self.adapter:
+            raise InputError("checkpoint: it is the base of adapter, which is needed")
         same = Path(self.output).absolute() == Path(self.input).absolute()
         if self.output != "-" and same:
             raise InputError(f"output: {self.output} is the input; choose another")
@@ -67,7 +76,10 @@ def predict(config: PredictConfig) -> int:
     """
     from ffnlab.finetune import finetuned_model, predictor
 
-    model = finetuned_model.read_finetuned(config.run)
+    if config.adapter:
+        model = finetuned_model.read_adapter(config.adapter, config.checkpoint)
+    else:
+        model = finetuned_model.read_finetuned(config.run)
     if config.export:
         from ffnlab.finetune.export import export_model
 

@@ -6,16 +6,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ffnlab import io, stats
-from ffnlab.finetune import model_card
-from ffnlab.finetune.task import MONITORED, Task, save
+from ffnlab.finetune import adapting, model_card
+from ffnlab.finetune.adapting import Adaptation
+from ffnlab.finetune.task import MONITORED, Task, describe, save
 from ffnlab.finetune.trainer import Run
 from ffnlab.report.table import Table
+from ffnlab.types import Params
 
 if TYPE_CHECKING:
     from ffnlab.finetune.config import Config
 
 
-def publish(config: "Config", task: Task, directory: Path, runs: list[Run]) -> Table:
+def publish(
+    config: "Config",
+    task: Task,
+    directory: Path,
+    runs: list[Run],
+    adaptation: Adaptation | None = None,
+) -> Table:
     """Prints and writes the results of runs, and saves the one that is best on dev.
 
     Args:
@@ -23,12 +31,13 @@ def publish(config: "Config", task: Task, directory: Path, runs: list[Run]) -> T
       task: The task.
       directory: The run directory.
       runs: One run for each seed.
+      adaptation: The model in two parts, if few parameters were trained.
 
     Returns:
       The table of scores by part.
     """
     best = max(runs, key=lambda run: run.scores["dev"][MONITORED])
-    save(config, task, best.params, directory / "best")
+    trained = _save(config, task, best.params, directory, adaptation)
     part = "test" if "test" in best.scores else "dev"
     table, tables = scores_table(task, runs), task.details(best.scores[part])
     _show(table, tables, runs, f"seed {best.seed}, {part} part")
@@ -36,7 +45,7 @@ def publish(config: "Config", task: Task, directory: Path, runs: list[Run]) -> T
     for name, predicted in best.predicted.items():
         task.write(name, predicted, directory)
     pictures = task.draw(best.scores[part], directory)
-    text = report_text(config, task, table, tables, pictures)
+    text = report_text(config, task, table, tables, pictures, trained)
     io.write(directory / "report.md", text)
     card = model_card.model_card(config, task, table)
     for folder in (directory, directory / "best"):
@@ -45,6 +54,29 @@ def publish(config: "Config", task: Task, directory: Path, runs: list[Run]) -> T
     names = sorted(p.name for p in directory.iterdir() if p.name not in hidden)
     print(f"\nwritten to {directory}: {', '.join(names)}")
     return table
+
+
+def _save(
+    config: "Config",
+    task: Task,
+    params: Params,
+    directory: Path,
+    adaptation: Adaptation | None,
+) -> str:
+    """Saves a model, and its adapter alone; returns a sentence on what was trained."""
+    best = directory / "best"
+    if adaptation is None:
+        save(config, task, params, best)
+        return ""
+    save(config, task, adapting.plain(adaptation, params), best)
+    folders, base = [directory / adapting.FOLDER], {"encoder": task.checkpoint.params}
+    if not adapting.mergeable(adaptation.methods):
+        folders.append(best / adapting.FOLDER)
+    for folder in folders:
+        about = {**describe(config, task), "checkpoint": config.checkpoint}
+        adapting.save(adaptation, params, folder, base, about)
+    size = adapting.size(folders[0])
+    return f"Method {config.method}: {adaptation.summary}; adapter/ has {size:,} bytes."
 
 
 def _show(
@@ -91,6 +123,7 @@ def report_text(
     table: Table,
     tables: dict[str, Table],
     pictures: dict[str, str],
+    trained: str = "",
 ) -> str:
     """Returns report.md.
 
@@ -100,6 +133,7 @@ def report_text(
       table: The scores by part.
       tables: Further tables of the best run, by title.
       pictures: The titles of pictures, by file.
+      trained: A sentence on what was trained, if that is not everything.
     """
     name, file = model_card.checkpoint_name(config), Path(config.train).name
     summary = "".join(f"- {line}\n" for line in task.summary.splitlines())
@@ -121,7 +155,7 @@ def report_text(
 Fine-tuned: a {family} of {shape.layers} layers of width {shape.features},
 {length}. The best was chosen by {task.monitor} of the dev part; over several seeds
 there are means with Student's 95 % intervals. What was cut off at {most} tokens
-counts as missed.
+counts as missed. {trained}
 
 {summary}
 `python -m experiments.predict --run=DIR` uses best/ on new text; README.md is its card.

@@ -50,11 +50,14 @@ def run(config: Config) -> Result:
 
     out = choose_unfinished(config, "finetune")
     task = prepare(config)
+    adaptation = trainer.prepare_adaptation(config, task)
     with run_directory.open_run(out, config, config.resume) as directory:
         run_directory.check_same_data(directory, digest(task))
         print(f"writing to {directory}\n{task.summary}", flush=True)
-        runs = trainer.train(config, task, directory)
-        table = report.publish(config, task, directory, runs)
+        if adaptation:
+            print(adaptation.summary, flush=True)
+        runs = trainer.train(config, task, directory, adaptation)
+        table = report.publish(config, task, directory, runs, adaptation)
         shutil.rmtree(directory / "checkpoints", ignore_errors=True)
     scores = {part: [run.scores[part] for run in runs] for part in runs[0].scores}
     return Result(directory, scores, table)

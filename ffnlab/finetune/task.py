@@ -330,13 +330,19 @@ def save(config: "Config", task: Task, params: Params, folder: Path) -> None:
         task.tokenizer.save(folder)
 
 
-def _settings(config: "Config", task: Task) -> dict[str, Any]:
-    """Returns what config.json holds beside the settings of the checkpoint."""
+def describe(config: "Config", task: Task) -> dict[str, Any]:
+    """Returns how a fine-tuned model is used, and its labels, ready for JSON."""
     settings: dict[str, Any] = {usage.KEY: task.usage().to_dict()}
     if task.label_names:
         names = dict(enumerate(task.label_names))
         settings["id2label"] = {str(number): name for number, name in names.items()}
         settings["label2id"] = {name: number for number, name in names.items()}
+    return settings
+
+
+def _settings(config: "Config", task: Task) -> dict[str, Any]:
+    """Returns what config.json holds beside the settings of the checkpoint."""
+    settings = describe(config, task)
     stem, purpose = _STEMS.get(task.checkpoint.family), PURPOSES.get(config.task)
     if stem and purpose and config.head == "linear":
         settings["architectures"] = [f"{stem}For{purpose}"]

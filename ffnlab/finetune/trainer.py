@@ -10,6 +10,8 @@ import jax
 import numpy as np
 
 from ffnlab import pretrained
+from ffnlab.finetune import adapting
+from ffnlab.finetune.adapting import Adaptation
 from ffnlab.finetune.task import MONITORED, Task, with_dtype
 from ffnlab.models import language_model
 from ffnlab.models.transformer import TransformerConfig
@@ -17,11 +19,14 @@ from ffnlab.report.progress import Progress, progress_callback
 from ffnlab.sweep import population
 from ffnlab.train import adversarial, gradients, layerwise, loop
 from ffnlab.train.checkpoint import Checkpoints
+from ffnlab.train.learner import Frozen, Parts
 from ffnlab.train.objectives import mean_loss
 from ffnlab.train.record import Plan, Record, check_finite
 from ffnlab.types import Gradient, Model, Params
 
 if TYPE_CHECKING:
+    import optax
+
     from ffnlab.finetune.config import Config
 
 
@@ -30,7 +35,7 @@ class Run(NamedTuple):
 
     Attributes:
       seed: The seed.
-      params: The parameters that scored best on the dev part.
+      params: The parameters that scored best on the dev part, of those that train.
       record: The losses and dev scores.
       scores: The scores by part, see `Task.score`.
       predicted: The predictions by part, see `Task.predictor`.
@@ -130,14 +135,22 @@ def steps_per_epoch(task: Task, plan: Plan) -> float:
     return len(task.rows["train"].example_index) / plan.batch
 
 
-def make_gradient(config: "Config", task: Task, model: Model, rates: Any) -> Gradient:
+def make_gradient(
+    config: "Config",
+    task: Task,
+    model: Model,
+    rates: Any = None,
+    penalty: Callable[[Params], jax.Array] | None = None,
+) -> Gradient:
     """Returns the gradient of a step: that of the loss, or an adversarial one.
 
     Args:
       config: The flags.
       task: The task.
       model: The model, without a gradient where the rate is 0.
-      rates: The share of the learning rate of every array.
+      rates: The share of the learning rate of every array; a masked-language-model
+        loss needs it.
+      penalty: What is added to the loss of the parameters.
     """
     width, loss = task.checkpoint.config.features, mean_loss(model, task.objective)
     if config.r_drop_alpha:
@@ -148,6 +161,8 @@ def make_gradient(config: "Config", task: Task, model: Model, rates: Any) -> Gra
         mlm = with_dtype(config, _mlm_model(task), keep="masked")
         mlm = layerwise.stop_gradients(mlm, rates)
         loss = language_model.add_mlm_loss(loss, mlm, config.mlm_loss_weight)
+    if penalty is not None:
+        loss = gradients.add_penalty(loss, penalty)
     gradient, epsilon = gradients.mean_gradient(loss), config.adversarial_epsilon
     if config.adversarial == "fgm":
         gradient = adversarial.fgm(loss, width, epsilon)
@@ -184,26 +199,58 @@ def _init_mlm_head(config: "Config", task: Task, key: jax.Array) -> Params:
     return {**head, "bias": head["bias"][task.vocab_ids]}
 
 
-def train(config: "Config", task: Task, directory: Path) -> list[Run]:
-    """Trains all seeds, together where memory allows, and scores their best epochs."""
+def prepare_adaptation(config: "Config", task: Task) -> Adaptation | None:
+    """Returns the model in two parts by --method; None where everything trains.
+
+    Raises:
+      InputError: The method does not fit the model or the number of steps.
+    """
+    steps = make_plan(config, task).steps
+    return adapting.prepare(config, init_from_checkpoint(config, task), steps)
+
+
+def train(
+    config: "Config",
+    task: Task,
+    directory: Path,
+    adaptation: Adaptation | None = None,
+) -> list[Run]:
+    """Trains all seeds, together where memory allows, and scores their best epochs.
+
+    Args:
+      config: The flags.
+      task: The task.
+      directory: The run directory.
+      adaptation: From `prepare_adaptation`.
+    """
     plan = make_plan(config, task)
-    together = config.seeds > 1 and _fits(config, task)
+    together = config.seeds > 1 and _fits(config, task, adaptation)
     units = 1 if together else config.seeds
     parts = [part for part in ("dev", "test") if part in task.rows]
     predictors = {part: task.predictor(part, plan.batch) for part in parts}
+    if adaptation is not None:
+        predictors = {
+            part: _compose(predict, adaptation.join)
+            for part, predict in predictors.items()
+        }
     with Progress(plan.steps * units, "steps") as progress:
-        work = Work(config, task, directory, plan, progress, predictors)
+        work = Work(config, task, directory, plan, progress, predictors, adaptation)
         if together:
             return _train_together(work)
         return [_train_one(work, seed) for seed in range(config.seeds)]
 
 
-def _fits(config: "Config", task: Task) -> bool:
+def _compose(outer: Callable, inner: Callable) -> Callable:
+    return lambda params: outer(inner(params))
+
+
+def _fits(config: "Config", task: Task, adaptation: Adaptation | None) -> bool:
     """Returns whether the states of all seeds fit in half of the memory.
 
-    A state has the parameters, the best of them and two moments, float32.
+    A state has the parameters that train, the best of them and two moments, float32.
     """
-    shapes = jax.eval_shape(init_from_checkpoint(config, task).init, jax.random.key(0))
+    part = adaptation or init_from_checkpoint(config, task)
+    shapes = jax.eval_shape(part.init, jax.random.key(0))
     state = 4 * 4 * sum(leaf.size for leaf in jax.tree.leaves(shapes))
     stats = jax.local_devices()[0].memory_stats() or {}
     memory = stats.get("bytes_limit", 0) * jax.local_device_count()
@@ -211,15 +258,30 @@ def _fits(config: "Config", task: Task) -> bool:
     return config.seeds * state < memory / 2
 
 
-def fit_arguments(config: "Config", task: Task, plan: Plan) -> dict[str, Any]:
+def fit_arguments(
+    config: "Config", task: Task, plan: Plan, adaptation: Adaptation | None = None
+) -> dict[str, Any]:
     """Returns the arguments that `fit` and `fit_population` have in common."""
+    parts = (task.rows[part].arrays for part in ("train", "dev"))
+    learner: Frozen | loop.Learner
+    if adaptation is None:
+        learner = _full_learner(config, task, plan)
+    else:
+        learner = _adapted_learner(config, task, plan, adaptation)
+    return {
+        "learner": learner,
+        "dataset": Parts(Path(config.train).name, *parts),
+        "plan": plan,
+        "key": jax.random.key(config.seed),
+    }
+
+
+def _full_learner(config: "Config", task: Task, plan: Plan) -> loop.Learner:
+    """Returns the learner of all parameters that are not frozen by a flag."""
     key, model = jax.random.key(config.seed), init_from_checkpoint(config, task)
     layers, shapes = task.checkpoint.config.layers, jax.eval_shape(model.init, key)
     rates = layerwise.layer_rates(shapes, layers, config.layer_decay, config.freeze)
-    optimizer = config.make_optimizer(
-        plan.steps, flat=False, learning_rate=config.learning_rate
-    )
-    optimizer = layerwise.scale_by_layer(optimizer, rates)
+    optimizer = layerwise.scale_by_layer(_optimizer(config, plan), rates)
     if config.unfreeze_every_epochs:
         every = round(config.unfreeze_every_epochs * steps_per_epoch(task, plan))
         optimizer = layerwise.gradual_unfreezing(
@@ -227,13 +289,26 @@ def fit_arguments(config: "Config", task: Task, plan: Plan) -> dict[str, Any]:
         )
     model = layerwise.stop_gradients(model, rates)
     gradient = make_gradient(config, task, model, rates)
-    parts = (task.rows[part].arrays for part in ("train", "dev"))
-    return {
-        "learner": loop.Learner(model, task.objective, optimizer, gradient),
-        "dataset": loop.Parts(Path(config.train).name, *parts),
-        "plan": plan,
-        "key": key,
-    }
+    return loop.Learner(model, task.objective, optimizer, gradient)
+
+
+def _adapted_learner(
+    config: "Config", task: Task, plan: Plan, adaptation: Adaptation
+) -> Frozen:
+    """Returns the learner of the few parameters of a method, beside the frozen ones."""
+    optimizer = adapting.adapted_optimizer(adaptation, _optimizer(config, plan))
+    penalty = adapting.penalty(adaptation)
+
+    def learner_of(model: Model) -> loop.Learner:
+        gradient = make_gradient(config, task, model, penalty=penalty)
+        return loop.Learner(model, task.objective, optimizer, gradient)
+
+    return adapting.make_learner(adaptation, learner_of)
+
+
+def _optimizer(config: "Config", plan: Plan) -> "optax.GradientTransformation":
+    rate = config.learning_rate
+    return config.make_optimizer(plan.steps, flat=False, learning_rate=rate)
 
 
 class Work(NamedTuple):
@@ -245,6 +320,7 @@ class Work(NamedTuple):
     plan: Plan
     progress: Progress
     predictors: Predictors
+    adaptation: Adaptation | None = None
 
 
 def _hooks(work: Work, folder: str, prefix: str = "") -> loop.Hooks:
@@ -261,7 +337,7 @@ def _train_one(work: Work, seed: int) -> Run:
     config, task = work.config, work.task
     work.progress.begin(f"seed {seed}")
     result = loop.fit(
-        **fit_arguments(config, task, work.plan),
+        **fit_arguments(config, task, work.plan, work.adaptation),
         seed=seed,
         evaluator=DevEvaluator(task, work.predictors["dev"]),
         hooks=_hooks(work, str(seed)),
@@ -275,7 +351,7 @@ def _train_together(work: Work) -> list[Run]:
     config, task = work.config, work.task
     work.progress.begin(f"{config.seeds} seeds")
     _, _, result = population.fit_population(
-        **fit_arguments(config, task, work.plan),
+        **fit_arguments(config, task, work.plan, work.adaptation),
         seeds=range(config.seeds),
         learning_rates=[config.learning_rate],
         evaluator=DevEvaluator(task, work.predictors["dev"], config.seeds),

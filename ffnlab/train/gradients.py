@@ -44,6 +44,24 @@ def mean_gradient(loss: Loss) -> Gradient:
     return jax.value_and_grad(loss)
 
 
+def add_penalty(loss: Loss, penalty: Callable[[Params], Array]) -> Loss:
+    """Returns a loss plus a function of the parameters alone.
+
+    Args:
+      loss: `loss(params, batch, key)`.
+      penalty: `penalty(params)`.
+
+    >>> added = add_penalty(lambda params, batch, key: 1.0, lambda params: params["w"])
+    >>> added({"w": 2.0}, {}, None)
+    3.0
+    """
+
+    def sum_of_both(params: Params, batch: Batch, key: Key) -> Array:
+        return loss(params, batch, key) + penalty(params)
+
+    return sum_of_both
+
+
 def accumulate(
     gradient: Gradient, parts: int, count: Callable[[Batch], Array]
 ) -> Gradient:
