@@ -31,8 +31,8 @@ from ffnlab.devices import use_all_cores
 from ffnlab.finetune.config import Config
 from ffnlab.finetune.runner import run
 
-# The names of these flags in transformers' run_ner, run_glue and similar scripts, and in
-# the peft library.
+# The names of these flags in transformers' run_ner, run_glue and similar scripts, and
+# in the peft library.
 ALIASES = {
     "model_name_or_path": "checkpoint",
     "train_file": "train",

@@ -6,7 +6,7 @@ Reads a file, or standard input line by line, and writes predictions as they com
     echo "Ada lives in London ." | python -m experiments.predict --run=OUT
     python -m experiments.predict --run=OUT --input=words.conll --output=tagged.conll
     python -m experiments.predict --run=OUT --export=model.jax
-    python -m experiments.predict --adapter=OUT/adapter --checkpoint=BASE --input=new.txt
+    python -m experiments.predict --adapter=OUT/adapter --checkpoint=BASE
 
 Input: plain text, one text per line (for tag its words, separated by blanks; for pairs
 two texts and for qa question and context, separated by a tab); .jsonl, .csv and .tsv,

@@ -97,7 +97,7 @@ class AdaptOptions:
         None, "Number of last layers that the method top trains. Default: 1."
     )
 
-    def methods(self, steps: int) -> "tuple[Method, ...] | None":
+    def adapt_methods(self, steps: int) -> "tuple[Method, ...] | None":
         """Returns the methods of `ffnlab.adapt`; None where everything trains.
 
         Args:

@@ -77,7 +77,7 @@ def prepare(config: "Config", model: Model, steps: int) -> Adaptation | None:
       InputError: A pattern matches no layer, a rank is above a width, or the steps are
         too few for AdaLoRA.
     """
-    methods = config.methods(steps)
+    methods = config.adapt_methods(steps)
     if methods is None:
         return None
     params = model.init(jax.random.key(config.seed))

@@ -328,7 +328,7 @@ class Config(
 
     def _check_method(self) -> None:
         """Checks the method, and fills in the learning rate that is common for it."""
-        if self.methods(steps=10**6) is not None:
+        if self.adapt_methods(steps=10**6) is not None:
             for name in ("freeze", "unfreeze_every_epochs", "mlm_loss_weight"):
                 if getattr(self, name):
                     raise InputError(f"{name}: it needs method=full, not {self.method}")

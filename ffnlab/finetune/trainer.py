@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,6 +12,7 @@ import numpy as np
 from ffnlab import pretrained
 from ffnlab.finetune import adapting
 from ffnlab.finetune.adapting import Adaptation
+from ffnlab.finetune.dev_evaluator import DevEvaluator, member
 from ffnlab.finetune.task import MONITORED, Task, with_dtype
 from ffnlab.models import language_model
 from ffnlab.models.transformer import TransformerConfig
@@ -69,45 +70,6 @@ def init_from_checkpoint(config: "Config", task: Task) -> Model:
 
 
 Predictors = dict[str, Callable[[Params], Any]]  # by part; compiled once for all runs
-
-
-class DevEvaluator:
-    """Scores parameters on the dev part, on the host.
-
-    Args:
-      task: The task.
-      predict: Its predictor of the dev part.
-      members: The number of runs whose parameters are stacked along a leading axis
-        `[S]`; None is one run, without the axis. More members than that repeat the
-        last one.
-    """
-
-    def __init__(
-        self, task: Task, predict: Callable[[Params], Any], members: int | None = None
-    ):
-        self._task, self._predict, self._members = task, predict, members
-
-    def outputs(self, params: Params, arrays: Any) -> dict[str, None]:
-        """Returns the names of the scores."""
-        return {MONITORED: None}
-
-    def __call__(self, params: Params, arrays: Any) -> dict[str, np.ndarray]:
-        """Returns the monitored score, float32 `[]` or `[S]`."""
-        if self._members is None:
-            return {MONITORED: np.float32(self._score(params))}
-        params = jax.device_get(params)  # members are on several devices
-        stacked = len(jax.tree.leaves(params)[0])
-        scores = [self._score(member(params, s)) for s in range(self._members)]
-        filled = np.minimum(np.arange(stacked), self._members - 1)
-        return {MONITORED: np.array(scores, np.float32)[filled]}
-
-    def _score(self, params: Params) -> float:
-        return self._task.score("dev", self._predict(params))[MONITORED]
-
-
-def member(params: Params, number: int) -> Params:
-    """Returns the parameters of one run of a population."""
-    return jax.tree.map(lambda array: array[number], params)
 
 
 def make_plan(config: "Config", task: Task) -> Plan:
@@ -227,17 +189,22 @@ def train(
     together = config.seeds > 1 and _fits(config, task, adaptation)
     units = 1 if together else config.seeds
     parts = [part for part in ("dev", "test") if part in task.rows]
-    predictors = {part: task.predictor(part, plan.batch) for part in parts}
-    if adaptation is not None:
-        predictors = {
-            part: _compose(predict, adaptation.join)
-            for part, predict in predictors.items()
-        }
+    predictors = make_predictors(task, plan, parts, adaptation)
     with Progress(plan.steps * units, "steps") as progress:
         work = Work(config, task, directory, plan, progress, predictors, adaptation)
         if together:
             return _train_together(work)
         return [_train_one(work, seed) for seed in range(config.seeds)]
+
+
+def make_predictors(
+    task: Task, plan: Plan, parts: Sequence[str], adaptation: Adaptation | None
+) -> Predictors:
+    """Returns for each part a function from what trains to predictions."""
+    predictors = {part: task.predictor(part, plan.batch) for part in parts}
+    if adaptation is None:
+        return predictors
+    return {part: _compose(each, adaptation.join) for part, each in predictors.items()}
 
 
 def _compose(outer: Callable, inner: Callable) -> Callable:
@@ -348,24 +315,60 @@ def _train_one(work: Work, seed: int) -> Run:
 
 def _train_together(work: Work) -> list[Run]:
     """Trains all seeds as one population."""
-    config, task = work.config, work.task
+    config = work.config
     work.progress.begin(f"{config.seeds} seeds")
-    _, _, result = population.fit_population(
-        **fit_arguments(config, task, work.plan, work.adaptation),
-        seeds=range(config.seeds),
-        learning_rates=[config.learning_rate],
-        evaluator=DevEvaluator(task, work.predictors["dev"], config.seeds),
-        hooks=_hooks(work, "", "mean "),
-    )
-    check_finite(result.record, config.learning_rate)
-    best, step = jax.device_get(result.best), result.record.step
-    curves = result.record._replace(step=np.zeros(config.seeds))
-    runs = []
-    for seed in range(config.seeds):
-        record = member(curves, seed)._replace(step=step)
-        seconds = result.seconds_per_step
-        runs.append(_score(work, seed, member(best, seed), record, seconds))
+    programs = make_programs(work, config.seeds)
+    rate = config.learning_rate
+    runs, record = train_members(work, range(config.seeds), [rate], programs, "")
+    check_finite(record, rate)
     return runs
+
+
+def make_programs(work: Work, members: int) -> loop.Programs:
+    """Returns the programs of populations of some size, which score on the host."""
+    learner = fit_arguments(work.config, work.task, work.plan, work.adaptation)[
+        "learner"
+    ]
+    evaluator = DevEvaluator(work.task, work.predictors["dev"], members)
+    return population.make_programs(learner, evaluator)
+
+
+def train_members(
+    work: Work,
+    seeds: Sequence[int],
+    rates: Sequence[float],
+    programs: loop.Programs,
+    folder: str,
+) -> tuple[list[Run], Record]:
+    """Trains seeds × learning rates as one population.
+
+    Args:
+      work: What the runs have in common.
+      seeds: The seeds.
+      rates: The peak learning rates.
+      programs: From `make_programs`, for as many members.
+      folder: Where the checkpoints are.
+
+    Returns:
+      The runs, ordered by learning rate, then by seed, and the record of all of them.
+    """
+    members = population.grid(seeds, rates)
+    size = len(members.seeds)
+    result = population.fit_members(
+        **fit_arguments(work.config, work.task, work.plan, work.adaptation),
+        members=members,
+        programs=programs,
+        identity={"seeds": [*seeds], "learning_rates": [*map(float, rates)]},
+        hooks=_hooks(work, folder, "mean " if size > 1 else ""),
+    ).fit
+    best, step = jax.device_get(result.best), result.record.step
+    curves = result.record._replace(step=np.zeros(size))
+    runs = []
+    for number in range(size):
+        record = member(curves, number)._replace(step=step)
+        seed, params = int(members.seeds[number]), member(best, number)
+        runs.append(_score(work, seed, params, record, result.seconds_per_step))
+    return runs, result.record
 
 
 def _score(

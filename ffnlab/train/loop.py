@@ -89,6 +89,12 @@ class Program:
         """The number of shapes that were compiled."""
         return len(self._compiled)
 
+    @property
+    def temporary_bytes(self) -> int | None:
+        """The most memory for temporary arrays of any shape; None if none compiled."""
+        analyses = (each.memory_analysis() for each in self._compiled.values())
+        return max((int(each.temp_size_in_bytes) for each in analyses), default=None)
+
     def lower(self, *args: Any) -> jax.stages.Lowered:
         """Returns the lowered program for arguments of these shapes."""
         shape = _shapes(args[-1])

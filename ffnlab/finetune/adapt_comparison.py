@@ -1,0 +1,214 @@
+"""Which method of fine-tuning few parameters is as good as training all of them?"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ffnlab import io
+from ffnlab.finetune.adapt_compare_config import AdaptCompareConfig
+from ffnlab.finetune.config import Config
+from ffnlab.report.run_directory import choose_unfinished
+
+if TYPE_CHECKING:
+    from ffnlab.finetune.task import Task
+    from ffnlab.finetune.trainer import Work
+    from ffnlab.report.table import Table
+    from ffnlab.stats import Comparison
+
+
+class AdaptCompareResult(NamedTuple):
+    """The result of a comparison of methods.
+
+    Attributes:
+      out: The run directory.
+      runs: A dict for each run, as in results.jsonl.
+      comparisons: The methods, the best first.
+      table: The ranking as a table.
+      verdict: The ranking in two sentences.
+    """
+
+    out: Path
+    runs: list[dict[str, Any]]
+    comparisons: "list[Comparison]"
+    table: "Table"
+    verdict: str
+
+
+def compare_methods(config: AdaptCompareConfig) -> AdaptCompareResult:
+    """Runs a comparison of methods and writes its report to the run directory.
+
+    Args:
+      config: What to compare, on which task and checkpoint.
+
+    Raises:
+      InputError: A file or directory cannot be used, or a method does not fit.
+    """
+    import shutil
+
+    from ffnlab.finetune import adapt_ranking, runner, task, trainer
+    from ffnlab.report import run_directory
+
+    out = choose_unfinished(config, "adapt")
+    prepared = runner.prepare(config)
+    variants = config.variants()
+    for variant in variants.values():  # before anything is written
+        trainer.prepare_adaptation(variant, prepared)
+    with run_directory.open_run(out, config, config.resume) as directory:
+        run_directory.check_same_data(directory, task.digest(prepared))
+        print(f"writing to {directory}\n{prepared.summary}", flush=True)
+        for name, variant in variants.items():
+            _MethodRuns(config, name, variant, prepared, directory).train()
+        ranking = adapt_ranking.publish(config, prepared, directory)
+        shutil.rmtree(directory / "checkpoints", ignore_errors=True)
+    return AdaptCompareResult(directory, *ranking)
+
+
+@dataclasses.dataclass
+class _MethodRuns:
+    """The runs of one method: all learning rates with seed 0, then all other seeds.
+
+    On a CPU each run is a population of its own, by one program; elsewhere the runs of
+    either kind are trained together.
+    """
+
+    config: AdaptCompareConfig
+    name: str
+    variant: Config
+    task: "Task"
+    directory: Path
+
+    @functools.cached_property
+    def rates(self) -> list[float]:
+        """The learning rates to try."""
+        common, factors = self.variant.learning_rate, self.config.rate_factors
+        return [float(f"{common * factor:.3g}") for factor in factors]
+
+    @property
+    def path(self) -> Path:
+        """The file of all results."""
+        return self.directory / "results.jsonl"
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Returns the results so far."""
+        return [e for e in io.read_lines(self.path) if e["method"] == self.name]
+
+    def train(self) -> None:
+        """Trains the runs that the directory has no results of."""
+        import jax
+
+        from ffnlab.finetune import trainer
+        from ffnlab.report.progress import Progress
+
+        together = jax.default_backend() != "cpu"
+        runs = len(self.rates) + self.config.seeds - 1
+        if next_runs(self.lines(), self.rates, self.config.seeds, together) is None:
+            return
+        plan = trainer.make_plan(self.variant, self.task)
+        parts = [part for part in ("dev", "test") if part in self.task.rows]
+        adaptation = trainer.prepare_adaptation(self.variant, self.task)
+        predictors = trainer.make_predictors(self.task, plan, parts, adaptation)
+        done = len(self.lines()) * plan.steps
+        with Progress(runs * plan.steps, "steps", done) as progress:
+            work = trainer.Work(
+                self.variant,
+                self.task,
+                self.directory,
+                plan,
+                progress,
+                predictors,
+                adaptation,
+            )
+            self._train(work, together)
+
+    def _train(self, work: "Work", together: bool) -> None:
+        """Trains runs until all are done; one program serves all of equal number."""
+        from ffnlab.finetune import trainer
+
+        programs: dict[int, Any] = {}
+        number = [*self.config.variants()].index(self.name)
+        while True:
+            lines, seeds = self.lines(), self.config.seeds
+            runs = next_runs(lines, self.rates, seeds, together)
+            if runs is None:
+                return
+            size = len(runs.seeds) * len(runs.rates)
+            if size not in programs:
+                programs[size] = trainer.make_programs(work, size)
+            first = f"{runs.seeds[0]}-{runs.rates[0]:g}"
+            work.progress.begin(f"{self.name}, seed and rate {first}")
+            results, _ = trainer.train_members(
+                work, runs.seeds, runs.rates, programs[size], f"{number}-{first}"
+            )
+            steps = programs[size].steps
+            for index, run in enumerate(results):
+                rate = runs.rates[index // len(runs.seeds)]
+                lines.append(_line(self.name, rate, run, work, steps, size))
+            others = [e for e in io.read_lines(self.path) if e["method"] != self.name]
+            io.write_lines(self.path, others + lines)
+            work.progress.end()
+
+
+class Runs(NamedTuple):
+    """Runs to train together: all seeds at all learning rates."""
+
+    seeds: list[int]
+    rates: list[float]
+
+
+def next_runs(
+    lines: Sequence[dict], rates: Sequence[float], seeds: int, together: bool
+) -> Runs | None:
+    """Returns the runs of a method to train next; None if all are done.
+
+    Args:
+      lines: The results so far.
+      rates: The learning rates to try with seed 0; the best on dev is that of the rest.
+      seeds: The number of seeds.
+      together: Whether to train several runs at once.
+
+    >>> next_runs([], [0.1, 0.2], seeds=3, together=True)
+    Runs(seeds=[0], rates=[0.1, 0.2])
+    """
+    done = {(line["seed"], line["learning_rate"]) for line in lines}
+    left = [rate for rate in rates if (0, rate) not in done]
+    if left:
+        return Runs([0], left if together else left[:1])
+    from ffnlab.finetune.adapt_ranking import best_rate
+
+    rate = best_rate(lines)
+    others = [seed for seed in range(1, seeds) if (seed, rate) not in done]
+    if not others:
+        return None
+    return Runs(others if together else others[:1], [rate])
+
+
+def _line(
+    name: str, rate: float, run: Any, work: Any, steps: Any, members: int
+) -> dict[str, Any]:
+    """Returns the line of results.jsonl on a run."""
+    import jax
+    import numpy as np
+
+    from ffnlab import trees
+    from ffnlab.finetune.task import MONITORED
+
+    adaptation = work.adaptation
+    trained = trees.count(run.params)
+    total = adaptation.summary.total if adaptation else trained
+    seconds = run.seconds / members
+    return {
+        "method": name,
+        "seed": run.seed,
+        "learning_rate": rate,
+        "dev": float(run.scores["dev"][MONITORED]),
+        "test": float(run.scores.get("test", run.scores["dev"])[MONITORED]),
+        "best_step": int(run.record.best_step),
+        "diverged": bool(run.record.diverged >= 0),
+        "seconds_per_step": None if np.isnan(seconds) else float(seconds),
+        "trained": trained,
+        "share": trained / total,
+        "bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(run.params)),
+        "temporary_bytes": steps.temporary_bytes,
+    }

@@ -1,0 +1,236 @@
+"""The ranking of methods of fine-tuning: a table, a verdict and pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ffnlab import io, stats
+from ffnlab.finetune import model_card
+from ffnlab.finetune.adapt_compare_config import AdaptCompareConfig
+from ffnlab.finetune.task import Task
+from ffnlab.report import plots, verdict_plots, verdict_text
+from ffnlab.report.table import Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from ffnlab.stats import Comparison
+
+Line = dict[str, Any]
+
+_NOTE = """Every method starts from the same checkpoint and trains the same number of
+steps on the same files. A replicate has its own initial values of what is new and its
+own order of the data. The learning rate of a method was chosen by the dev part in the
+first replicate, among {rates} times what is common for it, and is that of all
+replicates; the best epoch of each run was chosen by the dev part. Methods are compared
+in pairs of equal order, over {seeds} replicates: the verdict is about these files, and
+another test part may give another one. Scores are means with Student's 95 % intervals,
+each for itself. Δ is the mean of the paired differences from {baseline}. Its intervals
+hold for all methods together, and p is adjusted for their number, by the distribution
+of the largest studentised difference under random signs (Liu 1988; Westfall and Young
+1993; Romano and Wolf 2005): an interval excludes zero exactly when p is at most 0.05. A
+method is equivalent if its interval is within ±{margin:g} points. Trained parameters
+include those of the head. The time of a step is that of one run; temporary memory is
+what a step needs beside parameters and state, as the compiler reports it."""
+
+
+def publish(
+    config: AdaptCompareConfig, task: Task, directory: Path
+) -> "tuple[list[Line], list[Comparison], Table, str]":
+    """Prints and writes the results of a comparison of methods.
+
+    Args:
+      config: The configuration.
+      task: The task.
+      directory: The run directory, with results.jsonl.
+
+    Returns:
+      The lines, the comparisons, the table and the verdict.
+    """
+    lines = io.read_lines(directory / "results.jsonl")
+    chosen = {name: _chosen(lines, name) for name in config.variants()}
+    scores = {name: [row["test"] for row in rows] for name, rows in chosen.items()}
+    comparisons = stats.compare(
+        scores, config.reference, True, margin=config.margin / 100, seed=config.seed
+    )
+    verdict = verdict_text.verdict(comparisons, _points, config.margin / 100)
+    table = _table(config, task, comparisons, chosen)
+    print(f"\n{verdict}\n")
+    title = f"{task.monitor} of the {_part(task)} part, %"
+    essential = ["", "method", "share", title, f"Δ {config.reference}", "verdict"]
+    table.show(f"{title}; means with 95 % intervals", essential=essential)
+    figures = {
+        "differences.png": verdict_plots.forest(
+            comparisons, title, 100.0, config.margin / 100
+        ),
+        "parameters.png": draw_parameters(comparisons, chosen, config.reference, title),
+    }
+    for name, figure in figures.items():
+        plots.save(figure, directory / name)
+    io.write(directory / "report.md", _report(config, task, verdict, table))
+    names = ["report.md", *figures, "results.jsonl"]
+    print(f"\nwritten to {directory}: {', '.join(names)}")
+    return lines, comparisons, table, verdict
+
+
+def _part(task: Task) -> str:
+    return "test" if "test" in task.rows else "dev"
+
+
+def _points(difference: float) -> str:
+    return f"{100 * difference:.2f} points"
+
+
+def _chosen(lines: Sequence[Line], name: str) -> list[Line]:
+    """Returns the runs of a method at its learning rate, by seed."""
+    own = [line for line in lines if line["method"] == name]
+    rate = best_rate(own)
+    rows = [line for line in own if line["learning_rate"] == rate]
+    return sorted(rows, key=lambda line: line["seed"])
+
+
+def _table(
+    config: AdaptCompareConfig,
+    task: Task,
+    comparisons: "Sequence[Comparison]",
+    chosen: dict[str, list[Line]],
+) -> Table:
+    """Returns a row for each method, the best first."""
+    columns = [
+        "", "method", "trained", "share", "rate", "dev, %",
+        f"{task.monitor} of the {_part(task)} part, %", f"Δ {config.reference}", "p",
+        "verdict", "ms/step", "temporary MB", "adapter MB",
+    ]  # fmt: skip
+    rows = [
+        _row(place, each, chosen[each.name])
+        for place, each in enumerate(comparisons, start=1)
+    ]
+    return Table(columns, rows, words=2)
+
+
+def _row(place: int, row: "Comparison", lines: Sequence[Line]) -> list[str]:
+    """Returns the cells of a method."""
+    first = lines[0]
+    paired = ["baseline", "", ""]
+    if row.verdict is not None:
+        p_value = "" if row.p_value is None else f"{row.p_value:.2g}"
+        paired = [
+            _interval(row.difference, row.difference_interval, "+"),
+            p_value,
+            row.verdict,
+        ]
+    dev = 100 * np.mean([line["dev"] for line in lines])
+    times = [line["seconds_per_step"] for line in lines if line["seconds_per_step"]]
+    temporary = [line["temporary_bytes"] for line in lines if line["temporary_bytes"]]
+    return [
+        str(place),
+        row.name,
+        f"{first['trained']:,}",
+        f"{first['share']:.2%}",
+        f"{first['learning_rate']:g}",
+        f"{dev:.2f}",
+        _interval(row.score, row.interval),
+        *paired,
+        f"{1000 * np.median(times):.0f}" if times else "",
+        f"{max(temporary) / 1e6:.0f}" if temporary else "",
+        f"{first['bytes'] / 1e6:.2f}",
+    ]
+
+
+def _interval(middle: float, interval: stats.Interval | None, sign: str = "") -> str:
+    """Returns a score with its interval as text, in per cent."""
+    text = f"{100 * middle:{sign}.2f}"
+    if interval is None:
+        return text
+    low, high = (f"{100 * end:{sign}.2f}" for end in interval)
+    return f"{text} [{low}, {high}]"
+
+
+def draw_parameters(
+    comparisons: "Sequence[Comparison]",
+    chosen: dict[str, list[Line]],
+    baseline: str,
+    label: str,
+) -> "Figure":
+    """Draws the score of each method against its trained parameters.
+
+    Args:
+      comparisons: From `stats.compare`.
+      chosen: The runs of each method.
+      baseline: The method whose interval is drawn as a band.
+      label: The label of the score.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.0, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    heights = []
+    for row in sorted(comparisons, key=lambda each: each.score):
+        trained, score = chosen[row.name][0]["trained"], 100 * row.score
+        color, marker = verdict_plots.STYLES.get(row.verdict, ("black", "D"))
+        low, high = row.interval or (row.score, row.score)
+        if row.name == baseline:
+            axes.axhspan(100 * low, 100 * high, color="0.9", zorder=0)
+        ends = [[score - 100 * low], [100 * high - score]]
+        axes.errorbar(trained, score, ends, color=color, marker=marker, capsize=3)
+        near = any(abs(score - s) < 1.5 and 0.5 < trained / t < 2.0 for s, t in heights)
+        place = (-6, 4) if near else (6, 4)
+        axes.annotate(
+            plots.shorten(row.name),
+            (trained, score),
+            place,
+            textcoords="offset points",
+            ha="right" if near else "left",
+            fontsize=8,
+        )
+        heights.append((score, trained))
+    axes.set(xscale="log", xlabel="trained parameters", ylabel=label)
+    axes.set_xlim(right=axes.get_xlim()[1] * 2.5)
+    axes.grid(alpha=0.3)
+    title = f"means with Student's 95 % intervals; the band is {baseline}"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=9)
+    return figure
+
+
+def _report(config: AdaptCompareConfig, task: Task, verdict: str, table: Table) -> str:
+    """Returns report.md."""
+    name, file = model_card.checkpoint_name(config), Path(config.train).name
+    summary = "".join(f"- {line}\n" for line in task.summary.splitlines())
+    note = _NOTE.format(
+        rates=", ".join(f"{factor:.3g}" for factor in config.rate_factors),
+        seeds=config.seeds,
+        baseline=config.reference,
+        margin=config.margin,
+    )
+    return f"""# Which method of fine-tuning {name} on {file}?
+
+{verdict}
+
+{table.markdown()}
+
+![differences from {config.reference}](differences.png)
+![score against trained parameters](parameters.png)
+
+{summary}
+## How the numbers were computed
+
+{note}
+
+## How to repeat it
+
+Pass the file `flags` of this directory to the launcher as `--flagfile`. The versions of
+the software are in versions.json, and all runs in results.jsonl.
+"""
+
+
+def best_rate(lines: Sequence[dict]) -> float:
+    """Returns the learning rate whose run of seed 0 is best on the dev part.
+
+    >>> one = {"seed": 0, "learning_rate": 0.1, "dev": 0.5}
+    >>> best_rate([one, {**one, "learning_rate": 0.3, "dev": 0.6}])
+    0.3
+    """
+    first = [line for line in lines if line["seed"] == 0]
+    return max(first, key=lambda line: line["dev"])["learning_rate"]

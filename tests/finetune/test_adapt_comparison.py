@@ -1,0 +1,139 @@
+"""Comparisons of methods of fine-tuning, from files to a report."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from ffnlab import io
+from ffnlab.errors import InputError
+from ffnlab.finetune import trainer
+from ffnlab.finetune.adapt_compare_config import CAPACITY, AdaptCompareConfig
+from ffnlab.finetune.adapt_comparison import Runs, compare_methods, next_runs
+from ffnlab.finetune.adapt_ranking import best_rate
+from tests.finetune.fake import make_config
+from tests.tuned import config
+
+SMALL = {"epochs": 8.0, "evaluations": 2, "seeds": 3, "rate_factors": (1.0, 3.0)}
+
+
+def given(bert, files, out, **more):
+    """Returns the configuration of a comparison on the files of a folder."""
+    plain = config(bert, files, "tag", out, ".conll")
+    fields = {f.name: getattr(plain, f.name) for f in dataclasses.fields(plain)}
+    fields |= {"learning_rate": None, "methods": ("full", "lora:rank=2", "head")}
+    return AdaptCompareConfig(**{**fields, **SMALL, **more})
+
+
+@pytest.fixture(scope="module")
+def result(bert, files, tmp_path_factory):
+    return compare_methods(given(bert, files, tmp_path_factory.mktemp("runs") / "a"))
+
+
+def test_every_method_has_its_runs(result):
+    for name, trained in (("full", 1), ("lora:rank=2", 0.3), ("head", 0.1)):
+        lines = [line for line in result.runs if line["method"] == name]
+        rates = sorted({line["learning_rate"] for line in lines})
+        assert len(lines) == 2 + 2 and len(rates) == 2
+        assert rates[1] == pytest.approx(3 * rates[0], rel=0.01)
+        at_best = [each for each in lines if each["learning_rate"] == best_rate(lines)]
+        assert sorted(each["seed"] for each in at_best) == [0, 1, 2]
+        for line in lines:
+            assert 0 < line["share"] <= trained
+            assert line["bytes"] == 4 * line["trained"]
+            assert line["temporary_bytes"] > 0 and line["seconds_per_step"] > 0
+
+
+def test_the_report_ranks_the_chosen_runs(result):
+    assert [row.replicates for row in result.comparisons] == [3, 3, 3]
+    for row in result.comparisons:
+        lines = [line for line in result.runs if line["method"] == row.name]
+        rate = best_rate(lines)
+        scores = [e["test"] for e in lines if e["learning_rate"] == rate]
+        assert row.score == pytest.approx(np.mean(scores))
+    text = (result.out / "report.md").read_text()
+    assert result.table.markdown() in text and result.verdict in text
+    assert "a claim needs at least 6 replicates" in result.verdict
+    for name in ("differences.png", "parameters.png"):
+        assert (result.out / name).read_bytes().startswith(b"\x89PNG")
+    assert not (result.out / "checkpoints").exists()
+
+
+class Stopped(Exception):
+    """Stands for a kill."""
+
+
+def test_an_interrupted_comparison_goes_on(result, bert, files, tmp_path, monkeypatch):
+    train, calls = trainer.train_members, []
+
+    def stop_later(*arguments):
+        calls.append(arguments)
+        if len(calls) == 4:
+            raise Stopped
+        return train(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "train_members", stop_later)
+        with pytest.raises(Stopped):
+            compare_methods(given(bert, files, tmp_path / "b", methods=("head",)))
+    assert len(io.read_lines(tmp_path / "b" / "results.jsonl")) == 3
+    again = given(bert, files, tmp_path / "b", methods=("head",), resume=True)
+    resumed = compare_methods(again)
+    expected = [line for line in result.runs if line["method"] == "head"]
+    for name in ("seed", "learning_rate", "dev", "test", "best_step"):
+        assert [e[name] for e in resumed.runs] == [e[name] for e in expected]
+
+
+def test_rates_come_first_and_then_the_other_seeds():
+    def line(seed, rate, dev):
+        return {"seed": seed, "learning_rate": rate, "dev": dev}
+
+    rates, lines = [0.1, 0.3], []
+    assert next_runs(lines, rates, 3, together=False) == Runs([0], [0.1])
+    assert next_runs(lines, rates, 3, together=True) == Runs([0], rates)
+    lines = [line(0, 0.1, 0.9)]
+    assert next_runs(lines, rates, 3, together=True) == Runs([0], [0.3])
+    lines.append(line(0, 0.3, 0.8))
+    assert next_runs(lines, rates, 3, together=True) == Runs([1, 2], [0.1])
+    assert next_runs(lines, rates, 3, together=False) == Runs([1], [0.1])
+    lines += [line(1, 0.1, 0.5), line(2, 0.1, 0.5)]
+    assert next_runs(lines, rates, 3, together=True) is None
+    assert next_runs(lines[:2], rates, 1, together=True) is None
+
+
+def make(**options):
+    plain = make_config()
+    fields = {f.name: getattr(plain, f.name) for f in dataclasses.fields(plain)}
+    return AdaptCompareConfig(**{**fields, "learning_rate": None, **options})
+
+
+def test_each_method_has_its_own_flags_and_rate():
+    variants = make(methods=("full", "lora:rank=4:alpha=4.5", "capacity")).variants()
+    assert list(variants) == ["full", "lora:rank=4:alpha=4.5", *CAPACITY]
+    assert variants["full"].learning_rate == 5e-5
+    lora = variants["lora:rank=4:alpha=4.5"]
+    assert (lora.rank, lora.alpha, lora.learning_rate) == (4, 4.5, 5e-4)
+    ranks = {v.target_modules: v.rank for v in list(variants.values())[2:]}
+    per_layer = {("all",): 18, ("ffn",): 10, ("attention",): 8}
+    assert len({rank * per_layer[t] for t, rank in ranks.items()}) == 1
+    assert make().reference == "full"
+    assert make(methods=("lora", "head")).reference == "lora"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"methods": ("lroa",)}, "method: unknown 'lroa'"),
+        ({"methods": ("lora:rnak=2",)}, "methods: unknown 'rnak'; nearest: rank"),
+        ({"methods": ("lora:rank",)}, "methods: 'lora:rank': rank needs a value"),
+        ({"methods": ("lora:rank=x",)}, "methods: 'lora:rank=x': rank should be a"),
+        ({"methods": ("lora:rank=0",)}, "rank: 0 must be at least 1"),
+        ({"learning_rate": 1e-3}, "learning_rate: rates are tuned; give rate_factors"),
+        ({"method": "lora"}, "method: give the methods to compare by methods"),
+        ({"baseline": "lora", "methods": ("full", "head")}, "baseline: unknown 'lora'"),
+        ({"margin": 0.0}, "margin: 0.0 should be a number above 0"),
+    ],
+)
+def test_wrong_flags_are_refused(options, message):
+    with pytest.raises(InputError, match=f"^{message}"):
+        make(**options)
