@@ -93,12 +93,23 @@ def pooler_rows() -> list[tuple[str, str]]:
     ]
 
 
-def missing(settings: dict[str, Any], key: str, source: str) -> Any:
-    """Returns an entry of adapter_config.json.
+def read_number(
+    settings: dict[str, Any],
+    key: str,
+    source: str,
+    default: Any = None,
+    least: float = 0,
+) -> Any:
+    """Returns a number of adapter_config.json.
 
     Raises:
-      InputError: It is missing.
+      InputError: It is missing and there is no default, or is no number of at least `least`.
     """
-    if settings.get(key) is None:
+    value = default if settings.get(key) is None else settings[key]
+    if value is None:
         raise InputError(f"{source}: {key} is missing")
-    return settings[key]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < least:
+        raise InputError(
+            f"{source}: {key} is {value!r}, not a number of at least {least}"
+        )
+    return value

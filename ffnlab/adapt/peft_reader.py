@@ -19,8 +19,8 @@ from ffnlab.adapt.peft_names import (
     head_rows,
     is_transposed,
     linear_rows,
-    missing,
     pooler_rows,
+    read_number,
 )
 from ffnlab.adapt.selection import ENCODER, encoder_prefix
 from ffnlab.adapt.surgery import split_path
@@ -60,32 +60,11 @@ def load_peft(
     Source: peft 0.21.
     """
     directory = Path(directory)
-    source = str(directory / SETTINGS)
-    if not (directory / SETTINGS).is_file():
-        raise InputError(f"{source}: not found; an adapter of peft has it")
-    settings = read_json(directory / SETTINGS)
-    if not (directory / ARRAYS).is_file():
-        raise InputError(
-            f"{directory / ARRAYS}: not found; a pickle such as adapter_model.bin can "
-            "run code, and is not read"
-        )
-    tensors = _names(read_file(directory / ARRAYS), family)
-    kind = settings.get("peft_type")
-    readers = {
-        "LORA": _lora,
-        "ADALORA": _adalora,
-        "IA3": _ia3,
-        "PREFIX_TUNING": _prefix,
-    }
-    if kind not in readers:
-        raise InputError(
-            f"{source}: peft_type {kind!r} should be one of {', '.join(readers)}"
-        )
-    if settings.get("bias", "none") != "none":
-        raise InputError(f"{source}: bias {settings['bias']!r} cannot be loaded")
+    settings, tensors = _read(directory)
+    tensors, source = _names(tensors, family), str(directory / SETTINGS)
     head = _head(tensors, settings, params, family, str(directory))
-    layers = linear_rows(family, transformer)
-    leaves, config = readers[kind](tensors, settings, layers, transformer, source)
+    read, layers = _READERS[settings["peft_type"]], linear_rows(family, transformer)
+    leaves, config = read(tensors, settings, layers, transformer, source)
     if tensors:
         raise InputError(
             f"{directory}: {len(tensors)} arrays are of modules that cannot be adapted "
@@ -96,6 +75,27 @@ def load_peft(
     leaves = head | {prefix + path: leaf for path, leaf in leaves.items()}
     arrays = {path: jnp.asarray(leaf, jnp.float32) for path, leaf in leaves.items()}
     return trees.unflatten(arrays), (config,)
+
+
+def _read(directory: Path) -> tuple[dict[str, Any], Tensors]:
+    """Returns the settings and the arrays of a directory."""
+    source = directory / SETTINGS
+    if not source.is_file():
+        raise InputError(f"{source}: not found; an adapter of peft has it")
+    settings = read_json(source)
+    if not (directory / ARRAYS).is_file():
+        raise InputError(
+            f"{directory / ARRAYS}: not found; a pickle such as adapter_model.bin can "
+            "run code, and is not read"
+        )
+    kind = settings.get("peft_type")
+    if kind not in _READERS:
+        raise InputError(
+            f"{source}: peft_type {kind!r} should be one of {', '.join(_READERS)}"
+        )
+    if settings.get("bias", "none") != "none":
+        raise InputError(f"{source}: bias {settings['bias']!r} cannot be loaded")
+    return settings, read_file(directory / ARRAYS)
 
 
 def _names(tensors: Tensors, family: str) -> Tensors:
@@ -137,19 +137,41 @@ def _take(tensors: Tensors, layer: Layer, *names: str) -> list[np.ndarray] | Non
     lacking = [name for name in full if name not in tensors]
     if lacking:
         raise InputError(f"{lacking[0]} is missing, though {full[0]} is there")
-    return [tensors.pop(name).astype(np.float32) for name in full]
+    arrays = [tensors.pop(name).astype(np.float32) for name in full]
+    for name, array in zip(full, arrays, strict=True):
+        axes = 1 if name.endswith("magnitude_vector") else 2
+        if array.ndim != axes:
+            raise InputError(f"{name} is {[*array.shape]}, not an array of {axes} axes")
+    return arrays
 
 
 def _split(array: np.ndarray, layer: Layer, axis: int) -> list[np.ndarray]:
     """Returns the parts of an array of a layer that consists of several of ours."""
+    if array.shape[axis] % len(layer.modules):
+        raise InputError(
+            f"{layer.name}: its array {[*array.shape]} is not of {len(layer.modules)} "
+            "layers of the same width; load the base that it was trained on"
+        )
     return np.split(array, len(layer.modules), axis=axis)
 
 
-def _pattern(patterns: Any, name: str, default: float) -> float:
+def _check_ranks(layer: Layer, *ranks: int) -> int:
+    """Returns the rank of an adapter after checking that all its arrays have it."""
+    if len(set(ranks)) > 1:
+        raise InputError(f"{layer.name}: its arrays have the ranks {[*ranks]}")
+    return ranks[0]
+
+
+def _pattern(settings: dict, key: str, name: str, default: float, source: str) -> Any:
     """Returns the entry of a pattern of peft for a layer, or a default."""
-    for pattern, value in (patterns or {}).items():
-        if re.fullmatch(rf"(.*\.)?({pattern})", name):
-            return value
+    patterns = settings.get(key) or {}
+    for pattern in patterns:
+        try:
+            matched = re.fullmatch(rf"(.*\.)?({pattern})", name)
+        except re.error:
+            raise InputError(f"{source}: {key}: {pattern!r} is no pattern") from None
+        if matched:
+            return read_number(patterns, pattern, f"{source}: {key}", least=1)
     return default
 
 
@@ -161,7 +183,8 @@ def _lora(
     source: str,
 ) -> tuple[Tensors, Method]:
     """Returns the arrays of LoRA by path, and its configuration."""
-    rank, alpha = (missing(settings, key, source) for key in ("r", "lora_alpha"))
+    rank = read_number(settings, "r", source, least=1)
+    alpha = read_number(settings, "lora_alpha", source)
     dora, root = (bool(settings.get(key)) for key in ("use_dora", "use_rslora"))
     names = ("lora_A.weight", "lora_B.weight") + ("lora_magnitude_vector",) * dora
     leaves, modules = {}, []
@@ -171,20 +194,20 @@ def _lora(
         if arrays is None:
             continue
         a, b = arrays[0].T, arrays[1].T  # [D, r], [r, H]
-        own = _pattern(settings.get("rank_pattern"), layer.name, rank)
-        own_alpha = _pattern(settings.get("alpha_pattern"), layer.name, alpha)
+        _check_ranks(layer, a.shape[1], b.shape[0])
+        own = _pattern(settings, "rank_pattern", layer.name, rank, source)
+        own_alpha = _pattern(settings, "alpha_pattern", layer.name, alpha, source)
         b = b * np.float32(own_alpha / (own**0.5 if root else own) / scale)
-        for number, module in enumerate(layer.modules):
-            leaves[f"{module}/lora/a"] = a
-            leaves[f"{module}/lora/b"] = _split(b, layer, 1)[number]
-            if dora:
-                norms = _split(arrays[2], layer, 0)
-                leaves[f"{module}/lora/magnitude"] = norms[number]
-            modules.append(module)
+        modules += layer.modules
+        for module, part in zip(layer.modules, _split(b, layer, 1), strict=True):
+            leaves |= {f"{module}/lora/a": a, f"{module}/lora/b": part}
+        norms = _split(arrays[2], layer, 0) if dora else ()
+        for module, part in zip(layer.modules, norms, strict=False):
+            leaves[f"{module}/lora/magnitude"] = part
     return leaves, LoRA(
         rank=rank,
         alpha=float(alpha),
-        dropout=float(settings.get("lora_dropout") or 0.0),
+        dropout=float(read_number(settings, "lora_dropout", source, 0.0)),
         targets=_targets(modules, source),
         rslora=root,
         dora=dora,
@@ -202,37 +225,47 @@ def _adalora(
 
     peft leaves out pruned triplets, which are zeros here.
     """
-    rank, alpha = (missing(settings, key, source) for key in ("init_r", "lora_alpha"))
+    rank = read_number(settings, "init_r", source, least=1)
+    alpha = read_number(settings, "lora_alpha", source)
+    exact = np.float32(rank / (rank + RANKNUM))
     leaves, modules = {}, []
     for layer in layers:
         arrays = _take(tensors, layer, "lora_A", "lora_E", "lora_B")
         if arrays is None:
             continue
-        more = rank - len(arrays[0])
-        a = np.pad(arrays[0], [(0, more), (0, 0)]).T
-        values = np.pad(arrays[1][:, 0], (0, more)) * np.float32(
-            rank / (rank + RANKNUM)
-        )
-        b = np.pad(arrays[2], [(0, 0), (0, more)]).T
-        for number, module in enumerate(layer.modules):
-            leaves[f"{module}/adalora/p"] = a
-            leaves[f"{module}/adalora/lambda"] = values
-            leaves[f"{module}/adalora/q"] = _split(b, layer, 1)[number]
-            modules.append(module)
+        a, values, b = arrays
+        more = rank - _check_ranks(layer, len(a), len(values), b.shape[1])
+        if more < 0:
+            raise InputError(f"{source}: init_r is {rank}, below that of {layer.name}")
+        a, b = np.pad(a, [(0, more), (0, 0)]).T, np.pad(b, [(0, 0), (0, more)]).T
+        values = np.pad(values[:, 0] * exact, (0, more))
+        modules += layer.modules
+        for module, part in zip(layer.modules, _split(b, layer, 1), strict=True):
+            arrays = {"p": a, "lambda": values, "q": part}
+            leaves |= {f"{module}/adalora/{n}": leaf for n, leaf in arrays.items()}
     return leaves, AdaLoRA(
         rank=rank,
-        target_rank=min(settings.get("target_r") or rank, rank),
+        target_rank=min(read_number(settings, "target_r", source, rank), rank),
         alpha=float(alpha),
-        dropout=float(settings.get("lora_dropout") or 0.0),
+        dropout=float(read_number(settings, "lora_dropout", source, 0.0)),
         targets=_targets(modules, source),
-        total_steps=missing(settings, "total_step", source),
-        warmup_steps=settings.get("tinit") or 0,
-        final_steps=settings.get("tfinal") or 0,
-        interval=settings.get("deltaT") or 1,
-        beta1=settings.get("beta1", 0.85),
-        beta2=settings.get("beta2", 0.85),
-        orthogonality=settings.get("orth_reg_weight", 0.5),
+        **{
+            field: read_number(settings, key, source, default)
+            for field, (key, default) in _SCHEDULE.items()
+        },
     )
+
+
+# The fields of AdaLoRA, their names in peft, and peft's defaults.
+_SCHEDULE = {
+    "total_steps": ("total_step", None),
+    "warmup_steps": ("tinit", 0),
+    "final_steps": ("tfinal", 0),
+    "interval": ("deltaT", 1),
+    "beta1": ("beta1", 0.85),
+    "beta2": ("beta2", 0.85),
+    "orthogonality": ("orth_reg_weight", 0.5),
+}
 
 
 def _ia3(
@@ -253,9 +286,9 @@ def _ia3(
         factors = arrays[0].reshape(-1)
         if kind == "input" and len(layer.modules) > 1:
             raise InputError(f"{source}: the inputs of {layer.name} cannot be scaled")
-        for number, module in enumerate(layer.modules):
-            leaves[f"{module}/ia3/{kind}"] = _split(factors, layer, 0)[number]
-            modules[kind].append(module)
+        modules[kind] += layer.modules
+        for module, part in zip(layer.modules, _split(factors, layer, 0), strict=True):
+            leaves[f"{module}/ia3/{kind}"] = part
     return leaves, IA3(
         targets=_targets(modules["output"], source),
         input_targets=_targets(modules["input"], source) if modules["input"] else (),
@@ -295,6 +328,14 @@ def _prefix(
     both = rows.reshape(len(rows), transformer.layers, 2, width).transpose(1, 2, 0, 3)
     leaves = {"prefix/key": both[:, 0], "prefix/value": both[:, 1]}
     return leaves, Prefix(virtual_tokens=len(rows), shift_positions=True)
+
+
+_READERS = {
+    "LORA": _lora,
+    "ADALORA": _adalora,
+    "IA3": _ia3,
+    "PREFIX_TUNING": _prefix,
+}
 
 
 def _check_widths(leaves: Mapping[str, Any], params: Params, source: str) -> None:

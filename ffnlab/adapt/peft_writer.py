@@ -40,6 +40,7 @@ from ffnlab.types import Params
 
 Tensors = dict[str, np.ndarray]
 Arrays = Mapping[str, np.ndarray]
+New = Mapping[tuple[str, str], Arrays]  # by module and method
 
 
 def save_peft(
@@ -75,17 +76,15 @@ def save_peft(
     from safetensors.numpy import save_file
 
     method = _one_method(config)
-    layers = linear_rows(family, transformer)
-    own, new = partition(trainable)
-    new = {
-        (f"{module}/".removeprefix(encoder_prefix(params))[:-1], name): {
-            part: np.asarray(leaf, np.float32) for part, leaf in arrays.items()
-        }
-        for (module, name), arrays in new.items()
-    }
-    encoder = {path: np.asarray(leaf) for path, leaf in encoder_arrays(params).items()}
     write = {LoRA: _lora, AdaLoRA: _adalora, IA3: _ia3, Prefix: _prefix}[type(method)]
-    tensors, settings = write(method, new, layers, encoder, transformer)
+    own, new = partition(trainable)
+    tensors, settings = write(
+        method,
+        _in_encoder(new, encoder_prefix(params)),
+        linear_rows(family, transformer),
+        {path: np.asarray(leaf) for path, leaf in encoder_arrays(params).items()},
+        transformer,
+    )
     head, modules = _head(own, params, family, purpose)
     root = FAMILIES[family].prefix if purpose or family == "gpt2" else ""
     if not isinstance(method, Prefix):
@@ -103,6 +102,16 @@ def save_peft(
         save_file(arrays, part / ARRAYS, {"format": "pt"})
         text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
         (part / SETTINGS).write_text(text, "utf-8")
+
+
+def _in_encoder(new: Mapping[tuple[str, str], Any], prefix: str) -> New:
+    """Returns new arrays by module and method, with the paths of the encoder."""
+    return {
+        (f"{module}/".removeprefix(prefix)[:-1], name): {
+            part: np.asarray(leaf, np.float32) for part, leaf in arrays.items()
+        }
+        for (module, name), arrays in new.items()
+    }
 
 
 def _one_method(config: Config) -> Method:
@@ -142,7 +151,7 @@ def _head(
 
 def _lora(
     method: LoRA,
-    new: Mapping[tuple[str, str], Arrays],
+    new: New,
     layers: Sequence[Layer],
     encoder: Arrays,
     transformer: TransformerConfig,
@@ -158,12 +167,8 @@ def _lora(
         tensors[f"{layer.name}.lora_A.weight"] = a.T
         tensors[f"{layer.name}.lora_B.weight"] = b.T
         if method.dora:
-            tensors[f"{layer.name}.lora_magnitude_vector"] = np.concatenate(
-                [
-                    part["magnitude"] if part else _norms(encoder[f"{module}/kernel"])
-                    for part, module in zip(parts, layer.modules, strict=True)
-                ]
-            )
+            name = f"{layer.name}.lora_magnitude_vector"
+            tensors[name] = _magnitudes(parts, layer, encoder)
         found.append(layer)
         ranks[layer.name] = a.shape[1]
     rank = max(ranks.values())
@@ -185,8 +190,14 @@ def _lora(
     }
 
 
-def _norms(kernel: np.ndarray) -> np.ndarray:
-    return np.linalg.norm(kernel.astype(np.float32), axis=0)
+def _magnitudes(
+    parts: Sequence[Arrays | None], layer: Layer, encoder: Arrays
+) -> np.ndarray:
+    """Returns the norms of DoRA; those of layers without it are of their kernels."""
+    kernels = (encoder[f"{module}/kernel"] for module in layer.modules)
+    norms = (np.linalg.norm(k.astype(np.float32), axis=0) for k in kernels)
+    pairs = zip(parts, norms, strict=True)
+    return np.concatenate([p["magnitude"] if p else norm for p, norm in pairs])
 
 
 def _side_by_side(
@@ -221,7 +232,7 @@ def _side_by_side(
 
 def _adalora(
     method: AdaLoRA,
-    new: Mapping[tuple[str, str], Arrays],
+    new: New,
     layers: Sequence[Layer],
     encoder: Arrays,
     transformer: TransformerConfig,
@@ -260,7 +271,7 @@ def _adalora(
 
 def _ia3(
     method: IA3,
-    new: Mapping[tuple[str, str], Arrays],
+    new: New,
     layers: Sequence[Layer],
     encoder: Arrays,
     transformer: TransformerConfig,
@@ -310,7 +321,7 @@ def _targets(layers: Sequence[Layer]) -> dict[str, Any]:
 
 def _prefix(
     method: Prefix,
-    new: Mapping[tuple[str, str], Arrays],
+    new: New,
     layers: Sequence[Layer],
     encoder: Arrays,
     transformer: TransformerConfig,

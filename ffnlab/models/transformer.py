@@ -187,9 +187,6 @@ class Transformer(nnx.Module):
             x = dropout(x, embed_key, self.config.dropout)
             keys = jax.random.split(key, self.config.layers)
         pairs, cache = _attention_mask(self.config, tokens, mask, segment_ids, cache)
-        if prefix is not None and pairs is not None:  # all tokens attend to it
-            first = prefix["key"].shape[2]
-            pairs = jnp.pad(pairs, [(0, 0)] * 3 + [(first, 0)], constant_values=True)
         x, states, blocks, cache = self._layers(
             x, pairs, positions, cache, keys, prefix
         )
@@ -275,8 +272,12 @@ class Transformer(nnx.Module):
     ) -> tuple[Array, Array, tuple[Array, Array], dict | None]:
         """Returns the last states, all states, the blocks' arrays, and the cache.
 
-        `mask` is the attention mask `[B or 1, 1, T, P + S]`.
+        `mask` is the attention mask `[B or 1, 1, T, S]`; all tokens attend to the
+        prefix.
         """
+        if prefix is not None and mask is not None:
+            first = prefix["key"].shape[2]
+            mask = jnp.pad(mask, [(0, 0)] * 3 + [(first, 0)], constant_values=True)
 
         def apply(graph: Any, state: Any, x: Array, *parts: Any) -> tuple:
             return nnx.merge(graph, state)(x, mask, positions, *parts)
