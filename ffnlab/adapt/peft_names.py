@@ -103,7 +103,7 @@ def read_number(
     """Returns a number of adapter_config.json.
 
     Raises:
-      InputError: It is missing and there is no default, or is no number of at least `least`.
+      InputError: It is missing without a default, or is no number of at least `least`.
     """
     value = default if settings.get(key) is None else settings[key]
     if value is None:

@@ -96,6 +96,9 @@ def test_pruning_step_by_step():
         oracle.update(arrays, by_module(grads), step)
         state, trainable = update(state, trainable, grads, step)
         chex.assert_trees_all_close(by_module(trainable), arrays, rtol=1e-6)
+        for (module, name), values in oracle.uncertainty.items():
+            path = f"encoder/{module}/adalora/{name}"
+            chex.assert_trees_all_close(state.uncertainty[path], values, rtol=1e-4)
         kept = [oracle.mask[module, i] for module in MODULES for i in range(3)]
         assert state.mask.tolist() == kept
         counts.append(sum(kept))
