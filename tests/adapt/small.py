@@ -125,3 +125,31 @@ def positions(family):
     if PURPOSES[family] == "SequenceClassification":
         return {**PLAIN, "label_positions": np.array([[0], [0]])}
     return PLAIN
+
+
+# Every method by name, with small sizes; and most of them at once.
+FIELDS = {
+    "lora": {"rank": 2},
+    "dora": {"rank": 2},
+    "adalora": {"rank": 3, "target_rank": 2, "total_steps": 100},
+    "ia3": {},
+    "houlsby": {"hidden": 4},
+    "pfeiffer": {"hidden": 4, "block": "swiglu"},
+    "parallel": {"hidden": 4, "block": "mlp:relu", "scale": 4.0},
+    "prefix": {"virtual_tokens": 3},
+    "prompt": {"virtual_tokens": 3},
+    "bitfit": {},
+    "head": {},
+    "top": {},
+    "ffn": {},
+    "attention": {},
+    "full": {},
+    "lora+bitfit+ia3": {"rank": 2},
+}
+SUM = adapt.parse(
+    "dora+adalora+ia3+houlsby+prefix+prompt+bitfit",
+    **FIELDS["adalora"],
+    hidden=4,
+    virtual_tokens=2,
+    projection=5,
+)
