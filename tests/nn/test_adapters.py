@@ -47,7 +47,8 @@ def test_adapters_are_called_where_they_are():
     chex.assert_trees_all_close(found, expected, rtol=1e-6)
     assert attached(bind(build, adapted).gate) and not attached(bind(build, params).up)
     assert detach(params) == (params, {})
-    with pytest.raises(ValueError, match="expected 6 leaves, but got 7"):  # other entries are still refused
+    # Other entries are still refused.
+    with pytest.raises(ValueError, match="expected 6 leaves, but got 7"):
         model.apply({**params, "lora": vector}, x)
 
 
