@@ -138,7 +138,7 @@ class _MethodRuns:
                 programs[size] = trainer.make_programs(work, size)
             first = f"{runs.seeds[0]}-{runs.rates[0]:g}"
             work.progress.begin(f"{self.name}, seed and rate {first}")
-            results, _ = trainer.train_members(
+            results = trainer.train_members(
                 work, runs.seeds, runs.rates, programs[size], f"{number}-{first}"
             )
             steps = programs[size].steps

@@ -318,10 +318,8 @@ def _train_together(work: Work) -> list[Run]:
     config = work.config
     work.progress.begin(f"{config.seeds} seeds")
     programs = make_programs(work, config.seeds)
-    rate = config.learning_rate
-    runs, record = train_members(work, range(config.seeds), [rate], programs, "")
-    check_finite(record, rate)
-    return runs
+    rates = [config.learning_rate]
+    return train_members(work, range(config.seeds), rates, programs, check=True)
 
 
 def make_programs(work: Work, members: int) -> loop.Programs:
@@ -338,8 +336,9 @@ def train_members(
     seeds: Sequence[int],
     rates: Sequence[float],
     programs: loop.Programs,
-    folder: str,
-) -> tuple[list[Run], Record]:
+    folder: str = "",
+    check: bool = False,
+) -> list[Run]:
     """Trains seeds × learning rates as one population.
 
     Args:
@@ -348,9 +347,13 @@ def train_members(
       rates: The peak learning rates.
       programs: From `make_programs`, for as many members.
       folder: Where the checkpoints are.
+      check: Whether a loss that is not finite is an error.
 
     Returns:
-      The runs, ordered by learning rate, then by seed, and the record of all of them.
+      The runs, ordered by learning rate, then by seed.
+
+    Raises:
+      InputError: The loss of a run was not finite.
     """
     members = population.grid(seeds, rates)
     size = len(members.seeds)
@@ -361,6 +364,8 @@ def train_members(
         identity={"seeds": [*seeds], "learning_rates": [*map(float, rates)]},
         hooks=_hooks(work, folder, "mean " if size > 1 else ""),
     ).fit
+    if check:
+        check_finite(result.record, rates[0])
     best, step = jax.device_get(result.best), result.record.step
     curves = result.record._replace(step=np.zeros(size))
     runs = []
@@ -368,7 +373,7 @@ def train_members(
         record = member(curves, number)._replace(step=step)
         seed, params = int(members.seeds[number]), member(best, number)
         runs.append(_score(work, seed, params, record, result.seconds_per_step))
-    return runs, result.record
+    return runs
 
 
 def _score(

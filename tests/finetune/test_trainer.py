@@ -85,9 +85,8 @@ def test_a_loss_that_is_not_finite_is_refused(tagging, tmp_path, monkeypatch, se
     record = record._replace(diverged=np.full(shape, 3, np.int32))
     result = loop.Fit(None, {}, record, 0.1, 0.1)
     monkeypatch.setattr(trainer.loop, "fit", lambda **_: result)
-    monkeypatch.setattr(
-        trainer.population, "fit_population", lambda **_: ([], [], result)
-    )
+    many = trainer.population.Population([], [], result)
+    monkeypatch.setattr(trainer.population, "fit_members", lambda **_: many)
     with pytest.raises(InputError, match="^learning_rate: 9: .* not finite at step 3"):
         trainer.train(task.config, task, tmp_path)
 
