@@ -14,6 +14,7 @@ FOLDER = Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 # The packages and modules that a user imports from; see their `__all__`.
 PUBLIC = {
+    "adapt",
     "data",
     "feedback",
     "finetune",
@@ -99,4 +100,4 @@ def test_other_imports_are_found(code):
 
 
 def test_there_are_notebooks():
-    assert len(NOTEBOOKS) == 5
+    assert len(NOTEBOOKS) == 6
