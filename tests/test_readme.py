@@ -21,8 +21,8 @@ SNIPPETS = {
 
 
 def test_there_are_pages_and_snippets():
-    assert len(PAGES) == 10
-    assert len(SNIPPETS) == 11
+    assert len(PAGES) == 11
+    assert len(SNIPPETS) == 14
 
 
 @pytest.mark.slow
