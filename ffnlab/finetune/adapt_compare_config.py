@@ -36,9 +36,16 @@ class AdaptCompareConfig(Config):
     )
     rate_factors: tuple[float, ...] = option(
         (1 / 3, 1.0, 3.0),
-        "Learning rates that are tried for each method on one replicate, as multiples "
-        "of what is common for it.",
+        "Learning rates that are tried for each method, as multiples of what is common "
+        "for it.",
         above=0,
+    )
+    tuning_seeds: int = option(
+        2,
+        "Replicates on which all learning rates are tried; the rate of the best mean "
+        "on the dev part is that of all. On a single one, a rate may be chosen at "
+        "which other replicates collapse.",
+        least=1,
     )
     margin: float = option(
         2.0, "Largest difference that does not matter, in points.", above=0

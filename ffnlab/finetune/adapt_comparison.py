@@ -67,7 +67,7 @@ def compare_methods(config: AdaptCompareConfig) -> AdaptCompareResult:
 
 @dataclasses.dataclass
 class _MethodRuns:
-    """The runs of one method: all learning rates with seed 0, then all other seeds.
+    """The runs of one method: all learning rates of some seeds, then all other seeds.
 
     On a CPU each run is a population of its own, by one program; elsewhere the runs of
     either kind are trained together.
@@ -86,6 +86,11 @@ class _MethodRuns:
         return [float(f"{common * factor:.3g}") for factor in factors]
 
     @property
+    def tuning_seeds(self) -> int:
+        """The number of replicates on which all learning rates are tried."""
+        return min(self.config.tuning_seeds, self.config.seeds)
+
+    @property
     def path(self) -> Path:
         """The file of all results."""
         return self.directory / "results.jsonl"
@@ -94,6 +99,11 @@ class _MethodRuns:
         """Returns the results so far."""
         return [e for e in io.read_lines(self.path) if e["method"] == self.name]
 
+    def next_runs(self, together: bool) -> "Runs | None":
+        """Returns the runs to train next; None if all are done."""
+        tuned, seeds = self.tuning_seeds, self.config.seeds
+        return next_runs(self.lines(), self.rates, tuned, seeds, together)
+
     def train(self) -> None:
         """Trains the runs that the directory has no results of."""
         import jax
@@ -101,9 +111,9 @@ class _MethodRuns:
         from ffnlab.finetune import trainer
         from ffnlab.report.progress import Progress
 
-        together = jax.default_backend() != "cpu"
-        runs = len(self.rates) + self.config.seeds - 1
-        if next_runs(self.lines(), self.rates, self.config.seeds, together) is None:
+        together, tuned = jax.default_backend() != "cpu", self.tuning_seeds
+        runs = len(self.rates) * tuned + self.config.seeds - tuned
+        if self.next_runs(together) is None:
             return
         plan = trainer.make_plan(self.variant, self.task)
         parts = [part for part in ("dev", "test") if part in self.task.rows]
@@ -129,8 +139,7 @@ class _MethodRuns:
         programs: dict[int, Any] = {}
         number = [*self.config.variants()].index(self.name)
         while True:
-            lines, seeds = self.lines(), self.config.seeds
-            runs = next_runs(lines, self.rates, seeds, together)
+            lines, runs = self.lines(), self.next_runs(together)
             if runs is None:
                 return
             size = len(runs.seeds) * len(runs.rates)
@@ -158,27 +167,34 @@ class Runs(NamedTuple):
 
 
 def next_runs(
-    lines: Sequence[dict], rates: Sequence[float], seeds: int, together: bool
+    lines: Sequence[dict],
+    rates: Sequence[float],
+    tuned: int,
+    seeds: int,
+    together: bool,
 ) -> Runs | None:
     """Returns the runs of a method to train next; None if all are done.
 
     Args:
       lines: The results so far.
-      rates: The learning rates to try with seed 0; the best on dev is that of the rest.
+      rates: The learning rates to try; the one of the best mean on dev is that of the
+        rest.
+      tuned: The number of seeds that try all of them, at least 1.
       seeds: The number of seeds.
       together: Whether to train several runs at once.
 
-    >>> next_runs([], [0.1, 0.2], seeds=3, together=True)
+    >>> next_runs([], [0.1, 0.2], tuned=1, seeds=3, together=True)
     Runs(seeds=[0], rates=[0.1, 0.2])
     """
-    done = {(line["seed"], line["learning_rate"]) for line in lines}
-    left = [rate for rate in rates if (0, rate) not in done]
-    if left:
-        return Runs([0], left if together else left[:1])
     from ffnlab.finetune.adapt_ranking import best_rate
 
+    done = {(line["seed"], line["learning_rate"]) for line in lines}
+    for seed in range(tuned):
+        left = [rate for rate in rates if (seed, rate) not in done]
+        if left:
+            return Runs([seed], left if together else left[:1])
     rate = best_rate(lines)
-    others = [seed for seed in range(1, seeds) if (seed, rate) not in done]
+    others = [seed for seed in range(seeds) if (seed, rate) not in done]
     if not others:
         return None
     return Runs(others if together else others[:1], [rate])

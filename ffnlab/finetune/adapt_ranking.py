@@ -22,10 +22,10 @@ Line = dict[str, Any]
 
 _NOTE = """Every method starts from the same checkpoint and trains the same number of
 steps on the same files. A replicate has its own initial values of what is new and its
-own order of the data. The learning rate of a method was chosen by the dev part in the
-first replicate, among {rates} times what is common for it, and is that of all
-replicates; the best epoch of each run was chosen by the dev part. Methods are compared
-in pairs of equal order, over {seeds} replicates: the verdict is about these files, and
+own order of the data. The learning rate of a method is the one with the best mean on
+the dev part over {tuned} of the replicates, among {rates} times what is common for the
+method; the best epoch of each run was chosen by the dev part. Methods are compared in
+pairs of equal order, over {seeds} replicates: the verdict is about these files, and
 another test part may give another one. Scores are means with Student's 95 % intervals,
 each for itself. Δ is the mean of the paired differences from {baseline}. Its intervals
 hold for all methods together, and p is adjusted for their number, by the distribution
@@ -200,6 +200,7 @@ def _report(config: AdaptCompareConfig, task: Task, verdict: str, table: Table) 
     summary = "".join(f"- {line}\n" for line in task.summary.splitlines())
     note = _NOTE.format(
         rates=", ".join(f"{factor:.3g}" for factor in config.rate_factors),
+        tuned=min(config.tuning_seeds, config.seeds),
         seeds=config.seeds,
         baseline=config.reference,
         margin=config.margin,
@@ -225,12 +226,18 @@ the software are in versions.json, and all runs in results.jsonl.
 """
 
 
-def best_rate(lines: Sequence[dict]) -> float:
-    """Returns the learning rate whose run of seed 0 is best on the dev part.
+def best_rate(lines: Sequence[Line]) -> float:
+    """Returns the learning rate with the best mean on the dev part.
+
+    The mean is over the seeds that tried all learning rates.
 
     >>> one = {"seed": 0, "learning_rate": 0.1, "dev": 0.5}
     >>> best_rate([one, {**one, "learning_rate": 0.3, "dev": 0.6}])
     0.3
     """
-    first = [line for line in lines if line["seed"] == 0]
-    return max(first, key=lambda line: line["dev"])["learning_rate"]
+    rates = dict.fromkeys(line["learning_rate"] for line in lines)
+    scores = {(line["seed"], line["learning_rate"]): line["dev"] for line in lines}
+    seeds = {line["seed"] for line in lines}
+    tuned = [seed for seed in seeds if all((seed, rate) in scores for rate in rates)]
+    means = {rate: np.mean([scores[seed, rate] for seed in tuned]) for rate in rates}
+    return max(means, key=lambda rate: means[rate])

@@ -15,6 +15,7 @@ from tests.finetune.fake import make_config
 from tests.tuned import config
 
 SMALL = {"epochs": 8.0, "evaluations": 2, "seeds": 3, "rate_factors": (1.0, 3.0)}
+SMALL |= {"tuning_seeds": 1}
 
 
 def given(bert, files, out, **more):
@@ -88,17 +89,29 @@ def test_rates_come_first_and_then_the_other_seeds():
     def line(seed, rate, dev):
         return {"seed": seed, "learning_rate": rate, "dev": dev}
 
-    rates, lines = [0.1, 0.3], []
-    assert next_runs(lines, rates, 3, together=False) == Runs([0], [0.1])
-    assert next_runs(lines, rates, 3, together=True) == Runs([0], rates)
+    def runs(lines, together, tuned=1, seeds=3):
+        return next_runs(lines, [0.1, 0.3], tuned, seeds, together)
+
+    assert runs([], False) == Runs([0], [0.1])
+    assert runs([], True) == Runs([0], [0.1, 0.3])
     lines = [line(0, 0.1, 0.9)]
-    assert next_runs(lines, rates, 3, together=True) == Runs([0], [0.3])
+    assert runs(lines, True) == Runs([0], [0.3])
     lines.append(line(0, 0.3, 0.8))
-    assert next_runs(lines, rates, 3, together=True) == Runs([1, 2], [0.1])
-    assert next_runs(lines, rates, 3, together=False) == Runs([1], [0.1])
+    assert runs(lines, True) == Runs([1, 2], [0.1])
+    assert runs(lines, False) == Runs([1], [0.1])
+    assert runs(lines, True, seeds=1) is None
+    assert runs(lines, True, tuned=2) == Runs([1], [0.1, 0.3])
     lines += [line(1, 0.1, 0.5), line(2, 0.1, 0.5)]
-    assert next_runs(lines, rates, 3, together=True) is None
-    assert next_runs(lines[:2], rates, 1, together=True) is None
+    assert runs(lines, True) is None
+    # The rate that is best on one replicate collapses on the other.
+    lines = [
+        line(0, 0.1, 0.9),
+        line(0, 0.3, 0.95),
+        line(1, 0.1, 0.9),
+        line(1, 0.3, 0.0),
+    ]
+    assert best_rate(lines[:2]) == 0.3 and best_rate(lines) == 0.1
+    assert runs(lines, True, tuned=2) == Runs([2], [0.1])
 
 
 def make(**options):
