@@ -10,6 +10,7 @@ from ffnlab.stats.signs import EXACT, largest_statistics
 POWER = 0.8  # of the detectable effect, and of the number of replicates that decides
 _RANKS = 64  # equally likely standard errors, over which the power is averaged
 _SETS = 128  # data sets that show how much the critical statistic varies
+_FACTORS = 8  # equally likely ratios of two critical statistics
 _MOST = 10**6  # the largest number of replicates that is searched
 
 
@@ -69,8 +70,8 @@ def _critical_factors(replicates: int, blocks: int, beyond: int) -> np.ndarray:
     scores = rng.normal(size=(_SETS, blocks + 1, replicates))
     differences = scores[:, 1:] - scores[:, :1]
     criticals = np.array([largest_statistics(each)[-beyond] for each in differences])
-    ratios = np.sort((criticals[:, None] / criticals[None]).ravel())
-    return ratios[_SETS * _SETS // _RANKS // 2 :: _SETS * _SETS // _RANKS]
+    ratios = (criticals[:, None] / criticals[None]).ravel()
+    return np.quantile(ratios, (np.arange(_FACTORS) + 0.5) / _FACTORS)
 
 
 def replicates_needed(
