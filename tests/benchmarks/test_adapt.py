@@ -12,7 +12,8 @@ from ffnlab import trees
 from ffnlab.errors import InputError
 from tests.adapt.small import HERE
 
-SMALL = {"checkpoint": str(HERE / "bert"), "batch_size": 2, "max_seq_length": 4}
+SMALL = {"checkpoint": str(HERE / "bert"), "batch_size": 4}
+SMALL |= {"min_seq_length": 2, "max_seq_length": 6}
 WORK = Work(lambda _: None)
 
 
@@ -41,7 +42,10 @@ def test_setup_holds_the_tokens_that_occur_and_writes_the_rest(tmp_path):
     table = trees.flatten(setup.params)["encoder/embed/tokens/embedding"]
     whole = trees.flatten(setup.checkpoint.params)["embed/tokens/embedding"]
     np.testing.assert_array_equal(table, whole[setup.vocab_ids])
-    assert table.shape[0] == 7 and setup.batch["x"]["tokens"].max() < 7
+    tokens = setup.arrays["x/tokens"][setup.arrays["x/mask"]]
+    assert table.shape[0] == 7 and tokens.max() < 7
+    padded = setup.tokens[setup.tokens >= 0]
+    np.testing.assert_array_equal(np.sort(setup.vocab_ids[tokens]), np.sort(padded))
     start = adapt.pretrained.load(tmp_path / "start", head=False)
     np.testing.assert_array_equal(
         trees.flatten(start.params)["embed/tokens/embedding"], whole
@@ -66,6 +70,8 @@ def test_each_peer_is_compared_at_its_best_setting():
     assert [row[5] for row in rows] == ["", "≤ 1 met", "≤ 0.7 not met"]
 
 
-def test_an_unknown_method_is_refused():
+def test_wrong_flags_are_refused():
     with pytest.raises(InputError, match="^method: unknown 'lore'; nearest: lora"):
         Config(methods=("lore",))
+    with pytest.raises(InputError, match="^min_seq_length: 33 must be at most max_seq"):
+        Config(min_seq_length=33)
