@@ -3,9 +3,10 @@
 Each method takes the same steps on the same batch of random tokens: by ffnlab as
 `experiments.finetune` runs them, and by transformers with peft. Both start from the
 same checkpoint, head and adapter, without dropout, and are checked to have equal
-losses. A second table divides the time of each method by that of full fine-tuning. The
-checkpoint is MiniLM if it is installed, and otherwise a BERT of its shape with random
-arrays.
+losses. ffnlab packs texts of different lengths into rows, and the peers pad them to the
+longest; by default all are of one length. A second table divides the time of each
+method by that of full fine-tuning. The checkpoint is MiniLM if it is installed, and
+otherwise a BERT of its shape with random arrays.
 
 The peers of lora, dora and ia3 are those of peft. peft refuses prefixes for a BERT of
 transformers 5.24, so that the peer of prefix uses transformers' cache. The peer of
@@ -14,6 +15,7 @@ equal arithmetic. Without torch, transformers and peft only ffnlab runs.
 
     pip install -e '.[peers]' peft
     python -m benchmarks.adapt
+    python -m benchmarks.adapt --min_seq_length=4 --max_seq_length=60
     python -m benchmarks.adapt --methods=full,lora,head --rounds=1    (a smoke run)
 """
 
@@ -32,6 +34,11 @@ from benchmarks import protocol
 from benchmarks.protocol import Entry, Work
 from experiments import launch
 from ffnlab import adapt, options, pretrained, train
+from ffnlab.data import Arrays
+from ffnlab.data.packed_rows import pack
+from ffnlab.data.packing import even_width
+from ffnlab.data.tokenizer import Encoded
+from ffnlab.errors import InputError
 from ffnlab.finetune import adapting
 from ffnlab.finetune.adapting import Adaptation
 from ffnlab.models import EncoderConfig, transformer_model
@@ -72,7 +79,8 @@ class Config(protocol.Config):
         METHODS, "Methods to time. full is needed for the second table."
     )
     batch_size: int = option(16, "Texts per step.", least=1)
-    max_seq_length: int = option(32, "Tokens per text.", least=1)
+    min_seq_length: int = option(32, "Tokens of the shortest text.", least=1)
+    max_seq_length: int = option(32, "Tokens of the longest text.", least=1)
     vocab_ids: int = option(
         10_000,
         "Distinct tokens of the data set. ffnlab leaves out the embeddings of others. "
@@ -83,6 +91,11 @@ class Config(protocol.Config):
 
     def __post_init__(self):
         options.check(self)
+        if self.min_seq_length > self.max_seq_length:
+            raise InputError(
+                f"min_seq_length: {self.min_seq_length} must be at most "
+                f"max_seq_length={self.max_seq_length}"
+            )
         for method in self.methods:
             adapt.parse(method, **FIELDS.get(method, {}))
 
@@ -95,14 +108,18 @@ class Setup(NamedTuple):
       model: The classifier.
       params: Its parameters, with the embeddings of `vocab_ids` alone.
       vocab_ids: The ids of the tokens that occur, int `[N]`.
-      batch: Inputs and labels of a step, as `ffnlab.data.take` returns them.
+      arrays: The texts and labels of a step in packed rows, by name.
+      tokens: The ids of the texts, padded with −1, int `[B, T]`.
+      labels: Their labels, int `[B]`.
     """
 
     checkpoint: Checkpoint
     model: Model
     params: Params
     vocab_ids: np.ndarray
-    batch: dict[str, Any]
+    arrays: Arrays
+    tokens: np.ndarray
+    labels: np.ndarray
 
 
 def run(config: Config) -> list[Table]:
@@ -156,7 +173,8 @@ def make_setup(config: Config, folder: Path) -> Setup:
     )
     pruned = layerwise.prune_embeddings(checkpoint.params, ids)
     params = {"encoder": jax.tree.map(jnp.array, pruned), "head": head}
-    return Setup(checkpoint, model, params, ids, _batch(config, count, rng))
+    texts = _texts(config, ids, encoder.length, rng)
+    return Setup(checkpoint, model, params, ids, *texts)
 
 
 def _checkpoint(config: Config, folder: Path) -> Checkpoint:
@@ -174,17 +192,22 @@ def _checkpoint(config: Config, folder: Path) -> Checkpoint:
     return pretrained.load(folder / "random", pooler=True, **options)
 
 
-def _batch(config: Config, count: int, rng: np.random.Generator) -> dict[str, Any]:
-    """Returns texts of random tokens with random labels."""
-    shape = config.batch_size, config.max_seq_length
-    x = {
-        "tokens": rng.integers(0, count, shape).astype(np.int32),
-        "mask": np.ones(shape, bool),
-        "segment_ids": np.zeros(shape, np.int32),
-        "label_positions": np.zeros((shape[0], 1), np.int32),
-    }
-    y = rng.integers(0, CLASSES, (shape[0], 1)).astype(np.int32)
-    return {"x": x, "y": y}
+def _texts(
+    config: Config, vocab_ids: np.ndarray, positions: int, rng: np.random.Generator
+) -> tuple[Arrays, np.ndarray, np.ndarray]:
+    """Returns texts of random tokens with random labels, packed and padded."""
+    size, most = config.batch_size, config.max_seq_length
+    lengths = rng.integers(config.min_seq_length, most + 1, size)
+    lengths[0] = most
+    texts = [rng.integers(0, len(vocab_ids), length) for length in lengths]
+    labels = rng.integers(0, CLASSES, size)
+    types = [np.zeros(length, np.int32) for length in lengths]
+    width = even_width(lengths, size, min(4 * most, positions))
+    rows = pack(Encoded(texts, types, [], 0), labels, width)
+    padded = np.full((size, most), -1)
+    for row, text in enumerate(texts):
+        padded[row, : len(text)] = vocab_ids[text]
+    return rows.arrays, padded, labels
 
 
 def _entries(config: Config, setup: Setup, peers: Any, folder: Path) -> Iterator[Entry]:
@@ -198,8 +221,7 @@ def _entries(config: Config, setup: Setup, peers: Any, folder: Path) -> Iterator
         adapter = _adapter(setup, learner, method, folder / method)
         model = peers.load(method, folder / "start", adapter) if peers else None
         if model is not None:
-            batch = setup.vocab_ids[setup.batch["x"]["tokens"]], setup.batch["y"][:, 0]
-            work = peers.work(model, *batch, count, RATE, CLIP)
+            work = peers.work(model, setup.tokens, setup.labels, count, RATE, CLIP)
             protocol.check_equal(method, losses, work.once(), rtol=TOLERANCE)
             name = "torch" if adapter is None or method == "prefix" else "peft"
             for threads in sorted({1, protocol.cores()}):
@@ -235,10 +257,8 @@ def make_learner(setup: Setup, method: str) -> Learner | Frozen:
 def _work(config: Config, setup: Setup, learner: Learner | Frozen) -> Work:
     """Returns the steps of a round as `train.fit` runs them: one scan."""
     program = loop.Program(loop.make_steps(learner), donate=(0,))
-    x = {f"x/{name}": array for name, array in setup.batch["x"].items()}
-    arrays = jax.device_put({**x, "y": setup.batch["y"]})
-    arrays = with_frozen(learner, arrays)
-    indices = np.tile(np.arange(config.batch_size), (config.steps, 1))
+    arrays = with_frozen(learner, jax.device_put(setup.arrays))
+    indices = np.tile(np.arange(len(setup.arrays["y"])), (config.steps, 1))
     state = loop.init_state(learner, jax.random.key(0), 0)
 
     def run(_: None) -> np.ndarray:

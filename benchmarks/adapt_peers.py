@@ -109,7 +109,7 @@ def work(
 
     Args:
       model: From `load`.
-      tokens: Token ids, int `[B, T]`.
+      tokens: Token ids, padded with −1, int `[B, T]`.
       labels: Labels, int `[B]`.
       steps: Number of steps.
       rate: The learning rate.
@@ -117,10 +117,9 @@ def work(
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=rate, fused=True)
-    ids = torch.as_tensor(tokens.astype(np.int64))
     inputs = {
-        "input_ids": ids,
-        "attention_mask": torch.ones_like(ids),
+        "input_ids": torch.as_tensor(np.maximum(tokens, 0).astype(np.int64)),
+        "attention_mask": torch.as_tensor((tokens >= 0).astype(np.int64)),
         "labels": torch.as_tensor(labels.astype(np.int64)),
     }
 
