@@ -111,13 +111,7 @@ def compare(
     ('glu', 'better', -0.108, 0.03)
     """
     choose("baseline", baseline, scores)
-    first = spending(stages)[0] if stages else 1.0  # of the error that is accepted
-    intervals.check_level(1 - (1 - level) * first if level > 0 else level)
-    for parameter, value in (("margin", margin), ("test_ratio", test_ratio)):
-        if value is not None and not value > 0:
-            raise InputError(f"{parameter}: {value:g} must be above 0")
-        if value == math.inf:
-            raise InputError(f"{parameter}: must be a finite number")
+    _check_numbers(margin, test_ratio, level, stages)
     rows = {
         name: intervals.as_scores(f"scores of {name}", row)
         for name, row in scores.items()
@@ -145,6 +139,22 @@ def compare(
         return sign * size, row.name
 
     return sorted(comparisons, key=place)
+
+
+def _check_numbers(
+    margin: float | None,
+    test_ratio: float | None,
+    level: float,
+    stages: Sequence[int] | None,
+) -> None:
+    """Raises if a number is not allowed; see `compare`."""
+    first = spending(stages)[0] if stages else 1.0  # of the error that is accepted
+    intervals.check_level(1 - (1 - level) * first if level > 0 else level)
+    for parameter, value in (("margin", margin), ("test_ratio", test_ratio)):
+        if value is not None and not value > 0:
+            raise InputError(f"{parameter}: {value:g} must be above 0")
+        if value == math.inf:
+            raise InputError(f"{parameter}: must be a finite number")
 
 
 def _check_sizes(

@@ -114,7 +114,7 @@ def rank(
         examples=examples,
         stages=stages,
     )
-    untuned = _at_the_edge(runs)
+    untuned, tested = _at_the_edge(runs), _tested(unit)
     names = {heading: name for heading, name in _FACTS.items() if _all(name, runs)}
     cells = _Cells(
         objective,
@@ -124,17 +124,11 @@ def rank(
         test_ratio is not None,
         stages is not None,
     )
-    rows = [
-        _row(place, row, chosen[row.name], cells)
-        for place, row in enumerate(comparisons, 1)
-    ]
-    tested = unit.split(",")[0].removesuffix(" (variance = 1)")
     compared = [tested, f"Δ {baseline}", "p"]
-    columns = _columns(list(names), compared, cells)
     show = functools.partial(_format_difference, objective)
     return Ranking(
         comparisons=comparisons,
-        table=Table(columns, rows, words=3 if "activation" in names else 2),
+        table=_table(comparisons, chosen, list(names), compared, cells),
         verdict=_verdict(comparisons, chosen, show, margin / scale),
         remarks=[*_stopped(comparisons), *_remarks(runs, untuned)],
         baseline=baseline,
@@ -145,6 +139,27 @@ def rank(
         margin=margin / scale,
         essential=["", "block", "activation", "rate", *compared, "verdict"],
     )
+
+
+def _tested(unit: str) -> str:
+    """Returns the heading of the test scores."""
+    return unit.split(",")[0].removesuffix(" (variance = 1)")
+
+
+def _table(
+    comparisons: Sequence[stats.Comparison],
+    chosen: Mapping[str, Sequence[Line]],
+    facts: Sequence[str],
+    compared: Sequence[str],
+    cells: "_Cells",
+) -> Table:
+    """Returns a row for each block, the best first."""
+    rows = [
+        _row(place, row, chosen[row.name], cells)
+        for place, row in enumerate(comparisons, 1)
+    ]
+    words = 3 if "activation" in facts else 2
+    return Table(_columns(facts, compared, cells), rows, words=words)
 
 
 def _columns(

@@ -52,7 +52,8 @@ def plain_outputs(family):
 
 
 @pytest.mark.parametrize(
-    "family", ["bert", pytest.param("gpt2", marks=pytest.mark.slow)]
+    "family",
+    [pytest.param(name, marks=pytest.mark.slow) for name in ("bert", "gpt2")],
 )
 def test_stacked_layers_are_the_same_model(family):
     """With recomputation of layers in the backward pass, too."""
