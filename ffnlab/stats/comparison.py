@@ -232,10 +232,10 @@ class _Pairs:
         ]
         done = [count for count in self.stages if count <= base.size]
         self._covariances = [self._covariance(count) for count in done]
-        self.draws = Draws([], [])
+        self.draws = Draws([], [], [])
         if self.names and base.size > 1:
             statistics = [self._statistics(*each, seed) for each in enumerate(done)]
-            self.draws = Draws(statistics, spending(self.stages)[: len(done)])
+            self.draws = Draws(statistics, spending(self.stages)[: len(done)], done)
 
     def stage(self, name: str) -> int:
         """Returns the number of the stage after which a block was judged."""

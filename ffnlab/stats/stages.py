@@ -59,10 +59,13 @@ class Draws:
     Attributes:
       statistics: For each stage, `[draws]`; a draw is one history of all stages.
       shares: The share of the error that may be spent up to each stage.
+      replicates: The number of replicates after each stage. Few of them have few
+        choices of signs, however many are drawn, and the observed signs are one.
     """
 
     statistics: list[np.ndarray]
     shares: list[float]
+    replicates: list[int]
     _criticals: dict[int, list[float]] = dataclasses.field(default_factory=dict)
 
     @property
@@ -84,11 +87,26 @@ class Draws:
             self._criticals[count] = self._spend(count)
         return self._criticals[count]
 
+    def _choices(self, stage: int) -> int:
+        """Returns the number of choices of signs, up to symmetry, if that is few."""
+        return min(2 ** min(self.replicates[stage] - 1, 62), self.size)
+
+    def _allowed(self, stage: int, count: int) -> int:
+        """Returns how many draws and the observed one may lie beyond up to a stage.
+
+        With N choices and the observed one beside them, an error α is a share of
+        (α (1 + N) - 1) / N of the draws.
+        """
+        choices = self._choices(stage)
+        error = self.shares[stage] * count / (1 + self.size)
+        share = (error * (1 + choices) - 1) / choices
+        return 1 + math.floor(share * self.size + 1e-9)
+
     def _spend(self, count: int) -> list[float]:
         alive, results = np.ones(self.size, bool), []
-        for statistics, share in zip(self.statistics, self.shares, strict=True):
+        for stage, statistics in enumerate(self.statistics):
             spent = self.size - np.count_nonzero(alive)
-            beyond = math.floor(count * share + 1e-9) - spent
+            beyond = self._allowed(stage, count) - spent
             left = statistics[alive]
             critical = math.inf if beyond < 1 else -math.inf
             if 0 < beyond <= left.size:
@@ -104,8 +122,9 @@ class Draws:
         interval approach".
         """
         if len(self.shares) == 1 and self.shares[0] == 1.0:
-            beyond = np.count_nonzero(self.statistics[0] >= statistic)
-            return float((1 + beyond) / (1 + self.size))
+            share = np.count_nonzero(self.statistics[0] >= statistic) / self.size
+            choices = self._choices(0)
+            return float((1 + share * choices) / (1 + choices))
         low, high = 0, self.size + 1
         while high - low > 1:
             middle = (low + high) // 2

@@ -45,7 +45,7 @@ def test_boundaries_spend_what_each_stage_may():
         rows = [
             np.round(row, 1 if trial % 2 else 9) for row in rng.normal(size=(3, 99))
         ]
-        draws = Draws(rows, [0.2, 0.5, 1.0])
+        draws = Draws(rows, [0.2, 0.5, 1.0], [20, 40, 60])
         for count in (1, 4, 10, 40, 100):
             assert draws.criticals(count) == spend(rows, draws.shares, count)
         assert draws.size == 99 and draws.count(0.9) == 10
@@ -132,6 +132,22 @@ def test_draws_of_a_stage_continue_those_of_the_one_before():
         short, long = signs._signs(few, 3, False), signs._signs(many, 3, False)
         assert (long[:, :few] == short).all()
         assert set(np.unique(long)) == {-1.0, 1.0}
+
+
+def test_few_replicates_have_few_choices_of_signs():
+    """Drawn signs make no more of six replicates than all 32 choices of them."""
+    largest = np.sort(np.random.default_rng(0).random(32))
+    every = Draws([largest], [1.0], [6])
+    drawn = Draws([np.repeat(largest, 256)[:-1]], [1.0], [6])
+    for place in (-1, -2, -5):
+        between = (largest[place] + largest[place - 1]) / 2
+        expected = (1 - place) / 33
+        assert_allclose(every.p_value(0, between), expected)
+        assert_allclose(drawn.p_value(0, between), expected, atol=2e-4)
+    assert_allclose(drawn.p_value(0, 99.0), 1 / 33)
+    for level in (0.95, 0.9, 0.8):
+        counts = [each.count(level) for each in (every, drawn)]
+        assert every.criticals(counts[0]) == drawn.criticals(counts[1])
 
 
 def test_stages_end_where_replicates_do():
