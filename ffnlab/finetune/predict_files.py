@@ -28,12 +28,6 @@ class PredictConfig:
         "Directory of a fine-tuning run (its best/ is used). This or --adapter is "
         "needed.",
     )
-    adapter: str | None = option(
-        None, "Directory of an adapter, such as adapter/ of a fine-tuning run."
-    )
-    checkpoint: str | None = option(
-        None, "Directory of the base of --adapter. If not given, that of training."
-    )
     input: str = option("-", "Input file, or `-` for standard input.")
     output: str = option("-", "Output file, or `-` for standard output.")
     format: str = option(
@@ -56,10 +50,21 @@ class PredictConfig:
         "Write the model to this file, as a program that runs without ffnlab, instead "
         "of predicting.",
     )
+    adapter: str | None = option(
+        None, "Directory of an adapter, such as adapter/ of a fine-tuning run."
+    )
+    checkpoint: str | None = option(
+        None, "Directory of the base of --adapter. If not given, that of training."
+    )
 
     def __post_init__(self):
         options.check(self)
-        if bool(self.run) == bool(self.adapter):
+        if not self.run and not self.adapter:
+            raise InputError(
+                "run: needed; give the directory of a fine-tuning run, or "
+                "adapter=DIRECTORY"
+            )
+        if self.run and self.adapter:
             raise InputError("run and adapter: give the directory of one of them")
         if self.checkpoint and not self.adapter:
             raise InputError("checkpoint: it is the base of adapter, which is needed")

@@ -64,6 +64,7 @@ class Stopped(Exception):
     """Stands for a kill."""
 
 
+@pytest.mark.slow
 def test_an_interrupted_comparison_goes_on(result, bert, files, tmp_path, monkeypatch):
     train, calls = trainer.train_members, []
 

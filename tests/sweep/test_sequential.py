@@ -125,6 +125,7 @@ def test_the_default_is_four_stages():
     assert CompareConfig(seeds=16).stages is None and CompareConfig().replicates == 16
 
 
+@pytest.mark.slow
 def test_stages_train_what_one_stage_would(tmp_path):
     """Replicates do not depend on the stage that they are trained in."""
     result = comparison.compare(CompareConfig(**SMALL, out=str(tmp_path / "staged")))
