@@ -15,6 +15,7 @@ from tests.adapt.small import FAMILIES, FIELDS, SUM, X, build, loss, moved
 STARTS_CHANGED = ("prefix", "prompt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", FIELDS)
 def test_every_method_fits_every_family(name, family):
