@@ -61,7 +61,7 @@ class Ours:
     """The population as `fit_population` trains it.
 
     Args:
-      batching: See `ffnlab.sweep.population.spread`.
+      batching: See `ffnlab.sweep.spreading.spread`.
       steps: Number of steps per call.
     """
 

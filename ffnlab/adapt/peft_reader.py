@@ -1,9 +1,9 @@
 """Reads adapters in the layout of the peft library."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -32,6 +32,49 @@ from ffnlab.pretrained.safetensors_io import read_file
 from ffnlab.types import Params
 
 Tensors = dict[str, np.ndarray]
+
+
+class _Saved(NamedTuple):
+    """An adapter of peft, and the model that it is for.
+
+    Attributes:
+      tensors: The arrays by name; those that are read are taken out.
+      settings: The settings.
+      layers: The linear layers of the model.
+      transformer: The configuration of the encoder.
+      source: The file of the settings, for errors.
+    """
+
+    tensors: Tensors
+    settings: dict[str, Any]
+    layers: Sequence[Layer]
+    transformer: TransformerConfig
+    source: str
+
+    def number(self, key: str, *default: Any, **limits: Any) -> Any:
+        """Returns a number of the settings; see `read_number`."""
+        return read_number(self.settings, key, self.source, *default, **limits)
+
+    def adapted(self, *names: str) -> Iterator[tuple[Layer, list[np.ndarray]]]:
+        """Yields each adapted layer with its arrays of these names."""
+        for layer in self.layers:
+            arrays = _take(self.tensors, layer, *names)
+            if arrays is not None:
+                yield layer, arrays
+
+    def pattern(self, key: str, name: str, default: float) -> Any:
+        """Returns the entry of a pattern of peft for a layer, or a default."""
+        patterns = self.settings.get(key) or {}
+        for pattern in patterns:
+            try:
+                matched = re.fullmatch(rf"(.*\.)?({pattern})", name)
+            except re.error:
+                raise InputError(
+                    f"{self.source}: {key}: {pattern!r} is no pattern"
+                ) from None
+            if matched:
+                return read_number(patterns, pattern, f"{self.source}: {key}", least=1)
+        return default
 
 
 def load_peft(
@@ -64,7 +107,8 @@ def load_peft(
     tensors, source = _names(tensors, family), str(directory / SETTINGS)
     head = _head(tensors, settings, params, family, str(directory))
     read, layers = _READERS[settings["peft_type"]], linear_rows(family, transformer)
-    leaves, config = read(tensors, settings, layers, transformer, source)
+    saved = _Saved(tensors, settings, layers, transformer, source)
+    leaves, config = read(saved)
     if tensors:
         raise InputError(
             f"{directory}: {len(tensors)} arrays are of modules that cannot be adapted "
@@ -162,41 +206,18 @@ def _check_ranks(layer: Layer, *ranks: int) -> int:
     return ranks[0]
 
 
-def _pattern(settings: dict, key: str, name: str, default: float, source: str) -> Any:
-    """Returns the entry of a pattern of peft for a layer, or a default."""
-    patterns = settings.get(key) or {}
-    for pattern in patterns:
-        try:
-            matched = re.fullmatch(rf"(.*\.)?({pattern})", name)
-        except re.error:
-            raise InputError(f"{source}: {key}: {pattern!r} is no pattern") from None
-        if matched:
-            return read_number(patterns, pattern, f"{source}: {key}", least=1)
-    return default
-
-
-def _lora(
-    tensors: Tensors,
-    settings: dict[str, Any],
-    layers: Sequence[Layer],
-    transformer: TransformerConfig,
-    source: str,
-) -> tuple[Tensors, Method]:
+def _lora(saved: _Saved) -> tuple[Tensors, Method]:
     """Returns the arrays of LoRA by path, and its configuration."""
-    rank = read_number(settings, "r", source, least=1)
-    alpha = read_number(settings, "lora_alpha", source)
-    dora, root = (bool(settings.get(key)) for key in ("use_dora", "use_rslora"))
+    rank, alpha = saved.number("r", least=1), saved.number("lora_alpha")
+    dora, root = (bool(saved.settings.get(key)) for key in ("use_dora", "use_rslora"))
     names = ("lora_A.weight", "lora_B.weight") + ("lora_magnitude_vector",) * dora
     leaves, modules = {}, []
     scale = alpha / (rank**0.5 if root else rank)
-    for layer in layers:
-        arrays = _take(tensors, layer, *names)
-        if arrays is None:
-            continue
+    for layer, arrays in saved.adapted(*names):
         a, b = arrays[0].T, arrays[1].T  # [D, r], [r, H]
         _check_ranks(layer, a.shape[1], b.shape[0])
-        own = _pattern(settings, "rank_pattern", layer.name, rank, source)
-        own_alpha = _pattern(settings, "alpha_pattern", layer.name, alpha, source)
+        own = saved.pattern("rank_pattern", layer.name, rank)
+        own_alpha = saved.pattern("alpha_pattern", layer.name, alpha)
         b = b * np.float32(own_alpha / (own**0.5 if root else own) / scale)
         modules += layer.modules
         for module, part in zip(layer.modules, _split(b, layer, 1), strict=True):
@@ -204,56 +225,45 @@ def _lora(
         norms = _split(arrays[2], layer, 0) if dora else ()
         for module, part in zip(layer.modules, norms, strict=False):
             leaves[f"{module}/lora/magnitude"] = part
-    return leaves, LoRA(
-        rank=rank,
-        alpha=float(alpha),
-        dropout=float(read_number(settings, "lora_dropout", source, 0.0)),
-        targets=_targets(modules, source),
-        rslora=root,
-        dora=dora,
-    )
+    fields = {**_low_rank_fields(saved, modules), "rslora": root, "dora": dora}
+    return leaves, LoRA(rank=rank, **fields)
 
 
-def _adalora(
-    tensors: Tensors,
-    settings: dict[str, Any],
-    layers: Sequence[Layer],
-    transformer: TransformerConfig,
-    source: str,
-) -> tuple[Tensors, Method]:
+def _low_rank_fields(saved: _Saved, modules: Sequence[str]) -> dict[str, Any]:
+    """Returns the fields that LoRA and AdaLoRA share."""
+    return {
+        "alpha": float(saved.number("lora_alpha")),
+        "dropout": float(saved.number("lora_dropout", 0.0)),
+        "targets": _targets(modules, saved.source),
+    }
+
+
+def _adalora(saved: _Saved) -> tuple[Tensors, Method]:
     """Returns the arrays of AdaLoRA by path, and its configuration.
 
     peft leaves out pruned triplets, which are zeros here.
     """
-    rank = read_number(settings, "init_r", source, least=1)
-    alpha = read_number(settings, "lora_alpha", source)
+    rank = saved.number("init_r", least=1)
     exact = np.float32(rank / (rank + RANKNUM))
     leaves, modules = {}, []
-    for layer in layers:
-        arrays = _take(tensors, layer, "lora_A", "lora_E", "lora_B")
-        if arrays is None:
-            continue
-        a, values, b = arrays
+    for layer, (a, values, b) in saved.adapted("lora_A", "lora_E", "lora_B"):
         more = rank - _check_ranks(layer, len(a), len(values), b.shape[1])
         if more < 0:
-            raise InputError(f"{source}: init_r is {rank}, below that of {layer.name}")
+            raise InputError(
+                f"{saved.source}: init_r is {rank}, below that of {layer.name}"
+            )
         a, b = np.pad(a, [(0, more), (0, 0)]).T, np.pad(b, [(0, 0), (0, more)]).T
         values = np.pad(values[:, 0] * exact, (0, more))
         modules += layer.modules
         for module, part in zip(layer.modules, _split(b, layer, 1), strict=True):
             arrays = {"p": a, "lambda": values, "q": part}
             leaves |= {f"{module}/adalora/{n}": leaf for n, leaf in arrays.items()}
-    return leaves, AdaLoRA(
-        rank=rank,
-        target_rank=min(read_number(settings, "target_r", source, rank), rank),
-        alpha=float(alpha),
-        dropout=float(read_number(settings, "lora_dropout", source, 0.0)),
-        targets=_targets(modules, source),
-        **{
-            field: read_number(settings, key, source, default)
-            for field, (key, default) in _SCHEDULE.items()
-        },
-    )
+    schedule = {
+        field: saved.number(key, default) for field, (key, default) in _SCHEDULE.items()
+    }
+    target = min(saved.number("target_r", rank), rank)
+    fields = {**_low_rank_fields(saved, modules), **schedule}
+    return leaves, AdaLoRA(rank=rank, target_rank=target, **fields)
 
 
 # The fields of AdaLoRA, their names in peft, and peft's defaults.
@@ -268,30 +278,25 @@ _SCHEDULE = {
 }
 
 
-def _ia3(
-    tensors: Tensors,
-    settings: dict[str, Any],
-    layers: Sequence[Layer],
-    transformer: TransformerConfig,
-    source: str,
-) -> tuple[Tensors, Method]:
+def _ia3(saved: _Saved) -> tuple[Tensors, Method]:
     """Returns the arrays of (IA)³ by path, and its configuration."""
     leaves: Tensors = {}
     modules: dict[str, list[str]] = {"output": [], "input": []}
-    for layer in layers:
-        arrays = _take(tensors, layer, "ia3_l")
-        if arrays is None:
-            continue
-        kind = "output" if arrays[0].shape[1] == 1 else "input"
-        factors = arrays[0].reshape(-1)
+    for layer, (factors,) in saved.adapted("ia3_l"):
+        kind = "output" if factors.shape[1] == 1 else "input"
+        factors = factors.reshape(-1)
         if kind == "input" and len(layer.modules) > 1:
-            raise InputError(f"{source}: the inputs of {layer.name} cannot be scaled")
+            raise InputError(
+                f"{saved.source}: the inputs of {layer.name} cannot be scaled"
+            )
         modules[kind] += layer.modules
         for module, part in zip(layer.modules, _split(factors, layer, 0), strict=True):
             leaves[f"{module}/ia3/{kind}"] = part
     return leaves, IA3(
-        targets=_targets(modules["output"], source),
-        input_targets=_targets(modules["input"], source) if modules["input"] else (),
+        targets=_targets(modules["output"], saved.source),
+        input_targets=_targets(modules["input"], saved.source)
+        if modules["input"]
+        else (),
     )
 
 
@@ -306,23 +311,18 @@ def _targets(modules: Sequence[str], source: str) -> tuple[str, ...]:
     return tuple(sorted(modules))
 
 
-def _prefix(
-    tensors: Tensors,
-    settings: dict[str, Any],
-    layers: Sequence[Layer],
-    transformer: TransformerConfig,
-    source: str,
-) -> tuple[Tensors, Method]:
+def _prefix(saved: _Saved) -> tuple[Tensors, Method]:
     """Returns the keys and values of prefix tuning by path, and its configuration."""
-    if "prompt_embeddings" not in tensors:
-        raise InputError(f"{source}: prompt_embeddings is missing beside it")
-    rows = tensors.pop("prompt_embeddings").astype(np.float32)
+    if "prompt_embeddings" not in saved.tensors:
+        raise InputError(f"{saved.source}: prompt_embeddings is missing beside it")
+    rows = saved.tensors.pop("prompt_embeddings").astype(np.float32)
+    transformer = saved.transformer
     width = (transformer.key_value_heads or transformer.heads) * (
         transformer.features // transformer.heads
     )
     if rows.ndim != 2 or rows.shape[1] != transformer.layers * 2 * width:
         raise InputError(
-            f"{source}: prompt_embeddings is {[*rows.shape]}, the model has "
+            f"{saved.source}: prompt_embeddings is {[*rows.shape]}, the model has "
             f"{transformer.layers} layers of keys and values of width {width}"
         )
     both = rows.reshape(len(rows), transformer.layers, 2, width).transpose(1, 2, 0, 3)

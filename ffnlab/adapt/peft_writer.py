@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -43,6 +43,22 @@ Arrays = Mapping[str, np.ndarray]
 New = Mapping[tuple[str, str], Arrays]  # by module and method
 
 
+class _Adapted(NamedTuple):
+    """A model and its adapter.
+
+    Attributes:
+      new: The arrays of the adapter by module and method.
+      layers: The linear layers of the model.
+      encoder: The arrays of the encoder by path.
+      transformer: The configuration of the encoder.
+    """
+
+    new: New
+    layers: Sequence[Layer]
+    encoder: Arrays
+    transformer: TransformerConfig
+
+
 def save_peft(
     directory: str | Path,
     trainable: Params,
@@ -73,18 +89,16 @@ def save_peft(
     Source: peft 0.21.
     """
     require_safetensors(f"{directory}: writing it")
-    from safetensors.numpy import save_file
-
     method = _one_method(config)
     write = {LoRA: _lora, AdaLoRA: _adalora, IA3: _ia3, Prefix: _prefix}[type(method)]
     own, new = partition(trainable)
-    tensors, settings = write(
-        method,
+    model = _Adapted(
         _in_encoder(new, encoder_prefix(params)),
         linear_rows(family, transformer),
         {path: np.asarray(leaf) for path, leaf in encoder_arrays(params).items()},
         transformer,
     )
+    tensors, settings = write(method, model)
     head, modules = _head(own, params, family, purpose)
     root = FAMILIES[family].prefix if purpose or family == "gpt2" else ""
     if not isinstance(method, Prefix):
@@ -97,6 +111,13 @@ def save_peft(
         "modules_to_save": modules or None,
         "task_type": _task(family, purpose),
     }
+    _write(directory, tensors, settings)
+
+
+def _write(directory: str | Path, tensors: Tensors, settings: dict[str, Any]) -> None:
+    """Writes the arrays and the settings of an adapter."""
+    from safetensors.numpy import save_file
+
     with new_directory(directory) as part:
         arrays = {name: np.ascontiguousarray(t) for name, t in tensors.items()}
         save_file(arrays, part / ARRAYS, {"format": "pt"})
@@ -149,26 +170,20 @@ def _head(
     return tensors, sorted(set(names))
 
 
-def _lora(
-    method: LoRA,
-    new: New,
-    layers: Sequence[Layer],
-    encoder: Arrays,
-    transformer: TransformerConfig,
-) -> tuple[Tensors, dict[str, Any]]:
+def _lora(method: LoRA, model: _Adapted) -> tuple[Tensors, dict[str, Any]]:
     """Returns the arrays and settings of LoRA."""
     tensors: Tensors = {}
     found, ranks = [], {}
-    for layer in layers:
-        parts = [new.get((module, "lora")) for module in layer.modules]
+    for layer in model.layers:
+        parts = [model.new.get((module, "lora")) for module in layer.modules]
         if not any(parts):
             continue
-        a, b, _ = _side_by_side(parts, layer, encoder, ("a", "b", None))
+        a, b, _ = _side_by_side(parts, layer, model.encoder, ("a", "b", None))
         tensors[f"{layer.name}.lora_A.weight"] = a.T
         tensors[f"{layer.name}.lora_B.weight"] = b.T
         if method.dora:
             name = f"{layer.name}.lora_magnitude_vector"
-            tensors[name] = _magnitudes(parts, layer, encoder)
+            tensors[name] = _magnitudes(parts, layer, model.encoder)
         found.append(layer)
         ranks[layer.name] = a.shape[1]
     rank = max(ranks.values())
@@ -230,19 +245,15 @@ def _side_by_side(
     return a, b, values
 
 
-def _adalora(
-    method: AdaLoRA,
-    new: New,
-    layers: Sequence[Layer],
-    encoder: Arrays,
-    transformer: TransformerConfig,
-) -> tuple[Tensors, dict[str, Any]]:
+def _adalora(method: AdaLoRA, model: _Adapted) -> tuple[Tensors, dict[str, Any]]:
     """Returns the arrays and settings of AdaLoRA; all layers get the largest rank."""
     found = {}
-    for layer in layers:
-        parts = [new.get((module, "adalora")) for module in layer.modules]
+    for layer in model.layers:
+        parts = [model.new.get((module, "adalora")) for module in layer.modules]
         if any(parts):
-            found[layer] = _side_by_side(parts, layer, encoder, ("p", "q", "lambda"))
+            found[layer] = _side_by_side(
+                parts, layer, model.encoder, ("p", "q", "lambda")
+            )
     rank = max(a.shape[1] for a, _, _ in found.values())
     tensors: Tensors = {}
     for layer, (a, b, values) in found.items():
@@ -269,18 +280,12 @@ def _adalora(
     }
 
 
-def _ia3(
-    method: IA3,
-    new: New,
-    layers: Sequence[Layer],
-    encoder: Arrays,
-    transformer: TransformerConfig,
-) -> tuple[Tensors, dict[str, Any]]:
+def _ia3(method: IA3, model: _Adapted) -> tuple[Tensors, dict[str, Any]]:
     """Returns the arrays and settings of (IA)³."""
     tensors: Tensors = {}
     found: dict[str, list[Layer]] = {"output": [], "input": []}
-    for layer in layers:
-        parts = [new.get((module, "ia3"), {}) for module in layer.modules]
+    for layer in model.layers:
+        parts = [model.new.get((module, "ia3"), {}) for module in layer.modules]
         kinds = {name for part in parts for name in part}
         if not kinds:
             continue
@@ -289,7 +294,9 @@ def _ia3(
                 f"ia3: peft scales either outputs or inputs of {layer.name}, as a whole"
             )
         (kind,) = kinds
-        widths = [encoder[f"{module}/kernel"].shape[-1] for module in layer.modules]
+        widths = [
+            model.encoder[f"{module}/kernel"].shape[-1] for module in layer.modules
+        ]
         factors = np.concatenate(
             [
                 part.get(kind, np.ones(width, np.float32))
@@ -319,20 +326,16 @@ def _targets(layers: Sequence[Layer]) -> dict[str, Any]:
     }
 
 
-def _prefix(
-    method: Prefix,
-    new: New,
-    layers: Sequence[Layer],
-    encoder: Arrays,
-    transformer: TransformerConfig,
-) -> tuple[Tensors, dict[str, Any]]:
+def _prefix(method: Prefix, model: _Adapted) -> tuple[Tensors, dict[str, Any]]:
     """Returns the array and settings of prefix tuning, without its MLP."""
-    if transformer.positions == "learned" and not method.shift_positions:
+    if model.transformer.positions == "learned" and not method.shift_positions:
         raise InputError(
             "shift_positions: peft counts the positions of the text from the number of "
             "virtual tokens; train with shift_positions=True"
         )
-    pair = {n: np.asarray(a) for n, a in keys_and_values(new["", "prefix"]).items()}
+    pair = {
+        n: np.asarray(a) for n, a in keys_and_values(model.new["", "prefix"]).items()
+    }
     both = np.stack([pair["key"], pair["value"]], axis=1)  # [L, 2, P, ·]
     count, width = both.shape[2:]
     rows = both.transpose(2, 0, 1, 3).reshape(count, -1)
@@ -340,8 +343,9 @@ def _prefix(
         "peft_type": "PREFIX_TUNING",
         "num_virtual_tokens": count,
         "token_dim": width,
-        "num_attention_heads": transformer.key_value_heads or transformer.heads,
-        "num_layers": transformer.layers,
+        "num_attention_heads": model.transformer.key_value_heads
+        or model.transformer.heads,
+        "num_layers": model.transformer.layers,
         "num_transformer_submodules": 1,
         "encoder_hidden_size": width,
         "prefix_projection": False,

@@ -26,6 +26,7 @@ _NAMES = {
     "checkpoint_tokenizer": "tokenizer",
     "diabetes": "builtin",
     "digest": "dataset",
+    "digest_any": "replicates",
     "digest_replicates": "replicates",
     "digit_rows": "synthetic",
     "digits": "builtin",

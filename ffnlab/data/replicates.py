@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ffnlab.data.dataset import Arrays, Dataset, size
+from ffnlab.data.dataset import Arrays, Dataset, digest, size
 from ffnlab.errors import InputError
 
 PARTS = ("train", "valid", "test")
@@ -115,6 +115,13 @@ def _shared(abouts: Sequence[dict]) -> dict:
             for side in facts["ceiling"]
         }
     return facts
+
+
+def digest_any(dataset: Dataset | Replicates) -> str:
+    """Returns the SHA-256 of a data set, or of all its replicates, in hexadecimal."""
+    if isinstance(dataset, Replicates):
+        return digest_replicates(dataset)
+    return digest(dataset)
 
 
 def digest_replicates(replicates: Replicates) -> str:

@@ -176,9 +176,7 @@ class Transformer(nnx.Module):
         self._check(tokens, mask, segment_ids)
         prefix, shift = self._prefix()
         if positions is None:
-            self._check_length(tokens, cache, shift)
-            start = 0 if cache is None else cache["layers"]["index"][0]
-            positions = token_positions(tokens.shape[1], segment_ids, start)
+            positions = self._positions(tokens, segment_ids, cache, shift)
         positions = positions + shift if shift else positions
         x = self.embed(tokens, positions, types, offset)
         keys = None
@@ -199,10 +197,26 @@ class Transformer(nnx.Module):
         if self.config.pooler:
             aux["pooled"] = jnp.tanh(self.pooler(x[:, 0]))
         if self.config.head == "tied":
-            if label_positions is not None:
-                x = jnp.take_along_axis(x, label_positions[..., None], axis=1)
-            x = self.head(x, self.embed.tokens.embedding[...])
+            x = self._logits(x, label_positions)
         return x, aux
+
+    def _logits(self, x: Array, label_positions: Array | None) -> Array:
+        """Returns the logits `[B, T or K, V]` of states, at the label positions."""
+        if label_positions is not None:
+            x = jnp.take_along_axis(x, label_positions[..., None], axis=1)
+        return self.head(x, self.embed.tokens.embedding[...])
+
+    def _positions(
+        self,
+        tokens: Array,
+        segment_ids: Array | None,
+        cache: dict | None,
+        shift: int,
+    ) -> Array:
+        """Returns positions that count from 0 in each sequence, or go on in a cache."""
+        self._check_length(tokens, cache, shift)
+        start = 0 if cache is None else cache["layers"]["index"][0]
+        return token_positions(tokens.shape[1], segment_ids, start)
 
     def _check(
         self, tokens: Array, mask: Array | None, segment_ids: Array | None

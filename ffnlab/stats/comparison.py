@@ -131,11 +131,20 @@ def compare(
         )
         for name, row in rows.items()
     ]
+    return _sorted(comparisons, higher_is_better, stages is not None)
+
+
+def _sorted(
+    comparisons: Sequence[Comparison], higher_is_better: bool, by_difference: bool
+) -> list[Comparison]:
+    """Returns comparisons, the best first.
+
+    Means of blocks with unequal replicates cannot be compared, their differences can.
+    """
     sign = -1 if higher_is_better else 1
 
     def place(row: Comparison) -> tuple[float, str]:
-        # The means of blocks with unequal replicates cannot be compared.
-        size = row.score if stages is None else row.difference or 0.0
+        size = row.difference or 0.0 if by_difference else row.score
         return sign * size, row.name
 
     return sorted(comparisons, key=place)

@@ -193,12 +193,7 @@ def _digest(datasets: "Mapping[str, Dataset | Replicates]") -> str:
     """Returns the digest of a data set, or of the digests of several."""
     from ffnlab import data
 
-    digests = [
-        data.digest_replicates(dataset)
-        if isinstance(dataset, data.Replicates)
-        else data.digest(dataset)
-        for dataset in datasets.values()
-    ]
+    digests = [*map(data.digest_any, datasets.values())]
     if len(digests) == 1:
         return digests[0]
     return hashlib.sha256("".join(digests).encode()).hexdigest()

@@ -139,12 +139,7 @@ def _digest(datasets: "Mapping[str, Dataset | Replicates]") -> str:
     """Returns the digest of the digests of all data sets."""
     from ffnlab import data
 
-    digests = [
-        data.digest_replicates(dataset)
-        if isinstance(dataset, data.Replicates)
-        else data.digest(dataset)
-        for dataset in datasets.values()
-    ]
+    digests = [*map(data.digest_any, datasets.values())]
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 

@@ -9,15 +9,23 @@ there (`benchmarks/sweep.py`).
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding
 
 from ffnlab import data
 from ffnlab.data import Arrays
+from ffnlab.sweep.spreading import (
+    MEMBERS,
+    SHARED,
+    Batching,
+    members_mesh,
+    pad_members,
+    spread,
+)
 from ffnlab.train.evaluation import Evaluator, make_evaluate, make_score_examples
 from ffnlab.train.learner import Frozen, Learner, bind, with_frozen
 from ffnlab.train.loop import (
@@ -34,9 +42,6 @@ from ffnlab.train.loop import (
 )
 from ffnlab.train.record import Plan
 from ffnlab.types import Array, Key, Model, Objective, Params
-
-Batching = Literal["auto", "map", "vmap"]
-_MEMBERS, _SHARED = PartitionSpec("members"), PartitionSpec()
 
 
 class Population(NamedTuple):
@@ -80,51 +85,6 @@ class Inputs(NamedTuple):
     state: TrainState
     arrays: tuple[Any, Any]
     indices: Callable[[int, int], Array]
-
-
-def _mesh() -> Mesh:
-    """Returns all local devices along one axis, `members`."""
-    return Mesh(np.array(jax.local_devices()), ("members",))
-
-
-def _pad_members(members: Any) -> Any:
-    """Repeats the last member until all devices have equally many members."""
-    devices, size = jax.local_device_count(), len(jax.tree.leaves(members)[0])
-    padded = -(-size // devices) * devices
-    index = np.minimum(np.arange(padded), size - 1)
-    return jax.tree.map(lambda array: array[index], members)
-
-
-def spread(
-    function: Callable[[Any, Any], Any], batching: Batching = "auto"
-) -> Callable[[Any, Any], Any]:
-    """Returns a function of one member as a function of a whole population.
-
-    Args:
-      function: `function(member, shared)`, pure.
-      batching: `map` trains members in turn, `vmap` together; `auto` is `map` on CPU.
-
-    Returns:
-      The function of members with a leading axis, which must be a multiple of the
-      number of devices, and of what all of them share.
-    """
-    if batching == "auto":
-        batching = "map" if jax.default_backend() == "cpu" else "vmap"
-
-    def local(members: Any, shared: Any) -> Any:
-        if batching == "vmap":
-            return jax.vmap(function, in_axes=(0, None))(members, shared)
-        return jax.lax.map(lambda member: function(member, shared), members)
-
-    # Members never meet, so there is nothing for the check of varying axes to find,
-    # and with jax 0.12 it refuses the polynomial inside erf.
-    return jax.shard_map(
-        local,
-        mesh=_mesh(),
-        in_specs=(_MEMBERS, _SHARED),
-        out_specs=_MEMBERS,
-        check_vma=False,
-    )
 
 
 def fit_population(
@@ -230,7 +190,7 @@ def fit_members(
         indices,
         plan,
         hooks,
-        run_identity(dataset, plan, key, **identity, devices=_mesh().size),
+        run_identity(dataset, plan, key, **identity, devices=members_mesh().size),
         shape=state.step.shape,
     )
     fit = _without_fillers(result, len(members.seeds))
@@ -255,9 +215,9 @@ def make_inputs(
       key: The root key of the experiment.
     """
     rows = {part: _rows(dataset, part, members.splits) for part in ("train", "valid")}
-    padded, mesh = _pad_members(members), _mesh()
-    sharded, replicated = NamedSharding(mesh, _MEMBERS), NamedSharding(mesh, _SHARED)
-    valid = jax.device_put(_pad_members(rows["valid"]), sharded)
+    padded, mesh = pad_members(members), members_mesh()
+    sharded, replicated = NamedSharding(mesh, MEMBERS), NamedSharding(mesh, SHARED)
+    valid = jax.device_put(pad_members(rows["valid"]), sharded)
     return Inputs(
         jax.device_put(_init_members(learner, key, padded), sharded),
         (
@@ -338,7 +298,7 @@ def _batches(
 
 
 def _without_fillers(result: Fit, size: int) -> Fit:
-    """Returns a result without the members that `_pad_members` added."""
+    """Returns a result without the members that `pad_members` added."""
     if result.record.best.size == size:
         return result
     step = result.record.step
@@ -374,7 +334,7 @@ def evaluate_members(
     size = jax.tree.leaves(params)[0].shape[0]
     if rows is None:
         rows = np.broadcast_to(np.arange(data.size(part)), (size, data.size(part)))
-    params, rows = _pad_members((params, rows))
+    params, rows = pad_members((params, rows))
     learner = Learner(model, objective, optax.identity())
     scores = jax.jit(_scorer(learner, batching))(params, part, rows)
     return {name: np.asarray(value)[:size] for name, value in scores.items()}
@@ -398,5 +358,5 @@ def score_examples(
     """
     size = jax.tree.leaves(params)[0].shape[0]
     score = make_score_examples(model, objective, data.take, data.size(part))
-    scores = jax.jit(spread(score, batching))(_pad_members(params), part)
+    scores = jax.jit(spread(score, batching))(pad_members(params), part)
     return np.asarray(scores)[:size]

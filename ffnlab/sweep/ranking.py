@@ -103,42 +103,36 @@ def rank(
     tests = {name: _scores(rows, "test", objective) for name, rows in chosen.items()}
     if margin is None:
         first = tests[baseline][: stages[0] if stages else None]
-        margin = MARGINS.get(objective.monitor) or 0.01 * scale * first.mean()
-    comparisons = stats.compare(
-        tests,
-        baseline,
-        objective.higher_is_better,
-        margin=margin / scale,
-        test_ratio=test_ratio,
-        seed=seed,
-        examples=examples,
-        stages=stages,
-    )
-    untuned, tested = _at_the_edge(runs), _tested(unit)
+        margin = _default_margin(objective, first)
+    options = {"test_ratio": test_ratio, "examples": examples, "stages": stages}
+    options |= {"margin": margin / scale, "seed": seed}
+    higher_is_better = objective.higher_is_better
+    comparisons = stats.compare(tests, baseline, higher_is_better, **options)
+    compared, new = [_tested(unit), f"Δ {baseline}", "p"], test_ratio is not None
     names = {heading: name for heading, name in _FACTS.items() if _all(name, runs)}
     cells = _Cells(
-        objective,
-        list(names.values()),
-        diagnostics,
-        untuned,
-        test_ratio is not None,
-        stages is not None,
+        objective, [*names.values()], diagnostics, _at_the_edge(runs), new, bool(stages)
     )
-    compared = [tested, f"Δ {baseline}", "p"]
     show = functools.partial(_format_difference, objective)
     return Ranking(
         comparisons=comparisons,
         table=_table(comparisons, chosen, list(names), compared, cells),
         verdict=_verdict(comparisons, chosen, show, margin / scale),
-        remarks=[*_stopped(comparisons), *_remarks(runs, untuned)],
+        remarks=[*_stopped(comparisons), *_remarks(runs, cells.untuned)],
         baseline=baseline,
         score=objective.monitor,
         unit=unit,
         scale=scale,
-        higher_is_better=objective.higher_is_better,
+        higher_is_better=higher_is_better,
         margin=margin / scale,
         essential=["", "block", "activation", "rate", *compared, "verdict"],
     )
+
+
+def _default_margin(objective: Objective, scores: np.ndarray) -> float:
+    """Returns the margin in the unit of the table, given scores of the baseline."""
+    _, scale, _ = UNITS[objective.monitor]
+    return MARGINS.get(objective.monitor) or 0.01 * scale * float(scores.mean())
 
 
 def _tested(unit: str) -> str:

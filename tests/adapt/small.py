@@ -120,6 +120,20 @@ def ours(name):
     return moved(trainable), frozen, apply, params, config
 
 
+def write_ours(directory, name):
+    """Writes an adapter of ours in the layout of peft."""
+    family, (trainable, _, _, params, transformer) = name.split("-")[0], ours(name)
+    adapt.save_peft(
+        directory,
+        trainable,
+        OURS[name],
+        params,
+        family=family,
+        transformer=transformer,
+        purpose=PURPOSES[family],
+    )
+
+
 def positions(family):
     """Returns the label positions whose logits are compared: of texts, or of tokens."""
     if PURPOSES[family] == "SequenceClassification":

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from ffnlab import adapt, trees
 from ffnlab.adapt import adalora, load_peft, save_peft
 from ffnlab.errors import InputError
-from tests.adapt.small import OURS, PURPOSES, ours, positions, task_model
+from tests.adapt.small import OURS, PURPOSES, ours, positions, task_model, write_ours
 
 DATA = Path(__file__).parent / "peft"
 THEIRS = sorted(path.name for path in DATA.iterdir() if path.is_dir())
@@ -78,15 +78,7 @@ def test_peft_computes_the_same_with_ours(name, tmp_path):
     trainable, frozen, apply, params, config = ours(name)
     family, logits = family_of(name), expected()[f"ours/{name}"]
     check_logits(family, apply, trainable, frozen, logits)
-    save_peft(
-        tmp_path / "out",
-        trainable,
-        OURS[name],
-        params,
-        family=family,
-        transformer=config,
-        purpose=PURPOSES[family],
-    )
+    write_ours(tmp_path / "out", name)
     model, params, again, methods = read(tmp_path / "out", name)
     if name.startswith("gpt2") or "prefix" in name:  # fused layers have other factors
         frozen, apply = halves(model, params, again, methods)

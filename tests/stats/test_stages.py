@@ -10,18 +10,7 @@ from ffnlab.errors import InputError
 from ffnlab.stats import compare, power, signs, stages
 from ffnlab.stats.comparison import going_on
 from ffnlab.stats.stages import Draws, stages_for
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape)
-
-
-def named(rows):
-    return dict(zip("abcdefghijklmnop", rows, strict=False))
-
-
-def by_name(comparisons):
-    return {row.name: row for row in comparisons}
+from tests.stats.test_comparison import by_name, named, normal
 
 
 def spend(statistics, shares, count):
