@@ -356,7 +356,14 @@ def _initial_variance(model: "Model", x: "Array", seed: int) -> float:
     import jax
 
     from ffnlab.models import mlp
+    from ffnlab.nn.pure import quick_to_compile
 
-    keys = jax.random.split(jax.random.key(seed), 4)  # not jitted: it runs once
-    variances = [mlp.output_variances(model, model.init(key), x) for key in keys]
-    return float(sum(each.mean() for each in variances)) / len(variances)
+    def variances(keys: "Array", x: "Array") -> "Array":
+        def draw(key: "Array") -> "Array":
+            return mlp.output_variances(model, model.init(key), x)
+
+        return jax.lax.map(draw, keys)
+
+    keys = jax.random.split(jax.random.key(seed), 4)
+    program = jax.jit(variances).lower(keys, x).compile(quick_to_compile())
+    return float(program(keys, x).mean())
