@@ -20,7 +20,7 @@ def example_covariance(scores: Sequence[np.ndarray]) -> np.ndarray:
 
     Returns:
       `[blocks, blocks]`, positive semidefinite; 0 for a single replicate, whose effects
-      cannot be told apart.
+      cannot be separated.
 
     Source: Cameron, Gelbach and Miller 2011, "Robust inference with multiway
     clustering".
