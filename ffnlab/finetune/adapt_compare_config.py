@@ -35,10 +35,16 @@ class AdaptCompareConfig(Config):
         "Method that the others are compared with. If not given, full, or the first.",
     )
     rate_factors: tuple[float, ...] = option(
-        (1 / 3, 1.0, 3.0),
+        (1.0, 3.0, 10.0),
         "Learning rates that are tried for each method, as multiples of what is common "
         "for it.",
         above=0,
+    )
+    extend_rates: int = option(
+        3,
+        "Largest number of learning rates that are tried beyond the given ones, for a "
+        "method whose best rate is the smallest or the largest.",
+        least=0,
     )
     tuning_seeds: int = option(
         2,
@@ -50,11 +56,21 @@ class AdaptCompareConfig(Config):
     margin: float = option(
         2.0, "Largest difference that does not matter, in points.", above=0
     )
+    warmup_ratio: float = option(
+        0.1,
+        "Share of the steps over which the learning rate rises to its peak. Without "
+        "it, some replicates of low-rank methods and adapters collapse at rates at "
+        "which others are best.",
+        least=0,
+        below=1,
+    )
     seeds: int = option(
         6, "Replicates: initial values of what is new, and order of the data.", least=1
     )
 
     def __post_init__(self):
+        if self.warmup_steps:  # instead of the share, which has a default
+            object.__setattr__(self, "warmup_ratio", 0.0)
         if self.learning_rate is not None:
             raise InputError("learning_rate: rates are tuned; give rate_factors")
         super().__post_init__()

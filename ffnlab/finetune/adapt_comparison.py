@@ -1,7 +1,6 @@
 """Which method of fine-tuning few parameters is as good as training all of them?"""
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -79,11 +78,11 @@ class _MethodRuns:
     task: "Task"
     directory: Path
 
-    @functools.cached_property
     def rates(self) -> list[float]:
-        """The learning rates to try."""
-        common, factors = self.variant.learning_rate, self.config.rate_factors
-        return [float(f"{common * factor:.3g}") for factor in factors]
+        """Returns the learning rates to try, by the results so far."""
+        common, config = self.variant.learning_rate, self.config
+        given = [float(f"{common * factor:.3g}") for factor in config.rate_factors]
+        return extend_rates(given, self.lines(), self.tuning_seeds, config.extend_rates)
 
     @property
     def tuning_seeds(self) -> int:
@@ -102,7 +101,12 @@ class _MethodRuns:
     def next_runs(self, together: bool) -> "Runs | None":
         """Returns the runs to train next; None if all are done."""
         tuned, seeds = self.tuning_seeds, self.config.seeds
-        return next_runs(self.lines(), self.rates, tuned, seeds, together)
+        return next_runs(self.lines(), self.rates(), tuned, seeds, together)
+
+    def total(self) -> int:
+        """Returns the number of runs, by the results so far."""
+        tuned = self.tuning_seeds
+        return len(self.rates()) * tuned + self.config.seeds - tuned
 
     def train(self) -> None:
         """Trains the runs that the directory has no results of."""
@@ -111,8 +115,7 @@ class _MethodRuns:
         from ffnlab.finetune import trainer
         from ffnlab.report.progress import Progress
 
-        together, tuned = jax.default_backend() != "cpu", self.tuning_seeds
-        runs = len(self.rates) * tuned + self.config.seeds - tuned
+        together = jax.default_backend() != "cpu"
         if self.next_runs(together) is None:
             return
         plan = trainer.make_plan(self.variant, self.task)
@@ -120,7 +123,7 @@ class _MethodRuns:
         adaptation = trainer.prepare_adaptation(self.variant, self.task)
         predictors = trainer.make_predictors(self.task, plan, parts, adaptation)
         done = len(self.lines()) * plan.steps
-        with Progress(runs * plan.steps, "steps", done) as progress:
+        with Progress(self.total() * plan.steps, "steps", done) as progress:
             work = trainer.Work(
                 self.variant,
                 self.task,
@@ -138,6 +141,7 @@ class _MethodRuns:
 
         programs: dict[int, Any] = {}
         number = [*self.config.variants()].index(self.name)
+        total = self.total()
         while True:
             lines, runs = self.lines(), self.next_runs(together)
             if runs is None:
@@ -157,6 +161,8 @@ class _MethodRuns:
             others = [e for e in io.read_lines(self.path) if e["method"] != self.name]
             io.write_lines(self.path, others + lines)
             work.progress.end()
+            work.progress.add((self.total() - total) * work.plan.steps)
+            total = self.total()
 
 
 class Runs(NamedTuple):
@@ -164,6 +170,36 @@ class Runs(NamedTuple):
 
     seeds: list[int]
     rates: list[float]
+
+
+def extend_rates(
+    rates: Sequence[float], lines: Sequence[dict], tuned: int, extensions: int
+) -> list[float]:
+    """Returns learning rates and further ones, as long as the best is at an end.
+
+    Args:
+      rates: The learning rates that are tried in any case.
+      lines: The results of a method so far.
+      tuned: The number of seeds that try all of them, at least 1.
+      extensions: The largest number of further learning rates.
+
+    >>> lines = [{"seed": 0, "learning_rate": r, "dev": r} for r in (0.1, 0.3)]
+    >>> extend_rates([0.1, 0.3], lines, tuned=1, extensions=3)
+    [0.1, 0.3, 0.9]
+    """
+    from ffnlab.finetune.adapt_ranking import best_rate
+
+    rates = sorted(rates)
+    for _ in range(extensions if len(rates) > 1 else 0):
+        tried = [e for e in lines if e["seed"] < tuned and e["learning_rate"] in rates]
+        best = best_rate(tried) if len(tried) == tuned * len(rates) else None
+        if best == rates[-1]:
+            rates.append(float(f"{best * best / rates[-2]:.3g}"))
+        elif best == rates[0]:
+            rates.insert(0, float(f"{best * best / rates[1]:.3g}"))
+        else:
+            break
+    return rates
 
 
 def next_runs(

@@ -24,16 +24,18 @@ _NOTE = """Every method starts from the same checkpoint and trains the same numb
 steps on the same files. A replicate has its own initial values of what is new and its
 own order of the data. The learning rate of a method is the one with the best mean on
 the dev part over {tuned} of the replicates, among {rates} times what is common for the
-method; the best epoch of each run was chosen by the dev part. Methods are compared in
-pairs of equal order, over {seeds} replicates: the verdict is about these files, and
-another test part may give another one. Scores are means with Student's 95 % intervals,
-each for itself. Δ is the mean of the paired differences from {baseline}. Its intervals
-hold for all methods together, and p is adjusted for their number, by the distribution
-of the largest studentised difference under random signs (Liu 1988; Westfall and Young
-1993; Romano and Wolf 2005): an interval excludes zero exactly when p is at most 0.05. A
-method is equivalent if its interval is within ±{margin:g} points. Trained parameters
-include those of the head. The time of a step is that of one run; temporary memory is
-what a step needs beside parameters and state, as the compiler reports it."""
+method and up to {further} further ones while the best was at an end; a rate marked
+"(end)" is still at one. The best epoch of each run was chosen by the dev part. Methods
+are compared in pairs of equal order, over {seeds} replicates: the verdict is about
+these files, and another test part may give another one. Scores are means with Student's
+95 % intervals, each for itself. Δ is the mean of the paired differences from
+{baseline}. Its intervals hold for all methods together, and p is adjusted for their
+number, by the distribution of the largest studentised difference under random signs
+(Liu 1988; Westfall and Young 1993; Romano and Wolf 2005): an interval excludes zero
+exactly when p is at most 0.05. A method is equivalent if its interval is within
+±{margin:g} points. Trained parameters include those of the head. The time of a step is
+that of one run; temporary memory is what a step needs beside parameters and state, as
+the compiler reports it."""
 
 
 def publish(
@@ -51,12 +53,13 @@ def publish(
     """
     lines = io.read_lines(directory / "results.jsonl")
     chosen = {name: _chosen(lines, name) for name in config.variants()}
+    at_end = {name: is_at_end(lines, name) for name in chosen}
     scores = {name: [row["test"] for row in rows] for name, rows in chosen.items()}
     comparisons = stats.compare(
         scores, config.reference, True, margin=config.margin / 100, seed=config.seed
     )
     verdict = verdict_text.verdict(comparisons, _points, config.margin / 100)
-    table = _table(config, task, comparisons, chosen)
+    table = _table(config, task, comparisons, chosen, at_end)
     print(f"\n{verdict}\n")
     title = f"{task.monitor} of the {_part(task)} part, %"
     essential = ["", "method", "share", title, f"Δ {config.reference}", "verdict"]
@@ -96,6 +99,7 @@ def _table(
     task: Task,
     comparisons: "Sequence[Comparison]",
     chosen: dict[str, list[Line]],
+    at_end: dict[str, bool],
 ) -> Table:
     """Returns a row for each method, the best first."""
     columns = [
@@ -104,13 +108,15 @@ def _table(
         "verdict", "ms/step", "temporary MB", "adapter MB",
     ]  # fmt: skip
     rows = [
-        _row(place, each, chosen[each.name])
+        _row(place, each, chosen[each.name], at_end[each.name])
         for place, each in enumerate(comparisons, start=1)
     ]
     return Table(columns, rows, words=2)
 
 
-def _row(place: int, row: "Comparison", lines: Sequence[Line]) -> list[str]:
+def _row(
+    place: int, row: "Comparison", lines: Sequence[Line], at_end: bool
+) -> list[str]:
     """Returns the cells of a method."""
     first = lines[0]
     paired = ["baseline", "", ""]
@@ -129,7 +135,7 @@ def _row(place: int, row: "Comparison", lines: Sequence[Line]) -> list[str]:
         row.name,
         f"{first['trained']:,}",
         f"{first['share']:.2%}",
-        f"{first['learning_rate']:g}",
+        f"{first['learning_rate']:g}" + " (end)" * at_end,
         f"{dev:.2f}",
         _interval(row.score, row.interval),
         *paired,
@@ -200,6 +206,7 @@ def _report(config: AdaptCompareConfig, task: Task, verdict: str, table: Table) 
     summary = "".join(f"- {line}\n" for line in task.summary.splitlines())
     note = _NOTE.format(
         rates=", ".join(f"{factor:.3g}" for factor in config.rate_factors),
+        further=config.extend_rates,
         tuned=min(config.tuning_seeds, config.seeds),
         seeds=config.seeds,
         baseline=config.reference,
@@ -224,6 +231,19 @@ def _report(config: AdaptCompareConfig, task: Task, verdict: str, table: Table) 
 Pass the file `flags` of this directory to the launcher as `--flagfile`. The versions of
 the software are in versions.json, and all runs in results.jsonl.
 """
+
+
+def is_at_end(lines: Sequence[Line], name: str) -> bool:
+    """Returns whether the best rate of a method is the smallest or largest of several.
+
+    >>> tried = [{"method": "full", "seed": 0, "learning_rate": r} for r in (1, 2, 3)]
+    >>> scores = zip(tried, (0.5, 0.7, 0.6))
+    >>> is_at_end([{**line, "dev": score} for line, score in scores], "full")
+    False
+    """
+    own = [line for line in lines if line["method"] == name]
+    rates = {line["learning_rate"] for line in own}
+    return len(rates) > 1 and best_rate(own) in (min(rates), max(rates))
 
 
 def best_rate(lines: Sequence[Line]) -> float:

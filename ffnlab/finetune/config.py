@@ -195,6 +195,9 @@ class TrainingOptions(Steps):
     warmup_steps: int = option(
         0, "Steps over which the learning rate rises to its peak.", least=0
     )
+    warmup_ratio: float = option(
+        0.0, "Share of the steps, instead of --warmup_steps.", least=0, below=1
+    )
     weight_decay: float = option(
         0.01, "Decoupled weight decay. Biases and norms have none.", least=0
     )
@@ -210,6 +213,11 @@ class TrainingOptions(Steps):
         "kept.",
         least=1,
     )
+
+    def warmup(self, steps: int) -> int:
+        """Returns the number of steps of the warm-up of a run."""
+        share = round(self.warmup_ratio * steps)
+        return min(self.warmup_steps or share, steps // 2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -282,7 +290,11 @@ class Config(
     """The configuration of a fine-tuning; each field is a flag."""
 
     # What a flag file of an earlier version, without the flag, stands for.
-    ADDED: ClassVar[dict[str, str]] = {"method": "full", "target_modules": ""}
+    ADDED: ClassVar[dict[str, str]] = {
+        "method": "full",
+        "target_modules": "",
+        "warmup_ratio": "0.0",
+    }
 
     # Old names of flags, kept for one release.
     RENAMED: ClassVar[dict[str, str]] = {
@@ -313,6 +325,8 @@ class Config(
         if self.head not in ("linear", "feedback"):
             known = ["linear", "feedback", *_BLOCKS()]
             choose("head", self.head.partition(":")[0], known)
+        if self.warmup_steps and self.warmup_ratio:
+            raise InputError("warmup_steps and warmup_ratio: give one of them")
         if self.layer_decay > 1:
             raise InputError(f"layer_decay: {self.layer_decay:g} should be at most 1")
 

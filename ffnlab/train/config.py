@@ -85,6 +85,10 @@ class Steps:
             higher_is_better=objective.higher_is_better,
         )
 
+    def warmup(self, steps: int) -> int:
+        """Returns the number of steps of the warm-up of a run."""
+        return min(self.warmup_steps, steps // 2)
+
     def make_optimizer(
         self, steps: int, flat: bool = True, learning_rate: float = 1e-3
     ) -> "optax.GradientTransformation":
@@ -97,7 +101,7 @@ class Steps:
         """
         from ffnlab.train import optimizers
 
-        warmup = min(self.warmup_steps, steps // 2)
+        warmup = self.warmup(steps)
         return optimizers.make(
             self.optimizer,
             learning_rate,

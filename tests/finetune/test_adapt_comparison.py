@@ -9,20 +9,29 @@ from ffnlab import io
 from ffnlab.errors import InputError
 from ffnlab.finetune import trainer
 from ffnlab.finetune.adapt_compare_config import CAPACITY, AdaptCompareConfig
-from ffnlab.finetune.adapt_comparison import Runs, compare_methods, next_runs
-from ffnlab.finetune.adapt_ranking import best_rate
+from ffnlab.finetune.adapt_comparison import (
+    Runs,
+    compare_methods,
+    extend_rates,
+    next_runs,
+)
+from ffnlab.finetune.adapt_ranking import best_rate, is_at_end
 from tests.finetune.fake import make_config
 from tests.tuned import config
 
 SMALL = {"epochs": 8.0, "evaluations": 2, "seeds": 3, "rate_factors": (1.0, 3.0)}
-SMALL |= {"tuning_seeds": 1}
+SMALL |= {"tuning_seeds": 1, "extend_rates": 0}
 
 
 def given(bert, files, out, **more):
     """Returns the configuration of a comparison on the files of a folder."""
     plain = config(bert, files, "tag", out, ".conll")
     fields = {f.name: getattr(plain, f.name) for f in dataclasses.fields(plain)}
-    fields |= {"learning_rate": None, "methods": ("full", "lora:rank=2", "head")}
+    fields |= {
+        "learning_rate": None,
+        "warmup_ratio": 0.1,
+        "methods": ("full", "lora:rank=2", "head"),
+    }
     return AdaptCompareConfig(**{**fields, **SMALL, **more})
 
 
@@ -58,6 +67,13 @@ def test_the_report_ranks_the_chosen_runs(result):
     for name in ("differences.png", "parameters.png"):
         assert (result.out / name).read_bytes().startswith(b"\x89PNG")
     assert not (result.out / "checkpoints").exists()
+
+
+def test_methods_warm_up_for_a_tenth_of_the_run(bert, files):
+    for variant in given(bert, files, None).variants().values():
+        assert variant.warmup(50) == 5
+    for variant in given(bert, files, None, warmup_steps=3).variants().values():
+        assert variant.warmup(50) == 3
 
 
 class Stopped(Exception):
@@ -113,6 +129,35 @@ def test_rates_come_first_and_then_the_other_seeds():
     ]
     assert best_rate(lines[:2]) == 0.3 and best_rate(lines) == 0.1
     assert runs(lines, True, tuned=2) == Runs([2], [0.1])
+
+
+def test_rates_extend_until_the_best_is_inside():
+    def lines(scores, seed=0):
+        return [
+            {"method": "a", "seed": seed, "learning_rate": rate, "dev": dev}
+            for rate, dev in scores.items()
+        ]
+
+    rising = {0.1: 0.5, 0.3: 0.6}
+    assert extend_rates([0.3, 0.1], [], 1, 3) == [0.1, 0.3]
+    assert extend_rates([0.1, 0.3], lines(rising), 1, 3) == [0.1, 0.3, 0.9]
+    assert extend_rates([0.1, 0.3], lines(rising), 1, 0) == [0.1, 0.3]
+    assert extend_rates([0.1, 0.3], lines(rising), 2, 3) == [0.1, 0.3]  # of two seeds
+    rising |= {0.9: 0.7}
+    assert extend_rates([0.1, 0.3], lines(rising), 1, 3) == [0.1, 0.3, 0.9, 2.7]
+    assert extend_rates([0.1, 0.3], lines(rising), 1, 1) == [0.1, 0.3, 0.9]
+    assert is_at_end(lines(rising), "a")
+    inside = {**rising, 2.7: 0.0}
+    assert extend_rates([0.1, 0.3], lines(inside), 1, 3) == [0.1, 0.3, 0.9, 2.7]
+    assert not is_at_end(lines(inside), "a")
+    falling = {0.1: 0.6, 0.3: 0.5}
+    assert extend_rates([0.1, 0.3], lines(falling), 1, 3) == [0.0333, 0.1, 0.3]
+    assert extend_rates([0.1], lines({0.1: 0.6}), 1, 3) == [0.1]
+    assert not is_at_end(lines({0.1: 0.6}), "a")
+    # Of the other seeds, which have the chosen rate alone, nothing is learned.
+    more = lines(inside) + lines({0.9: 0.1}, seed=1)
+    assert extend_rates([0.1, 0.3], more, 1, 3) == [0.1, 0.3, 0.9, 2.7]
+    assert not is_at_end(more, "a")
 
 
 def make(**options):

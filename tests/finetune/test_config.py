@@ -22,6 +22,10 @@ REFUSED = [
     ([*FILES, "--head=linaer"], "nearest: linear"),
     (["--task=tags"], "nearest: tag"),
     ([*FILES, "--layer_decay=2"], "--layer_decay: 2 should be at most 1"),
+    (
+        [*FILES, "--warmup_steps=2", "--warmup_ratio=0.1"],
+        "--warmup_steps and --warmup_ratio: give one of them",
+    ),
     (["--epochs=0"], "--epochs: 0.0 should be"),
     ([*FILES, "--task=tag", "--doc_stride=4"], "--doc_stride: for --task=qa, not tag"),
     ([*FILES, "--task=qa", "--head=swiglu"], "--head: for --task=classify, pairs, tag"),
@@ -168,6 +172,21 @@ def test_every_help_text_is_a_sentence():
 def test_lengths_that_are_not_given_depend_on_the_task(options, length, stride):
     given = Config(checkpoint="a", train="b", dev="c", **options)
     assert (given.max_length, given.window_stride) == (length, stride)
+
+
+@pytest.mark.parametrize(
+    ("options", "warmup"),
+    [
+        ({}, 0),
+        ({"warmup_steps": 7}, 7),
+        ({"warmup_steps": 70}, 25),
+        ({"warmup_ratio": 0.1}, 5),
+        ({"warmup_ratio": 0.9}, 25),
+    ],
+)
+def test_a_warmup_is_a_number_or_a_share_of_at_most_half_of_the_steps(options, warmup):
+    given = Config(checkpoint="a", train="b", dev="c", **options)
+    assert given.warmup(50) == warmup
 
 
 def test_parts_are_in_their_files_or_in_that_of_train():
