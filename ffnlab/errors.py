@@ -3,14 +3,22 @@
 import difflib
 from collections.abc import Iterable
 
+from ffnlab import escape
+
 
 class InputError(ValueError):
-    """An input of the user cannot be used.
+    r"""An input of the user cannot be used.
 
     The message is one line. It names the parameter, file, line or shape, and says what
     was expected and what to do. Launchers print it with the flags of the parameters and
-    exit with code 2.
+    exit with code 2. What it quotes of a file is escaped for a terminal.
+
+    >>> print(InputError("a.csv:2: unknown \x1b[31mred"))
+    a.csv:2: unknown \x1b[31mred
     """
+
+    def __str__(self) -> str:
+        return escape.terminal_lines(super().__str__())
 
 
 def choose(kind: str, name: str, known: Iterable[str]) -> str:
@@ -36,5 +44,9 @@ def choose(kind: str, name: str, known: Iterable[str]) -> str:
     if name in known:
         return name
     nearest = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
-    hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
-    raise InputError(f"{kind}: unknown {name!r}{hint}. Known: {', '.join(known)}")
+    hint = f"; nearest: {_join(nearest)}" if nearest else ""
+    raise InputError(f"{kind}: unknown {name!r}{hint}. Known: {_join(known)}")
+
+
+def _join(names: Iterable[str]) -> str:
+    return ", ".join(map(escape.terminal, names))

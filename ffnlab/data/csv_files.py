@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ffnlab.data.files import decode_line, read_lines, require_text, stop_at
 from ffnlab.errors import InputError, choose
+from ffnlab.escape import terminal
 
 
 def read_columns(
@@ -179,7 +180,8 @@ def _open(
         place = names.index("") + 1
         raise InputError(f"{path}:1: column {place} has no name; name it or remove it")
     if repeated:
-        raise InputError(f"{path}:1: two columns named {', '.join(repeated)}")
+        shown = ", ".join(map(terminal, repeated))
+        raise InputError(f"{path}:1: two columns named {shown}")
     choose(f"{path}:1: {role} column", column, names)
     if len(names) == 1:
         raise InputError(f"{path}:1: only the {role} column; expected others too")

@@ -8,6 +8,7 @@ import numpy as np
 from ffnlab.data.files import SHOWN
 from ffnlab.data.shuffle import order
 from ffnlab.errors import InputError
+from ffnlab.escape import terminal
 
 Arrays = dict[str, np.ndarray]
 IGNORE = -100  # the label of positions without a label
@@ -166,7 +167,7 @@ def split_rows(
     counts = np.bincount(labels, minlength=len(names))
     if counts.min() < 3:
         small = np.flatnonzero(counts < 3)
-        few = [f"{names[k]:.40} ({counts[k]})" for k in small[:SHOWN]]
+        few = [f"{terminal(names[k]):.40} ({counts[k]})" for k in small[:SHOWN]]
         few += [f"{len(small) - SHOWN} more"] if len(small) > SHOWN else []
         what = "at least 3 each are needed, one for each of train, valid and test"
         raise InputError(f"{source}: too few examples of {', '.join(few)}: {what}")

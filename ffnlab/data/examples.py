@@ -18,6 +18,7 @@ from ffnlab.data.csv_files import read_columns
 from ffnlab.data.files import collect, is_text, read_json, require_file, stop_at
 from ffnlab.data.json_lines import parse_objects, read_objects, texts_of, words_of
 from ffnlab.errors import InputError, choose
+from ffnlab.escape import terminal
 
 PARTS = ("train", "dev", "test")
 KEYS = {"train": "train", "dev": "val", "test": "test"}  # of a JSON file with all parts
@@ -279,7 +280,7 @@ def _read_lists(path: Path, part: str, labelled: bool) -> Examples:
     lists, key = read_json(path), KEYS[choose("part", part, KEYS)]
     if not isinstance(lists.get(key), list):
         names = [name for name, value in lists.items() if isinstance(value, list)]
-        known = ", ".join(names) or "none"
+        known = ", ".join(map(terminal, names)) or "none"
         raise InputError(f"{path}: no list {key!r}; there is {known}")
     columns = Columns(label="label" if labelled else None)
     read = []

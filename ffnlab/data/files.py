@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ffnlab.errors import InputError
+from ffnlab.escape import terminal
 
 SHOWN = 20  # problems that are listed; the others are counted
 
@@ -224,7 +225,7 @@ def stop_with(path: str | Path, lines: Sequence[str]) -> None:
     """
     if not lines:
         return
-    shown = list(lines[:SHOWN])
+    shown = [terminal(line) for line in lines[:SHOWN]]
     if len(lines) > SHOWN:
         shown.append(f"{path}: and {len(lines) - SHOWN} more")
     raise InputError("\n".join(shown))

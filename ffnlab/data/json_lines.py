@@ -7,6 +7,7 @@ from typing import Any
 
 from ffnlab.data.files import is_text, parse_json, read_lines
 from ffnlab.errors import InputError
+from ffnlab.escape import terminal
 
 
 def parse_objects(
@@ -95,6 +96,6 @@ def words_of(record: dict[str, Any], names: Sequence[str]) -> list[list[str]]:
 
 def _value(record: dict[str, Any], name: str) -> Any:
     if name not in record:
-        names = ", ".join(record) or "nothing"
+        names = ", ".join(map(terminal, record)) or "nothing"
         raise InputError(f"no {name!r}; there is {names}")
     return record[name]
