@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ffnlab import escape
+
 if TYPE_CHECKING:
     from ffnlab.train.record import Plan, Record
 
@@ -38,7 +40,7 @@ class Progress:
         from rich.console import Console
 
         bar = progress.Progress(
-            progress.TextColumn("{task.description:<16}"),
+            progress.TextColumn("{task.description:<16}", markup=False),
             progress.BarColumn(),
             progress.TaskProgressColumn(),
             progress.TextColumn("{task.fields[rate]}"),
@@ -55,11 +57,11 @@ class Progress:
         """Begins a part of the work.
 
         Args:
-          label: The name of the part.
+          label: The name of the part; it is escaped for the terminal.
         """
-        self._label, self._base = label, self._done
+        self._label, self._base = escape.terminal(label), self._done
         if self._bar:
-            self._bar.update(self._task, description=label)
+            self._bar.update(self._task, description=self._label)
 
     def add(self, units: int) -> None:
         """Adds work to the part that `begin` named.

@@ -2,9 +2,11 @@ import sys
 
 import numpy as np
 
+from ffnlab import escape
 from ffnlab.report import progress
 from ffnlab.report.progress import Progress
 from ffnlab.train.record import Plan, add_evaluation, empty_record
+from tests.hostile import LABELS
 
 
 def test_progress_in_a_log_has_rate_and_time_left(capsys, monkeypatch):
@@ -44,3 +46,19 @@ def test_a_callback_reports_steps_and_the_score(capsys):
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith("valid 0.50") and " 50%" in first
     assert second.startswith("valid 0.25") and "100%" in second
+
+
+def test_hostile_names_act_on_no_terminal(capsys, monkeypatch):
+    with Progress(len(LABELS), "steps") as lines:
+        for label in LABELS:
+            lines.begin(label)
+            lines.end()
+    printed = capsys.readouterr().err.splitlines()
+    for label, line in zip(LABELS, printed, strict=True):
+        assert line.startswith(f"{escape.terminal(label):<16}   0%")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with Progress(len(LABELS), "steps") as bar:
+        for label in LABELS:
+            bar.begin(label)
+            bar._bar.refresh()
+        assert bar._bar.tasks[0].description == escape.terminal(LABELS[-1])
