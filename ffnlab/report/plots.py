@@ -1,10 +1,15 @@
-"""Pictures of results. What draws returns a figure, and `save` writes it."""
+"""Pictures of results. What draws returns a figure, and `save` writes it.
+
+Names and titles may hold any text: what draws escapes them.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from ffnlab.escape import picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -13,16 +18,6 @@ if TYPE_CHECKING:
 def save(figure: "Figure", path: Path) -> None:
     """Writes a figure as PNG."""
     figure.savefig(path, dpi=150, metadata={"Software": None})
-
-
-def shorten(name: str, length: int = 36) -> str:
-    """Returns a name that has room in a picture, with its beginning and its end.
-
-    >>> shorten("a_block_with_a_very_long_name", 11)
-    'a_blo…_name'
-    """
-    half = length // 2
-    return name if len(name) <= length else f"{name[:half]}…{name[-half:]}"
 
 
 def convergence(panels: Mapping[str, Mapping[str, np.ndarray]]) -> "Figure":
@@ -44,9 +39,9 @@ def convergence(panels: Mapping[str, Mapping[str, np.ndarray]]) -> "Figure":
             shown = np.maximum(np.nan_to_num(residuals, nan=1e3), 1e-8)
             low, middle, high = np.percentile(shown, [25, 50, 75], axis=1)
             steps, color = range(len(residuals)), f"C{place}"
-            axes.semilogy(steps, middle, color=color, label=name)
+            axes.semilogy(steps, middle, color=color, label=picture(name))
             axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
-        axes.set_title(title, fontsize=9)
+        axes.set_title(picture(title, 60), fontsize=9)
         axes.set_xlabel("iteration")
         axes.grid(alpha=0.3)
     row[0].set_ylabel("residual")
@@ -70,7 +65,7 @@ def relaxation(panels: Mapping[str, np.ndarray]) -> "Figure":
     for axes, (title, distances) in zip(row, panels.items(), strict=True):
         shown = np.log10(np.maximum(distances, 1e-6))
         image = axes.imshow(shown, aspect="auto", cmap="viridis", vmin=-6, vmax=0)
-        axes.set_title(title, fontsize=9)
+        axes.set_title(picture(title, 60), fontsize=9)
         axes.set_xlabel("position t")
         axes.set_ylabel("iteration")
     label = "log₁₀ distance from the last iteration"
@@ -104,12 +99,13 @@ def parity(
     for place, (name, (first, second)) in enumerate(losses.items()):
         every = max(len(second) // 40, 1)
         steps = range(0, len(second), every)
-        left.semilogy(first, color=f"C{place}", linewidth=1.2, label=name)
+        left.semilogy(first, color=f"C{place}", linewidth=1.2, label=picture(name))
         left.semilogy(steps, second[::every], ".", color=f"C{place}", markersize=5)
         shown = np.maximum(gaps[name], 1e-17)
         epochs = range(1, len(shown) + 1)
         right.semilogy(epochs, shown, color=f"C{place}", marker="o", markersize=3)
-    left.set(xlabel="step", ylabel="loss", title=f"lines: {names[0]}, dots: {names[1]}")
+    title = picture(f"lines: {names[0]}, dots: {names[1]}", 60)
+    left.set(xlabel="step", ylabel="loss", title=title)
     right.axhline(limit, color="black", linestyle="--", linewidth=0.8)
     right.set(xlabel="epoch", ylabel="largest difference of parameters")
     left.legend(fontsize=8)
@@ -145,9 +141,10 @@ def training_curve(
     axes.plot(np.arange(1, len(losses) + 1), losses, **line)
     axes.plot(steps, scores, "o-", color="C0", markersize=4, label="validation")
     for place, (name, value) in enumerate((marks or {}).items(), 1):
-        axes.axhline(value, color=f"C{place}", linestyle="--", label=name)
+        axes.axhline(value, color=f"C{place}", linestyle="--", label=picture(name))
     worst = max(scores[0], *(marks or {"": scores[0]}).values())
-    axes.set(xlabel="step", ylabel=label, ylim=(0.9 * scores.min(), 1.2 * worst))
+    axes.set(xlabel="step", ylim=(0.9 * scores.min(), 1.2 * worst))
+    axes.set_ylabel(picture(label, 60))
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
     return figure
@@ -168,8 +165,10 @@ def scores_by_label(scores: Mapping[str, float], name: str = "F1") -> "Figure":
     worst = sorted(scores, key=scores.__getitem__)[:30]
     figure = Figure(figsize=(7.0, 1.0 + 0.28 * len(worst)), layout="constrained")
     axes = figure.add_subplot()
-    axes.barh(worst, [100 * scores[label] for label in worst], color="C0")
-    axes.set(xlabel=f"{name}, %", xlim=(0, 100))
+    places = range(len(worst))
+    axes.barh(places, [100 * scores[label] for label in worst], color="C0")
+    axes.set_yticks(places, [picture(label) for label in worst])
+    axes.set(xlabel=f"{picture(name)}, %", xlim=(0, 100))
     axes.grid(axis="x", alpha=0.3)
     return figure
 
@@ -187,7 +186,8 @@ def confusion(counts: np.ndarray, names: Sequence[str]) -> "Figure":
     """
     from matplotlib.figure import Figure
 
-    side = 2.5 + 0.35 * len(names)
+    names = [picture(name, 24) for name in names]
+    side = 2.5 + 0.35 * len(names) + 0.07 * max(0, max(map(len, names)) - 12)  # inches
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
     axes = figure.add_subplot()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -235,7 +235,7 @@ def graph(
         axes.annotate("", places[end], places[start], arrowprops=arrow)
     for node, (x, y) in places.items():
         box = {"boxstyle": "round", "fc": "C1" if leaves[node] else "C0", "alpha": 0.9}
-        label = labels[node].replace(" [", "\n[").replace(" ", "\n", 1)
+        label = picture(labels[node], 60).replace(" [", "\n[").replace(" ", "\n", 1)
         axes.text(x, y, label, ha="center", va="center", fontsize=8, bbox=box)
     axes.set(xlim=(-0.6, len(columns) - 0.4), ylim=(tallest - 0.4, -0.6))
     axes.axis("off")
@@ -269,9 +269,9 @@ def scores_by_setting(
     ends = np.abs(np.array(intervals) - np.array(middles)[:, None]).T  # [2, N]
     axes.errorbar(values, middles, yerr=ends, fmt="o-", capsize=3)
     for place, (name, value) in enumerate((marks or {}).items(), 1):
-        axes.axhline(value, color=f"C{place}", linestyle="--", label=name)
-    axes.set_xlabel(labels[0])
-    axes.set_ylabel(labels[1])
+        axes.axhline(value, color=f"C{place}", linestyle="--", label=picture(name))
+    axes.set_xlabel(picture(labels[0], 60))
+    axes.set_ylabel(picture(labels[1], 60))
     axes.grid(alpha=0.3)
     if marks:
         axes.legend(fontsize=8)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ffnlab.report.plots import shorten
+from ffnlab.escape import picture
 
 if TYPE_CHECKING:
     from cycler import Cycler
@@ -58,7 +58,7 @@ def rates(
     summaries = {name: _summarize(scale, by_rate) for name, by_rate in scores.items()}
     for place, (name, axes) in enumerate(panels.items()):
         _draw_rates(axes, summaries[name], chosen.get(name, {}))
-        axes.set_title(shorten(name, 88 // columns), fontsize=9)
+        axes.set_title(picture(name, 88 // columns), fontsize=9)
         axes.tick_params(labelsize=8, labelbottom=place >= len(panels) - columns)
         axes.spines[["right", "top"]].set_visible(False)
         axes.grid(alpha=0.3)
@@ -67,7 +67,7 @@ def rates(
     _set_score_range(grid[0, 0], summaries, chosen, higher_is_better)
     figure.supxlabel("learning rate", fontsize=9)
     text = "line: mean, band: middle half, circle: replicates that chose the rate"
-    figure.suptitle(f"{label}\n{text}", x=0.01, ha="left", fontsize=9)
+    figure.suptitle(f"{picture(label, 60)}\n{text}", x=0.01, ha="left", fontsize=9)
     return figure
 
 
@@ -197,7 +197,7 @@ def curves(
         band = {"color": line.get_color(), "alpha": 0.1, "linewidth": 0}
         axes.fill_between(steps, low, high, **band)
     axes.set_xlabel("step", fontsize=9)
-    axes.set_ylabel(label, fontsize=9)
+    axes.set_ylabel(picture(label, 60), fontsize=9)
     axes.tick_params(labelsize=8.5)
     axes.margins(x=0.01)
     axes.grid(alpha=0.3)
@@ -236,7 +236,7 @@ def _write_names(axes: "Axes", names: Mapping[str, str], gap: float) -> None:
         arrow |= {"relpos": (0, 0.5), "patchA": None, "shrinkA": 2, "shrinkB": 1}
         style = {"color": color, "fontsize": 8.5, "va": "center_baseline"}
         style |= {"textcoords": "axes fraction", "annotation_clip": False}
-        text, end = shorten(names.get(name, name)), line.get_xydata()[-1]
+        text, end = picture(names.get(name, name)), line.get_xydata()[-1]
         axes.annotate(text, end, (1.05, height), arrowprops=arrow, **style)
 
 

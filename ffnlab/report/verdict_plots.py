@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ffnlab.report.plots import shorten
+from ffnlab.escape import picture
 from ffnlab.stats import Comparison, Interval
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def forest(
     """
     from matplotlib.figure import Figure
 
-    rows = [_prepare(row, scale) for row in rows]
+    rows, label = [_prepare(row, scale) for row in rows], picture(label, 60)
     (baseline,) = (row for row in rows if row.verdict is None)
     blocks = [row for row in reversed(rows) if row is not baseline]
     height = 1.5 + 0.32 * max(len(blocks), 2) if blocks else 1.0
@@ -91,14 +91,14 @@ def forest(
 
 
 def _prepare(row: Comparison, scale: float) -> Comparison:
-    """Returns a comparison with a short name, and all that is drawn scaled."""
+    """Returns a comparison with a name for a picture, and all that is drawn scaled."""
 
     def scale_interval(interval: Interval | None) -> Interval | None:
         return interval and Interval(scale * interval.low, scale * interval.high)
 
     return dataclasses.replace(
         row,
-        name=shorten(row.name),
+        name=picture(row.name),
         score=scale * row.score,
         interval=scale_interval(row.interval),
         difference=None if row.difference is None else scale * row.difference,
@@ -145,7 +145,8 @@ def _draw_lines(
     for (name, (score, place)), (color, dashes) in zip(
         marks.items(), styles, strict=False
     ):
-        text, line = f"{name}: {score:.4g}", {"color": color, "linestyle": dashes}
+        text = f"{picture(name)}: {score:.4g}"
+        line = {"color": color, "linestyle": dashes}
         if low <= place <= high:
             axes.axvline(place, label=text, **line)
         else:
