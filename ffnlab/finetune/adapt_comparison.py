@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ffnlab import io
+from ffnlab.escape import terminal, terminal_lines
 from ffnlab.finetune.adapt_compare_config import AdaptCompareConfig
 from ffnlab.finetune.config import Config
 from ffnlab.report.run_directory import choose_unfinished
@@ -56,7 +57,8 @@ def compare_methods(config: AdaptCompareConfig) -> AdaptCompareResult:
         trainer.prepare_adaptation(variant, prepared)
     with run_directory.open_run(out, config, config.resume) as directory:
         run_directory.check_same_data(directory, task.digest(prepared))
-        print(f"writing to {directory}\n{prepared.summary}", flush=True)
+        print(terminal(f"writing to {directory}"))
+        print(terminal_lines(prepared.summary), flush=True)
         for name, variant in variants.items():
             _MethodRuns(config, name, variant, prepared, directory).train()
         ranking = adapt_ranking.publish(config, prepared, directory)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ffnlab import io, stats
+from ffnlab.escape import markdown, picture, terminal
 from ffnlab.finetune import model_card
 from ffnlab.finetune.adapt_compare_config import AdaptCompareConfig
 from ffnlab.finetune.task import Task
@@ -60,7 +61,7 @@ def publish(
     )
     verdict = verdict_text.verdict(comparisons, _points, config.margin / 100)
     table = _table(config, task, comparisons, chosen, at_end)
-    print(f"\n{verdict}\n")
+    print(f"\n{terminal(verdict)}\n")
     title = f"{task.monitor} of the {_part(task)} part, %"
     essential = ["", "method", "share", title, f"Δ {config.reference}", "verdict"]
     table.show(f"{title}; means with 95 % intervals", essential=essential)
@@ -74,7 +75,7 @@ def publish(
         plots.save(figure, directory / name)
     io.write(directory / "report.md", _report(config, task, verdict, table))
     names = ["report.md", *figures, "results.jsonl"]
-    print(f"\nwritten to {directory}: {', '.join(names)}")
+    print(f"\n{terminal(f'written to {directory}: ' + ', '.join(names))}")
     return lines, comparisons, table, verdict
 
 
@@ -184,7 +185,7 @@ def draw_parameters(
         near = any(abs(score - s) < 1.5 and 0.5 < trained / t < 2.0 for s, t in heights)
         place = (-6, 4) if near else (6, 4)
         axes.annotate(
-            plots.shorten(row.name),
+            picture(row.name),
             (trained, score),
             place,
             textcoords="offset points",
@@ -192,33 +193,34 @@ def draw_parameters(
             fontsize=8,
         )
         heights.append((score, trained))
-    axes.set(xscale="log", xlabel="trained parameters", ylabel=label)
+    axes.set(xscale="log", xlabel="trained parameters", ylabel=picture(label, 60))
     axes.set_xlim(right=axes.get_xlim()[1] * 2.5)
     axes.grid(alpha=0.3)
-    title = f"means with Student's 95 % intervals; the band is {baseline}"
+    title = f"means with Student's 95 % intervals; the band is {picture(baseline)}"
     figure.suptitle(title, x=0.01, ha="left", fontsize=9)
     return figure
 
 
 def _report(config: AdaptCompareConfig, task: Task, verdict: str, table: Table) -> str:
     """Returns report.md."""
-    name, file = model_card.checkpoint_name(config), Path(config.train).name
-    summary = "".join(f"- {line}\n" for line in task.summary.splitlines())
+    name = markdown(model_card.checkpoint_name(config))
+    file = markdown(Path(config.train).name)
+    summary = "".join(f"- {markdown(line)}\n" for line in task.summary.splitlines())
     note = _NOTE.format(
         rates=", ".join(f"{factor:.3g}" for factor in config.rate_factors),
         further=config.extend_rates,
         tuned=min(config.tuning_seeds, config.seeds),
         seeds=config.seeds,
-        baseline=config.reference,
+        baseline=markdown(config.reference),
         margin=config.margin,
     )
     return f"""# Which method of fine-tuning {name} on {file}?
 
-{verdict}
+{markdown(verdict)}
 
 {table.markdown()}
 
-![differences from {config.reference}](differences.png)
+![differences from {markdown(config.reference)}](differences.png)
 ![score against trained parameters](parameters.png)
 
 {summary}

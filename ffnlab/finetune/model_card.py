@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ffnlab import options
+from ffnlab.escape import markdown, markdown_code
 from ffnlab.finetune.task import PURPOSES, Task, loads_in_transformers
 from ffnlab.report.table import Table
 
@@ -54,7 +55,7 @@ def model_card(config: "Config", task: Task, table: Table) -> str:
     lines = "".join(f"{name}: {value}\n" for name, value in head.items())
     return f"""---
 {lines}---
-# {checkpoint_name(config)}, fine-tuned on {Path(config.train).name}
+# {markdown(checkpoint_name(config))}, fine-tuned on {markdown(Path(config.train).name)}
 
 It {_USES[config.task]}{_labels(task)}.
 
@@ -64,7 +65,7 @@ It {_USES[config.task]}{_labels(task)}.
 without a test.
 
 ## Data
-{"".join(f"- {line}{chr(10)}" for line in task.summary.splitlines())}
+{"".join(f"- {markdown(line)}{chr(10)}" for line in task.summary.splitlines())}
 ## Training
 {_training(config)}
 ## Use
@@ -84,7 +85,7 @@ def _labels(task: Task) -> str:
     if not names:
         return ""
     more = f" and {len(names) - 20} more" if len(names) > 20 else ""
-    return f": {', '.join(f'`{name}`' for name in names[:20])}{more}"
+    return f": {', '.join(map(markdown_code, names[:20]))}{more}"
 
 
 def _training(config: "Config") -> str:
@@ -95,9 +96,9 @@ def _training(config: "Config") -> str:
         if field.name not in _ALWAYS and getattr(config, field.name) == field.default
     ]
     flags = options.to_flags(config, leave_out=(*_LEFT_OUT, *defaults)).splitlines()
-    name = checkpoint_name(config)
+    name = markdown(checkpoint_name(config))
     lines = [f"from {name}, `--task={config.task}`, {config.optimizer}"]
-    lines += [f"`{flag}`" for flag in flags]
+    lines += [markdown_code(flag) for flag in flags]
     return "".join(f"- {line}\n" for line in lines)
 
 

@@ -14,6 +14,7 @@ from ffnlab import io
 from ffnlab.data import tags
 from ffnlab.data.conll import is_token
 from ffnlab.data.examples import KEYS, Example, Examples
+from ffnlab.escape import json_text
 
 
 class Prediction(NamedTuple):
@@ -88,7 +89,7 @@ class Format(NamedTuple):
         if isinstance(example.row, dict):
             names = added_names(example.row)[: len(added)]
             row = {**example.row, **dict(zip(names, added, strict=True))}
-            return json.dumps(row, ensure_ascii=False) + "\n"
+            return json_text(json.dumps(row, ensure_ascii=False)) + "\n"
         if example.row is not None:
             return io.as_row([*example.row, *added], self.kind)
         if prediction.probability is None:
@@ -128,7 +129,7 @@ def added_names(taken: Iterable[str]) -> tuple[str, str]:
 
 def answers_json(answers: dict[str, str]) -> str:
     """Returns answers by id, as SQuAD's evaluation takes them."""
-    return json.dumps(answers, ensure_ascii=False, indent=1) + "\n"
+    return json_text(json.dumps(answers, ensure_ascii=False, indent=1)) + "\n"
 
 
 def lists_json(part: str, pairs: Iterable[tuple[Example, Prediction]]) -> str:
@@ -143,7 +144,7 @@ def lists_json(part: str, pairs: Iterable[tuple[Example, Prediction]]) -> str:
     '{"test": [\n["hello", "greeting", "greeting", 0.9877]\n]}\n'
     """
     rows = ([*example.row, *prediction.cells()] for example, prediction in pairs)
-    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    lines = [json_text(json.dumps(row, ensure_ascii=False)) for row in rows]
     return f'{{"{KEYS[part]}": [\n' + ",\n".join(lines) + "\n]}\n"
 
 

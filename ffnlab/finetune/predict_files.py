@@ -12,6 +12,7 @@ from typing import TextIO
 from ffnlab import io, options
 from ffnlab.data.examples import Example
 from ffnlab.errors import InputError
+from ffnlab.escape import terminal
 from ffnlab.finetune import inputs
 from ffnlab.finetune.outputs import Format, Prediction, answers_json, lists_json
 from ffnlab.options import option
@@ -89,7 +90,7 @@ def predict(config: PredictConfig) -> int:
         from ffnlab.finetune.export import export_model
 
         files = export_model(model, config.export)
-        print(f"written: {', '.join(map(str, files))}")
+        print(terminal(f"written: {', '.join(map(str, files))}"))
         return 0
     usage = model.usage
     if config.num_beams and usage.task != "generate":

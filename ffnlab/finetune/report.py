@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ffnlab import io, stats
+from ffnlab.escape import markdown, terminal
 from ffnlab.finetune import adapting, model_card
 from ffnlab.finetune.adapting import Adaptation
 from ffnlab.finetune.task import MONITORED, Task, describe, save
@@ -40,7 +41,6 @@ def publish(
     trained = _save(config, task, best.params, directory, adaptation)
     part = "test" if "test" in best.scores else "dev"
     table, tables = scores_table(task, runs), task.details(best.scores[part])
-    _show(table, tables, runs, f"seed {best.seed}, {part} part")
     io.write_lines(directory / "results.jsonl", [result_line(run) for run in runs])
     for name, predicted in best.predicted.items():
         task.write(name, predicted, directory)
@@ -50,9 +50,10 @@ def publish(
     card = model_card.model_card(config, task, table)
     for folder in (directory, directory / "best"):
         io.write(folder / "README.md", card)
+    _show(table, tables, runs, f"seed {best.seed}, {part} part")
     hidden = ("lock", "data.sha256", "checkpoints")
     names = sorted(p.name for p in directory.iterdir() if p.name not in hidden)
-    print(f"\nwritten to {directory}: {', '.join(names)}")
+    print(f"\n{terminal(f'written to {directory}: ' + ', '.join(names))}")
     return table
 
 
@@ -135,8 +136,9 @@ def report_text(
       pictures: The titles of pictures, by file.
       trained: A sentence on what was trained, if that is not everything.
     """
-    name, file = model_card.checkpoint_name(config), Path(config.train).name
-    summary = "".join(f"- {line}\n" for line in task.summary.splitlines())
+    name = markdown(model_card.checkpoint_name(config))
+    file = markdown(Path(config.train).name)
+    summary = "".join(f"- {markdown(line)}\n" for line in task.summary.splitlines())
     details = "\n\n".join(
         f"{title[0].upper() + title[1:]}:\n\n{each.markdown()}"
         for title, each in tables.items()
@@ -155,7 +157,7 @@ def report_text(
 Fine-tuned: a {family} of {shape.layers} layers of width {shape.features},
 {length}. The best was chosen by {task.monitor} of the dev part; over several seeds
 there are means with Student's 95 % intervals. What was cut off at {most} tokens
-counts as missed. {trained}
+counts as missed. {markdown(trained)}
 
 {summary}
 `python -m experiments.predict --run=DIR` uses best/ on new text; README.md is its card.

@@ -4,6 +4,7 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ffnlab.escape import terminal, terminal_lines
 from ffnlab.finetune.config import Config
 from ffnlab.report.run_directory import choose_unfinished
 
@@ -53,9 +54,10 @@ def run(config: Config) -> Result:
     adaptation = trainer.prepare_adaptation(config, task)
     with run_directory.open_run(out, config, config.resume) as directory:
         run_directory.check_same_data(directory, digest(task))
-        print(f"writing to {directory}\n{task.summary}", flush=True)
+        print(terminal(f"writing to {directory}"))
+        print(terminal_lines(task.summary), flush=True)
         if adaptation:
-            print(adaptation.summary, flush=True)
+            print(terminal(str(adaptation.summary)), flush=True)
         runs = trainer.train(config, task, directory, adaptation)
         table = report.publish(config, task, directory, runs, adaptation)
         shutil.rmtree(directory / "checkpoints", ignore_errors=True)
