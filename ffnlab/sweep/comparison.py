@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ffnlab.escape import terminal
 from ffnlab.report.run_directory import choose_directory
 from ffnlab.sweep import timing
 from ffnlab.sweep.comparison_config import MATCHED, CompareConfig
@@ -69,7 +70,7 @@ def compare(config: CompareConfig) -> CompareResult:
     matches = _match_blocks(config)
     with run_directory.open_run(out, config, config.resume) as directory:
         run_directory.check_same_data(directory, _digest(datasets))
-        print(f"writing to {directory}", flush=True)
+        print(terminal(f"writing to {directory}"), flush=True)
         if config.budget == "time":
             config, matches = _match_times(config, matches, datasets, directory)
         jobs = [

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ffnlab.escape import terminal
 from ffnlab.report.run_directory import choose_directory
 from ffnlab.sweep.feedback_config import CERTIFIED, FeedbackCompareConfig
 from ffnlab.sweep.jobs import Job, train_all
@@ -60,7 +61,7 @@ def compare_feedback(config: FeedbackCompareConfig) -> FeedbackCompareResult:
     ]
     with run_directory.open_run(out, config, config.resume) as directory:
         run_directory.check_same_data(directory, _digest(datasets))
-        print(f"writing to {directory}", flush=True)
+        print(terminal(f"writing to {directory}"), flush=True)
         runs = train_all(config, jobs, directory, config.design)
         sections = [
             _section(config, task, dataset, jobs, runs, directory)

@@ -5,18 +5,17 @@
 
 import dataclasses
 import math
-import re
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from ffnlab.escape import markdown, terminal
 from ffnlab.options import option
 from ffnlab.sweep.run_table import (
     PairedScores,
     RunTable,
     list_missing,
-    printable,
     read_scores,
 )
 
@@ -134,8 +133,8 @@ def _table(config: JudgeConfig, comparisons: "Sequence[Comparison]") -> "Table":
     from ffnlab.report.table import Table
 
     (baseline,) = (row.name for row in comparisons if row.verdict is None)
-    score, digits = printable(config.score), _format(comparisons)
-    columns = ["block", "n", score, f"Δ {baseline}", "p", "P(better)"]
+    digits = _format(comparisons)
+    columns = ["block", "n", config.score, f"Δ {baseline}", "p", "P(better)"]
     rows = []
     for row in comparisons:
         mean = _with_interval(row.score, row.interval, digits)
@@ -223,7 +222,7 @@ def _remarks_on_runs(
             "first in the file of several. Choose it before you look at the scores."
         )
     if config.where:
-        conditions, used = printable(", ".join(config.where)), sum(paired.rows.values())
+        conditions, used = ", ".join(config.where), sum(paired.rows.values())
         remarks.append(f"Rows with {conditions}: {used} of {paired.total}.")
     if paired.missing:
         count = len(paired.missing)
@@ -238,13 +237,11 @@ def _remarks_on_runs(
 
 def _show(config: JudgeConfig, result: JudgeResult) -> None:
     """Prints the verdict, the table, and what cannot be concluded."""
-    from rich.markup import escape
-
-    print(textwrap.fill(result.verdict, _WIDTH), end="\n\n")
-    _escaped(result.table, escape).show(escape(_caption(config)))
+    print(textwrap.fill(terminal(result.verdict), _WIDTH), end="\n\n")
+    result.table.show(_caption(config))
     print("\nWhat this cannot conclude:")
     for remark in result.remarks:
-        lines = textwrap.wrap(remark, _WIDTH - 2, break_on_hyphens=False)
+        lines = textwrap.wrap(terminal(remark), _WIDTH - 2, break_on_hyphens=False)
         print("- " + "\n  ".join(lines))
 
 
@@ -252,26 +249,9 @@ def _caption(config: JudgeConfig) -> str:
     """Returns how to read the table."""
     direction = "lower" if config.lower_is_better else "higher"
     return (
-        f"{printable(config.score)}, {direction} is better; means with "
+        f"{config.score}, {direction} is better; means with "
         f"{100 * config.level:g} % intervals, those of Δ simultaneous"
     )
-
-
-def _escaped(table: "Table", escape: Callable[[str], str]) -> "Table":
-    """Returns a table with its headings and blocks, which come from a file, escaped."""
-    columns = [escape(column) for column in table.columns]
-    return table._replace(
-        columns=columns, rows=[[escape(name), *rest] for name, *rest in table.rows]
-    )
-
-
-def _escape_markdown(text: str) -> str:
-    r"""Returns a text as Markdown that shows it.
-
-    >>> print(_escape_markdown("a_b|c"))
-    a\_b\|c
-    """
-    return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", text)
 
 
 def _write(config: JudgeConfig, out: str, result: JudgeResult) -> None:
@@ -285,19 +265,17 @@ def _write(config: JudgeConfig, out: str, result: JudgeResult) -> None:
         rows = map(dataclasses.asdict, result.comparisons)
         io.write_lines(directory / "comparisons.jsonl", rows)
         io.write(directory / "report.md", _report(config, result))
-    print(f"\nwritten to {out}: report.md, differences.png, comparisons.jsonl")
+    names = "report.md, differences.png, comparisons.jsonl"
+    print(f"\n{terminal(f'written to {out}: {names}')}")
 
 
 def _forest(config: JudgeConfig, comparisons: "Sequence[Comparison]") -> "Figure":
-    """Returns the picture of the differences; a dollar in a name is no formula."""
+    """Returns the picture of the differences."""
     from ffnlab.report.verdict_plots import forest
 
-    def escape(text: str) -> str:
-        return text.replace("$", r"\$")
-
     return forest(
-        [dataclasses.replace(row, name=escape(row.name)) for row in comparisons],
-        escape(printable(config.score)),
+        comparisons,
+        config.score,
         margin=config.margin,
         higher_is_better=not config.lower_is_better,
     )
@@ -305,16 +283,15 @@ def _forest(config: JudgeConfig, comparisons: "Sequence[Comparison]") -> "Figure
 
 def _report(config: JudgeConfig, result: JudgeResult) -> str:
     """Returns the text of report.md."""
-    escape = _escape_markdown
-    name = escape(printable(Path(config.results).name))
-    remarks = "".join(f"- {escape(remark)}\n" for remark in result.remarks)
+    name = markdown(Path(config.results).name)
+    remarks = "".join(f"- {markdown(remark)}\n" for remark in result.remarks)
     return f"""# Do the blocks of {name} differ?
 
-{escape(result.verdict)}
+{markdown(result.verdict)}
 
-{_escaped(result.table, escape).markdown()}
+{result.table.markdown()}
 
-{escape(_caption(config))}; n is the number of replicates.
+{markdown(_caption(config))}; n is the number of replicates.
 
 ![Differences from the baseline](differences.png)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ffnlab import io
+from ffnlab.escape import markdown, terminal
 from ffnlab.report import plots, validation_plots, verdict_plots
 from ffnlab.sweep.joint import Joint
 from ffnlab.sweep.ranking import Ranking
@@ -53,7 +54,7 @@ def publish(
       directory: The run directory.
       title: The heading of the report.
       sections: The rankings.
-      note: How the numbers were computed.
+      note: How the numbers were computed, in Markdown.
       pictures: File name to caption and figure, for the end of the report.
       opening: The joint verdict on all sections, if there is one.
     """
@@ -65,26 +66,26 @@ def publish(
     text = _markdown(title, sections, note, pictures or {}, opening)
     io.write(directory / "report.md", text)
     if opening:
-        print(f"\n{opening.verdict}\n")
+        print(f"\n{terminal(opening.verdict)}\n")
         opening.table.show("all data sets: effects in standard deviations")
     drawn = [s.picture(kind) for kind in PICTURES for s in sections]
     written = ["report.md", *drawn, *(pictures or {}), "results.jsonl"]
-    print(f"\nwritten to {directory}: {', '.join(written)}")
+    print(f"\n{terminal(f'written to {directory}: ' + ', '.join(written))}")
 
 
 def _show(title: str, section: Section) -> None:
     ranking = section.ranking
     better = "higher" if ranking.higher_is_better else "lower"
-    print(f"\n{ranking.verdict}\n")
+    print(f"\n{terminal(ranking.verdict)}\n")
     ranking.table.show(
         f"{section.name or title}: {ranking.unit}, {better} is better; means with 95 % "
         "intervals; Δ is the mean of paired differences, with simultaneous intervals",
         essential=ranking.essential,
     )
     for name, value in section.marks.items():
-        print(f"{name}: {value * ranking.scale:.4g}")
+        print(f"{terminal(name)}: {value * ranking.scale:.4g}")
     for remark in ranking.remarks:
-        print(f"note: {remark}")
+        print(f"note: {terminal(remark)}")
 
 
 def _draw(directory: Path, section: Section) -> None:
@@ -131,13 +132,14 @@ def _markdown(
 ) -> str:
     first = ""
     if opening:
-        first = f"{opening.verdict}\n\n{opening.table.markdown()}\n\n{opening.note}\n\n"
+        verdict = markdown(opening.verdict)
+        first = f"{verdict}\n\n{opening.table.markdown()}\n\n{opening.note}\n\n"
     parts = "".join(map(_section, sections))
     extra = "".join(
-        f"![{caption}]({name})\n\n{caption}\n\n"
+        f"![{markdown(caption)}]({name})\n\n{markdown(caption)}\n\n"
         for name, (caption, _) in pictures.items()
     )
-    return f"""# {title}
+    return f"""# {markdown(title)}
 
 {first}{parts}{extra}## How the numbers were computed
 
@@ -153,13 +155,13 @@ parameters of the chosen runs in best/.
 
 def _section(section: Section) -> str:
     ranking = section.ranking
-    heading = f"## {section.name}\n\n" if section.name else ""
+    heading = f"## {markdown(section.name)}\n\n" if section.name else ""
     marks = "".join(
-        f"- {name}: {value * ranking.scale:.4g}\n"
+        f"- {markdown(name)}: {value * ranking.scale:.4g}\n"
         for name, value in section.marks.items()
     )
-    remarks = "".join(f"- {remark}\n" for remark in ranking.remarks)
-    return f"""{heading}{ranking.verdict}
+    remarks = "".join(f"- {markdown(remark)}\n" for remark in ranking.remarks)
+    return f"""{heading}{markdown(ranking.verdict)}
 
 {ranking.table.markdown()}
 
@@ -181,5 +183,6 @@ def _facts(about: dict[str, Any]) -> str:
     for name, fact in about.items():
         if isinstance(fact, (list, tuple, dict)) and len(fact) > 12:
             fact = len(fact)
-        lines.append(f"- {name.replace('_', ' ')}: {fact}")
+        heading = name.replace("_", " ")
+        lines.append(f"- {markdown(f'{heading}: {fact}')}")
     return "\n".join(lines)

@@ -15,6 +15,7 @@ from ffnlab import options
 from ffnlab.data.csv_files import read_rows
 from ffnlab.data.files import stop_at
 from ffnlab.errors import InputError, choose
+from ffnlab.escape import terminal
 from ffnlab.options import option
 
 MOST_PAIRS = 5000  # the random signs of so many take about half a gigabyte
@@ -118,7 +119,7 @@ def read_scores(table: RunTable) -> PairedScores:
         choose(f"{path}:1: {role} column", getattr(table, role), names)
     kept = _kept_rows(table, names, rows) if rows else []
     block, pair, score = (
-        [printable(rows[i][names.index(column)]) for i in kept]
+        [_in_one_line(rows[i][names.index(column)]) for i in kept]
         for column in (table.block, table.pair, table.score)
     )
     cells = zip([lines[i] for i in kept], block, pair, _keys(pair), score, strict=True)
@@ -166,9 +167,9 @@ def _keys(cells: Sequence[str]) -> list[str | Decimal]:
     return [Decimal(cell) if cell else cell for cell in cells]
 
 
-def printable(text: str) -> str:
-    """Returns a text in one line, without characters that control a terminal."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+def _in_one_line(text: str) -> str:
+    """Returns a text with single spaces between its words."""
+    return " ".join(text.split())
 
 
 def _problems(table: RunTable, runs: Iterable[_Run]) -> list[tuple[int, str]]:
@@ -248,6 +249,6 @@ def list_missing(missing: Mapping[str, Sequence[str]]) -> str:
 
 def join_first(items: Iterable[str], separator: str = ", ") -> str:
     """Returns the first items as text, and the number of the others."""
-    items = [printable(item) for item in items]
+    items = [terminal(_in_one_line(item)) for item in items]
     more = [f"and {len(items) - _SHOWN} more"] if len(items) > _SHOWN else []
     return separator.join([*items[:_SHOWN], *more])

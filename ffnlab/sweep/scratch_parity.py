@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ffnlab import options
+from ffnlab.escape import terminal
 from ffnlab.options import names_in, option
 from ffnlab.report.run_directory import choose_directory
 
@@ -121,7 +122,7 @@ def check_parity(config: ScratchParityConfig) -> ScratchParityResult:
     import jax
 
     with run_directory.open_run(out, config, resume=None) as directory:
-        print(f"writing to {directory}", flush=True)
+        print(terminal(f"writing to {directory}"), flush=True)
         runs = []
         total = config.steps * config.seeds * len(config.optimizers)
         with jax.enable_x64(True), Progress(total, "steps") as progress:
@@ -327,7 +328,7 @@ def _publish(
     plots.save(figure, directory / "curves.png")
     io.write_lines(directory / "results.jsonl", runs)
     io.write(directory / "report.md", _markdown(verdict, epochs, optimizers))
-    print(f"written to {directory}: report.md, curves.png, results.jsonl")
+    print(terminal(f"written to {directory}: report.md, curves.png, results.jsonl"))
     return ScratchParityResult(directory, runs, epochs, optimizers, largest)
 
 

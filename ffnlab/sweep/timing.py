@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ffnlab import io, options
+from ffnlab.escape import terminal
 from ffnlab.sweep.comparison_config import CompareConfig
 from ffnlab.sweep.jobs import Job
 from ffnlab.train.config import Training
@@ -280,7 +281,7 @@ def match_times(
     times = _read_times(path)
     matched = [_with_time(match, config, times) for match in matches]
     if missed := _missed(matched):
-        print(f"warning: {missed}", file=sys.stderr, flush=True)
+        print(terminal(f"warning: {missed}"), file=sys.stderr, flush=True)
     return config, matched
 
 

@@ -12,6 +12,7 @@ from ffnlab.errors import InputError
 from ffnlab.sweep import judgement
 from ffnlab.sweep.judgement import JudgeConfig, judge
 from tests.conftest import check_refusal, command, refusals
+from tests.hostile import inlines
 
 SEEDS = 8
 RNG = np.random.default_rng(0)
@@ -207,18 +208,22 @@ def test_the_directory_has_the_report_and_repeats_it(table, tmp_path, capsys):
 
 
 def test_names_are_shown_as_they_are_wherever_they_go(table, tmp_path, capsys):
-    names = ["[bold]a[/bold]", r"$\frac{b$", "_c_|<i>", "\x1b[31md"]
+    names = ["[bold]a[/b]", r"$\frac{b$", "_c_|<i>", "\x1b[31md", "e\u202e", "f" * 300]
     lines = [f"{m}\t{s}\t{s * i % 5}" for i, m in enumerate(names) for s in range(7)]
     arguments = table(lines, "[red]m\tseed\tacc$|[b]", "runs.tsv")
     arguments |= {"block": "[red]m", "score": "acc$|[b]"}
     judge(JudgeConfig(**arguments, out=str(tmp_path / "out")))
     printed = capsys.readouterr().out
     assert "\x1b" not in printed
-    for name in ("[bold]a[/bold]", r"$\frac{b$", "_c_|<i>", "[31md", "acc$|[b]"):
+    seen = [*names[:3], r"\x1b[31md", r"e\u202e", "acc$|[b]"]
+    for name in seen:
         assert f" {name} " in printed
     assert "\nacc$|[b], higher is better" in printed
-    text = (tmp_path / "out" / "report.md").read_text()
-    assert r"| \_c\_\|\<i\> |" in text and r"acc$\|\[b\] |" in text
+    shown = inlines((tmp_path / "out" / "report.md").read_text())
+    assert {*seen, "f" * 300} < {*shown}
+    assert any(text.startswith("acc$|[b], higher is better") for text in shown if text)
+    rows = io.read_lines(tmp_path / "out" / "comparisons.jsonl")
+    assert {row["name"] for row in rows} == {*names}
 
 
 def test_help_is_grouped():
