@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ffnlab.errors import InputError
+from ffnlab.escape import terminal, terminal_lines
 from ffnlab.pretrain import trainer
 from ffnlab.pretrain.config import SCRATCH, Config
 from ffnlab.report.run_directory import choose_unfinished
@@ -52,7 +53,7 @@ def run(config: Config) -> Result:
     job = _make_job(config)
     with run_directory.open_run(out, config, config.resume) as directory:
         run_directory.check_same_data(directory, data.digest(job.dataset))
-        print(f"writing to {directory}", flush=True)
+        print(terminal(f"writing to {directory}"), flush=True)
         params, record = trainer.train(config, job, directory)
         scores = {part: trainer.score(config, job, part, params) for part in _HELD_OUT}
         samples = trainer.generate_samples(config, job, params)
@@ -104,7 +105,7 @@ def _load_checkpoint(config: Config) -> "Checkpoint | None":
         **dropout_fields(config.dropout),
     )
     if checkpoint.summary.initialised:
-        print(checkpoint.summary)
+        print(terminal_lines(str(checkpoint.summary)))
     return checkpoint
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from ffnlab import options
 from ffnlab.errors import InputError, choose
+from ffnlab.escape import markdown, terminal
 from ffnlab.options import names_in, option
 from ffnlab.report.run_directory import choose_directory
 
@@ -116,7 +117,7 @@ def swap_blocks(config: SwapConfig) -> SwapResult:
     count = max(len(tokens) // 10, 1)
     held_out, train = tokens[:count], tokens[count:]
     with run_directory.open_run(out, config, resume=None) as directory:
-        print(f"writing to {directory}", flush=True)
+        print(terminal(f"writing to {directory}"), flush=True)
         baseline = _evaluate(config, tokenizer, held_out, old)
         recorded = block_swap.record_layers(*old, train, _layouts(config, train))
         runs = []
@@ -125,13 +126,14 @@ def swap_blocks(config: SwapConfig) -> SwapResult:
             new, records = _train(config, old, train, recorded, block)
             result = _evaluate(config, tokenizer, held_out, new)
             runs.append(_run(old, new, records, baseline, result))
-            print(f"{block}: {time.monotonic() - start:.0f} s", flush=True)
+            seconds = time.monotonic() - start
+            print(terminal(f"{block}: {seconds:.0f} s"), flush=True)
         io.write_lines(directory / "results.jsonl", runs)
         table = _table(runs)
         print()
         table.show("errors of the new blocks, relative to the variance")
         io.write(directory / "report.md", _report(config, table))
-        print(f"\nwritten to {directory}: report.md, results.jsonl")
+        print(f"\n{terminal(f'written to {directory}: report.md, results.jsonl')}")
     return SwapResult(directory, runs, table)
 
 
@@ -310,7 +312,7 @@ def _table(runs: list[dict[str, Any]]) -> "Table":
 
 def _report(config: SwapConfig, table: "Table") -> str:
     """Returns report.md."""
-    name = Path(config.checkpoint).resolve().name
+    name = markdown(Path(config.checkpoint).resolve().name)
     return f"""# What does it cost to change the block of {name}?
 
 {table.markdown()}

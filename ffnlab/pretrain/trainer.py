@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ffnlab.escape import markdown, markdown_block, terminal, terminal_lines
 from ffnlab.report.progress import progress_callback
 from ffnlab.train.record import check_finite
 
@@ -187,11 +188,12 @@ def publish(
     lines += [{"part": part, **means} for part, means in scores.items()]
     io.write_lines(directory / "results.jsonl", lines)
     for number, sample in enumerate(samples, 1):
-        print(f"--- sample {number} {'-' * 60}\n{sample}")
+        print(f"--- sample {number} {'-' * 60}\n{terminal_lines(sample)}")
     if samples:
         io.write(directory / "samples.txt", "\n\n".join(samples) + "\n")
     io.write(directory / "report.md", _report(job, table, note, bool(record), samples))
-    print(f"written to {directory}: {', '.join(sorted(_visible(directory)))}")
+    names = ", ".join(sorted(_visible(directory)))
+    print(terminal(f"written to {directory}: {names}"))
     return table
 
 
@@ -269,8 +271,8 @@ def _report(
         f"How well does a {kind} Transformer with {blocks} learn {job.dataset.name}?"
     )
     picture = "![bits per byte over training](curve.png)\n\n" if curve else ""
-    generated = "".join(f"```\n{sample}\n```\n\n" for sample in samples)
-    return f"""# {title}
+    generated = "".join(f"{markdown_block(sample)}\n\n" for sample in samples)
+    return f"""# {markdown(title)}
 
 {table.markdown()}
 
@@ -279,7 +281,7 @@ def _report(
 {picture}The model has {transformer.layers} layers of width {transformer.features},
 {transformer.heads} heads, {transformer.positions} positions, blocks of hidden width
 {transformer.hidden}, {pure.parameters(job.model):,} parameters and
-{transformer.vocabulary:,} tokens. The text is {about["source"]},
+{transformer.vocabulary:,} tokens. The text is {markdown(about["source"])},
 {sum(about["sizes"].values()):,} bytes. Perplexity is per token, bits are per byte of
 the text.
 
