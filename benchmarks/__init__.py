@@ -5,3 +5,5 @@ Run one as `python -m benchmarks.NAME`: `sweep`, `dispatch`, `ffn`, `feedback`,
 `benchmarks/protocol.py` describes how times are measured. A benchmark prints tables and
 asserts no time, because machines differ. It runs without its peer and says so.
 """
+
+import experiments  # noqa: F401, handles the signals of a benchmark too

@@ -1,12 +1,19 @@
 import dataclasses
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from experiments import launch
-from ffnlab import options
+from ffnlab import options, signals
 from ffnlab.errors import InputError
 from ffnlab.options import option
 from ffnlab.report import run_directory
+from tests.conftest import ROOT
+from tests.test_signals import SIGNALS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +27,7 @@ class Config:
     rates: tuple[float, ...] = option((0.1,), "some rates", above=0)
     length: int | None = option(None, "a length", least=1)
     loud: bool = option(False, "whether")
+    text: str = option("", "a text")
 
     def __post_init__(self):
         options.check(self)
@@ -91,6 +99,9 @@ def test_presets_yield_to_flags():
         ("--nmae=a", "name"),
         ("stray", "'stray' is not a flag"),
         ("--flagfile=/no/such/file", "file"),
+        (f"--flagfile={'a' * 300}", "File name too long"),
+        ("--text=a\udcffb", r"--text: 'a\udcffb' is not UTF-8"),
+        ('--text="a\\u0000b"', r"--text: 'a\x00b' holds a NUL byte"),
     ],
 )
 def test_wrong_flags_are_named(flag, message):
@@ -141,10 +152,13 @@ def test_flags_stand_under_the_class_that_defines_them():
         "  --rates=0.1",
         "  --length=",
         "  --loud=false",
+        "  --text=",
         "Presets and files:",
         "  --short",
         "  --flagfile=",
+        "Exit codes:",
     ]
+    assert "129, 130 and 143: stopped by" in " ".join(text.split())
 
 
 @pytest.mark.parametrize(
@@ -177,30 +191,146 @@ def test_input_errors_exit_with_2(monkeypatch, capsys):
 @pytest.mark.parametrize("resume", [False, None])
 def test_interrupts_say_how_to_continue(monkeypatch, capsys, tmp_path, resume):
     def run(config):
-        with run_directory.open_run(tmp_path / "o", config, resume):
+        with run_directory.open_run(tmp_path / "o o", config, resume):
             raise KeyboardInterrupt
 
     monkeypatch.setattr("sys.argv", ["program"])
     with pytest.raises(SystemExit) as caught:
         launch.main(Config, run, "What it does.")
     assert caught.value.code == 130
-    out = tmp_path / "o"
-    how = f"; to continue: --flagfile={out}/flags --out={out} --resume"
+    out = tmp_path / "o o"
+    how = f"; to continue: '--flagfile={out}/flags' '--out={out}' --resume"
     wanted = "interrupted" + (how if resume is False else "") + "\n"
     assert capsys.readouterr().err == wanted
 
 
-def test_running_out_of_memory_is_one_line(monkeypatch, capsys):
+def end(monkeypatch, capsys, error, *flags):
+    """Returns the exit code and the message of a launcher that raises an error."""
+
     def run(config):
-        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
+        raise error
 
-    def fail(config):
-        raise RuntimeError("something else")
-
-    monkeypatch.setattr("sys.argv", ["program"])
+    monkeypatch.setattr("sys.argv", ["program", *flags])
     with pytest.raises(SystemExit) as caught:
         launch.main(Config, run, "What it does.")
-    assert caught.value.code == 2
-    assert capsys.readouterr().err.startswith("error: out of memory: ask for less")
-    with pytest.raises(RuntimeError, match="something else"):
-        launch.main(Config, fail, "What it does.")
+    return caught.value.code, capsys.readouterr().err
+
+
+def full(code, path=None):
+    return OSError(code, os.strerror(code), path)
+
+
+@pytest.mark.parametrize(
+    ("error", "wanted"),
+    [
+        (
+            full(errno.ENOSPC, "runs/a/flags.part"),
+            "--text: runs/a/flags.part: No space left on device; make room on the disk",
+        ),
+        (
+            full(errno.EROFS, "a\n\x1b[31mb\udcff"),
+            r"a\n\x1b[31mb\udcff: Read-only file system; name a path on a disk that "
+            "can be written to",
+        ),
+        (
+            full(errno.EISDIR, Path("runs/ab")),
+            "runs/ab: Is a directory; name another path",
+        ),
+        (
+            full(errno.EFBIG),
+            "standard output or a file: File too large; raise the limit of the size of "
+            "files (ulimit -f)",
+        ),
+        (
+            ValueError('RESOURCE_EXHAUSTED: "/c/d"\n: No space left on device [28]'),
+            "/c/d: No space left on device; make room on the disk",
+        ),
+        (MemoryError(), "out of memory: ask for less"),
+        (
+            RuntimeError("RESOURCE_EXHAUSTED: Out of memory\nallocating 9 bytes."),
+            "out of memory: ask for less (RESOURCE_EXHAUSTED: Out of memory allocating "
+            "9 bytes.)",
+        ),
+        (
+            InputError("count: \x1b[2J\u202e\n2 lines"),
+            "--count: \\x1b[2J\\u202e\n2 lines",
+        ),
+    ],
+)
+def test_what_the_user_can_mend_is_one_line(monkeypatch, capsys, error, wanted):
+    got = end(monkeypatch, capsys, error, "--text=runs/a")
+    assert got == (2, f"error: {wanted}\n")
+
+
+@pytest.mark.parametrize("resume", [False, None])
+def test_a_full_disk_says_how_to_continue(monkeypatch, capsys, tmp_path, resume):
+    with (
+        pytest.raises(OSError) as caught,
+        run_directory.open_run(tmp_path / "o", Config(), resume) as out,
+    ):
+        raise full(errno.ENOSPC, out / "results.jsonl")
+    code, message = end(monkeypatch, capsys, caught.value)
+    assert code == 2 and message.count("\n") == 1
+    assert message.startswith(f"error: {out}/results.jsonl: No space left on device; ")
+    assert ("; to continue: " in message) == (resume is False)
+
+
+@SIGNALS
+def test_a_signal_has_its_own_code(monkeypatch, capsys, number, code):
+    stopped = signals.Stopped(number)
+    message = f"interrupted by {number.name}\n"
+    assert end(monkeypatch, capsys, stopped) == (code, message)
+    # What a module of C++ makes of a signal while it is imported.
+    monkeypatch.setattr(signals._state, "received", number)
+    assert end(monkeypatch, capsys, ImportError("failed")) == (code, message)
+
+
+def test_an_unexpected_error_is_raised(monkeypatch, capsys):
+    for error in (RuntimeError("something else"), OSError("no number and no path")):
+        with pytest.raises(type(error), match=str(error)):
+            end(monkeypatch, capsys, error)
+
+
+PRINTS = """
+from dataclasses import dataclass
+from experiments import launch
+from ffnlab.options import option
+@dataclass(frozen=True)
+class Config:
+    "Flags."
+    name: str = option("a", "a name")
+launch.main(Config, print, "")
+"""
+
+
+def run_into(descriptor, arguments):
+    """Runs a program that writes to a descriptor, through Python's buffer."""
+    buffered = {**os.environ, "PYTHONUNBUFFERED": "", "PYTHONPATH": str(ROOT)}
+    try:
+        return subprocess.run(
+            arguments,
+            stdout=descriptor,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=buffered,
+        )
+    finally:
+        os.close(descriptor)
+
+
+def test_a_pipe_that_nobody_reads_ends_quietly(monkeypatch, capsys):
+    assert end(monkeypatch, capsys, BrokenPipeError()) == (141, "")
+    read, write = os.pipe()
+    os.close(read)
+    module = [sys.executable, "-m", "experiments.compare"]
+    done = run_into(write, [*module, "--help"])
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_standard_output_that_is_full_is_one_line():
+    descriptor = os.open("/dev/full", os.O_WRONLY)
+    done = run_into(descriptor, [sys.executable, "-c", PRINTS])
+    wanted = "error: standard output: No space left on device; make room on the disk\n"
+    assert (done.returncode, done.stderr) == (2, wanted)

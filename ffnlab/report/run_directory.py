@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import platform
+import shlex
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -135,7 +136,7 @@ def open_run(path: str | Path, config: Any, resume: bool | None) -> Iterator[Pat
     Raises:
       InputError: As `check_directory`, or the run to resume had other flags, or
         another process is writing here.
-      KeyboardInterrupt: The block was interrupted; the message says how to continue.
+      BaseException: What the block raises; a note (PEP 678) says how to continue.
     """
     check_directory(path, resume)
     path, description = Path(path), json.dumps(versions(), indent=2) + "\n"
@@ -151,11 +152,11 @@ def open_run(path: str | Path, config: Any, resume: bool | None) -> Iterator[Pat
             write(path / "versions.json", description)
         try:
             yield path
-        except KeyboardInterrupt:
-            if resume is None:
-                raise
-            how = f"to continue: --flagfile={path / 'flags'} --out={path} --resume"
-            raise KeyboardInterrupt(how) from None
+        except BaseException as error:
+            if resume is not None:
+                flags = [f"--flagfile={path / 'flags'}", f"--out={path}", "--resume"]
+                error.add_note(f"to continue: {shlex.join(flags)}")
+            raise
 
 
 def check_same_data(directory: Path, digest: str) -> None:
