@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import itertools
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -157,15 +156,9 @@ def _open(path: str) -> Iterator[TextIO]:
             with open(real, "w", encoding="utf-8") as file:
                 yield file
     except BrokenPipeError:  # a reader such as head has enough
-        _mute(path)
+        raise
     except OSError as error:
-        _mute(path)
         where = "standard output" if path == "-" else path
-        raise InputError(f"output: {where}: {error.strerror}") from None
-
-
-def _mute(path: str) -> None:
-    """Discards the rest of standard output, on which Python would fail at exit."""
-    if path == "-":
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise InputError(
+            f"output: {where}: {error.strerror}; choose another output"
+        ) from None
