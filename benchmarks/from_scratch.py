@@ -22,7 +22,7 @@ from benchmarks.protocol import Config, Entry, Work
 from experiments import launch
 from ffnlab import data
 from ffnlab.scratch import losses, models, optimizers, trees, value_and_grad
-from ffnlab.sweep.scratch_parity import loss_by_jax
+from ffnlab.sweep.scratch_programs import loss_by_jax
 
 SETTINGS = [(np.float64, 128), (np.float64, 256), (np.float32, 128), (np.float32, 256)]
 STEPS, CHECKED, RATE, TARGET = 100, 20, 1e-3, 3.0

@@ -163,3 +163,18 @@ def as_text(value: Any) -> str:
     if isinstance(value, str) and (value != value.strip() or set('\n\r"') & set(value)):
         return json.dumps(value, ensure_ascii=False)  # a flag file is read by lines
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Run: output directory."""
+
+    out: str | None = option(
+        None, "Output directory. The default is a new directory below runs/."
+    )
+    resume: bool = option(False, "Continue the run in the output directory.")
+
+    def __post_init__(self):
+        check(self)
+        if self.resume and not self.out:
+            raise InputError("resume: out=DIRECTORY must name the run to continue")

@@ -125,3 +125,18 @@ def test_true_and_false_are_not_numbers():
 )
 def test_values_as_a_flag_file_holds_them(value, text):
     assert options.as_text(value) == text
+
+
+def test_the_options_of_a_run_come_last_and_stay_out_of_its_flags():
+    @dataclasses.dataclass(frozen=True)
+    class Config(options.RunOptions):
+        """What to run."""
+
+        steps: int = option(3, "Steps.", least=1)
+
+    assert Config(5, out="a", resume=True).steps == 5
+    assert options.to_flags(Config(out="a", resume=True)) == "--steps=3\n"
+    with pytest.raises(InputError, match="resume: out=DIRECTORY must name the run"):
+        Config(resume=True)
+    with pytest.raises(InputError, match="steps: 0"):
+        Config(0)

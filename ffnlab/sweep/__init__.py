@@ -6,7 +6,7 @@ _NAMES = {
     "CompareConfig": "comparison_config",
     "FeedbackCompareConfig": "feedback_config",
     "JudgeConfig": "judgement",
-    "ScratchParityConfig": "scratch_parity",
+    "ScratchParityConfig": "scratch_parity_config",
     "check_parity": "scratch_parity",
     "compare": "comparison",
     "compare_feedback": "feedback_comparison",

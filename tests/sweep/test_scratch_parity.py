@@ -1,8 +1,15 @@
+import dataclasses
+import math
+
+import numpy as np
 import pytest
 
 from ffnlab.errors import InputError
 from ffnlab.io import read_lines
-from ffnlab.sweep.scratch_parity import LIMIT, QUICK, ScratchParityConfig, check_parity
+from ffnlab.report import plots
+from ffnlab.sweep import scratch_training
+from ffnlab.sweep.scratch_parity import check_parity
+from ffnlab.sweep.scratch_parity_config import LIMIT, QUICK, ScratchParityConfig
 from tests.conftest import check_refused, command
 
 
@@ -77,3 +84,83 @@ def test_wrong_flags_are_refused_before_jax(flag, message, tmp_path):
 def test_quick_is_a_config():
     with pytest.raises(InputError, match="seeds: 0"):
         ScratchParityConfig(**{**QUICK, "seeds": 0})
+
+
+class Killed(BaseException):
+    """What ends a run as a signal would."""
+
+
+def same(line):
+    """Returns a line without its times."""
+    return {key: value for key, value in line.items() if key != "seconds_per_step"}
+
+
+@pytest.mark.parametrize("seconds", [0.0, 60.0])
+def test_a_run_that_was_killed_resumes_bit_for_bit(seconds, tmp_path, monkeypatch):
+    """In the second run of two, with a checkpoint of it or without."""
+    config = ScratchParityConfig(
+        "wine",
+        ("adam",),
+        (6,),
+        seeds=2,
+        steps=7,
+        batch_size=32,
+        out=str(tmp_path / "whole"),
+    )
+    whole = check_parity(config)
+    config = dataclasses.replace(config, out=str(tmp_path / "killed"))
+    original, calls = scratch_training._run_steps, []
+
+    def run_steps(*args):
+        calls.append(1)
+        if len(calls) == 13:
+            raise Killed
+        return original(*args)
+
+    monkeypatch.setattr(scratch_training, "_SECONDS", seconds)
+    monkeypatch.setattr(scratch_training, "_run_steps", run_steps)
+    with pytest.raises(Killed):
+        check_parity(config)
+    first = read_lines(tmp_path / "killed" / "results.jsonl")
+    assert {line["seed"] for line in first} == {0} and len(calls) == 13
+    saved = tmp_path / "killed" / "checkpoints" / "adam-1"
+    assert saved.exists() == (seconds == 0)
+
+    resumed = check_parity(dataclasses.replace(config, resume=True))
+    taken = len(calls) - 13
+    assert taken == (6 if seconds == 0 else 8)
+    assert [*map(same, resumed.runs)] == [*map(same, whole.runs)]
+    assert resumed.epochs.rows == whole.epochs.rows
+    assert not (tmp_path / "killed" / "checkpoints").exists()
+    with pytest.raises(InputError, match="is finished"):
+        check_parity(dataclasses.replace(config, resume=True))
+
+
+def test_a_run_that_was_killed_in_its_report_is_finished(tmp_path, monkeypatch):
+    config = ScratchParityConfig(
+        "wine", ("sgd",), (), seeds=1, steps=4, out=str(tmp_path / "run")
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(plots, "save", lambda *_: (_ for _ in ()).throw(Killed()))
+        with pytest.raises(Killed):
+            check_parity(config)
+    results = (tmp_path / "run" / "results.jsonl").read_bytes()
+    check_parity(dataclasses.replace(config, resume=True))
+    assert (tmp_path / "run" / "results.jsonl").read_bytes() == results
+    assert (tmp_path / "run" / "report.md").exists()
+
+
+def test_a_difference_that_is_not_a_number_is_not_below_the_limit(tmp_path):
+    config = ScratchParityConfig(
+        "wine",
+        ("sgd",),
+        (4,),
+        learning_rate=1e200,
+        seeds=1,
+        steps=12,
+        out=str(tmp_path / "run"),
+    )
+    with np.errstate(all="ignore"):
+        result = check_parity(config)
+    assert math.isnan(result.largest)
+    assert "nan, NOT below" in (tmp_path / "run" / "report.md").read_text()
