@@ -7,10 +7,12 @@ checkpoint has the head of a language model, the loss on these lines.
 
     python -m experiments.exchange --checkpoint=minilm --text=lines.txt
     python -m experiments.exchange --checkpoint=gpt2 --text=lines.txt --blocks=mlp:relu
+    python -m experiments.exchange --flagfile=OUT/flags --out=OUT --resume
 
-Every line of the text is a sequence. The output directory receives report.md,
-results.jsonl, flags and versions.json. 2,000 lines through MiniLM take about four
-minutes per block on two CPU cores.
+Every line of the text is a sequence. OUT receives report.md, results.jsonl (one line
+per block), flags and versions.json. 2,000 lines through MiniLM take about four minutes
+per block on two CPU cores. An interrupted run is continued with --resume: its finished
+blocks are in results.jsonl, and the training of the others is saved every minute.
 """
 
 from experiments import launch

@@ -9,9 +9,8 @@ squares, and finally all parameters of the block are trained.
 """
 
 import dataclasses
-import functools
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,13 +19,20 @@ import optax
 
 from ffnlab.data.packing import Layout, gather
 from ffnlab.errors import InputError
+from ffnlab.models.block_distillation import (
+    compiled_model,
+    distill,
+    init_block,
+    make_distiller,
+    relative_error,
+)
 from ffnlab.models.transformer import TransformerConfig, transformer_model
-from ffnlab.nn import pure
 from ffnlab.nn.budget import match
-from ffnlab.nn.ffn import BlockConfig, FeedForward
-from ffnlab.types import Array, Key, Model, Params
+from ffnlab.nn.ffn import BlockConfig
+from ffnlab.train.checkpoint import Checkpoints
+from ffnlab.types import Array, Key, Params
 
-_RIDGE = 1e-4  # ridge penalty, relative to the mean square of a hidden unit
+Pair = tuple[np.ndarray, np.ndarray]
 
 
 class LayerRecord(NamedTuple):
@@ -42,6 +48,24 @@ class LayerRecord(NamedTuple):
 
     initial_error: float
     trained_error: float
+
+
+class SwapProgress(NamedTuple):
+    """How far the swap of all blocks is, as arrays to save.
+
+    Attributes:
+      layer: The number of the layer whose block is replaced next, `[]`.
+      step: The training steps of its new block so far, `[]`.
+      params: Name of each layer to the parameters of its new block.
+      moments: The state of the optimizer of the layer.
+      errors: The errors of each new block before and after training, `[L, 2]`.
+    """
+
+    layer: np.ndarray
+    step: np.ndarray
+    params: dict[str, Params]
+    moments: Any
+    errors: np.ndarray
 
 
 def record_layers(
@@ -98,6 +122,8 @@ def swap_block(
     learning_rate: float = 1e-3,
     key: Key | None = None,
     recorded: tuple[np.ndarray, np.ndarray] | None = None,
+    checkpoints: Checkpoints | None = None,
+    on_steps: Callable[[int], None] | None = None,
 ) -> tuple[TransformerConfig, Params, list[LayerRecord]]:
     """Returns a model with other feed-forward blocks, and the error of each.
 
@@ -115,6 +141,9 @@ def swap_block(
       learning_rate: Peak learning rate, which falls linearly to 0.
       key: Random key of the batches; `jax.random.key(0)` if None.
       recorded: The result of `record_layers`, if it is known already.
+      checkpoints: Where to save and to resume from, bit for bit, or None.
+      on_steps: A function to call with what is done so far, or None. Each layer counts
+        its training steps, and one more for its errors.
 
     Returns:
       The new configuration and parameters, and a record for each layer.
@@ -134,18 +163,109 @@ def swap_block(
         raise InputError(f"{inputs.shape[1]} tokens are too few; give at least 10")
     key = jax.random.key(0) if key is None else key
     order = np.random.default_rng(0).permutation(inputs.shape[1])
-    swapped, records = dict(params), []
-    for layer in range(config.layers):
+    optimizer, _ = make_distiller(new, steps, learning_rate)
+    progress = _start_swap(new, config.layers, optimizer)
+    if checkpoints:
+        progress = checkpoints.restore(progress)
+    swap = _Swap(new, old, steps, learning_rate, progress, checkpoints, on_steps)
+    for layer in range(int(progress.layer), config.layers):
         x, y = inputs[layer][order], outputs[layer][order]
-        name, layer_key = f"layer_{layer}", jax.random.fold_in(key, layer)
         train, held_out = (x[count:], y[count:]), (x[:count], y[:count])
-        initial = init_block(new, old, params[name]["ffn"], *train)
-        trained = distill(new, initial, *train, steps, learning_rate, layer_key)
-        errors = [relative_error(new, p, *held_out) for p in (initial, trained)]
-        records.append(LayerRecord(*errors))
-        swapped[name] = {**params[name], "ffn": trained}
+        replaced = params[f"layer_{layer}"]["ffn"]
+        swap.replace(replaced, train, held_out, jax.random.fold_in(key, layer))
+    swapped = dict(params)
+    for name, trained in swap.progress.params.items():
+        swapped[name] = {**params[name], "ffn": jax.tree.map(jnp.asarray, trained)}
     config = dataclasses.replace(config, block=new.kind, hidden=new.hidden)
+    records = [LayerRecord(*errors) for errors in swap.progress.errors.tolist()]
     return config, swapped, records
+
+
+@dataclasses.dataclass
+class _Swap:
+    """The swap of the blocks of a model, layer by layer; see `swap_block`."""
+
+    new: BlockConfig
+    old: BlockConfig
+    steps: int
+    learning_rate: float
+    progress: SwapProgress
+    checkpoints: Checkpoints | None
+    on_steps: Callable[[int], None] | None
+
+    def replace(self, params: Params, train: Pair, held_out: Pair, key: Key) -> None:
+        """Replaces the next block, from the start or from where it was saved.
+
+        Args:
+          params: Parameters of the old block.
+          train: Inputs and outputs of the old block `[N, D]` to train on.
+          held_out: Inputs and outputs to measure the errors on.
+          key: Random key of the batches.
+        """
+        layer, taken = int(self.progress.layer), int(self.progress.step)
+        name, moments = f"layer_{layer}", self.progress.moments if taken else None
+        if taken:
+            params = self.progress.params[name]
+        else:
+            params = init_block(self.new, self.old, params, *train)
+            self._set_error(0, params, held_out)
+
+        def on_steps(step: int, params: Params, moments: Any) -> None:
+            self._reach(layer, step, {name: params}, moments)
+
+        trained = distill(
+            self.new,
+            params,
+            *train,
+            self.steps,
+            self.learning_rate,
+            key,
+            taken=taken,
+            moments=moments,
+            on_steps=on_steps,
+        )
+        self._set_error(1, trained, held_out)
+        self._reach(layer + 1, 0, {name: trained}, self.progress.moments)
+
+    def _set_error(self, column: int, params: Params, held_out: Pair) -> None:
+        """Sets the error of the block of this layer before or after training."""
+        errors = self.progress.errors.copy()
+        errors[self.progress.layer, column] = relative_error(
+            self.new, params, *held_out
+        )
+        self.progress = self.progress._replace(errors=errors)
+
+    def _reach(
+        self, layer: int, step: int, params: dict[str, Params], moments: Any
+    ) -> None:
+        """Sets the progress, saves it once in a while, and reports it."""
+        self.progress = SwapProgress(
+            np.int32(layer),
+            np.int32(step),
+            self.progress.params | params,
+            moments,
+            self.progress.errors,
+        )
+        done = layer * (self.steps + 1) + step
+        if self.checkpoints:
+            self.checkpoints.save(done, self.progress)
+        if self.on_steps:
+            self.on_steps(done)
+
+
+def _start_swap(
+    block: BlockConfig, layers: int, optimizer: optax.GradientTransformation
+) -> SwapProgress:
+    """Returns the progress before the first layer, with parameters of 0."""
+    shapes = jax.eval_shape(compiled_model(block).init, jax.random.key(0))
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    return SwapProgress(
+        np.zeros((), np.int32),
+        np.zeros((), np.int32),
+        {f"layer_{layer}": params for layer in range(layers)},
+        jax.tree.map(np.asarray, optimizer.init(params)),
+        np.zeros((layers, 2)),
+    )
 
 
 def _check(config: TransformerConfig) -> None:
@@ -157,124 +277,3 @@ def _check(config: TransformerConfig) -> None:
         )
     if not config.bias or config.scan:
         raise InputError("swap_block: the model needs bias=True and scan=False")
-
-
-@functools.cache
-def _model(block: BlockConfig) -> Model:
-    """Returns a block as pure functions, compiled once."""
-    model = pure.functional(lambda rngs: FeedForward(block, rngs=rngs))
-    return Model(model.init, jax.jit(model.apply))
-
-
-def init_block(
-    new: BlockConfig, old: BlockConfig, params: Params, x: np.ndarray, y: np.ndarray
-) -> Params:
-    """Returns initial parameters of a new block: the old neurons that matter most.
-
-    The importance of a neuron is the standard deviation of its activation times the
-    norm of its row in the down projection.
-
-    Args:
-      new: Configuration of the new block.
-      old: Configuration of the old block, a plain one.
-      params: Parameters `up` and `down` of the old block.
-      x: Inputs of the old block `[N, D]`.
-      y: Outputs of the old block `[N, D]`.
-
-    Returns:
-      The parameters of the new block, with the down projection solved by least squares.
-      If it has more neurons than the old block, the others are initialised randomly.
-    """
-    kernel, bias = (np.asarray(params["up"][part]) for part in ("kernel", "bias"))
-    units = np.asarray(old.activation.function(jnp.asarray(x @ kernel + bias)))
-    weight = np.linalg.norm(np.asarray(params["down"]["kernel"]), axis=1)
-    best = np.argsort(-units.std(axis=0) * weight, kind="stable")[: new.hidden]
-    initial = jax.tree.map(np.array, _model(new).init(jax.random.key(0)))
-    first, *rest = new.block.inputs
-    initial[first]["kernel"][:, : len(best)] = kernel[:, best]
-    initial[first]["bias"][: len(best)] = bias[best]
-    for name in rest:  # a linear half of 1 leaves the gate unchanged
-        initial[name]["kernel"][:] = 0.0
-        initial[name]["bias"][:] = 1.0
-    initial["down"] = _solve_down(new, initial, x, y)
-    return jax.tree.map(jnp.asarray, initial)
-
-
-def _solve_down(
-    block: BlockConfig, params: Params, x: np.ndarray, y: np.ndarray
-) -> Params:
-    """Returns the down projection that predicts y from the hidden units by ridge."""
-    hidden = np.asarray(_model(block).apply(params, x)[1]["hidden"], np.float64)
-    hidden_mean, y_mean = hidden.mean(axis=0), y.mean(axis=0)
-    centred = hidden - hidden_mean
-    gram = centred.T @ centred
-    gram += np.eye(len(gram)) * (_RIDGE * np.trace(gram) / len(gram) + 1e-12)
-    kernel = np.linalg.solve(gram, centred.T @ (y - y_mean))
-    bias = y_mean - hidden_mean @ kernel
-    return {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}
-
-
-def distill(
-    block: BlockConfig,
-    params: Params,
-    x: np.ndarray,
-    y: np.ndarray,
-    steps: int,
-    learning_rate: float,
-    key: Key,
-) -> Params:
-    """Returns the parameters of a block after training it to predict y from x.
-
-    Args:
-      block: Configuration of the block.
-      params: Initial parameters.
-      x: Inputs `[N, D]`.
-      y: Targets `[N, D]`.
-      steps: Steps of Adam; 0 returns the initial parameters.
-      learning_rate: Peak learning rate, which falls linearly to 0.
-      key: Random key of the batches.
-    """
-    if not steps:
-        return params
-    model = _model(block)
-    optimizer = optax.adam(optax.linear_schedule(learning_rate, 0.0, steps))
-    variance = float(np.square(y - y.mean(axis=0)).mean()) or 1.0
-    arrays = jax.device_put((x, y))
-
-    def loss(params: Params, rows: Array) -> Array:
-        difference = model.apply(params, arrays[0][rows])[0] - arrays[1][rows]
-        return jnp.square(difference).mean() / variance
-
-    def step(state: tuple, key: Key) -> tuple[tuple, None]:
-        params, opt_state = state
-        rows = jax.random.randint(key, (min(1024, len(x)),), 0, len(x))
-        updates, opt_state = optimizer.update(jax.grad(loss)(params, rows), opt_state)
-        return (optax.apply_updates(params, updates), opt_state), None
-
-    @jax.jit
-    def run(params: Params) -> Params:
-        state = params, optimizer.init(params)
-        return jax.lax.scan(step, state, jax.random.split(key, steps))[0][0]
-
-    return run(params)
-
-
-def relative_error(
-    block: BlockConfig, params: Params, x: np.ndarray, y: np.ndarray
-) -> float:
-    """Returns the squared error of a block, divided by the variance of y.
-
-    Args:
-      block: Configuration of the block.
-      params: Its parameters.
-      x: Inputs `[N, D]`.
-      y: Targets `[N, D]`.
-
-    >>> block = BlockConfig("mlp", 2, 3, norm="none", residual=False)
-    >>> params = _model(block).init(jax.random.key(0))
-    >>> x = np.random.default_rng(0).normal(size=(9, 2)).astype(np.float32)
-    >>> relative_error(block, params, x, np.asarray(_model(block).apply(params, x)[0]))
-    0.0
-    """
-    difference = np.asarray(_model(block).apply(params, x)[0]) - y
-    return float(np.square(difference).sum() / np.square(y - y.mean(axis=0)).sum())

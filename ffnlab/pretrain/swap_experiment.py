@@ -1,16 +1,18 @@
 """Swaps the feed-forward blocks of a trained model, and reports what it costs."""
 
 import dataclasses
-import time
-from collections.abc import Mapping
+import hashlib
+import math
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from ffnlab import options
+from ffnlab import io
 from ffnlab.errors import InputError, choose
 from ffnlab.escape import markdown, terminal
-from ffnlab.options import names_in, option
-from ffnlab.report.run_directory import choose_directory
+from ffnlab.options import RunOptions, names_in, option
+from ffnlab.report.run_directory import choose_unfinished
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,10 +25,11 @@ if TYPE_CHECKING:
     from ffnlab.types import Params
 
 _BLOCKS = names_in("ffnlab.nn.ffn", "BLOCKS")
+_SECONDS = 60.0  # between two checkpoints
 
 
 @dataclasses.dataclass(frozen=True)
-class SwapConfig:
+class SwapConfig(RunOptions):
     """Model, text and new blocks."""
 
     RENAMED: ClassVar[Mapping[str, str]] = {"length": "max_seq_length"}
@@ -53,12 +56,9 @@ class SwapConfig:
     )
     learning_rate: float = option(1e-3, "Peak learning rate.", above=0)
     seed: int = option(0, "Random seed.", least=0, below=2**31)
-    out: str | None = option(
-        None, "Output directory. The default is a new directory below runs/."
-    )
 
     def __post_init__(self):
-        options.check(self)
+        super().__post_init__()
         for name in self.blocks:
             choose("blocks", name.partition(":")[0], _BLOCKS())
         for name in ("checkpoint", "text"):
@@ -103,38 +103,80 @@ def swap_blocks(config: SwapConfig) -> SwapResult:
     Raises:
       InputError: A file cannot be used, or the blocks of the model cannot be swapped.
     """
-    from ffnlab import io, pretrained
+    from ffnlab import pretrained
     from ffnlab.data.tokenizer import checkpoint_tokenizer
-    from ffnlab.models import block_swap
     from ffnlab.report import run_directory
 
-    out = choose_directory(config.out, "exchange")
+    out = choose_unfinished(config, "exchange")
     lines = _read_lines(config)
     checkpoint = pretrained.load(config.checkpoint, pooler=False)
     tokenizer = checkpoint_tokenizer(config.checkpoint, checkpoint.config.vocabulary)
     tokens = _tokenize(config, tokenizer, lines)
     old = _Transformer(checkpoint.config, checkpoint.params)
-    count = max(len(tokens) // 10, 1)
-    held_out, train = tokens[:count], tokens[count:]
-    with run_directory.open_run(out, config, resume=None) as directory:
+    with run_directory.open_run(out, config, config.resume) as directory:
+        run_directory.check_same_data(directory, _digest(old, tokens))
         print(terminal(f"writing to {directory}"), flush=True)
-        baseline = _evaluate(config, tokenizer, held_out, old)
-        recorded = block_swap.record_layers(*old, train, _layouts(config, train))
-        runs = []
-        for block in config.blocks:
-            start = time.monotonic()
-            new, records = _train(config, old, train, recorded, block)
-            result = _evaluate(config, tokenizer, held_out, new)
-            runs.append(_run(old, new, records, baseline, result))
-            seconds = time.monotonic() - start
-            print(terminal(f"{block}: {seconds:.0f} s"), flush=True)
-        io.write_lines(directory / "results.jsonl", runs)
-        table = _table(runs)
+        runs = _swap_all(config, old, tokenizer, tokens, directory)
+        shutil.rmtree(directory / "checkpoints", ignore_errors=True)
+        table = _table(runs, loss=old.config.head != "none")
         print()
         table.show("errors of the new blocks, relative to the variance")
         io.write(directory / "report.md", _report(config, table))
         print(f"\n{terminal(f'written to {directory}: report.md, results.jsonl')}")
     return SwapResult(directory, runs, table)
+
+
+def _digest(model: _Transformer, tokens: "list[np.ndarray]") -> str:
+    """Returns the SHA-256 of the model and the lines, in hexadecimal."""
+    import numpy as np
+
+    from ffnlab import trees
+
+    sha256 = hashlib.sha256(repr([len(line) for line in tokens]).encode())
+    sha256.update(np.concatenate(tokens).tobytes())
+    for name, array in trees.flatten(model.params).items():
+        sha256.update(name.encode() + np.asarray(array).tobytes())
+    return sha256.hexdigest()
+
+
+def _swap_all(
+    config: SwapConfig,
+    old: _Transformer,
+    tokenizer: "Tokenizes",
+    tokens: "list[np.ndarray]",
+    directory: Path,
+) -> list[dict[str, Any]]:
+    """Returns the lines of all blocks, those that results.jsonl lacks after training.
+
+    What is lost when the process dies is a minute of training, and the inputs and
+    outputs of the old blocks, which may be too large to save and are recorded again.
+    """
+    from ffnlab.models import block_swap
+    from ffnlab.report.progress import Progress
+
+    path = directory / "results.jsonl"
+    runs = {run["block"]: run for run in io.read_lines(path)}
+    waiting = [block for block in config.blocks if block not in runs]
+    if not waiting:
+        return [runs[block] for block in config.blocks]
+    count = max(len(tokens) // 10, 1)
+    held_out, train = tokens[:count], tokens[count:]
+    baseline = _evaluate(config, tokenizer, held_out, old)
+    recorded = block_swap.record_layers(*old, train, _layouts(config, train))
+    each = old.config.layers * (config.steps + 1)  # with the errors of each layer
+    total, done = (each * len(blocks) for blocks in (config.blocks, runs))
+    with Progress(total, "steps", done) as progress:
+        for block in waiting:
+            progress.begin(block)
+            folder = directory / "checkpoints" / block.replace(":", "-")
+            new, records = _train(
+                config, old, train, recorded, block, folder, progress.reach
+            )
+            result = _evaluate(config, tokenizer, held_out, new)
+            runs[block] = io.jsonable(_run(old, new, records, baseline, result))
+            io.write_lines(path, [runs[b] for b in config.blocks if b in runs])
+            progress.end()
+    return [runs[block] for block in config.blocks]
 
 
 def _read_lines(config: SwapConfig) -> list[str]:
@@ -170,11 +212,14 @@ def _train(
     tokens: "list[np.ndarray]",
     recorded: "tuple[np.ndarray, np.ndarray]",
     block: str,
+    folder: Path,
+    on_steps: Callable[[int], None],
 ) -> "tuple[_Transformer, list[LayerRecord]]":
     """Returns the model with new blocks, and the errors of the blocks."""
     import jax
 
     from ffnlab.models import block_swap
+    from ffnlab.train.checkpoint import Checkpoints
 
     *new, records = block_swap.swap_block(
         *old,
@@ -186,6 +231,8 @@ def _train(
         learning_rate=config.learning_rate,
         key=jax.random.key(config.seed),
         recorded=recorded,
+        checkpoints=Checkpoints(folder, seconds=_SECONDS),
+        on_steps=on_steps,
     )
     return _Transformer(*new), records
 
@@ -283,31 +330,34 @@ def _compare_states(before: "np.ndarray", after: "np.ndarray") -> dict[str, floa
     }
 
 
-def _table(runs: list[dict[str, Any]]) -> "Table":
+def _table(runs: list[dict[str, Any]], loss: bool) -> "Table":
+    """Returns the results as a table, with the losses of a model that has a head."""
     from ffnlab.report.table import Table
 
-    def span(values: list[float]) -> str:
-        return f"{min(values):.3f} to {max(values):.3f}"
-
-    def losses(run: dict[str, Any]) -> list[str]:
-        return [f"{loss:.4f}" for loss in run["loss"] if loss is not None]
-
-    rows = [
-        [
+    rows = []
+    for run in runs:
+        solved, trained, losses = (
+            [*map(_number, run[name])] for name in ("solved", "trained", "loss")
+        )
+        cells = [
             run["block"],
             f"{run['hidden']:,}",
             f"{run['parameters']:,} ({run['parameters'] / run['of'] - 1:+.1%})",
-            span(run["solved"]),
-            span(run["trained"]),
-            f"{run['states']:.3f}",
-            f"{run['cosine']:.3f}",
-            *losses(run),
+            f"{min(solved):.3f} to {max(solved):.3f}",
+            f"{min(trained):.3f} to {max(trained):.3f}",
+            f"{_number(run['states']):.3f}",
+            f"{_number(run['cosine']):.3f}",
+            *(f"{each:.4f}" for each in (losses if loss else ())),
         ]
-        for run in runs
-    ]
+        rows.append(cells)
     columns = ["block", "hidden", "parameters", "solved", "trained", "states", "cosine"]
-    columns += ["loss before", "loss after"] if losses(runs[0]) else []
+    columns += ["loss before", "loss after"] if loss else []
     return Table(columns, rows, words=1)
+
+
+def _number(value: float | None) -> float:
+    """Returns a number of results.jsonl, where NaN is null."""
+    return math.nan if value is None else value
 
 
 def _report(config: SwapConfig, table: "Table") -> str:

@@ -1,5 +1,6 @@
 """Swapped blocks: what is kept exactly, what is approximated, and bad input."""
 
+import dataclasses
 from pathlib import Path
 
 import chex
@@ -7,11 +8,14 @@ import jax
 import numpy as np
 import pytest
 
+from ffnlab import io
 from ffnlab.data.packing import pack_sequences, pad_sequences
 from ffnlab.errors import InputError
-from ffnlab.models import block_swap
+from ffnlab.models import block_distillation, block_swap
 from ffnlab.models.transformer import EncoderConfig, transformer_model
+from ffnlab.pretrain import swap_experiment
 from ffnlab.pretrain.swap_experiment import SwapConfig, swap_blocks
+from ffnlab.train.checkpoint import Checkpoints
 from tests import oracles
 from tests.conftest import check_refused
 
@@ -53,7 +57,7 @@ def test_inputs_and_outputs_of_blocks_are_recorded(old, recorded):
     assert inputs.shape == outputs.shape == (2, sum(map(len, tokens)), 8)
     block = CONFIG.feed_forward(0)
     for layer in (0, 1):
-        error = block_swap.relative_error(
+        error = block_distillation.relative_error(
             block, params[f"layer_{layer}"]["ffn"], inputs[layer], outputs[layer]
         )
         assert error < 1e-10
@@ -119,10 +123,34 @@ def test_blocks_that_cannot_be_swapped(old):
         block_swap.swap_block(CONFIG, params, "mlp", few, pack_sequences([3], 4, 1))
 
 
-@pytest.fixture
-def checkpoint(tmp_path):
-    """The small BERT with a vocabulary, and lines to train on."""
-    directory = tmp_path / "bert"
+class Killed(BaseException):
+    """What ends a run as a signal would."""
+
+
+def test_a_swap_that_was_killed_resumes_bit_for_bit(swap_block, tmp_path):
+    """Killed in the training of a layer, after a layer, and in the next one."""
+    whole, reached = swap_block("swiglu", steps=70, learning_rate=1e-2), []
+
+    def on_steps(done):
+        reached.append(done)
+        if len(reached) in (1, 3, 4):
+            raise Killed
+
+    options = {"checkpoints": Checkpoints(tmp_path / "saved"), "on_steps": on_steps}
+    for _ in range(3):
+        with pytest.raises(Killed):
+            swap_block("swiglu", steps=70, learning_rate=1e-2, **options)
+    resumed = swap_block("swiglu", steps=70, learning_rate=1e-2, **options)
+    assert reached == [50, 70, 71, 121, 141, 142]
+    assert resumed[0] == whole[0] and resumed[2] == whole[2]
+    chex.assert_trees_all_equal(resumed[1], whole[1])
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    """What swaps the blocks of the small BERT, given a vocabulary and lines."""
+    folder = tmp_path_factory.mktemp("swap")
+    directory = folder / "bert"
     directory.mkdir()
     for name in ("config.json", "model.safetensors"):
         (directory / name).write_bytes((HERE / "bert" / name).read_bytes())
@@ -131,20 +159,24 @@ def checkpoint(tmp_path):
     (directory / "vocab.txt").write_text("\n".join(words))
     rng = np.random.default_rng(0)
     lines = [" ".join(f"w{n}" for n in rng.integers(0, 26, 9)) for _ in range(60)]
-    (tmp_path / "lines.txt").write_text("\n".join(lines) + "\n\n")
-    return directory
-
-
-def test_the_experiment(checkpoint, tmp_path, capsys):
-    config = SwapConfig(
-        str(checkpoint),
-        str(tmp_path / "lines.txt"),
+    (folder / "lines.txt").write_text("\n".join(lines) + "\n\n")
+    return SwapConfig(
+        str(directory),
+        str(folder / "lines.txt"),
         ("swiglu", "mlp:gelu"),
         max_seq_length=14,
         steps=50,
-        out=str(tmp_path / "o"),
+        out=str(folder / "whole"),
     )
-    result = swap_blocks(config)
+
+
+@pytest.fixture(scope="module")
+def result(config):
+    """The result of the experiment."""
+    return swap_blocks(config)
+
+
+def test_the_experiment(result, config, tmp_path):
     swiglu, same = result.runs
     assert same["states"] < 1e-4 < swiglu["states"] < 0.1
     assert same["cosine"] > 0.99 and len(swiglu["trained"]) == 2
@@ -152,16 +184,49 @@ def test_the_experiment(checkpoint, tmp_path, capsys):
     assert after == pytest.approx(before, abs=1e-3)
     assert abs(swiglu["loss"][1] - before) > 1e-6 and swiglu["loss"][0] == before
     assert result.table.columns[-2:] == ["loss before", "loss after"]
-    assert (
-        "# What does it cost to change the block of bert?"
-        in (tmp_path / "o" / "report.md").read_text()
-    )
-    assert "swiglu" in capsys.readouterr().out
+    report = (result.out / "report.md").read_text()
+    assert "# What does it cost to change the block of bert?" in report
     short = tmp_path / "short.txt"
     short.write_text("one\n")
     with pytest.raises(InputError, match="short.txt: 1 lines of text"):
-        swap_blocks(SwapConfig(str(checkpoint), str(short), out=str(tmp_path / "p")))
+        swap_blocks(SwapConfig(config.checkpoint, str(short), out=str(tmp_path / "p")))
     assert not (tmp_path / "p").exists()
+
+
+def test_an_experiment_that_was_killed_goes_on(result, config, tmp_path, monkeypatch):
+    """In its second block, and again in its report."""
+    lines = tmp_path / "lines.txt"
+    lines.write_bytes(Path(config.text).read_bytes())
+    killed = tmp_path / "killed"
+    config = dataclasses.replace(config, text=str(lines), out=str(killed))
+    swap_block, swapped = block_swap.swap_block, []
+
+    def fail_at_the_second(old, params, block, *args, **options):
+        swapped.append(block)
+        if len(swapped) == 2:
+            raise Killed
+        return swap_block(old, params, block, *args, **options)
+
+    monkeypatch.setattr(block_swap, "swap_block", fail_at_the_second)
+    with pytest.raises(Killed):
+        swap_blocks(config)
+    (line,) = io.read_lines(killed / "results.jsonl")
+    assert line["block"] == "swiglu"
+    resume = dataclasses.replace(config, resume=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(swap_experiment, "_report", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            swap_blocks(resume)
+    assert swapped == ["swiglu", "mlp:gelu", "mlp:gelu"]
+    assert swap_blocks(resume).runs == result.runs and len(swapped) == 3
+    for name in ("results.jsonl", "report.md"):
+        assert (killed / name).read_text() == (result.out / name).read_text()
+    with pytest.raises(InputError, match="is finished"):
+        swap_blocks(resume)
+    (killed / "report.md").unlink()
+    lines.write_text(lines.read_text() + "w1 w2\n")
+    with pytest.raises(InputError, match="the data has changed since"):
+        swap_blocks(resume)
 
 
 @pytest.mark.parametrize(
