@@ -23,8 +23,14 @@ with their 95 % Wilson intervals:
 
     python -m benchmarks.calibration    (about 10 minutes on 2 cores)
     python -m benchmarks.calibration --datasets=20    (a smoke run)
+    python -m benchmarks.calibration --flagfile=OUT/flags --out=OUT --resume
+
+OUT receives flags, versions.json and results.jsonl with the counts of the data sets so
+far, written every ten seconds. With --resume an interrupted run counts the others, and
+a finished run prints its tables again.
 """
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -47,6 +53,7 @@ from benchmarks.simulated_scores import (
 )
 from experiments import launch
 from ffnlab import stats
+from ffnlab.report import run_directory
 
 SHIFTS = (0.0, -0.5, -1.0, -2.0)
 MARGIN, SHIFT = 1.0, 1.5
@@ -218,8 +225,19 @@ SECTIONS = (
 
 
 def run(config: Config) -> dict[str, Shares]:
-    """Prints all tables, and returns their shares by the names of `SECTIONS`."""
-    return {section.__name__: section(config) for section in SECTIONS}
+    """Prints all tables, and returns their shares by the names of `SECTIONS`.
+
+    Raises:
+      InputError: The output directory cannot be used.
+      KeyboardInterrupt: The run was interrupted; the message says how to continue.
+    """
+    out = run_directory.choose_directory(config.out, "calibration", config.resume)
+    config = dataclasses.replace(config, out=out)
+    with run_directory.open_run(out, config, config.resume) as directory:
+        print(f"writing to {directory}", flush=True)
+        shares = {section.__name__: section(config) for section in SECTIONS}
+    print(f"\nwritten to {directory}: results.jsonl")
+    return shares
 
 
 if __name__ == "__main__":

@@ -1,5 +1,10 @@
 import dataclasses
 import doctest
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -7,7 +12,7 @@ import pytest
 from benchmarks import calibration, calibration_stages, shares, simulated_scores
 from benchmarks.shares import Config, Estimate
 from benchmarks.simulated_scores import DESIGNED, NOISES, Condition, draw
-from ffnlab import stats
+from ffnlab import io, stats
 from ffnlab.errors import InputError
 
 FEW = Config(datasets=30, replicates=10, workers=1)
@@ -60,8 +65,9 @@ def test_errors_on_fixed_examples(results):
 
 
 @pytest.mark.slow
-def test_errors_in_stages():
-    shares = calibration.run(dataclasses.replace(FEW, datasets=8))["stages"]
+def test_errors_in_stages(tmp_path):
+    eight = dataclasses.replace(FEW, datasets=8, out=str(tmp_path / "run"))
+    shares = calibration.run(eight)["stages"]
     assert len(shares) == 6 + 4
     for (name, truth), share in STAGES(FEW).items():
         assert share.hits <= 7, (name, truth)
@@ -143,6 +149,67 @@ def test_results_do_not_depend_on_the_number_of_processes():
     assert one == two
     other = calibration.mean_coverage(Config(datasets=60, workers=1, seed=1))
     assert other != one
+
+
+class Killed(BaseException):
+    """What ends a run as a signal would."""
+
+
+def test_a_run_that_was_killed_counts_the_rest(tmp_path, monkeypatch, capsys):
+    """In its second table; and again after some of its lines were lost."""
+    sections = calibration.power, calibration.mean_coverage
+    monkeypatch.setattr(calibration, "SECTIONS", sections)
+    config = Config(datasets=25, blocks=3, workers=1, out=str(tmp_path / "whole"))
+    whole = calibration.run(config)
+    path = tmp_path / "killed" / "results.jsonl"
+    config = dataclasses.replace(config, out=str(tmp_path / "killed"))
+    repeat, counted = shares._repeat, []
+
+    def repeat_or_fail(task, seed, chunk):
+        counted.append(chunk)
+        if len(counted) == 12:
+            raise Killed
+        return repeat(task, seed, chunk)
+
+    monkeypatch.setattr(shares, "_repeat", repeat_or_fail)
+    monkeypatch.setattr(shares, "_SECONDS", 0.0)
+    with pytest.raises(Killed):
+        calibration.run(config)
+    assert len(io.read_lines(path)) == 11
+    with pytest.raises(InputError, match="already holds a run; resume=true"):
+        calibration.run(config)
+    resume = dataclasses.replace(config, resume=True)
+    assert calibration.run(resume) == whole
+    assert path.read_text() == (tmp_path / "whole" / "results.jsonl").read_text()
+    assert len(counted) == 12 + 8 + 40 - 11
+
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:3] + lines[5:]))
+    assert calibration.run(resume) == whole
+    assert path.read_text() == "".join(lines)
+    capsys.readouterr()
+    calibration.run(resume)
+    assert "Data sets covered by `mean_interval`" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_run_that_is_interrupted_ends_and_says_how_to_continue(tmp_path):
+    """Within a minute, with the counts so far."""
+    out = tmp_path / "run"
+    flags = [f"--out={out}", "--datasets=2000", "--workers=2"]
+    command = [sys.executable, "-m", "benchmarks.calibration", *flags]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    run = subprocess.Popen(  # it would ignore what this process ignores
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    signal.signal(signal.SIGINT, before)
+    while run.poll() is None and not (out / "results.jsonl").exists():
+        time.sleep(0.1)
+    os.killpg(run.pid, signal.SIGINT)
+    _, error = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert error.splitlines()[-1].endswith(f"--out={out} --resume")
+    assert "Traceback" not in error and io.read_lines(out / "results.jsonl")
 
 
 @pytest.mark.parametrize("condition", [*NOISES, *DESIGNED])
