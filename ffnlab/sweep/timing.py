@@ -213,6 +213,7 @@ def measure_widths(
     reference: "BlockConfig",
     blocks: "Sequence[BlockConfig]",
     make_job: "Callable[[BlockConfig], Job]",
+    path: Path,
 ) -> dict[str, TimedWidth]:
     """Returns the hidden width of each block at which a step takes equal time.
 
@@ -224,25 +225,36 @@ def measure_widths(
       reference: The block whose time is the target.
       blocks: The blocks, each with the width that its search starts from.
       make_job: Returns what is trained with a block.
+      path: The file of all measurements. Each is written when it is done, and those
+        that the file holds, of a run that was interrupted, are not repeated.
 
     Returns:
       Name of a block to its width.
     """
     from ffnlab.report.progress import Progress
 
-    steps = steps_per_call(config, make_job(reference))
-    target, widths = make_timer(config, make_job(reference), steps), {}
+    times, widths = _read_times(path), {}
+
+    @functools.cache
+    def target() -> tuple[Timer, int]:
+        steps = steps_per_call(config, make_job(reference))
+        return make_timer(config, make_job(reference), steps), steps
+
     with Progress(_ROUNDS * len(blocks), "calls") as progress:
 
         def measure(block: "BlockConfig", hidden: int) -> TimedWidth:
             progress.add(_ROUNDS if hidden != block.hidden else 0)
             progress.begin(f"{block.kind} {hidden}")
-            resized = dataclasses.replace(block, hidden=hidden)
-            timer = make_timer(config, make_job(resized), steps)
-            seconds, ratio = measure_in_turn(target, timer)
+            if (key := (block.kind, hidden)) not in times:
+                timed, steps = target()
+                resized = dataclasses.replace(block, hidden=hidden)
+                timer = make_timer(config, make_job(resized), steps)
+                seconds, ratio = measure_in_turn(timed, timer)
+                times[key] = seconds * ratio, seconds
+                _write_times(path, times)
             progress.reach(_ROUNDS)
             progress.end()
-            return TimedWidth(hidden, seconds * ratio, seconds)
+            return TimedWidth(hidden, *times[key])
 
         for block in blocks:
             fixed = block.kind in config.given_widths or block == reference
@@ -269,14 +281,14 @@ def match_times(
       reference: The block whose time is the target.
       matches: The blocks, each with the width that it has or starts the search from.
       make_job: Returns what is trained with a block.
-      directory: The directory of the run; timing.jsonl in it holds the times.
+      directory: The directory of the run; timing.jsonl in it holds the times of all
+        widths that were tried.
     """
     path, blocks = directory / "timing.jsonl", [match.config for match in matches]
     if len(config.given_widths) < len(blocks):
-        widths = measure_widths(config, reference, blocks, make_job)
+        widths = measure_widths(config, reference, blocks, make_job, path)
         entries = tuple(f"{name}={row.hidden}" for name, row in widths.items())
         config = dataclasses.replace(config, widths=entries)
-        io.write_lines(path, [{"block": k, **v._asdict()} for k, v in widths.items()])
         io.write(directory / "flags", options.to_flags(config))
     times = _read_times(path)
     matched = [_with_time(match, config, times) for match in matches]
@@ -293,6 +305,12 @@ def _read_times(path: Path) -> dict[tuple[str, int], tuple[float, float]]:
         if all(isinstance(each, float) and each > 0 for each in pair):
             times[name, hidden] = tuple(pair)
     return times
+
+
+def _write_times(path: Path, times: dict[tuple[str, int], tuple]) -> None:
+    """Writes the times of blocks of some widths, as `_read_times` returns them."""
+    rows = [(name, TimedWidth(hidden, *pair)) for (name, hidden), pair in times.items()]
+    io.write_lines(path, [{"block": name, **row._asdict()} for name, row in rows])
 
 
 def _with_time(match: "Match", config: CompareConfig, times: dict) -> "Match":

@@ -250,6 +250,40 @@ def test_a_resumed_run_without_its_times_still_has_its_widths(measured, tmp_path
     assert "hidden widths are those of the flags" in note
 
 
+def test_measuring_that_was_interrupted_goes_on(
+    timed, interrupted, tmp_path, monkeypatch
+):
+    """By the measurements that were finished, which are not repeated."""
+    whole = CompareConfig(**SMALL, out=str(tmp_path / "whole"))
+    facts, all_timed = dict(interrupted(whole)), timed.copy()
+    config = dataclasses.replace(whole, out=str(tmp_path / "run"))
+    measure, calls = timing.measure_in_turn, []
+
+    def measure_or_stop(*timers):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return measure(*timers)
+
+    monkeypatch.setattr(timing, "measure_in_turn", measure_or_stop)
+    timed.clear()
+    interrupted(config)
+    rows = io.read_lines(tmp_path / "run" / "timing.jsonl")
+    assert [(row["block"], row["hidden"]) for row in rows] == timed[-3:-1]
+    assert "--widths=" in flags(tmp_path / "run")
+
+    timed.clear()
+    resume = dataclasses.replace(config, resume=True)
+    assert interrupted(resume) == facts
+    assert timed[2:] == all_timed[4:]  # after those of the reference
+    assert flags(tmp_path / "run") == flags(tmp_path / "whole")
+    for name in ("timing.jsonl", "flags"):
+        one, other = (tmp_path / each / name for each in ("whole", "run"))
+        assert one.read_text() == other.read_text()
+    timed.clear()
+    assert interrupted(resume) == facts and not timed
+
+
 def test_a_block_that_is_too_slow_at_any_width_is_named(measured, capsys):
     config, matches = measured(hidden=1)  # 9 µs; one gated unit takes 12
     assert matches[1].config.hidden == 1
