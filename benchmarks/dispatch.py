@@ -28,7 +28,7 @@ from experiments import launch
 from ffnlab import data, trees
 from ffnlab.nn import pure
 from ffnlab.train import loop, objectives, optimizers
-from ffnlab.train.loop import Program
+from ffnlab.train.program import Program
 
 BATCHES, CHECKED = (256, 16), 20
 CHUNK, CALLS = 100, 5  # steps per call, and calls per run

@@ -32,7 +32,7 @@ from ffnlab.finetune.task import packing_options
 from ffnlab.options import option
 from ffnlab.report.table import Table
 from ffnlab.train import loop
-from ffnlab.train.loop import Program
+from ffnlab.train.program import Program
 from ffnlab.train.record import Plan
 
 

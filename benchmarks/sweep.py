@@ -30,7 +30,7 @@ from ffnlab import data, trees
 from ffnlab.nn import pure
 from ffnlab.sweep import population
 from ffnlab.train import loop, objectives, optimizers
-from ffnlab.train.loop import Program
+from ffnlab.train.program import Program
 
 MEMBERS = -(-32 // protocol.cores()) * protocol.cores()  # a multiple of the devices
 BATCH, CHUNK, CHECKED = 256, 100, 20

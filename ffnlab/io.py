@@ -1,7 +1,12 @@
-"""Files written whole or not at all, and rows of JSON lines, CSV and TSV."""
+"""Files written whole or not at all, and rows of JSON lines, CSV and TSV.
+
+Where a directory has a manifest (`ffnlab.digests`), the digest of what is written is
+recorded, and checked when it is read.
+"""
 
 import contextlib
 import csv
+import hashlib
 import io
 import json
 import math
@@ -12,9 +17,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from ffnlab import digests
 from ffnlab.errors import InputError
 
 _ENDS = re.compile(r"[\t\r\n]+")
+_CHECKSUM = re.compile(r'(.*), "checksum": "([0-9a-f]{16})"}', re.DOTALL)
 
 
 @contextlib.contextmanager
@@ -22,7 +29,7 @@ def atomic(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Opens a file that replaces `path` at the end, or leaves it as it was.
 
     What is written goes to `path` with `.part` appended, which is moved into place when
-    the block ends and removed when it fails.
+    the block ends and removed when it fails. Its digest is recorded before it is moved.
 
     Args:
       path: The file to write; a link is replaced, not followed.
@@ -42,16 +49,22 @@ def atomic(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     ...     path.read_text()
     'done'
     """
-    part = _part_of(Path(path))
+    path = Path(path)
+    part = digests.part_of(path)
     try:
         with open(part, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a full disk is noticed without a name
         with contextlib.suppress(OSError):
             part.unlink()
+        raise
+    digests.record(path, part)  # from here on, the file beside the place is the newest
+    os.replace(part, path)
+    digests.sync(path.parent)
 
 
 @contextlib.contextmanager
@@ -62,8 +75,8 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
       path: The directory to make, and its parents; it must not exist, or be empty.
 
     Yields:
-      An empty directory to write into: `path` with `.part` appended. It is moved into
-      place when the block ends and removed when it fails.
+      An empty directory to write into: `path` with `.part` appended. When the block
+      ends it gets a manifest and is moved into place; when it fails it is removed.
 
     Raises:
       OSError: The directory cannot be written, or `path` holds something.
@@ -72,29 +85,21 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
     >>> with tempfile.TemporaryDirectory() as parent:
     ...     with atomic_directory(Path(parent, "run")) as directory:
     ...         _ = (directory / "note.txt").write_text("done")
-    ...     [path.name for path in Path(parent, "run").iterdir()]
-    ['note.txt']
+    ...     sorted(path.name for path in Path(parent, "run").iterdir())
+    ['manifest.sha256', 'note.txt']
     """
-    part = _part_of(Path(path))
+    part = digests.part_of(Path(path))
     shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
     part.mkdir(parents=True)
     try:
         yield part
-        for file in (each for each in part.rglob("*") if each.is_file()):
-            _sync(file)
+        digests.seal(part)
+        for file in part.rglob("*"):
+            digests.sync(file)
         os.replace(part, path)
+        digests.sync(part.parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-
-
-def _part_of(path: Path) -> Path:
-    return path.with_name(path.name + ".part")
-
-
-def _sync(path: Path) -> None:
-    """Writes a file through to the disk."""
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
 
 
 def write(path: str | Path, content: str | bytes) -> None:
@@ -136,27 +141,83 @@ def jsonable(value: Any) -> Any:
     return value
 
 
-def write_lines(path: Path, rows: Iterable[dict]) -> None:
-    """Writes rows as one JSON object a line, whole or not at all."""
-    lines = (json.dumps(jsonable(row), ensure_ascii=False) + "\n" for row in rows)
-    write(path, "".join(lines))
-
-
-def read_lines(path: Path) -> list[dict]:
-    """Returns the rows that `write_lines` wrote; none if there is no file.
+def read(path: str | Path) -> str:
+    """Returns the text of a file that `write` wrote, after its digest was checked.
 
     Raises:
-      InputError: A line is not a JSON object; the message names file and line.
+      InputError: The file is missing, damaged or not a text.
     """
-    if not path.exists():
+    try:
+        return digests.check(Path(path)).read_text("utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: it is damaged: not a text in UTF-8") from None
+
+
+def write_lines(path: Path, rows: Iterable[dict]) -> None:
+    """Writes rows as one JSON object a line, whole or not at all.
+
+    Each line ends with a checksum of what stands before it.
+    """
+    write(path, "".join(map(_line, rows)))
+
+
+def _line(row: dict) -> str:
+    """Returns a row as a line with its checksum."""
+    text = json.dumps(jsonable(row), ensure_ascii=False)
+    if not text.isascii() and re.search("[\ud800-\udfff]", text):
+        text = json.dumps(jsonable(row))  # half a character has no bytes in UTF-8
+    start = text.removesuffix("}")
+    return f'{start}, "checksum": "{_checksum(start)}"}}\n'
+
+
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_lines(path: Path, needed: Sequence[str] = ()) -> list[dict]:
+    """Returns the rows that `write_lines` wrote; none if there is no file.
+
+    Lines may have been removed, and the file may be of a version that wrote no
+    checksums.
+
+    Args:
+      path: The file.
+      needed: The names that every row must have.
+
+    Raises:
+      InputError: A line is damaged; the message names file and line.
+    """
+    strict = False
+    try:
+        place = digests.check(path)
+    except InputError:
+        strict, place = True, path  # every line must have its checksum
+    if not place.exists():
         return []
-    rows = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-        try:
-            rows.append(dict(json.loads(line)))
-        except ValueError:
-            raise InputError(f"{path}:{number}: not a JSON object") from None
-    return rows
+    try:
+        lines = place.read_text("utf-8").split("\n")
+    except (OSError, UnicodeDecodeError):
+        raise InputError(f"{path}: it is damaged: not a text in UTF-8") from None
+    numbered = enumerate(lines[:-1] if lines[-1] == "" else lines, 1)
+    return [_row(f"{path}:{n}", line, strict, needed) for n, line in numbered]
+
+
+def _row(where: str, line: str, strict: bool, needed: Sequence[str]) -> dict:
+    """Returns the row of a line, without its checksum."""
+    match = _CHECKSUM.fullmatch(line)
+    damaged = strict if match is None else _checksum(match[1]) != match[2]
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        damaged, row = True, {}
+    if damaged or not isinstance(row, dict):
+        raise InputError(f"{where}: the line is damaged; remove it, and resume the run")
+    for name in needed:
+        if name not in row:
+            raise InputError(f"{where}: {name} is missing; remove the line, and resume")
+    return {name: value for name, value in row.items() if name != "checksum"}
 
 
 def as_row(cells: Sequence[Any], kind: str) -> str:

@@ -121,7 +121,10 @@ def limits(field: dataclasses.Field) -> str:
     )
 
 
-def to_flags(config: Any, leave_out: Iterable[str] = ("out", "resume")) -> str:
+RUN = ("out", "resume", "strict_resume")  # what belongs to one run
+
+
+def to_flags(config: Any, leave_out: Iterable[str] = RUN) -> str:
     """Returns the lines of a flag file that gives this configuration again.
 
     Args:
@@ -167,12 +170,17 @@ def as_text(value: Any) -> str:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """Run: output directory."""
+    """Output: directory, and how a run is continued."""
 
     out: str | None = option(
         None, "Output directory. The default is a new directory below runs/."
     )
     resume: bool = option(False, "Continue the run in the output directory.")
+    strict_resume: bool = option(
+        False,
+        "Whether a damaged checkpoint is an error. If not, the run continues from the "
+        "one before it, and says so.",
+    )
 
     def __post_init__(self):
         check(self)

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from ffnlab import io
+from ffnlab import digests, io
 from ffnlab.errors import InputError
 
 
@@ -41,7 +41,7 @@ def test_a_block_that_fails_leaves_the_file_as_it_was(tmp_path, error):
 
 def test_a_disk_that_fails_leaves_the_file_as_it_was(tmp_path, monkeypatch):
     def fail(number):
-        raise OSError("no space left")
+        raise OSError(28, "no space left")
 
     (tmp_path / "a").write_text("before")
     monkeypatch.setattr(os, "fsync", fail)
@@ -60,7 +60,8 @@ def test_what_is_written_is_on_the_disk_before_it_is_in_place(tmp_path, monkeypa
     io.write(tmp_path / "a", "a")
     with io.atomic_directory(tmp_path / "run") as directory:
         (directory / "b").write_text("b")
-    assert synced == [["a.part"], ["a", "run.part"]]
+    assert synced[0] == ["a.part"] and synced[-1] == ["a", "run"]
+    assert synced[-2] == ["a", "run.part"]
     monkeypatch.setattr(os, "fsync", sync)
 
 
@@ -91,7 +92,10 @@ def test_a_directory_is_not_there_if_the_block_fails(tmp_path):
         (directory / "a").write_text("a")
     with pytest.raises(OSError), io.atomic_directory(tmp_path / "run") as directory:
         (directory / "b").write_text("b")
-    assert names(tmp_path) == ["run"] and names(tmp_path / "run") == ["a"]
+    assert names(tmp_path) == ["run"] and names(tmp_path / "run") == [
+        "a",
+        "manifest.sha256",
+    ]
 
 
 def test_lines_come_back_exactly(tmp_path):
@@ -106,7 +110,59 @@ def test_numbers_that_json_lacks_are_null():
     assert io.jsonable(row) == {"a": None, "b": [None], "c": [1, 2], "d": []}
 
 
-def test_a_broken_line_is_named(tmp_path):
-    (tmp_path / "rows.jsonl").write_text('{"a": 1}\n{"a"')
-    with pytest.raises(InputError, match=r"rows.jsonl:2: not a JSON object"):
+@pytest.mark.parametrize(
+    "line", ["", "[]", '{"a"', "\N{LATIN SMALL LETTER E}", "1", "[" * 10**5]
+)
+def test_a_broken_line_is_named(tmp_path, line):
+    (tmp_path / "rows.jsonl").write_text(f'{{"a": 1}}\n{line}\n')
+    with pytest.raises(InputError, match=r"rows.jsonl:2: the line is damaged; remove"):
         io.read_lines(tmp_path / "rows.jsonl")
+
+
+def test_lines_of_a_version_without_checksums_are_read(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"a": 1}\n{"a": "\u2028"}\n', "utf-8")
+    assert io.read_lines(tmp_path / "rows.jsonl") == [{"a": 1}, {"a": "\u2028"}]
+    with pytest.raises(InputError, match=r"rows.jsonl:1: b is missing; remove the"):
+        io.read_lines(tmp_path / "rows.jsonl", ["a", "b"])
+    (tmp_path / "rows.jsonl").write_bytes(b"\xff")
+    with pytest.raises(InputError, match=r"rows.jsonl: it is damaged: not a text"):
+        io.read_lines(tmp_path / "rows.jsonl")
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_every_flip_of_a_line_is_seen_but_a_removed_line_is_not_missed(
+    tmp_path, recorded
+):
+    """With a manifest all are seen; without, those that leave the checksum its name."""
+    path = tmp_path / "rows.jsonl"
+    if recorded:
+        digests.start(tmp_path)
+    rows = [{"a": 1, "b": [0.5, None]}, {"a": 2, "text": "é \u2028 \ud800"}]
+    io.write_lines(path, rows)
+    assert io.read_lines(path) == rows
+    good = path.read_bytes()
+    missed = 0
+    for place in range(len(good)):
+        path.write_bytes(bytes([*good[:place], good[place] ^ 1, *good[place + 1 :]]))
+        try:
+            io.read_lines(path)
+            missed += 1
+        except InputError as error:
+            assert "damaged" in str(error)
+    assert missed == 0 if recorded else missed < 2 * len(', "checksum": ""}')
+    path.write_bytes(good.splitlines(keepends=True)[1])
+    assert io.read_lines(path) == rows[1:]
+
+
+def test_what_is_read_is_what_was_written_last(tmp_path):
+    digests.start(tmp_path)
+    io.write(tmp_path / "a", "one")
+    assert io.read(tmp_path / "a") == "one"
+    (tmp_path / "a").write_text("two")
+    with pytest.raises(InputError, match=r"/a: the file was changed or is damaged"):
+        io.read(tmp_path / "a")
+    with pytest.raises(InputError, match=r"/b: cannot be read"):
+        io.read(tmp_path / "b")
+    (tmp_path / "c").write_bytes(b"\xff")
+    with pytest.raises(InputError, match=r"/c: it is damaged: not a text"):
+        io.read(tmp_path / "c")

@@ -1,6 +1,7 @@
 """Which method of fine-tuning few parameters is as good as training all of them?"""
 
 import dataclasses
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -45,8 +46,6 @@ def compare_methods(config: AdaptCompareConfig) -> AdaptCompareResult:
     Raises:
       InputError: A file or directory cannot be used, or a method does not fit.
     """
-    import shutil
-
     from ffnlab.finetune import adapt_ranking, runner, task, trainer
     from ffnlab.report import run_directory
 
@@ -62,7 +61,7 @@ def compare_methods(config: AdaptCompareConfig) -> AdaptCompareResult:
         for name, variant in variants.items():
             _MethodRuns(config, name, variant, prepared, directory).train()
         ranking = adapt_ranking.publish(config, prepared, directory)
-        shutil.rmtree(directory / "checkpoints", ignore_errors=True)
+        run_directory.finish(directory)
     return AdaptCompareResult(directory, *ranking)
 
 
@@ -162,6 +161,7 @@ class _MethodRuns:
                 lines.append(_line(self.name, rate, run, work, steps, size))
             others = [e for e in io.read_lines(self.path) if e["method"] != self.name]
             io.write_lines(self.path, others + lines)
+            shutil.rmtree(self.directory / "checkpoints", ignore_errors=True)
             work.progress.end()
             work.progress.add((self.total() - total) * work.plan.steps)
             total = self.total()

@@ -46,10 +46,10 @@ def publish(
         task.write(name, predicted, directory)
     pictures = task.draw(best.scores[part], directory)
     text = report_text(config, task, table, tables, pictures, trained)
-    io.write(directory / "report.md", text)
     card = model_card.model_card(config, task, table)
     for folder in (directory, directory / "best"):
         io.write(folder / "README.md", card)
+    io.write(directory / "report.md", text)  # the last file of a run
     _show(table, tables, runs, f"seed {best.seed}, {part} part")
     hidden = ("lock", "data.sha256", "checkpoints")
     names = sorted(p.name for p in directory.iterdir() if p.name not in hidden)

@@ -43,8 +43,6 @@ def run(config: Config) -> Result:
     Raises:
       InputError: A file or directory cannot be used, or flags do not fit together.
     """
-    import shutil
-
     from ffnlab.finetune import report, trainer
     from ffnlab.finetune.task import digest
     from ffnlab.report import run_directory
@@ -60,7 +58,7 @@ def run(config: Config) -> Result:
             print(terminal(str(adaptation.summary)), flush=True)
         runs = trainer.train(config, task, directory, adaptation)
         table = report.publish(config, task, directory, runs, adaptation)
-        shutil.rmtree(directory / "checkpoints", ignore_errors=True)
+        run_directory.finish(directory)
     scores = {part: [run.scores[part] for run in runs] for part in runs[0].scores}
     return Result(directory, scores, table)
 

@@ -18,7 +18,7 @@ from ffnlab.models import language_model
 from ffnlab.models.transformer import TransformerConfig
 from ffnlab.report.progress import Progress, progress_callback
 from ffnlab.sweep import population
-from ffnlab.train import adversarial, gradients, layerwise, loop
+from ffnlab.train import adversarial, gradients, layerwise, loop, program
 from ffnlab.train.checkpoint import Checkpoints
 from ffnlab.train.learner import Frozen, Parts
 from ffnlab.train.objectives import mean_loss
@@ -294,7 +294,11 @@ def _hooks(work: Work, folder: str, prefix: str = "") -> loop.Hooks:
     """Returns the checkpoints and the progress of a run or population."""
     shown = f"{prefix}{work.task.monitor} {{:.2%}}"
     return loop.Hooks(
-        Checkpoints(work.directory / "checkpoints" / folder, seconds=60.0),
+        Checkpoints(
+            work.directory / "checkpoints" / folder,
+            seconds=60.0,
+            strict=work.config.strict_resume,
+        ),
         progress_callback(work.progress, work.plan, MONITORED, shown),
     )
 
@@ -322,7 +326,7 @@ def _train_together(work: Work) -> list[Run]:
     return train_members(work, range(config.seeds), rates, programs, check=True)
 
 
-def make_programs(work: Work, members: int) -> loop.Programs:
+def make_programs(work: Work, members: int) -> program.Programs:
     """Returns the programs of populations of some size, which score on the host."""
     learner = fit_arguments(work.config, work.task, work.plan, work.adaptation)[
         "learner"
@@ -335,7 +339,7 @@ def train_members(
     work: Work,
     seeds: Sequence[int],
     rates: Sequence[float],
-    programs: loop.Programs,
+    programs: program.Programs,
     folder: str = "",
     check: bool = False,
 ) -> list[Run]:

@@ -8,6 +8,7 @@ the gate and the linear half starts at 1. The down projection is then solved by 
 squares, and finally all parameters of the block are trained.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ffnlab import signals
 from ffnlab.data.packing import Layout, gather
 from ffnlab.errors import InputError
 from ffnlab.models.block_distillation import (
@@ -168,11 +170,12 @@ def swap_block(
     if checkpoints:
         progress = checkpoints.restore(progress)
     swap = _Swap(new, old, steps, learning_rate, progress, checkpoints, on_steps)
-    for layer in range(int(progress.layer), config.layers):
-        x, y = inputs[layer][order], outputs[layer][order]
-        train, held_out = (x[count:], y[count:]), (x[:count], y[:count])
-        replaced = params[f"layer_{layer}"]["ffn"]
-        swap.replace(replaced, train, held_out, jax.random.fold_in(key, layer))
+    with checkpoints or contextlib.nullcontext(), signals.deferred():
+        for layer in range(int(progress.layer), config.layers):
+            x, y = inputs[layer][order], outputs[layer][order]
+            train, held_out = (x[count:], y[count:]), (x[:count], y[:count])
+            replaced = params[f"layer_{layer}"]["ffn"]
+            swap.replace(replaced, train, held_out, jax.random.fold_in(key, layer))
     swapped = dict(params)
     for name, trained in swap.progress.params.items():
         swapped[name] = {**params[name], "ffn": jax.tree.map(jnp.asarray, trained)}
@@ -247,10 +250,13 @@ class _Swap:
             self.progress.errors,
         )
         done = layer * (self.steps + 1) + step
+        stops = signals.pending() is not None
         if self.checkpoints:
-            self.checkpoints.save(done, self.progress)
+            self.checkpoints.save(done, self.progress, final=stops)
         if self.on_steps:
             self.on_steps(done)
+        if stops:
+            raise signals.Stopped(signals.pending())
 
 
 def _start_swap(

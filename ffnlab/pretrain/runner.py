@@ -1,7 +1,6 @@
 """Pretrains a language model and writes a report."""
 
 import dataclasses
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -59,7 +58,7 @@ def run(config: Config) -> Result:
         samples = trainer.generate_samples(config, job, params)
         trainer.save(config, job, params, directory)
         table = trainer.publish(config, job, directory, record, scores, samples)
-        shutil.rmtree(directory / "checkpoints", ignore_errors=True)
+        run_directory.finish(directory)
     return Result(directory, scores, table, record, samples)
 
 

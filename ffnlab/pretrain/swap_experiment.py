@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import math
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -117,11 +116,11 @@ def swap_blocks(config: SwapConfig) -> SwapResult:
         run_directory.check_same_data(directory, _digest(old, tokens))
         print(terminal(f"writing to {directory}"), flush=True)
         runs = _swap_all(config, old, tokenizer, tokens, directory)
-        shutil.rmtree(directory / "checkpoints", ignore_errors=True)
         table = _table(runs, loss=old.config.head != "none")
         print()
         table.show("errors of the new blocks, relative to the variance")
         io.write(directory / "report.md", _report(config, table))
+        run_directory.finish(directory)
         print(f"\n{terminal(f'written to {directory}: report.md, results.jsonl')}")
     return SwapResult(directory, runs, table)
 
@@ -231,7 +230,7 @@ def _train(
         learning_rate=config.learning_rate,
         key=jax.random.key(config.seed),
         recorded=recorded,
-        checkpoints=Checkpoints(folder, seconds=_SECONDS),
+        checkpoints=Checkpoints(folder, _SECONDS, config.strict_resume),
         on_steps=on_steps,
     )
     return _Transformer(*new), records

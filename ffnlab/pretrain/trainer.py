@@ -53,7 +53,7 @@ def train(
     from ffnlab.report.progress import Progress
     from ffnlab.train import loop
     from ffnlab.train.checkpoint import Checkpoints
-    from ffnlab.train.loop import Program
+    from ffnlab.train.program import Program
     from ffnlab.types import Model
 
     model = job.model
@@ -80,7 +80,7 @@ def train(
             key=key,
             evaluator=Program(_evaluate(config, job, "valid")),
             hooks=loop.Hooks(
-                Checkpoints(directory / "checkpoints", seconds=60.0),
+                Checkpoints(directory / "checkpoints", 60.0, config.strict_resume),
                 progress_callback(progress, plan, "bits", "valid {:.3f} bits"),
             ),
         )

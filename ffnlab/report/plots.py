@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ffnlab import io
 from ffnlab.escape import picture
 
 if TYPE_CHECKING:
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 def save(figure: "Figure", path: Path) -> None:
     """Writes a figure as PNG."""
-    figure.savefig(path, dpi=150, metadata={"Software": None})
+    with io.atomic(path, "wb") as file:
+        figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
 
 
 def convergence(panels: Mapping[str, Mapping[str, np.ndarray]]) -> "Figure":

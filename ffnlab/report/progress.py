@@ -10,6 +10,8 @@ from ffnlab import escape
 if TYPE_CHECKING:
     from ffnlab.train.record import Plan, Record
 
+_SECONDS = 60.0  # between two lines of a log, where evaluations are rare
+
 
 class Progress:
     """The progress of a run: a bar with rate and time left, or lines in a log.
@@ -52,6 +54,11 @@ class Progress:
         bar.start()
         task = bar.add_task("", total=self._total, completed=self._done, rate="")
         return bar, task
+
+    @property
+    def label(self) -> str:
+        """The name of the part of the work."""
+        return self._label
 
     def begin(self, label: str) -> None:
         """Begins a part of the work.
@@ -115,16 +122,22 @@ def progress_callback(
       text: The format of the score, for instance `valid {:.3f} bits`.
 
     Returns:
-      A function for `train.Hooks.on_evaluation`.
+      A function for `train.Hooks.on_progress`.
     """
-    last = 0
+    last, shown = 0, time.monotonic()
 
-    def on_evaluation(record: "Record") -> None:
-        nonlocal last
-        progress.reach(int(record.step) - last)
-        last = int(record.step)
-        value = record.scores[score][..., (last - 1) // plan.every].mean()
-        progress.begin(text.format(value))
-        progress.end()
+    def on_progress(record: "Record") -> None:
+        nonlocal last, shown
+        step = int(record.step)
+        progress.reach(step - last)
+        last, evaluated = step, step % plan.every == 0 or step == plan.steps
+        label = progress.label
+        if evaluated:
+            value = record.scores[score][..., (step - 1) // plan.every].mean()
+            label = text.format(value)
+        progress.begin(label)
+        if evaluated or time.monotonic() - shown >= _SECONDS:
+            progress.end()
+            shown = time.monotonic()
 
-    return on_evaluation
+    return on_progress

@@ -1,7 +1,8 @@
 """The directory of a run: chosen, checked, owned by one process, and described.
 
 A run directory holds `flags`, which repeat the run, `versions.json`, what the launcher
-writes, and while the run goes on `lock` and `checkpoints/`.
+writes, `manifest.sha256` with the digests of all files, `lock`, and while the run goes
+on `checkpoints/`.
 """
 
 import contextlib
@@ -11,17 +12,22 @@ import json
 import os
 import platform
 import shlex
+import shutil
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ffnlab import options
+from ffnlab import digests, options
 from ffnlab.errors import InputError
-from ffnlab.io import write
+from ffnlab.io import read, write
 
-if TYPE_CHECKING:
-    from ffnlab.train.config import Steps
+# What a run that was interrupted before it wrote its flags can have left.
+_BEGUN = {"lock", digests.NAME, f"{digests.NAME}.part", "flags.part"}
+_REMOVED = "checkpoints.part"
+_OWN_CHECKS = ("results.jsonl",)  # each line has a checksum
+_AGAIN = "delete it, and resume the run, which computes it again"
+_REMEDIES = {"best": _AGAIN, "examples": _AGAIN}
 
 PACKAGES = (
     "ffnlab",
@@ -53,16 +59,45 @@ def choose_directory(out: str | None, name: str, resume: bool | None = None) -> 
     return out
 
 
-def choose_unfinished(config: "Steps", name: str) -> str:
+def choose_unfinished(config: options.RunOptions, name: str) -> str:
     """Returns the directory of a configuration, unless its run is finished.
 
     Raises:
       InputError: As `check_directory`, or the run to resume has its report.md.
     """
     out = choose_directory(config.out, name, config.resume)
-    if config.resume and Path(out, "report.md").exists():
+    if config.resume and is_finished(Path(out)):
+        shutil.rmtree(Path(out, _REMOVED), ignore_errors=True)
         raise InputError(f"resume: {out} is finished; its report.md has the results")
     return out
+
+
+def is_finished(directory: Path) -> bool:
+    """Returns whether a run has written its report and removed its checkpoints."""
+    done = (directory / "report.md").exists()
+    return done and not (directory / "checkpoints").exists()
+
+
+def finish(directory: Path) -> None:
+    """Removes the checkpoints of a run, and records the digests of all its files.
+
+    It is the last step of a run; one that is resumed before it publishes once more.
+    """
+    _seal(directory)
+    checkpoints = directory / "checkpoints"
+    if checkpoints.exists():  # half of one cannot be resumed from
+        shutil.rmtree(directory / _REMOVED, ignore_errors=True)
+        checkpoints.rename(directory / _REMOVED)
+    shutil.rmtree(directory / _REMOVED, ignore_errors=True)
+
+
+def _seal(directory: Path) -> None:
+    """Writes the manifest of a run directory; checkpoints have their own."""
+    names = digests.digests_below(directory, directory)
+    hidden = ("checkpoints/", f"{_REMOVED}/")
+    digests.start(
+        directory, {n: key for n, key in names.items() if not n.startswith(hidden)}
+    )
 
 
 def check_directory(path: str | Path, resume: bool | None) -> None:
@@ -70,7 +105,8 @@ def check_directory(path: str | Path, resume: bool | None) -> None:
 
     Args:
       path: The directory.
-      resume: Whether it holds a run to continue; None if there is no way to.
+      resume: Whether it holds a run to continue; None if there is no way to, and a run
+        without its report is started again.
 
     Raises:
       InputError: It is a file, cannot be written to, holds another run, or holds no
@@ -84,18 +120,19 @@ def check_directory(path: str | Path, resume: bool | None) -> None:
         raise InputError(
             f"out: {parent} cannot be written to; choose another directory"
         )
-    if (path / "flags").exists() and not resume:
+    again = resume is None and not (path / "report.md").exists()
+    if (path / "flags").exists() and not resume and not again:
         way = "" if resume is None else "resume=true continues it, or "
         raise InputError(
             f"out: {path} already holds a run; {way}delete it, or choose another "
             "directory"
         )
     others = {each.name for each in path.iterdir()} if path.is_dir() else set()
-    if others - {"lock"} and not (path / "flags").exists():
+    if others - _BEGUN and not (path / "flags").exists():
         raise InputError(
             f"out: {path} holds files of something else; choose another directory"
         )
-    if resume and not (path / "flags").exists():
+    if resume and not others:
         raise InputError(f"resume: {path} holds no run to continue")
 
 
@@ -139,17 +176,13 @@ def open_run(path: str | Path, config: Any, resume: bool | None) -> Iterator[Pat
       BaseException: What the block raises; a note (PEP 678) says how to continue.
     """
     check_directory(path, resume)
-    path, description = Path(path), json.dumps(versions(), indent=2) + "\n"
+    path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"out: {path} cannot be made: {error.strerror}") from None
     with acquire(path):
-        if resume:
-            _check_same_flags(path / "flags", config)
-        else:
-            write(path / "flags", options.to_flags(config))
-            write(path / "versions.json", description)
+        _begin(path, config, resume)
         try:
             yield path
         except BaseException as error:
@@ -159,6 +192,20 @@ def open_run(path: str | Path, config: Any, resume: bool | None) -> Iterator[Pat
             raise
 
 
+def _begin(path: Path, config: Any, resume: bool | None) -> None:
+    """Writes what every run directory has, or checks it against this run."""
+    if not (path / digests.NAME).exists():  # new, or of an earlier version
+        _seal(path)
+    digests.recover(path)
+    digests.check_all(path, _OWN_CHECKS, _REMEDIES)
+    if (path / "flags").exists() and resume:
+        _check_same_flags(path / "flags", config)
+    else:
+        write(path / "flags", options.to_flags(config))
+    if not (path / "versions.json").exists():
+        write(path / "versions.json", json.dumps(versions(), indent=2) + "\n")
+
+
 def check_same_data(directory: Path, digest: str) -> None:
     """Records the digest of a run's data; a run that is resumed must have the same.
 
@@ -166,15 +213,16 @@ def check_same_data(directory: Path, digest: str) -> None:
       InputError: The data has changed since.
     """
     path = directory / "data.sha256"
-    if path.exists() and path.read_text("utf-8").strip() != digest:
+    if not path.exists():
+        write(path, digest + "\n")
+    elif read(path).strip() != digest:
         raise InputError(f"resume: {path}: the data has changed since; start a new run")
-    write(path, digest + "\n")
 
 
 def _check_same_flags(path: Path, config: Any) -> None:
     """Raises if a flag file, under today's names, is not that of a configuration."""
     renamed = getattr(config, "RENAMED", {})
-    lines = path.read_text("utf-8").splitlines()
+    lines = read(path).splitlines()
     old = {options.rename_flag(line, renamed) for line in lines}
     given = {line.partition("=")[0] for line in old}
     for name, value in getattr(config, "ADDED", {}).items():

@@ -93,6 +93,7 @@ def compare(config: CompareConfig) -> CompareResult:
         title = f"Which feed-forward block? {', '.join(config.sources)}"
         note = comparison_note.note(config, datasets, matches)
         report.publish(directory, title, sections, note, opening=joint)
+        run_directory.finish(directory)
     first = sections[0].ranking
     table, verdict = (joint or first).table, (joint or first).verdict
     return CompareResult(directory, runs, first.comparisons, table, verdict, rankings)

@@ -76,6 +76,7 @@ def compare_feedback(config: FeedbackCompareConfig) -> FeedbackCompareResult:
         title = "What does a network gain when every state depends on both neighbours?"
         pictures = _pictures(config, datasets, jobs, runs, directory)
         publish(directory, title, sections, _note(config, datasets), pictures)
+        run_directory.finish(directory)
     rankings = {section.name: section.ranking for section in sections}
     return FeedbackCompareResult(directory, runs, rankings)
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from ffnlab.report.progress import Progress
     from ffnlab.sweep.population import Members, Population
     from ffnlab.sweep.tuning import Extension
-    from ffnlab.train.loop import Learner, Programs
+    from ffnlab.train.learner import Learner
+    from ffnlab.train.program import Programs
     from ffnlab.train.record import Plan
     from ffnlab.types import Key, Model, Objective
 
@@ -60,6 +61,12 @@ class Job(NamedTuple):
         """What tells it from the other jobs."""
         return self.facts.get("task", ""), self.name
 
+    def scores_examples(self, design: Design) -> bool:
+        """Returns whether the score on each example of a shared test part is kept."""
+        from ffnlab.data import Replicates
+
+        return not design.fixed and not isinstance(self.dataset, Replicates)
+
     @property
     def slug(self) -> str:
         """Its name as part of a path."""
@@ -99,9 +106,7 @@ def train_all(
       One line for every run, as `result_lines.lines` makes them.
     """
     sweep = Sweep(config, jobs, directory, design)
-    runs = sweep.train([job.key for job in jobs], range(config.seeds))
-    sweep.finish()
-    return runs
+    return sweep.train([job.key for job in jobs], range(config.seeds))
 
 
 class Sweep:
@@ -136,27 +141,31 @@ class Sweep:
         """
         from ffnlab import io
         from ffnlab.report.progress import Progress
+        from ffnlab.sweep.result_lines import NAMES
 
         path = self._directory / "results.jsonl"
-        runs = io.read_lines(path)
-        finished = {(run.get("task", ""), run["block"], run["seed"]) for run in runs}
+        runs = io.read_lines(path, NAMES)
         trainings = [self._trainings[key] for key in keys]
-        waiting = [t for t in trainings if (*t.job.key, numbers[0]) not in finished]
+        waiting = [t for t in trainings if not t.is_finished(runs, numbers)]
         sizes = {t.job.key: t.steps * len(numbers) for t in trainings}
         left = sum(sizes[t.job.key] for t in waiting)
         total = sum(sizes.values())
         with Progress(total, "steps", total - left) as progress:
             for training in waiting:
                 progress.begin(" ".join(filter(None, training.job.key)))
+                runs = [r for r in runs if not training.holds(r, numbers)]
                 runs += training.run(numbers, progress)
+                runs.sort(key=lambda run: self._place(run, numbers))  # noqa: B023
                 io.write_lines(path, runs)
                 training.clean()
                 progress.end()
         return runs
 
-    def finish(self) -> None:
-        """Removes what only a run that is not finished needs."""
-        shutil.rmtree(self._directory / "checkpoints", ignore_errors=True)
+    def _place(self, run: dict[str, Any], numbers: range) -> tuple[int, int]:
+        """Returns the place of a line: earlier replicates, these by job, later ones."""
+        if run["seed"] not in numbers:
+            return (-1 if run["seed"] < numbers.start else 1), 0
+        return 0, [*self._trainings].index(_key(run))
 
 
 @dataclasses.dataclass
@@ -175,6 +184,20 @@ class _JobTraining:
     def plan(self) -> "Plan":
         """How long to train and how often to evaluate."""
         return self.config.plan(self.job.first, self.job.objective)
+
+    def holds(self, run: dict[str, Any], numbers: range) -> bool:
+        """Returns whether a line is of some replicates of the job."""
+        return _key(run) == self.job.key and run["seed"] in numbers
+
+    def is_finished(self, runs: list[dict[str, Any]], numbers: range) -> bool:
+        """Returns whether all lines and files of some replicates are there."""
+        from ffnlab.sweep import result_lines, run_files
+
+        own = [run for run in runs if self.holds(run, numbers)]
+        scored = self.job.scores_examples(self.design)
+        folders = ("best", "examples") if scored else ("best",)
+        rows = [run_files.count(self.directory, f, self.job.slug) for f in folders]
+        return min(rows) >= numbers.stop and result_lines.is_complete(own, numbers)
 
     @property
     def steps(self) -> int:
@@ -289,10 +312,15 @@ class _JobTraining:
             identity=identity,
             key=self.key,
             hooks=Hooks(
-                Checkpoints(folder, seconds=60.0),
+                Checkpoints(folder, 60.0, self.config.strict_resume),
                 lambda record: progress.reach(start + int(record.step) * size),
             ),
         )
+
+
+def _key(run: dict[str, Any]) -> tuple[str, str]:
+    """Returns the key of the job of a line."""
+    return run.get("task", ""), run["block"]
 
 
 def _key_of(key: "Key", name: str) -> "Key":
@@ -328,7 +356,7 @@ def _test(
     scores = populations.evaluate_members(*scored, rows)
     path = run_files.path_of(directory, "best", job.slug)
     run_files.append(path, trees.flatten(params), int(numbers[0]))
-    if not replicated and not design.fixed:
+    if job.scores_examples(design):
         entries = {plan.monitor: populations.score_examples(*scored)}
         path = run_files.path_of(directory, "examples", job.slug)
         run_files.append(path, entries, int(numbers[0]))

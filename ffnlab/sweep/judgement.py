@@ -265,6 +265,7 @@ def _write(config: JudgeConfig, out: str, result: JudgeResult) -> None:
         rows = map(dataclasses.asdict, result.comparisons)
         io.write_lines(directory / "comparisons.jsonl", rows)
         io.write(directory / "report.md", _report(config, result))
+        run_directory.finish(directory)
     names = "report.md, differences.png, comparisons.jsonl"
     print(f"\n{terminal(f'written to {out}: {names}')}")
 

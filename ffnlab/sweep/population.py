@@ -32,14 +32,13 @@ from ffnlab.train.loop import (
     NO_HOOKS,
     Fit,
     Hooks,
-    Program,
-    Programs,
     TrainState,
     init_state,
     make_steps,
     run_identity,
     run_loop,
 )
+from ffnlab.train.program import Program, Programs
 from ffnlab.train.record import Plan
 from ffnlab.types import Array, Key, Model, Objective, Params
 

@@ -15,6 +15,11 @@ from ffnlab.train.record import Plan, Record
 
 Line = dict[str, Any]
 
+# What every line has.
+NAMES = (
+    "block", "seed", "learning_rate", "diverged_at", "valid", "chosen", "test", "curve",
+)  # fmt: skip
+
 
 def choose_members(
     population: Population, plan: Plan, shared_rate: bool = False
@@ -107,6 +112,7 @@ def lines(
             {
                 **shared,
                 "seed": int(population.seeds[member]),
+                "tried": int((population.seeds == population.seeds[member]).sum()),
                 "learning_rate": float(f"{population.learning_rates[member]:.6g}"),
                 "diverged_at": int(diverged) if diverged >= 0 else None,
                 "best_step": int(best) if scored else None,
@@ -120,6 +126,28 @@ def lines(
             }
         )
     return jsonable(rows)
+
+
+def is_complete(runs: Sequence[Line], seeds: Sequence[int]) -> bool:
+    """Returns whether lines of a model hold all runs of some seeds.
+
+    Args:
+      runs: Lines of the model.
+      seeds: The seeds.
+
+    >>> line = {"seed": 0, "learning_rate": 0.1, "chosen": True, "tried": 2}
+    >>> is_complete([line], [0])
+    False
+    >>> is_complete([line, {**line, "learning_rate": 0.3, "chosen": False}], [0])
+    True
+    """
+    for seed in seeds:
+        own = [run for run in runs if run["seed"] == seed]
+        rates = {run["learning_rate"] for run in own}
+        tried = {run.get("tried", len(own)) for run in own}  # new in a later version
+        if sum(run["chosen"] for run in own) != 1 or tried != {len(rates)}:
+            return False
+    return True
 
 
 def _trivial(scores: Sequence[float], replicate: int) -> dict[str, float]:

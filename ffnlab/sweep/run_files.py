@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ffnlab import io, trees
+from ffnlab import digests, io, trees
 from ffnlab.errors import InputError
+
+_REMEDY = "delete it, and resume the run, which computes it again"
 
 
 def path_of(directory: Path, folder: str, slug: str) -> Path:
@@ -23,14 +25,24 @@ def path_of(directory: Path, folder: str, slug: str) -> Path:
 def append(path: Path, arrays: Mapping[str, np.ndarray], first: int) -> None:
     """Writes the arrays of runs behind those of the first runs that a file holds."""
     if first:  # rows beyond them are of a stage that was not finished
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {
-                name: np.concatenate([file[name][:first], array])
-                for name, array in arrays.items()
-            }
+        held = _read(path)
+        arrays = {
+            name: np.concatenate([held[name][:first], array])
+            for name, array in arrays.items()
+        }
     path.parent.mkdir(exist_ok=True)
     with io.atomic(path, "wb") as file:
         np.savez(file, **arrays)
+
+
+def count(directory: Path, folder: str, slug: str) -> int:
+    """Returns the number of runs in the file of a job; 0 if there is none.
+
+    Raises:
+      InputError: The file is damaged.
+    """
+    path = path_of(directory, folder, slug)
+    return len(next(iter(_read(path).values()))) if path.exists() else 0
 
 
 def read_best(directory: Path, slug: str, member: int = 0) -> dict[str, Any]:
@@ -44,7 +56,7 @@ def read_best(directory: Path, slug: str, member: int = 0) -> dict[str, Any]:
         return trees.unflatten({name: each[member] for name, each in arrays.items()})
     except (ValueError, IndexError) as error:
         path = path_of(directory, "best", slug)
-        raise InputError(f"{path}: {error}; remove its lines and resume") from None
+        raise InputError(f"{path}: {error}; {_REMEDY}") from None
 
 
 def read_examples(
@@ -78,7 +90,7 @@ def read_examples(
 def _read(path: Path) -> dict[str, np.ndarray]:
     """Returns the arrays of a file of runs."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(digests.check(path, _REMEDY), allow_pickle=False) as file:
             return dict(file)
     except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: {error}; remove its lines and resume") from None
+        raise InputError(f"{path}: {error}; {_REMEDY}") from None

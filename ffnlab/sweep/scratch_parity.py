@@ -1,7 +1,6 @@
 """Does the engine from scratch compute the same as JAX and optax?"""
 
 import collections
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -52,9 +51,9 @@ def check_parity(config: ScratchParityConfig) -> ScratchParityResult:
         run_directory.check_same_data(directory, data.digest(dataset))
         print(terminal(f"writing to {directory}"), flush=True)
         _train(config, dataset, directory)
-        shutil.rmtree(directory / "checkpoints", ignore_errors=True)
         runs = scratch_parity_report.read(directory / "results.jsonl")
         report = scratch_parity_report.publish(config, directory, runs)
+        run_directory.finish(directory)
     return ScratchParityResult(directory, runs, *report)
 
 

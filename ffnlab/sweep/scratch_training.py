@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ffnlab import data
+from ffnlab import data, signals
 from ffnlab.scratch import manual, models, trees
 from ffnlab.sweep import scratch_programs
 from ffnlab.sweep.scratch_parity_config import ScratchParityConfig
@@ -83,17 +83,20 @@ class Training:
         Returns:
           A line for each epoch.
         """
-        config, checkpoints = self._config, Checkpoints(directory, seconds=_SECONDS)
+        config = self._config
+        checkpoints = Checkpoints(directory, _SECONDS, config.strict_resume)
         batches = data.indices([seed], 0, config.steps, config.batch_size, len(self._x))
         progress, per_step = checkpoints.restore(self._start(seed)), _CALL_SECONDS
-        while (begin := int(progress.step)) < config.steps:
-            room = max(1, int(_CALL_SECONDS / per_step))
-            epoch_end = (begin // self._epoch + 1) * self._epoch
-            end = min(begin + room, epoch_end, config.steps)
-            progress, seconds = self._advance(progress, batches[begin:end, 0])
-            per_step = seconds / (end - begin)
-            on_steps(end)
-            checkpoints.save(end, progress)
+        with checkpoints:
+            while (begin := int(progress.step)) < config.steps:
+                room = max(1, int(_CALL_SECONDS / per_step))
+                epoch_end = (begin // self._epoch + 1) * self._epoch
+                end = min(begin + room, epoch_end, config.steps)
+                with signals.deferred():
+                    progress, seconds = self._advance(progress, batches[begin:end, 0])
+                    per_step = seconds / (end - begin)
+                    on_steps(end)
+                    checkpoints.save(end, progress, final=signals.pending() is not None)
         return self._lines(seed, progress)
 
     def _start(self, seed: int) -> Progress:

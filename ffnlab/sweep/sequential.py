@@ -48,5 +48,4 @@ def train_until_decided(
         if not undecided:
             break
         names = [baseline, *undecided]
-    sweep.finish()
     return runs

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ffnlab import io, options
+from ffnlab import digests, io, options
 from ffnlab.escape import terminal
 from ffnlab.sweep.comparison_config import CompareConfig
 from ffnlab.sweep.jobs import Job
@@ -348,8 +348,10 @@ def recall_widths(config: CompareConfig, directory: str | Path) -> CompareConfig
     """
     if not config.resume or config.budget != "time":
         return config
-    flags = (Path(directory) / "flags").read_text("utf-8").splitlines()
-    lines = [line for line in flags if line.startswith("--widths=")]
+    path = Path(directory) / "flags"
+    if not digests.check(path).exists():
+        return config
+    lines = [line for line in io.read(path).splitlines() if "--widths=" in line]
     entries = ",".join(line.partition("=")[2] for line in lines).split(",")
     recorded = dict(entry.rpartition("=")[::2] for entry in entries)
     widths = {**recorded, **config.given_widths}

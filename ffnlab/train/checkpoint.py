@@ -1,47 +1,68 @@
 """Checkpoints: trees of arrays, saved whole or not at all, and restored bit for bit.
 
-Orbax writes each into a folder of its own and renames it when it is complete, so that
-an interrupted write leaves the one before.
+Orbax writes each into a folder of its own, and the digests of its files are recorded
+when it is complete. A checkpoint without digests is one whose writing was interrupted,
+and one with other digests is damaged; the one before is then restored.
 """
 
 import json
+import shutil
+import sys
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from ffnlab import trees
+from ffnlab import digests, io, trees
 from ffnlab.errors import InputError
-from ffnlab.io import write
 
-# Counted up when programs or the names of what is saved change. Runs saved before it
-# was written down may have another program, and moments of frozen arrays.
-FORMAT = 2
+# Counted up when programs or the names of what is saved change. Runs saved before may
+# have another program, and those of format 1 moments of frozen arrays.
+FORMAT = 3
 _TRAINED = "inner_states/train/inner_state/"  # of optax.selective_transform
+_SHARE = 20  # time between two saves over the time that a save takes
+_KEPT = 2  # checkpoints
 
 
 class Checkpoints:
-    """The checkpoints of one run.
+    """The checkpoints of one run, saved by a thread beside the training.
+
+    As a context manager it waits at the end until the last one is on the disk.
 
     Args:
       directory: The directory that holds them; it is made if it does not exist.
-      seconds: The least time between two saves; a final one is always made.
+      seconds: The most time between two saves. There may be less: a twentieth of the
+        time is spent on saving. A final checkpoint is always saved.
+      strict: Whether a damaged checkpoint is an error. If not, it is removed, and the
+        one before is restored.
 
     >>> import tempfile
     >>> tree = {"kernel": np.arange(3.0)}
     >>> with tempfile.TemporaryDirectory() as directory:
-    ...     Checkpoints(directory).save(10, tree)
+    ...     Checkpoints(directory).save(10, tree, final=True)
     ...     restored = Checkpoints(directory).restore({"kernel": np.zeros(3)})
     >>> restored["kernel"].tolist()
     [0.0, 1.0, 2.0]
     """
 
-    def __init__(self, directory: str | Path, seconds: float = 0.0):
+    def __init__(
+        self, directory: str | Path, seconds: float = 0.0, strict: bool = False
+    ):
         self._directory = Path(directory).absolute()
-        self._seconds = seconds
-        self._saved = -np.inf if not seconds else time.monotonic()
+        self._seconds, self._strict = seconds, strict
+        self._saved, self._took = time.monotonic(), 0.25  # seconds
+        self._thread: ThreadPoolExecutor | None = None
+        self._save: Future | None = None
+        self._blank: dict[str, str] = {}
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.wait()
 
     def check_run(self, run: dict[str, Any]) -> None:
         """Records which run the checkpoints are of, or checks it against the record.
@@ -52,14 +73,14 @@ class Checkpoints:
         Raises:
           InputError: They are of another run; the first difference is named.
         """
+        self._open()
         path = self._directory / "run.json"
         run = json.loads(json.dumps({**run, "format": FORMAT}))
-        if not path.exists():
-            self._directory.mkdir(parents=True, exist_ok=True)
-            write(path, json.dumps(run, indent=2) + "\n")
+        if not digests.check(path).exists():
+            io.write(path, json.dumps(run, indent=2) + "\n")
             return
-        held = json.loads(path.read_text(encoding="utf-8"))
-        if "format" not in held:  # its program was compiled from older code
+        held = _read_run(path)
+        if held.get("format", 1) in range(1, FORMAT):  # compiled from older code
             held |= {"format": FORMAT, "program": run.get("program")}
         for name in sorted({*held, *run}):
             if held.get(name) != run.get(name):
@@ -70,47 +91,165 @@ class Checkpoints:
                 )
 
     def save(self, step: int, tree: Any, final: bool = False) -> None:
-        """Saves a tree of arrays, unless the last save is too recent.
+        """Saves a tree of arrays beside the training, unless the last save is recent.
 
         Args:
           step: The number of steps taken, which names the checkpoint.
           tree: Any tree of arrays.
-          final: Whether to save however recent the last save was.
-        """
-        if not final and time.monotonic() - self._saved < self._seconds:
-            return
-        import orbax.checkpoint as ocp  # seconds to import, and few runs save
-
-        # Copied: a donated step takes over the memory that a view would show.
-        leaves = {name: np.array(leaf) for name, leaf in trees.flatten(tree).items()}
-        with self._manager() as manager:
-            manager.save(step, args=ocp.args.StandardSave(leaves))
-        self._saved = time.monotonic()
-
-    def restore(self, tree: Any) -> Any:
-        """Returns the newest checkpoint, or the given tree if there is none.
-
-        Args:
-          tree: A tree of the structure, shapes, dtypes and placement to restore.
+          final: Whether to save however recent the last save was, and to wait for it.
 
         Raises:
-          InputError: The checkpoint holds other names, shapes or dtypes.
+          InputError: This checkpoint or the last one cannot be written.
+          TypeError: The tree is not like the one that `restore` was given.
         """
+        wait = min(self._seconds, _SHARE * self._took)
+        if not final and time.monotonic() - self._saved < wait:
+            return
+        # Copied: a donated step takes over the memory that a view would show.
+        leaves = {name: np.array(leaf) for name, leaf in trees.flatten(tree).items()}
+        self._check_blank(leaves)
+        self.wait()
+        self._thread = self._thread or ThreadPoolExecutor(1)
+        self._save = self._thread.submit(self._write, step, leaves)
+        self._saved = time.monotonic()
+        if final:
+            self.wait()
+
+    def wait(self) -> None:
+        """Waits until the last checkpoint is on the disk.
+
+        Raises:
+          InputError: It cannot be written.
+        """
+        save, self._save = self._save, None
+        if save is not None:
+            save.result()
+
+    def restore(self, tree: Any) -> Any:
+        """Returns the newest undamaged checkpoint, or the given tree if none was saved.
+
+        Args:
+          tree: A tree of the structure, shapes, dtypes and placement to restore, which
+            all that is saved must have too.
+
+        Raises:
+          InputError: The checkpoint holds other names, shapes or dtypes, or all are
+            damaged.
+        """
+        self.wait()
+        self._blank = {n: _describe(leaf) for n, leaf in trees.flatten(tree).items()}
         if not self._directory.is_dir():
             return tree
-        with self._manager() as manager:
-            step = manager.latest_step()
-            if step is None:
-                return tree
-            import orbax.checkpoint as ocp
+        self._open()
+        steps = self._steps()
+        for step in reversed(steps):
+            try:
+                leaves = self._read(step)
+            except InputError as error:
+                self._report(step, error)
+                continue
+            held = _without_frozen_moments(leaves, trees.flatten(tree))
+            return self._fill(tree, held)
+        if steps:
+            raise InputError(
+                f"{self._directory}: all checkpoints are damaged; delete the directory "
+                "to train from the start"
+            )
+        return tree
 
-            leaves = manager.restore(step, args=ocp.args.StandardRestore())
-        return self._fill(tree, _without_frozen_moments(leaves, trees.flatten(tree)))
+    def _open(self) -> None:
+        """Makes the directory, and removes what an interrupted save has left in it."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        if not (self._directory / digests.NAME).exists():  # new, or of an older version
+            digests.seal(self._directory)
+        digests.recover(self._directory)
+        complete = {str(step) for step in self._steps()}
+        for path in self._directory.iterdir():
+            if path.is_dir() and path.name not in complete:
+                shutil.rmtree(path)
+
+    def _steps(self) -> list[int]:
+        """Returns the steps whose digests are recorded, in order."""
+        names = digests.read(self._directory / digests.NAME)
+        folders = {name.partition("/")[0] for name in names if "/" in name}
+        return sorted(int(name) for name in folders if name.isdecimal())
+
+    def _write(self, step: int, leaves: dict[str, np.ndarray]) -> None:
+        """Writes a checkpoint, records its digests and drops those of removed ones."""
+        import orbax.checkpoint as ocp  # seconds to import, and few runs save
+
+        start, folder = time.monotonic(), self._directory / str(step)
+        self._open()
+        if step in self._steps():  # a final save of what is saved
+            return
+        try:
+            with self._manager() as manager:
+                args = ocp.args.StandardSave(leaves)
+                if not manager.save(step, args=args, force=True):
+                    raise OSError("Orbax has skipped it")
+            names = digests.digests_below(folder, self._directory)
+            gone = [n for n in self._steps() if not (self._directory / str(n)).exists()]
+            dropped = tuple(f"{n}/" for n in gone)
+            digests.update(self._directory, names, dropped)
+        except Exception as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise InputError(
+                f"{folder}: the checkpoint cannot be written: {reason}; the one before "
+                "is kept; make room, and resume"
+            ) from error
+        self._took = time.monotonic() - start
+
+    def _read(self, step: int) -> dict[str, np.ndarray]:
+        """Returns the arrays of a checkpoint, after its digests were checked.
+
+        Raises:
+          InputError: It is damaged.
+        """
+        import orbax.checkpoint as ocp
+
+        names = digests.read(self._directory / digests.NAME)
+        for name in names:
+            if name.startswith(f"{step}/"):
+                digests.check(self._directory / name)
+        try:
+            with self._manager() as manager:
+                return manager.restore(step, args=ocp.args.StandardRestore())
+        except Exception as error:  # of an older version, which recorded no digests
+            reason = str(error).strip().partition("\n")[0]
+            path = self._directory / str(step)
+            raise InputError(f"{path}: the checkpoint is damaged: {reason}") from error
+
+    def _report(self, step: int, error: InputError) -> None:
+        """Removes a damaged checkpoint and says so, or raises."""
+        if self._strict:
+            raise InputError(
+                f"{error}; strict_resume=false continues from the checkpoint before it"
+            )
+        shutil.rmtree(self._directory / str(step), ignore_errors=True)
+        digests.update(self._directory, {}, (f"{step}/",))
+        print(
+            f"warning: the checkpoint of step {step} is damaged and was removed, the "
+            f"one before it is used: {error}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def _check_blank(self, leaves: dict[str, np.ndarray]) -> None:
+        """Raises if what is saved is not like the tree that `restore` was given."""
+        held = {name: _describe(leaf) for name, leaf in leaves.items()}
+        for name in sorted({*held, *self._blank} if self._blank else ()):
+            if held.get(name) != self._blank.get(name):
+                raise TypeError(
+                    f"{name} would be saved as {held.get(name)}, but is restored as "
+                    f"{self._blank.get(name)}"
+                )
 
     def _manager(self) -> Any:
         import orbax.checkpoint as ocp
 
-        options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=_KEPT, create=True, enable_async_checkpointing=False
+        )
         return ocp.CheckpointManager(self._directory, options=options)
 
     def _fill(self, tree: Any, leaves: dict[str, np.ndarray]) -> Any:
@@ -138,6 +277,24 @@ class Checkpoints:
             return np.asarray(array)
 
         return jax.tree.map(place, trees.names(tree), tree)
+
+
+def _describe(leaf: Any) -> str:
+    """Returns the dtype and shape of an array as text."""
+    return f"{np.dtype(leaf.dtype)}{[*np.shape(leaf)]}"
+
+
+def _read_run(path: Path) -> dict[str, Any]:
+    """Returns what `check_run` recorded."""
+    try:
+        run = json.loads(io.read(path))
+    except (ValueError, RecursionError):
+        run = None
+    if not isinstance(run, dict):
+        raise InputError(
+            f"{path}: the file is damaged; delete its directory to train from the start"
+        )
+    return run
 
 
 def _without_frozen_moments(

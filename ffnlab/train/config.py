@@ -4,9 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from ffnlab import options
-from ffnlab.errors import InputError
-from ffnlab.options import names_in, option
+from ffnlab.options import RunOptions, names_in, option
 
 if TYPE_CHECKING:
     import optax
@@ -17,8 +15,8 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Steps:
-    """Run: optimizer, schedule, seed and output directory."""
+class Steps(RunOptions):
+    """Run: optimizer, schedule and seed."""
 
     RENAMED: ClassVar[Mapping[str, str]] = {"warmup": "warmup_steps"}
 
@@ -53,15 +51,6 @@ class Steps:
     seed: int = option(
         0, "Random seed of the split and of everything else.", least=0, below=2**31
     )
-    out: str | None = option(
-        None, "Output directory. The default is a new directory below runs/."
-    )
-    resume: bool = option(False, "Continue the run in the output directory.")
-
-    def __post_init__(self):
-        options.check(self)
-        if self.resume and not self.out:
-            raise InputError("resume: out=DIRECTORY must name the run to continue")
 
     def plan(self, dataset: "Dataset", objective: "Objective") -> "Plan":
         """Returns the plan of a run.

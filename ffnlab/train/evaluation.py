@@ -17,7 +17,7 @@ Evaluate = Callable[[Params, Any], dict[str, Array]]
 class Evaluator(Protocol):
     """What scores parameters between stretches of training.
 
-    `train.loop.Program` is one, of a pure function; a class of the caller's own may
+    `train.program.Program` is one, of a pure function; a class of the caller's own may
     score on the host.
     """
 

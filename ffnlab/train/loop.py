@@ -7,8 +7,8 @@ population: `run_loop` serves both, since everything it records has either no le
 axis or the axis `[S]`.
 """
 
+import contextlib
 import dataclasses
-import hashlib
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,13 +18,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ffnlab import data
+from ffnlab import data, signals
 from ffnlab.train.checkpoint import Checkpoints
 from ffnlab.train.evaluation import Evaluator, Take, make_evaluate
 from ffnlab.train.learner import Frozen, Learner, bind, with_frozen
 from ffnlab.train.objectives import mean_loss
 from ffnlab.train.optimizers import with_learning_rate
-from ffnlab.train.record import Plan, Record, add_evaluation, empty_record
+from ffnlab.train.program import Calls, Program, Programs
+from ffnlab.train.record import (
+    Plan,
+    Record,
+    add_evaluation,
+    add_losses,
+    empty_record,
+    mark_failed,
+)
 from ffnlab.types import Array, Batch, Key, Params
 
 Step = Callable[["TrainState", Batch], tuple["TrainState", Array]]
@@ -32,15 +40,15 @@ Indices = Callable[[int, int], Any]
 
 
 class Hooks(NamedTuple):
-    """What happens after every evaluation.
+    """What happens after every evaluation, and after a part of the steps before it.
 
     Attributes:
       checkpoints: Where to save and to resume from, bit for bit, or None.
-      on_evaluation: A function to call with the record, or None.
+      on_progress: A function to call with the record, or None.
     """
 
     checkpoints: Checkpoints | None = None
-    on_evaluation: Callable[[Record], None] | None = None
+    on_progress: Callable[[Record], None] | None = None
 
 
 NO_HOOKS = Hooks()
@@ -62,83 +70,18 @@ class TrainState(NamedTuple):
     optimizer: Any
 
 
-class Program:
-    """A pure function, compiled ahead of its first call for each shape of its argument.
-
-    Compiling is thus counted and timed apart from running.
-
-    Args:
-      function: A pure function. Only the shapes of its last argument may change between
-        calls.
-      donate: The positions of the arguments whose memory the function may reuse.
-
-    >>> import jax.numpy as jnp
-    >>> double = Program(lambda x: 2 * x)
-    >>> double(jnp.ones(3)).tolist(), double(jnp.ones(3)).tolist(), double.compilations
-    ([2.0, 2.0, 2.0], [2.0, 2.0, 2.0], 1)
-    """
-
-    def __init__(self, function: Callable[..., Any], donate: tuple[int, ...] = ()):
-        self._function = jax.jit(function, donate_argnums=donate)
-        self._lowered: dict[Any, jax.stages.Lowered] = {}
-        self._compiled: dict[Any, Callable[..., Any]] = {}
-        self.compile_seconds = 0.0
-
-    @property
-    def compilations(self) -> int:
-        """The number of shapes that were compiled."""
-        return len(self._compiled)
-
-    @property
-    def temporary_bytes(self) -> int | None:
-        """The most memory for temporary arrays of any shape; None if none compiled."""
-        analyses = (each.memory_analysis() for each in self._compiled.values())
-        return max((int(each.temp_size_in_bytes) for each in analyses), default=None)
-
-    def lower(self, *args: Any) -> jax.stages.Lowered:
-        """Returns the lowered program for arguments of these shapes."""
-        shape = _shapes(args[-1])
-        if shape not in self._lowered:
-            self._lowered[shape] = self._function.lower(*args)
-        return self._lowered[shape]
-
-    def fingerprint(self, *args: Any) -> str:
-        """Returns a hash of what the function computes for arguments of these shapes.
-
-        It differs between models, optimizers and schedules that differ in anything, and
-        between versions of JAX.
-        """
-        text = self.lower(*args).as_text()
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    def outputs(self, *args: Any) -> Any:
-        """Returns the outputs' shapes for arguments of these shapes."""
-        return jax.eval_shape(self._function, *args)
-
-    def __call__(self, *args: Any) -> Any:
-        shape = _shapes(args[-1])
-        if shape not in self._compiled:
-            start = time.perf_counter()
-            self._compiled[shape] = self.lower(*args).compile()
-            self.compile_seconds += time.perf_counter() - start
-        return self._compiled[shape](*args)
-
-
-def _shapes(tree: Any) -> tuple[tuple[int, ...], ...]:
-    """Returns the shapes of the arrays of a tree."""
-    return tuple(leaf.shape for leaf in jax.tree.leaves(tree))
-
-
-class Programs(NamedTuple):
-    """The compiled functions of a training.
+class Progress(NamedTuple):
+    """What a training has reached, and a checkpoint holds.
 
     Attributes:
-      steps: `steps(state, data, indices) -> (state, losses)`.
-      evaluator: `evaluator(params, data) -> scores`.
+      state: The state after the last step.
+      best: The parameters that scored best on the validation part.
+      record: What was recorded.
     """
 
-    steps: Program
-    evaluator: Evaluator
+    state: TrainState
+    best: Params
+    record: Record
 
 
 class Fit(NamedTuple):
@@ -261,8 +204,12 @@ def run_loop(
     hooks: Hooks = NO_HOOKS,
     identity: dict[str, Any] | None = None,
     shape: tuple[int, ...] = (),
+    until: int | None = None,
 ) -> Fit:
     """Trains to the end of a plan, from the start or from the last checkpoint.
+
+    A single run ends before the first step whose loss is not finite. Where launchers
+    handle signals, one is raised when the steps at work are done and saved.
 
     Args:
       programs: The compiled functions.
@@ -270,50 +217,87 @@ def run_loop(
       arrays: The training and the validation part, on the device.
       indices: `indices(start, stop)` returns the examples of those steps' batches.
       plan: How long to train and how often to evaluate.
-      hooks: What happens after every evaluation.
+      hooks: What happens after every call of the steps.
       identity: What, beside the program, tells this run from others, ready for JSON.
       shape: `()` for one run, `(S,)` for a population.
+      until: The step to end at, with an evaluation; the end of the plan if None.
 
     Raises:
       InputError: The checkpoint is of another run.
     """
     steps, evaluator = programs
-    keep = jax.jit(_keep, donate_argnums=2)
     best = jax.jit(lambda params: jax.tree.map(jnp.copy, params))(state.params)
     record = empty_record(plan, evaluator.outputs(state.params, arrays[1]), shape)
-
-    def batches(start: int) -> Any:
-        return indices(start, min(start + plan.every, plan.steps))
-
+    calls = Calls(plan, until or plan.steps, plan.every)
+    first = indices(0, calls.end(0))
     if hooks.checkpoints:
-        program = steps.fingerprint(state, arrays[0], batches(0))
+        one = steps.lower(state, arrays[0], first).cost_analysis() or {}
+        calls = calls.within(one.get("flops", 0.0) * record.best.size)
+        program = steps.fingerprint(state, arrays[0], indices(0, calls.end(0)))
         hooks.checkpoints.check_run({**(identity or {}), "program": program})
         state, best, record = hooks.checkpoints.restore((state, best, record))
-    seconds, resumed = 0.0, int(record.step)
-    drawn = batches(resumed)
-    while not record.finished(plan):
-        compiled, started = steps.compile_seconds, time.perf_counter()
-        state, losses = steps(state, arrays[0], drawn)
-        drawn = batches(int(record.step) + plan.every)  # while the device is at work
-        losses = np.asarray(losses)
-        seconds += time.perf_counter() - started - (steps.compile_seconds - compiled)
-        scores = evaluator(state.params, arrays[1])
-        record, better = add_evaluation(record, plan, losses, scores)
-        if better.any():
-            best = keep(jnp.asarray(better), state.params, best)
-        _call(hooks, (state, best, record), record.finished(plan))
-    taken = int(record.step) - resumed
+    resumed = int(record.step)
+    with hooks.checkpoints or contextlib.nullcontext():
+        progress = Progress(state, best, record)
+        progress, seconds = _train(programs, progress, arrays, indices, calls, hooks)
+    taken = int(progress.record.step) - resumed
     per_step = seconds / taken if taken else np.nan
-    return Fit(state, best, record, per_step, steps.compile_seconds)
+    return Fit(*progress, per_step, steps.compile_seconds)
 
 
-def _call(hooks: Hooks, progress: tuple[TrainState, Params, Record], last: bool):
-    """Saves the progress of a training and reports its record."""
-    record = progress[-1]
-    if hooks.checkpoints:
-        hooks.checkpoints.save(int(record.step), progress, final=last)
-    if hooks.on_evaluation:
-        hooks.on_evaluation(record)
+def _train(
+    programs: Programs,
+    progress: Progress,
+    arrays: tuple[Any, Any],
+    indices: Indices,
+    calls: Calls,
+    hooks: Hooks,
+) -> tuple[Progress, float]:
+    """Returns the progress at the end of the calls, and the seconds of the steps."""
+    (steps, evaluator), (state, best, record) = programs, progress
+    keep, seconds = jax.jit(_keep, donate_argnums=2), 0.0
+    single, plan = record.best.ndim == 0, calls.plan
+    drawn = indices(int(record.step), calls.end(int(record.step)))
+    while not record.finished(plan) and record.step < calls.until:
+        with signals.deferred():
+            end = calls.end(int(record.step))
+            compiled, started = steps.compile_seconds, time.perf_counter()
+            state, losses = steps(state, arrays[0], drawn)
+            drawn = indices(end, calls.end(end))  # while the device is at work
+            losses = np.asarray(losses)
+            seconds += time.perf_counter() - started
+            seconds -= steps.compile_seconds - compiled
+            record = add_losses(record, losses)
+            if single and not _is_finite(state.params):
+                record = mark_failed(record)
+            if calls.evaluates(end) and not record.failed:
+                scores = evaluator(state.params, arrays[1])
+                record, better = add_evaluation(record, plan, scores)
+                if better.any():
+                    best = keep(jnp.asarray(better), state.params, best)
+            progress = Progress(state, best, record)
+            _report(hooks, progress, record.finished(plan))
+    return progress, seconds
+
+
+@jax.jit
+def _is_finite(params: Params) -> Array:
+    """Returns whether all parameters are finite numbers, bool `[]`."""
+    sums = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]
+    return jnp.stack(sums).all()
+
+
+def _report(hooks: Hooks, progress: Progress, last: bool) -> None:
+    """Saves the progress of a training, unless it has failed, and reports its record.
+
+    It waits for what is saved where the run may end with the call.
+    """
+    stops = last or signals.pending() is not None
+    if hooks.checkpoints and not progress.record.failed:
+        step = int(progress.record.step)
+        hooks.checkpoints.save(step, tuple(progress), final=stops)
+    if hooks.on_progress:
+        hooks.on_progress(progress.record)
 
 
 def run_identity(dataset: Any, plan: Plan, key: Key, **rest: Any) -> dict[str, Any]:
@@ -348,7 +332,7 @@ def fit(
       learning_rate: The peak learning rate; None is the optimizer's own.
       key: The root key of the experiment; `jax.random.key(0)` if None.
       evaluator: What scores parameters; None is the objective on the validation part.
-      hooks: Checkpoints, and a function to call after every evaluation.
+      hooks: Checkpoints, and a function to call with the progress.
 
     Returns:
       The last state, the best parameters, the record and the times.

@@ -79,9 +79,15 @@ class Record(NamedTuple):
             return np.zeros_like(self.waited, bool)
         return self.waited >= plan.patience
 
+    @property
+    def failed(self) -> bool:
+        """Whether this is a single run whose loss was not finite."""
+        return self.diverged.ndim == 0 and bool(self.diverged >= 0)
+
     def finished(self, plan: Plan) -> bool:
         """Whether no steps are left to run."""
-        return bool(self.step >= plan.steps or self.stopped(plan).all())
+        ended = self.step >= plan.steps or self.stopped(plan).all()
+        return bool(ended or self.failed)
 
 
 def empty_record(
@@ -109,44 +115,54 @@ def empty_record(
     )
 
 
+def add_losses(record: Record, losses: np.ndarray) -> Record:
+    """Returns a record with the training losses of further steps, `[..., steps]`."""
+    start, stop = int(record.step), int(record.step) + losses.shape[-1]
+    bad = ~np.isfinite(losses)
+    first = np.where(bad.any(axis=-1), start + bad.argmax(axis=-1), -1)
+    diverged = np.where(record.diverged >= 0, record.diverged, first).astype(np.int32)
+    loss = record.loss.copy()
+    loss[..., start:stop] = losses
+    return record._replace(
+        step=np.asarray(stop, np.int64), loss=loss, diverged=diverged
+    )
+
+
+def mark_failed(record: Record) -> Record:
+    """Returns the record of a run whose next loss cannot be finite."""
+    if record.failed:
+        return record
+    return record._replace(diverged=record.step.astype(np.int32))
+
+
 def add_evaluation(
-    record: Record, plan: Plan, losses: np.ndarray, scores: Mapping[str, Any]
+    record: Record, plan: Plan, scores: Mapping[str, Any]
 ) -> tuple[Record, np.ndarray]:
     """Returns a record with one more evaluation.
 
     Args:
-      record: The record so far.
+      record: The record so far, with the losses of the steps before the evaluation.
       plan: The plan of the run; its monitored score decides what is better.
-      losses: The training losses since the last evaluation, `[..., steps]`.
       scores: Each score, `[...]`; it is compared and recorded as float32.
 
     Returns:
       The record, and whether this evaluation is a run's best so far, bool `[...]`;
       it never is for a run that was stopped or has diverged.
     """
-    start = int(record.step)
-    stop, row = start + losses.shape[-1], start // plan.every
-    bad = ~np.isfinite(losses)
-    first = np.where(bad.any(axis=-1), start + bad.argmax(axis=-1), -1)
-    diverged = np.where(record.diverged >= 0, record.diverged, first).astype(np.int32)
+    row = (int(record.step) - 1) // plan.every
     scores = {name: np.asarray(score, np.float32) for name, score in scores.items()}
     score = scores[plan.monitor]
     ahead = score > record.best if plan.higher_is_better else score < record.best
-    better = ahead & ~record.stopped(plan) & (diverged < 0)
+    better = ahead & ~record.stopped(plan) & (record.diverged < 0)
 
-    loss = record.loss.copy()
-    loss[..., start:stop] = losses
     curves = {name: curve.copy() for name, curve in record.scores.items()}
     for name, curve in curves.items():
         curve[..., row] = scores[name]
-    updated = Record(
-        step=np.asarray(stop, np.int64),
-        loss=loss,
+    updated = record._replace(
         scores=curves,
         best=np.where(better, score, record.best).astype(np.float32),
-        best_step=np.where(better, stop, record.best_step).astype(np.int32),
+        best_step=np.where(better, record.step, record.best_step).astype(np.int32),
         waited=np.where(better, 0, record.waited + 1).astype(np.int32),
-        diverged=diverged,
     )
     return updated, better
 

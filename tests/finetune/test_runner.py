@@ -31,7 +31,8 @@ from tests.tuned import config
 
 def test_everything_is_written(tagged, sorted_texts):
     both = {"README.md", "best", "data.sha256", "flags", "lock", "report.md",
-            "results.jsonl", "types.png", "versions.json"}  # fmt: skip
+            "results.jsonl", "types.png", "versions.json",
+            "manifest.sha256"}  # fmt: skip
     found = {path.name for path in tagged.out.iterdir()}
     assert found == both | {"predictions-dev.conll", "predictions-test.conll"}
     found = {path.name for path in sorted_texts.out.iterdir()}

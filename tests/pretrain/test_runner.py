@@ -53,6 +53,7 @@ def test_everything_is_written(done):
     assert {path.name for path in done.out.iterdir()} == {
         "best", "curve.png", "data.sha256", "flags", "lock", "report.md",
         "results.jsonl", "samples.txt", "versions.json",
+        "manifest.sha256",
     }  # fmt: skip
     text = (done.out / "report.md").read_text()
     assert done.table.markdown() in text
@@ -101,7 +102,7 @@ def test_an_interrupted_run_resumes_bit_for_bit(done, text, tmp_path, monkeypatc
         def stop(record):
             raise KeyboardInterrupt
 
-        return fit(*args, hooks=hooks._replace(on_evaluation=stop), **options)
+        return fit(*args, hooks=hooks._replace(on_progress=stop), **options)
 
     monkeypatch.setattr(loop, "fit", interrupted)
     with pytest.raises(KeyboardInterrupt):

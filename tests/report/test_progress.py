@@ -5,7 +5,7 @@ import numpy as np
 from ffnlab import escape
 from ffnlab.report import progress
 from ffnlab.report.progress import Progress
-from ffnlab.train.record import Plan, add_evaluation, empty_record
+from ffnlab.train.record import Plan, add_evaluation, add_losses, empty_record
 from tests.hostile import LABELS
 
 
@@ -41,7 +41,8 @@ def test_a_callback_reports_steps_and_the_score(capsys):
         report = progress.progress_callback(bar, plan, "loss", "valid {:.2f}")
         for score in (0.5, 0.25):
             losses = np.ones(2, np.float32)
-            record, _ = add_evaluation(record, plan, losses, {"loss": score})
+            record = add_losses(record, losses)
+            record, _ = add_evaluation(record, plan, {"loss": score})
             report(record)
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith("valid 0.50") and " 50%" in first
@@ -62,3 +63,17 @@ def test_hostile_names_act_on_no_terminal(capsys, monkeypatch):
             bar.begin(label)
             bar._bar.refresh()
         assert bar._bar.tasks[0].description == escape.terminal(LABELS[-1])
+
+
+def test_between_evaluations_there_is_a_line_a_minute(capsys, monkeypatch):
+    plan, clock = Plan(8, 4, 1), iter(range(0, 10_000, 40))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    record = empty_record(plan, ["loss"])
+    with Progress(8, "steps") as bar:
+        bar.begin("seed 0")
+        report = progress.progress_callback(bar, plan, "loss", "valid {:.2f}")
+        for _ in range(3):
+            record = add_losses(record, np.ones(1, np.float32))
+            report(record)
+        lines = capsys.readouterr().err.splitlines()
+    assert 1 <= len(lines) < 3 and all(line.startswith("seed 0") for line in lines)

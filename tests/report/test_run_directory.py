@@ -5,10 +5,11 @@ import os
 
 import pytest
 
-from ffnlab import options
+from ffnlab import digests, io, options
 from ffnlab.errors import InputError
 from ffnlab.report import run_directory
 from ffnlab.report.run_directory import open_run
+from tests.faults.inject import Killed, failing_at
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +29,11 @@ def test_a_directory_is_taken_once(tmp_path):
         assert json.loads((out / "versions.json").read_text())["jax"]
     with pytest.raises(InputError, match="already holds a run; resume=true continues"):
         run_directory.check_directory(path, resume=False)
+    run_directory.check_directory(path, resume=None)  # it has no report
+    (path / "report.md").write_text("done")
     with pytest.raises(InputError, match="already holds a run; delete it, or choose"):
         run_directory.check_directory(path, resume=None)
+    (path / "report.md").unlink()
     with open_run(path, Config(out="run", resume=True), resume=True):
         pass
     with (
@@ -41,7 +45,7 @@ def test_a_directory_is_taken_once(tmp_path):
 
 def test_flags_under_old_names_are_the_same_flags(tmp_path):
     with open_run(tmp_path / "run", Config(warmup_steps=3), resume=False) as path:
-        (path / "flags").write_text("--seed=0\n--warmup=3\n")
+        io.write(path / "flags", "--seed=0\n--warmup=3\n")
     with open_run(path, Config(warmup_steps=3), resume=True):
         pass
     wanted = "has --warmup_steps=3, this run has --warmup_steps=4"
@@ -111,4 +115,70 @@ def test_a_directory_has_one_owner(tmp_path):
     release.set()
     other.join(60)
     with run_directory.acquire(tmp_path):  # given back when the process ended
+        pass
+
+
+def write_run(path, resume):
+    """Stands for a run, whose only result is a line for each of two blocks."""
+    config = Config(out=str(path), resume=resume)
+    run_directory.choose_unfinished(config, "name")
+    with open_run(path, config, resume) as directory:
+        run_directory.check_same_data(directory, "digest")
+        (directory / "checkpoints").mkdir(exist_ok=True)
+        lines = io.read_lines(directory / "results.jsonl")
+        for block in range(len(lines), 2):
+            lines.append({"block": block})
+            io.write_lines(directory / "results.jsonl", lines)
+            io.write(directory / "checkpoints" / str(block), "half of a state")
+        io.write(directory / "report.md", "done")
+        run_directory.finish(directory)
+
+
+def contents(path):
+    return {
+        each.relative_to(path).as_posix(): each.read_bytes()
+        for each in path.rglob("*")
+        if each.is_file()
+    }
+
+
+def test_a_run_that_is_killed_at_any_operation_is_resumed_or_started(tmp_path):
+    """Also where it is killed twice, and where it was finished but not cleaned."""
+    write_run(tmp_path / "once", resume=False)
+    with failing_at(-1, tmp_path) as operations:
+        write_run(tmp_path / "twice", resume=False)
+    assert contents(tmp_path / "twice") == contents(tmp_path / "once")
+    assert operations.count > 40
+    for number in range(operations.count):
+        path = tmp_path / f"killed{number}"
+        with pytest.raises(Killed), failing_at(number, path):
+            write_run(path, resume=False)
+        for again in (number // 2, -1):
+            finished = (path / "report.md").exists()
+            try:
+                with failing_at(again, path):
+                    write_run(path, resume=path.exists() and bool(os.listdir(path)))
+            except InputError as error:
+                assert "is finished" in str(error) and finished
+            except Killed:
+                pass
+        assert contents(path) == contents(tmp_path / "once")
+        assert sorted(os.listdir(path)) == sorted(os.listdir(tmp_path / "once"))
+
+
+def test_a_run_of_an_earlier_version_gets_a_manifest(tmp_path):
+    with open_run(tmp_path / "run", Config(), resume=False) as path:
+        (path / digests.NAME).unlink()
+    with open_run(path, Config(), resume=True):
+        assert set(digests.read(path / digests.NAME)) == {"flags", "versions.json"}
+
+
+def test_a_damaged_file_is_found_before_the_run_goes_on(tmp_path):
+    with open_run(tmp_path / "run", Config(), resume=False) as path:
+        io.write(path / "report.md", "done")
+    (path / "report.md").write_text("dome")
+    with (
+        pytest.raises(InputError, match=r"report.md: the file was changed or is damag"),
+        open_run(path, Config(), resume=True),
+    ):
         pass

@@ -56,6 +56,7 @@ def test_everything_is_written(done):
     assert {path.name for path in done.out.iterdir()} == {
         "best", "curves.png", "data.sha256", "differences.png", "flags", "lock",
         "rates.png", "report.md", "results.jsonl", "versions.json",
+        "manifest.sha256",
     }  # fmt: skip
     for picture in ("differences.png", "rates.png", "curves.png"):
         assert (done.out / picture).read_bytes().startswith(b"\x89PNG")
@@ -227,7 +228,7 @@ def test_the_flag_file_resumes_and_repeats_the_run_to_the_same_numbers(
         comparison.compare(dataclasses.replace(again, seeds=4))
     with pytest.raises(InputError, match="already holds a run"):
         comparison.compare(dataclasses.replace(again, resume=False))
-    (out / "data.sha256").write_text("of a file that was edited since\n")
+    io.write(out / "data.sha256", "of a file that was edited since\n")
     with pytest.raises(InputError, match="the data has changed"):
         comparison.compare(again)
 
@@ -379,5 +380,5 @@ def test_a_test_part_of_the_file_counts_its_examples(tmp_path):
     assert worst.error > 1.01 * spread
     assert "two-way" in (out / "report.md").read_text()
     path.write_bytes(b"")
-    with pytest.raises(InputError, match=r"npz: .*; remove its lines and resume$"):
+    with pytest.raises(InputError, match=r"npz: .*, or delete it, and resume the run"):
         comparison.compare(CompareConfig(**{**given, "seeds": 6}, resume=True))

@@ -46,6 +46,7 @@ def test_everything_is_written(done):
     assert files == pictures | {
         "best", "coupling.png", "data.sha256", "flags", "lock", "report.md",
         "results.jsonl", "solvers.png", "states.png", "versions.json",
+        "manifest.sha256",
     }  # fmt: skip
     text = (done.out / "report.md").read_text()
     for task, ranking in done.rankings.items():

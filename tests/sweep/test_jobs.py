@@ -19,10 +19,10 @@ def test_best_parameters_are_read_or_refused(tmp_path):
     path = tmp_path / "best" / "digits-mlp-relu.npz"
     np.savez(path, **{"up/kernel": np.arange(6).reshape(3, 2)})
     assert read_best(tmp_path, job.slug, 1)["up"]["kernel"].tolist() == [2, 3]
-    with pytest.raises(InputError, match="remove its lines and resume"):
+    with pytest.raises(InputError, match="delete it, and resume the run, which"):
         read_best(tmp_path, job.slug, 3)
     path.write_bytes(b"not a zip file")
-    with pytest.raises(InputError, match="remove its lines and resume"):
+    with pytest.raises(InputError, match="delete it, and resume the run, which"):
         read_best(tmp_path, job.slug)
 
 

@@ -189,6 +189,7 @@ def test_the_directory_has_the_report_and_repeats_it(table, tmp_path, capsys):
     result = judge(config)
     assert {path.name for path in out.iterdir()} == {
         "comparisons.jsonl", "differences.png", "flags", "lock", "report.md",
+        "manifest.sha256",
         "versions.json",
     }  # fmt: skip
     text = (out / "report.md").read_text()

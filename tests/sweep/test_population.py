@@ -113,8 +113,8 @@ def test_resumed_population_is_the_same_bit_for_bit(wine, population, tmp_path):
         if record.step == 16:
             raise KeyboardInterrupt
 
-    def fit(on_evaluation):
-        hooks = Hooks(checkpoints, on_evaluation)
+    def fit(on_progress):
+        hooks = Hooks(checkpoints, on_progress)
         return fit_population(LEARNER, wine, PLAN, **MEMBERS, hooks=hooks)
 
     with pytest.raises(KeyboardInterrupt):

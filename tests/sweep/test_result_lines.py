@@ -100,6 +100,7 @@ def test_lines_hold_everything_of_a_run():
         "microseconds_per_step": 2.0,  # of each of the four members
         "compile_seconds": 2.5,
         "seed": 4,
+        "tried": 2,
         "learning_rate": 0.01,
         "diverged_at": None,
         "best_step": 2,

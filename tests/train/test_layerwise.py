@@ -252,11 +252,11 @@ def test_turns_are_resumed_bit_for_bit(tmp_path):
     learner = Learner(model, objectives.cross_entropy_objective(), optimizer)
 
     def run(stop, checkpoints=None):
-        def on_evaluation(record):
+        def on_progress(record):
             if int(record.step) == stop:
                 raise KeyboardInterrupt
 
-        hooks = Hooks(checkpoints, on_evaluation)
+        hooks = Hooks(checkpoints, on_progress)
         return fit(learner, dataset, Plan(6, 2, 4), hooks=hooks).state
 
     uninterrupted, checkpoints = run(None), Checkpoints(tmp_path)

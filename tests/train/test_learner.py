@@ -9,6 +9,7 @@ from ffnlab import data
 from ffnlab.sweep import fit_population
 from ffnlab.train import loop, objectives, optimizers
 from ffnlab.train.learner import Frozen, Learner, bind, with_frozen
+from ffnlab.train.program import Program
 from ffnlab.train.record import Plan
 from ffnlab.types import Model
 
@@ -58,7 +59,7 @@ def test_a_population_shares_the_frozen_arrays(wine):
 def test_frozen_arrays_are_arguments_of_the_program(wine):
     """As constants they would be copied into it."""
     frozen = Frozen({"kernel": KERNEL}, make)
-    steps = loop.Program(loop.make_steps(frozen))
+    steps = Program(loop.make_steps(frozen))
     state = loop.init_state(frozen, jax.random.key(0), 0, 0.1)
     arrays = with_frozen(frozen, wine.train)
     text = steps.lower(state, arrays, np.zeros((2, 4), "i4")).as_text()

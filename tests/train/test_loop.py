@@ -12,6 +12,7 @@ from ffnlab.nn.ffn import BlockConfig
 from ffnlab.train import gradients, loop, objectives, optimizers
 from ffnlab.train.checkpoint import Checkpoints
 from ffnlab.train.loop import Hooks, Learner
+from ffnlab.train.program import Program
 from ffnlab.train.record import Plan
 from ffnlab.types import Model
 
@@ -111,12 +112,12 @@ def test_resumed_is_the_same_bit_for_bit(wine, tmp_path):
         checkpoints = Checkpoints(tmp_path / directory) if directory else None
         seen = []
 
-        def on_evaluation(record):
+        def on_progress(record):
             seen.append(int(record.step))
             if record.step >= steps:
                 raise KeyboardInterrupt
 
-        hooks = Hooks(checkpoints, on_evaluation)
+        hooks = Hooks(checkpoints, on_progress)
         try:
             return loop.fit(learner, wine, plan, learning_rate=1e-2, hooks=hooks), seen
         except KeyboardInterrupt:
@@ -163,7 +164,7 @@ def test_models_that_differ_in_their_block_are_other_programs(wine):
     for kind in ("swiglu", "glu"):
         learner = Learner(tower(kind), OBJECTIVE, optimizers.make("sgd"))
         state = jax.eval_shape(lambda: loop.init_state(learner, KEY, 0))  # noqa: B023
-        program = loop.Program(loop.make_step(learner))
+        program = Program(loop.make_step(learner))
         prints.add(program.fingerprint(state, batch))
     assert len(prints) == 2
 
@@ -222,7 +223,7 @@ def test_compiles_one_program_for_all_steps(wine):
     chex.clear_trace_counter()
     learner = Learner(linear(), OBJECTIVE, optimizers.make("adam"))
     step = chex.assert_max_traces(loop.make_step(learner), n=1)
-    steps = loop.Program(loop.scan_steps(step, data.take), donate=(0,))
+    steps = Program(loop.scan_steps(step, data.take), donate=(0,))
     state = loop.init_state(learner, KEY, 0, 1e-3)
     arrays = jax.device_put(wine.train)
     for start in (0, 5, 10):
@@ -246,7 +247,7 @@ def test_a_gradient_of_ones_own_is_what_the_optimizer_gets(wine):
         loop.make_step(Learner(model, OBJECTIVE, optimizer, gradient))
         for gradient in (None, mean, halved)
     ]
-    prints = [loop.Program(step).fingerprint(state, batch) for step in steps]
+    prints = [Program(step).fingerprint(state, batch) for step in steps]
     assert prints[0] == prints[1] != prints[2]
 
     @jax.jit
@@ -282,7 +283,7 @@ def test_a_shape_is_compiled_once_and_timed():
         traced.append(x.shape)
         return state + x.sum()
 
-    program = loop.Program(function)
+    program = Program(function)
     assert program.outputs(1.0, np.ones(3, "f4")).shape == ()
     assert program.compilations == 0 and program.compile_seconds == 0.0
     for size in (3, 3, 4, 3):
@@ -293,7 +294,7 @@ def test_a_shape_is_compiled_once_and_timed():
 
 def test_a_fingerprint_is_of_what_is_computed():
     def print_of(function, size=3):
-        return loop.Program(function).fingerprint(np.ones(size, "f4"))
+        return Program(function).fingerprint(np.ones(size, "f4"))
 
     one = print_of(lambda x: 2 * x)
     assert one == print_of(lambda x: 2 * x)
@@ -301,7 +302,7 @@ def test_a_fingerprint_is_of_what_is_computed():
 
 
 def test_memory_that_is_donated_is_taken_over():
-    program = loop.Program(lambda state, x: state + x, donate=(0,))
+    program = Program(lambda state, x: state + x, donate=(0,))
     state = jnp.zeros(3)
     assert program(state, jnp.ones(3)).tolist() == [1.0, 1.0, 1.0]
     assert state.is_deleted()

@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 
 from ffnlab.errors import InputError
-from ffnlab.train.record import Plan, add_evaluation, check_finite, empty_record
+from ffnlab.train.record import (
+    Plan,
+    add_evaluation,
+    add_losses,
+    check_finite,
+    empty_record,
+)
 
 PLAN = Plan(6, 2, 4, patience=1)
 
@@ -10,14 +16,17 @@ PLAN = Plan(6, 2, 4, patience=1)
 def test_record_of_a_population():
     record = empty_record(PLAN, ["loss"], (3,))
     losses = np.array([[1, 1], [1, np.nan], [1, 1]], np.float32)
-    record, better = add_evaluation(record, PLAN, losses, {"loss": [3.0, 3.0, 3.0]})
+    record = add_losses(record, losses)
+    record, better = add_evaluation(record, PLAN, {"loss": [3.0, 3.0, 3.0]})
     assert better.tolist() == [True, False, True]
     assert record.diverged.tolist() == [-1, 1, -1]
     good = np.ones((3, 2), np.float32)
-    record, better = add_evaluation(record, PLAN, good, {"loss": [2.0, 0.0, 4.0]})
+    record = add_losses(record, good)
+    record, better = add_evaluation(record, PLAN, {"loss": [2.0, 0.0, 4.0]})
     assert better.tolist() == [True, False, False]
     assert record.stopped(PLAN).tolist() == [False, True, True]
-    record, better = add_evaluation(record, PLAN, good, {"loss": [9.0, 9.0, 0.0]})
+    record = add_losses(record, good)
+    record, better = add_evaluation(record, PLAN, {"loss": [9.0, 9.0, 0.0]})
     assert better.tolist() == [False, False, False]  # the third had stopped
     assert record.best.tolist() == [2.0, np.inf, 3.0]
     assert record.best_step.tolist() == [4, 0, 2]
@@ -27,7 +36,8 @@ def test_record_of_a_population():
 def test_a_score_of_nan_is_never_better():
     plan = Plan(2, 1, 4)
     losses, record = np.ones(1, np.float32), empty_record(plan, ["loss"])
-    record, better = add_evaluation(record, plan, losses, {"loss": np.float32(np.nan)})
+    record = add_losses(record, losses)
+    record, better = add_evaluation(record, plan, {"loss": np.float32(np.nan)})
     assert not better and record.best == np.inf
 
 
@@ -37,9 +47,11 @@ def test_a_score_is_compared_as_it_is_recorded(higher):
     plan = Plan(2, 1, 4, monitor="f1", higher_is_better=higher)
     for score in (0.1, 0.3):
         record, losses = empty_record(plan, ["f1"]), np.ones(1, np.float32)
-        record, better = add_evaluation(record, plan, losses, {"f1": score})
+        record = add_losses(record, losses)
+        record, better = add_evaluation(record, plan, {"f1": score})
         assert better and record.best == np.float32(score)
-        record, better = add_evaluation(record, plan, losses, {"f1": score})
+        record = add_losses(record, losses)
+        record, better = add_evaluation(record, plan, {"f1": score})
         assert not better and int(record.waited) == 1
         assert record.scores["f1"].dtype == record.best.dtype == np.float32
 
@@ -63,7 +75,8 @@ def test_a_loss_that_was_not_finite_is_named():
     record = empty_record(plan, ["loss"], (2,))
     losses = np.array([[1.0, 1.0], [1.0, np.inf]], np.float32)
     check_finite(record, 0.5)
-    record, _ = add_evaluation(record, plan, losses, {"loss": [1.0, 1.0]})
+    record = add_losses(record, losses)
+    record, _ = add_evaluation(record, plan, {"loss": [1.0, 1.0]})
     wanted = "^learning_rate: 0.5: the loss was not finite at step 1; lower it$"
     with pytest.raises(InputError, match=wanted):
         check_finite(record, 0.5)
