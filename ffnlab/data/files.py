@@ -1,15 +1,16 @@
 """Checks that all readers of a user's file share, and the list of its problems."""
 
-import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ffnlab import schema
 from ffnlab.errors import InputError
 from ffnlab.escape import terminal
 
 SHOWN = 20  # problems that are listed; the others are counted
+_SETTINGS_BYTES = 2**24
 
 
 def require_file(path: str | Path) -> Path:
@@ -144,36 +145,6 @@ def is_text(value: Any) -> bool:
     return not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
-def parse_json(text: str) -> Any:
-    """Returns the value of a JSON text.
-
-    Raises:
-      json.JSONDecodeError: the text is not JSON.
-      InputError: An object has a key twice, or the nesting is too deep or a number too
-        long to be read.
-
-    >>> parse_json('{"a": 1, "a": 2}')
-    Traceback (most recent call last):
-        ...
-    ffnlab.errors.InputError: 'a' is there twice
-    """
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        twice = {key for key in keys if keys.count(key) > 1}
-        if twice:
-            raise InputError(f"{min(twice)!r} is there twice")
-        return dict(pairs)
-
-    try:
-        return json.loads(text, object_pairs_hook=unique)
-    except (InputError, json.JSONDecodeError):
-        raise
-    except (RecursionError, ValueError):  # thousands of brackets or digits
-        what = "JSON that goes too deep, or has too long a number"
-        raise InputError(what) from None
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """Returns the JSON object of a file.
 
@@ -182,15 +153,32 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     texts, problems = read_lines(path)
     stop_at(path, problems)
-    try:
-        value = parse_json("\n".join(texts))
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}:{error.lineno}: not JSON: {error.msg}") from None
+    value = schema.parse_json("\n".join(texts), str(path))
     if not isinstance(value, dict):
         raise InputError(f"{path}: expected an object of JSON")
     return value
+
+
+def read_settings(
+    path: Path, fields: Mapping[str, schema.Field], advice: str = ""
+) -> dict[str, Any]:
+    """Returns the JSON object of a file of settings, after a check of what it holds.
+
+    Args:
+      path: The file, of at most 16 MiB.
+      fields: What its keys may hold. Other keys are allowed.
+      advice: What to do if a value is wrong, for errors.
+
+    Raises:
+      InputError: As `read_json`, or the file is too large, or a key is missing or holds
+        something else.
+    """
+    size = require_file(path).stat().st_size
+    if size > _SETTINGS_BYTES:
+        raise InputError(f"{path}: settings should be at most 16 MiB, not {size} bytes")
+    settings = read_json(path)
+    schema.check_object(settings, fields, str(path), advice)
+    return settings
 
 
 def stop_at(path: str | Path, problems: Iterable[tuple[int, str]]) -> None:

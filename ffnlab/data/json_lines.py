@@ -1,13 +1,13 @@
 """JSON lines: one object per line, with texts, labels or lists of words."""
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ffnlab.data.files import is_text, parse_json, read_lines
+from ffnlab.data.files import is_text, read_lines
 from ffnlab.errors import InputError
 from ffnlab.escape import terminal
+from ffnlab.schema import parse_json
 
 
 def parse_objects(
@@ -32,8 +32,6 @@ def parse_objects(
 def _object(line: str) -> dict[str, Any] | InputError:
     try:
         record = parse_json(line)
-    except json.JSONDecodeError as error:
-        return InputError(f"not JSON: {error.msg}")
     except InputError as error:
         return error
     if isinstance(record, dict):
