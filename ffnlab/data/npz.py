@@ -1,7 +1,5 @@
 """Arrays x and y in an npz file, with or without their own split."""
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ from ffnlab.data.dataset import (
     table,
 )
 from ffnlab.data.files import require_file
+from ffnlab.data.npz_arrays import read_arrays
 from ffnlab.errors import InputError, choose
 
 _OPTIONAL = ("x_valid", "y_valid", "x_test", "y_test")
@@ -68,21 +67,12 @@ def read_npz(path: str | Path, seed: int = 0, task: str = "auto") -> Dataset:
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     """Returns x and y and, if the file has its own split, those of its other parts."""
-    if not zipfile.is_zipfile(path):
-        raise InputError(f"{path}: not an npz file; write it by np.savez")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            for key in ("x", "y"):
-                choose(f"{path}: key", key, file.files)
-            extra = [key for key in _OPTIONAL if key in file.files]
-            if extra and len(extra) < len(_OPTIONAL):
-                absent = ", ".join(key for key in _OPTIONAL if key not in extra)
-                raise InputError(f"{path}: {', '.join(extra)} need also {absent}")
-            return {key: file[key] for key in ["x", "y", *extra]}
-    except InputError:
-        raise
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path}: cannot be read as arrays: {error}") from None
+    arrays = read_arrays(path, ("x", "y", *_OPTIONAL), required=("x", "y"))
+    extra = [key for key in _OPTIONAL if key in arrays]
+    if extra and len(extra) < len(_OPTIONAL):
+        absent = ", ".join(key for key in _OPTIONAL if key not in extra)
+        raise InputError(f"{path}: {', '.join(extra)} need also {absent}")
+    return arrays
 
 
 def _checked_x(path: str | Path, key: str, array: np.ndarray) -> np.ndarray:

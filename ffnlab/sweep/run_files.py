@@ -4,7 +4,6 @@ best/NAME.npz holds their parameters, and examples/NAME.npz their score on each 
 of a test part that all of them share; the leading axis is that of the runs.
 """
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ffnlab import digests, io, trees
+from ffnlab.data.npz_arrays import read_arrays
 from ffnlab.errors import InputError
 
 _REMEDY = "delete it, and resume the run, which computes it again"
@@ -26,10 +26,13 @@ def append(path: Path, arrays: Mapping[str, np.ndarray], first: int) -> None:
     """Writes the arrays of runs behind those of the first runs that a file holds."""
     if first:  # rows beyond them are of a stage that was not finished
         held = _read(path)
-        arrays = {
-            name: np.concatenate([held[name][:first], array])
-            for name, array in arrays.items()
-        }
+        try:
+            arrays = {
+                name: np.concatenate([held[name][:first], array])
+                for name, array in arrays.items()
+            }
+        except (KeyError, IndexError, ValueError) as error:
+            raise InputError(f"{path}: {error}; {_REMEDY}") from None
     path.parent.mkdir(exist_ok=True)
     with io.atomic(path, "wb") as file:
         np.savez(file, **arrays)
@@ -78,8 +81,13 @@ def read_examples(
     """
     results = {}
     for name, slug in slugs.items():
-        (array,) = _read(path_of(directory, "examples", slug)).values()
+        path = path_of(directory, "examples", slug)
+        arrays = [*_read(path).values()]
         lines = [run for run in runs if run["block"] == name and run["chosen"]]
+        if len(arrays) != 1 or arrays[0].ndim != 2 or len(arrays[0]) < len(lines):
+            what = f"should be one array with a row for each of {len(lines)} runs"
+            raise InputError(f"{path}: {what}; remove its lines and resume")
+        array = arrays[0]
         for run in lines:
             if run["test"] is None and "trivial" in run:
                 array[run["seed"]] = run["trivial"]
@@ -90,7 +98,6 @@ def read_examples(
 def _read(path: Path) -> dict[str, np.ndarray]:
     """Returns the arrays of a file of runs."""
     try:
-        with np.load(digests.check(path, _REMEDY), allow_pickle=False) as file:
-            return dict(file)
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: {error}; {_REMEDY}") from None
+        return read_arrays(digests.check(path, _REMEDY))
+    except InputError as error:
+        raise InputError(f"{error}; or {_REMEDY}") from None

@@ -124,7 +124,7 @@ BAD = {
     "complex": ({"x": X + 1j, "y": Y}, "x: expected numbers, found complex128"),
     "objects": (
         {"x": X.astype(object), "y": Y},
-        "cannot be read as arrays: Object arrays",
+        "x: expected numbers, found object",
     ),
     "NaN": (
         {"x": changed(X, (4, 1), np.nan), "y": Y},
@@ -189,6 +189,6 @@ def test_files_that_are_no_npz_are_refused(tmp_path, write):
         file.writestr("x", "text")
         file.writestr("y", "text")
     with pytest.raises(
-        InputError, match=r"other\.npz: x: expected numbers, found bytes"
+        InputError, match=r"other\.npz: x: has no header of a NumPy array"
     ):
         read_npz(tmp_path / "other.npz")
