@@ -9,7 +9,6 @@ and flag files keep working.
 import dataclasses
 import importlib
 import json
-import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -99,7 +98,7 @@ def _check_number(field: dataclasses.Field, value: float) -> None:
     """Raises if a number is not finite or not within the limits of its field."""
     least, above, below = (field.metadata[key] for key in ("least", "above", "below"))
     fits = (
-        math.isfinite(value)
+        abs(value) <= sys.float_info.max  # also where an int is too long for a float
         and (least is None or value >= least)
         and (above is None or value > above)
         and (below is None or value < below)

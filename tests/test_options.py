@@ -68,7 +68,7 @@ def test_limits_in_words(bounds, words):
         ({"least": 1}, (1, 2), (0, -1)),
         ({"above": 0}, (0.5, 1), (0, 0.0, -1)),
         ({"below": 1}, (0, 0.5, -3), (1, 2)),
-        ({}, (0, -1e30), (float("nan"), float("inf"), -float("inf"))),
+        ({}, (0, -1e30), (float("nan"), float("inf"), -float("inf"), 10**400)),
     ],
 )
 def test_limits_of_numbers(bounds, good, bad):
