@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ffnlab.data.corpus import ByteTokenizer, Stream, Tokenizes
-from ffnlab.data.files import read_json, require_file
+from ffnlab.data.files import read_settings, require_file
 from ffnlab.errors import InputError
+from ffnlab.schema import Field
 
 
 class Encoded(NamedTuple):
@@ -314,6 +315,13 @@ def checkpoint_tokenizer(directory: str | Path, vocabulary: int) -> Tokenizes:
     return read_tokenizer(directory)
 
 
+# What tokenizer_config.json may say about BERT's tokenizer.
+_SETTINGS = {
+    name: Field(kind=bool, optional=True)
+    for name in ("do_lower_case", "strip_accents", "tokenize_chinese_chars")
+}
+
+
 def _wordpiece(directory: Path) -> Any:
     """Returns BERT's tokenizer for a vocab.txt."""
     from tokenizers import Tokenizer as Inner
@@ -321,9 +329,10 @@ def _wordpiece(directory: Path) -> Any:
 
     path, settings = require_file(directory / "vocab.txt"), {}
     if (directory / "tokenizer_config.json").is_file():
-        settings = read_json(directory / "tokenizer_config.json")
+        settings = read_settings(directory / "tokenizer_config.json", _SETTINGS)
+        settings = {name: v for name, v in settings.items() if v is not None}
     try:
-        words = path.read_text("utf-8").splitlines()
+        words = path.read_text("utf-8").removesuffix("\n").split("\n")
     except UnicodeDecodeError:
         raise InputError(f"{path}: not UTF-8") from None
     vocabulary = {word: number for number, word in enumerate(words)}

@@ -18,7 +18,7 @@ from ffnlab.data.examples import (
     label_names,
     read_labelled,
 )
-from ffnlab.data.files import read_json
+from ffnlab.data.files import read_settings
 from ffnlab.data.packed_rows import Rows, pack
 from ffnlab.data.tokenizer import Encoded, Tokenizer
 from ffnlab.finetune import metrics, outputs
@@ -35,6 +35,7 @@ from ffnlab.finetune.task import (
 from ffnlab.finetune.usage import Usage
 from ffnlab.models.classifier import ClassifierConfig, Predictor, classifier_model
 from ffnlab.pretrained.checkpoint import Checkpoint
+from ffnlab.pretrained.config_json import read_family
 from ffnlab.pretrained.safetensors_io import config_file
 from ffnlab.report import plots
 from ffnlab.report.table import Table
@@ -274,7 +275,8 @@ def _pooler(config: "Config") -> bool | None:
     """
     if config.task == "tag" or config.scratch:
         return config.task != "tag"
-    kind = read_json(config_file(Path(config.checkpoint))).get("model_type")
+    path = config_file(Path(config.checkpoint))
+    kind = read_family(str(path), read_settings(path, {}))
     return {"bert": True, "ffnlab": None}.get(kind, False)
 
 

@@ -24,17 +24,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from ffnlab import io, trees
-from ffnlab.data.files import read_json
+from ffnlab.data.files import read_settings
 from ffnlab.errors import InputError
 from ffnlab.models.transformer import TransformerConfig, transformer_model
+from ffnlab.pretrained.config_json import (
+    ADVICE,
+    check_sizes,
+    read_config,
+    write_config,
+)
 from ffnlab.pretrained.conversion import (
     FAMILIES,
     Entry,
     Family,
     entries,
     is_ignored,
-    read_config,
-    write_config,
 )
 from ffnlab.pretrained.safetensors_io import (
     classifier_tensors,
@@ -137,16 +141,18 @@ def load(
       InputError: A file is missing, corrupt or of another kind, or does not match the
         configuration. The message names the file and the array.
     """
-    directory = Path(directory)
-    settings = read_json(config_file(directory))
-    kind, fields = read_config(str(directory / "config.json"), settings)
+    directory, source = Path(directory), config_file(Path(directory))
+    settings = read_settings(source, {})
+    kind, fields = read_config(str(source), settings)
     family, tensors = FAMILIES[kind], read_tensors(directory)
     tensors, names = _current_names(family, tensors)
+    check_sizes(str(source), family, fields, tensors)
     parts = _head_and_pooler(family, tensors, head, pooler)
     try:
-        config = family.config(**{**fields, **parts, **options})
-    except TypeError as error:
-        raise InputError(f"{directory / 'config.json'}: {error}") from None
+        config = family.config(**{**fields, **parts})
+    except InputError as error:
+        raise InputError(f"{source}: {error}; {ADVICE}") from None
+    config = dataclasses.replace(config, **options)
     shapes = _shapes(config)
     leaves, loaded = _convert(directory, family, config, shapes, tensors, names)
     unused = _check_unused(directory, family, tensors, names, loaded)
@@ -238,11 +244,16 @@ def _convert(
         array = tensors[entry.name]
         joined = [*shapes[entry.paths[0]].shape]
         joined[-1] *= len(entry.paths)
-        expected = tuple(entry.transform(np.empty(joined)).shape)
+        expected = tuple(joined[::-1] if entry.transform is np.transpose else joined)
         if array.shape != expected:
             raise InputError(
                 f"{directory}: {names[entry.name]} has the shape "
                 f"{[*array.shape]}, config.json asks for {[*expected]}"
+            )
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            raise InputError(
+                f"{directory}: {names[entry.name]} should be of floating-point "
+                f"numbers, not {array.dtype}; {ADVICE}"
             )
         leaves |= dict(zip(entry.paths, entry.read(array), strict=True))
         loaded.add(entry.name)

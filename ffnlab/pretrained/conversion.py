@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ffnlab.errors import InputError
 from ffnlab.models.transformer_config import (
     DecoderConfig,
     EncoderConfig,
@@ -306,92 +305,3 @@ def is_ignored(family: Family, name: str) -> bool:
     """Returns whether a checkpoint may have an array that is not needed."""
     name = name.removeprefix(family.prefix)
     return any(re.fullmatch(pattern, name) for pattern in family.ignored)
-
-
-def read_config(source: str, settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Returns the family of a config.json, and the fields of our configuration.
-
-    Args:
-      source: Name of the file, for error messages.
-      settings: Contents of the file.
-
-    Raises:
-      InputError: The family is unknown, a key is missing, or a value is not supported.
-    """
-    kind = settings.get("model_type")
-    if kind == "ffnlab":
-        return kind, _native_fields(source, settings)
-    if kind not in FAMILIES:
-        known = ", ".join(FAMILIES)
-        raise InputError(f"{source}: model_type {kind!r} should be one of {known}")
-    family = FAMILIES[kind]
-    for key, value in family.fixed.items():
-        if settings.get(key, value) != value:
-            raise InputError(
-                f"{source}: {key} is {settings[key]!r}; only {value!r} can be loaded"
-            )
-    fields = {}
-    for field, key in family.fields.items():
-        if key in settings:
-            fields[field] = settings[key]
-        elif field in ("vocabulary", "features", "layers", "heads"):
-            raise InputError(f"{source}: {key} is missing")
-    if fields.get("hidden") is None:
-        fields["hidden"] = 4 * fields["features"]
-    if kind == "roberta":
-        fields["offset"] = settings.get("pad_token_id", 1) + 1
-        fields["length"] -= fields["offset"]
-    name = fields.get("block", "gelu")
-    if name not in ACTIVATIONS:
-        raise InputError(
-            f"{source}: activation {name!r} should be one of {', '.join(ACTIVATIONS)}"
-        )
-    fields["block"] = f"mlp:{ACTIVATIONS[name]}"
-    return kind, fields
-
-
-def _native_fields(source: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Returns the fields of the configuration of our own family."""
-    names = FAMILIES["ffnlab"].fields
-    missing = sorted(set(names) - set(settings))
-    if missing:
-        raise InputError(f"{source}: {missing[0]} is missing")
-    return {name: settings[name] for name in names}
-
-
-def write_config(kind: str, config: TransformerConfig) -> dict[str, Any]:
-    """Returns the contents of config.json for a model.
-
-    Args:
-      kind: A key of `FAMILIES`.
-      config: Configuration of the model.
-
-    Raises:
-      InputError: The family cannot represent the model. The message names the field.
-    """
-    family = FAMILIES[kind]
-    settings = {key: getattr(config, field) for field, key in family.fields.items()}
-    if family.native:
-        return {**settings, "model_type": kind}
-    blocks = set(config.blocks)
-    names = {f"mlp:{ours}": name for name, ours in reversed(ACTIVATIONS.items())}
-    if len(blocks) > 1 or config.blocks[0] not in names:
-        raise InputError(
-            f"a {kind} checkpoint cannot hold the block {', '.join(sorted(blocks))}; "
-            f"all layers need the same of {', '.join(sorted(names))}"
-        )
-    if kind == "roberta":
-        settings["max_position_embeddings"] += config.offset
-        settings["pad_token_id"] = config.offset - 1
-    settings[family.fields["block"]] = names[config.blocks[0]]
-    head = config.head == "tied"
-    settings |= {"model_type": kind, "architectures": [family.architectures[head]]}
-    loaded = family.config(**read_config("config.json", settings)[1])
-    same = ("types", "norm", "norm_kind", "embed_norm", "causal", "positions", "bias")
-    for name in (*same, "epsilon", "offset", "key_value_heads"):
-        value, only = getattr(config, name), getattr(loaded, name)
-        if value != only:
-            raise InputError(
-                f"a {kind} checkpoint cannot hold {name}={value!r}, only {only!r}"
-            )
-    return settings

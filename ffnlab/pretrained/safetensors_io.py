@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from ffnlab import trees
-from ffnlab.data.files import read_json
+from ffnlab.data.files import read_settings
 from ffnlab.errors import InputError
+from ffnlab.schema import Field
 from ffnlab.types import Params
 
 _INSTALL = "pip install 'ffnlab[pretrained]'"
@@ -64,13 +65,13 @@ def read_tensors(directory: Path) -> dict[str, np.ndarray]:
 
 
 def _read_shards(directory: Path, index: Path) -> dict[str, np.ndarray]:
-    files = read_json(index).get("weight_map")
-    if not isinstance(files, dict):
-        raise InputError(f"{index}: weight_map is missing")
+    shard_names = Field(kind=dict, items=Field(kind=str), required=True)
+    files = read_settings(index, {"weight_map": shard_names})["weight_map"]
+    present = {path.name for path in directory.iterdir() if path.is_file()}
     tensors: dict[str, np.ndarray] = {}
     for name in sorted(set(files.values())):
-        path = directory / str(name)
-        if path.parent != directory or not path.is_file():
+        path = directory / name
+        if name not in present:
             raise InputError(f"{path}: not found, though {index.name} names it")
         shard = read_file(path)
         missing = {t for t, file in files.items() if file == name} - set(shard)

@@ -132,6 +132,16 @@ def test_letters_are_made_small_as_the_config_says(bert):
         ("vocab.txt", b"\xff\xfe", "vocab.txt: not UTF-8"),
         ("tokenizer.json", "{", "tokenizer.json: not a tokenizer"),
         ("tokenizer_config.json", '{"a": 1, "a": 2}', "'a' is there twice"),
+        (
+            "tokenizer_config.json",
+            '{"do_lower_case": 1}',
+            "do_lower_case: should be",
+        ),
+        (
+            "tokenizer_config.json",
+            '{"strip_accents": []}',
+            "strip_accents: should be",
+        ),
     ],
 )
 def test_broken_files_are_named(name, content, message, bert):

@@ -19,6 +19,7 @@ from ffnlab import trees
 from ffnlab.errors import InputError
 from ffnlab.models.transformer import DecoderConfig, EncoderConfig, transformer_model
 from ffnlab.pretrained import checkpoint
+from ffnlab.pretrained.config_json import read_config
 from ffnlab.pretrained.conversion import FAMILIES, entries
 from ffnlab.train import objectives
 from tests import oracles
@@ -236,6 +237,13 @@ def test_shards(tmp_path):
     index.write_text(json.dumps({"weight_map": places | {"lost": places[names[0]]}}))
     with pytest.raises(InputError, match="model-0.safetensors: lost is missing"):
         checkpoint.load(directory)
+    for value in (3, ["a"], None):
+        index.write_text(json.dumps({"weight_map": {"a": value}}))
+        with pytest.raises(InputError, match='weight_map: "a": should be a text'):
+            checkpoint.load(directory)
+    index.write_text(json.dumps({"weight_map": {"a": "x" * 5000}}))
+    with pytest.raises(InputError, match="xxx: not found"):
+        checkpoint.load(directory)
     index.write_text(json.dumps({"weight_map": {"a": "../../etc/passwd"}}))
     with pytest.raises(InputError, match="passwd: not found"):
         checkpoint.load(directory)
@@ -300,7 +308,7 @@ def without(name):
         (lambda t: {**t, "bert.odd": np.ones(2)}, None, "no part of .* bert.odd"),
         (None, {"hidden_size": 24}, r"word_embeddings.weight has the shape \[31, 12\]"),
         (None, {"num_hidden_layers": 1}, "no part of the model .*layer.1"),
-        (None, {"num_hidden_layers": 3}, "missing.*layer_2"),
+        (None, {"num_hidden_layers": 3}, "num_hidden_layers: should be at most 2, as"),
         (None, {"model_type": "t5"}, "model_type 't5' should be one of bert"),
         (None, {"hidden_act": "xielu"}, "activation 'xielu' should be one of gelu"),
         (None, {"position_embedding_type": "relative_key"}, "position_embedding_type"),
@@ -317,6 +325,50 @@ def test_what_does_not_fit_is_named(change, settings, message, tmp_path):
     with pytest.raises(InputError, match=message) as caught:
         checkpoint.load(directory)
     assert "\n" not in str(caught.value)
+
+
+WRONG = (None, True, "x", "", [], [1], {"a": 1}, -1, 1.5, 10**9, 10**30, float("nan"))
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_values_of_config_json_are_read_or_refused(name, tmp_path):
+    """Each key has each wrong value; null and numbers may be right."""
+    directory, family = copied(name, tmp_path), FAMILIES[name]
+    path = directory / "config.json"
+    settings = json.loads(path.read_text())
+    for key in {*family.fields.values(), *family.fixed, "model_type", "pad_token_id"}:
+        for value in WRONG:
+            path.write_text(json.dumps({**settings, key: value}))
+            try:
+                read_config(str(path), json.loads(path.read_text()))
+            except InputError as error:
+                assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
+
+
+@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize("size", [10**9, 2**31 - 1])
+def test_sizes_are_bounded_by_the_arrays(size, scan, tmp_path):
+    config = DecoderConfig.tiny(positions="rotary", features=8, heads=2, scan=scan)
+    params = oracles.random_params(transformer_model(config))
+    checkpoint.save(tmp_path / "own", config, params, family="ffnlab")
+    cases = {tmp_path / "own": ("vocabulary", "features", "layers", "hidden")}
+    keys = {
+        FAMILIES["bert"].fields[name] for name in (*cases[tmp_path / "own"], "length")
+    }
+    for directory, names in {**cases, copied("bert", tmp_path): keys}.items():
+        path = directory / "config.json"
+        settings = json.loads(path.read_text())
+        for key in names:
+            path.write_text(json.dumps({**settings, key: size}))
+            with pytest.raises(InputError, match=f"{key}: should be at most .*there"):
+                checkpoint.load(directory)
+
+
+def test_arrays_of_integers_are_no_parameters(tmp_path):
+    name = "bert.embeddings.LayerNorm.bias"
+    directory = copied("bert", tmp_path, lambda t: {**t, name: np.ones(12, np.int32)})
+    with pytest.raises(InputError, match=f"{name} should be of floating-point numbers"):
+        checkpoint.load(directory)
 
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 90868376\n"
