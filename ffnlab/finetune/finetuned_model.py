@@ -1,20 +1,24 @@
 """A fine-tuned model, read from the directory of its run."""
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
-from ffnlab import adapt
+import jax
+
+from ffnlab import adapt, trees
 from ffnlab.adapt.files import SETTINGS
 from ffnlab.data.corpus import Tokenizes
 from ffnlab.data.tokenizer import checkpoint_tokenizer
 from ffnlab.errors import InputError
 from ffnlab.finetune.adapting import FOLDER
 from ffnlab.finetune.task import PURPOSES
-from ffnlab.finetune.usage import KEY, Usage
+from ffnlab.finetune.usage import KEY, Usage, read_labels
 from ffnlab.models.classifier import ClassifierConfig, classifier_model
 from ffnlab.nn.precision import mixed_precision
 from ffnlab.pretrained.checkpoint import Checkpoint, load
 from ffnlab.pretrained.safetensors_io import load_classifier
+from ffnlab.schema import Field, check_object
 from ffnlab.types import Model, Params
 
 _NO_RUN = "not a run of experiments.finetune"
@@ -69,8 +73,7 @@ def read_finetuned(directory: str | Path) -> FinetunedModel:
     checkpoint = load(folder, head=False, pooler=pooler, dropout=0.0)
     head = load_classifier(folder, PURPOSES[usage.task], checkpoint.family)
     params = _with_adapter({"encoder": checkpoint.params, "head": head}, folder)
-    labels = checkpoint.settings.get("id2label", {})
-    names = [labels[str(number)] for number in range(len(labels))]
+    names = read_labels(f"run: {path}", checkpoint.settings.get("id2label"))
     return _with_parts(checkpoint, params, tokenizer, names, usage)
 
 
@@ -97,8 +100,10 @@ def read_adapter(
     if KEY not in about:
         raise InputError(f"adapter: {directory}: it has no {KEY}; train it again")
     usage = Usage.from_dict(f"adapter: {directory}", about[KEY])
+    held = {"checkpoint": Field(kind=str, optional=True)}
+    about = {**about, **check_object(about, held, f"adapter: {directory}")}
     base = Path(checkpoint or about.get("checkpoint") or "")
-    if not (base / "config.json").is_file():
+    if not os.path.isfile(base / "config.json"):  # also where the name is no name
         raise InputError(
             f"checkpoint: {base} holds no checkpoint; name the base of the adapter"
         )
@@ -108,8 +113,7 @@ def read_adapter(
     loaded = load(base, dropout=0.0, **options)
     tokenizer = checkpoint_tokenizer(base, loaded.config.vocabulary)
     params = _adapted({"encoder": loaded.params}, Path(directory))
-    labels = about.get("id2label", {})
-    names = [labels[str(number)] for number in range(len(labels))]
+    names = read_labels(f"adapter: {directory}", about.get("id2label"))
     return _with_parts(loaded, params, tokenizer, names, usage)
 
 
@@ -133,9 +137,26 @@ def _with_parts(
         model = seq2seq_lm(checkpoint.config)
     else:
         model = _model(checkpoint, usage, len(names))
+        _check_head(checkpoint.directory, model, params)
         if usage.dtype != "float32":
             model = mixed_precision(model, usage.dtype)
     return FinetunedModel(checkpoint, model, params, tokenizer, names, usage)
+
+
+def _check_head(directory: Path, model: Model, params: Params) -> None:
+    """Checks the arrays of a head by the labels and the settings of its model."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0))["head"]
+    shapes, leaves = trees.flatten(shapes), trees.flatten(params["head"])
+    for path in sorted(shapes.keys() | leaves.keys()):
+        asked, there = (
+            [*tree[path].shape] if path in tree else "absent"
+            for tree in (shapes, leaves)
+        )
+        if asked != there:
+            raise InputError(
+                f"{directory}: head/{path} is {there}, its labels and {KEY} ask for "
+                f"{asked}; train again"
+            )
 
 
 def _model(checkpoint: Checkpoint, usage: Usage, labels: int) -> Model:

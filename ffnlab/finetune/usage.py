@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ffnlab.errors import InputError
+from ffnlab.schema import Field, check, check_object, fields_of
 
 KEY = "ffnlab_use"
 TASKS = ("classify", "pairs", "tag", "qa", "generate")
@@ -33,6 +34,16 @@ _OF_TASK = {
     "generate": ("max_target_length", "template", "num_beams"),
 }
 _OF_TASK["pairs"] = _OF_TASK["tag"] = _OF_TASK["classify"]
+_SIZE = Field(kind=int, least=1, most=2**31 - 1)
+# What is narrower than the types of the fields.
+_RANGES = {
+    **dict.fromkeys(("max_seq_length", "head_hidden", "max_answer_length"), _SIZE),
+    "max_target_length": _SIZE,
+    "doc_stride": Field(kind=int, least=0, most=2**31 - 1),
+    "num_beams": Field(kind=int, least=1, most=2**31 - 1, optional=True),
+    "dtype": Field(kind=str, known=("float32", "bfloat16")),
+    "marks": Field(kind=list, items=Field(kind=str), most=2, optional=True),
+}
 _ALWAYS = ("task", "dtype", "max_seq_length", "text_column")
 
 
@@ -107,19 +118,44 @@ class Usage:
         >>> Usage.from_dict("config.json", usage.to_dict()) == usage
         True
         """
-        if not isinstance(held, Mapping) or held.get("task") not in TASKS:
+        task = held.get("task") if isinstance(held, Mapping) else None
+        if not isinstance(task, str) or task not in TASKS:
             raise InputError(
                 f"{source}: {KEY} should be a record with one of the tasks "
                 f"{', '.join(TASKS)}; this is not a fine-tuned model of ffnlab"
             )
-        known = {_IN_FILE.get(name, name): name for name in _fields_of(held["task"])}
+        known = {_IN_FILE.get(name, name): name for name in _fields_of(task)}
         missing = sorted(known.keys() - held.keys() - {"marks", "scheme"})
         if missing:
             raise InputError(f"{source}: {KEY} has no {missing[0]!r}; train again")
-        given = {known[name]: value for name, value in held.items() if name in known}
+        fields = fields_of(cls, **_RANGES)
+        checks = {name: fields[field] for name, field in known.items()}
+        checked = check_object(held, checks, f"{source}: {KEY}", "train again")
+        given = {known[name]: value for name, value in checked.items()}
         given["marks"] = tuple(given.get("marks") or ())
         return cls(**given)
 
 
 def _fields_of(task: str) -> tuple[str, ...]:
     return (*_ALWAYS, *_OF_TASK[task])
+
+
+def read_labels(source: str, held: Any) -> list[str]:
+    """Returns the names of labels, in order, that a file keeps as `id2label`.
+
+    Args:
+      source: The file, for errors.
+      held: What it has under that key: texts by their numbers, or nothing.
+
+    Raises:
+      InputError: It is something else, or a number is missing.
+
+    >>> read_labels("config.json", {"0": "even", "1": "odd"})
+    ['even', 'odd']
+    """
+    labels = {} if held is None else held
+    where, advice = f"{source}: id2label", "train again"
+    check(labels, Field(kind=dict, items=Field(kind=str)), where, advice)
+    numbers = map(str, range(len(labels)))
+    fields = dict.fromkeys(numbers, Field(kind=str, required=True))
+    return [*check_object(labels, fields, where, advice).values()]

@@ -8,7 +8,7 @@ import pytest
 
 from ffnlab.errors import InputError
 from ffnlab.finetune.finetuned_model import read_finetuned
-from ffnlab.finetune.usage import KEY
+from ffnlab.finetune.usage import KEY, Usage
 
 
 def test_a_model_is_read_with_its_labels_and_its_usage(sorted_texts):
@@ -43,7 +43,33 @@ def test_what_is_no_run_is_refused(sorted_texts, bert, tmp_path):
         ({KEY: {"task": "draw"}}, "should be a record with one of the tasks classify"),
         ({KEY: [1]}, "should be a record"),
         ({KEY: {"task": "qa", "length": 3}}, "has no 'dtype'; train again"),
+        ({KEY: {"task": ["qa"]}}, "should be a record"),
     ):
         (folder / "config.json").write_text(json.dumps({**settings, **change}))
         with pytest.raises(InputError, match=f"^run: .*config.json: {KEY} {message}"):
             read_finetuned(folder)
+
+
+def test_labels_and_usage_are_of_their_types(sorted_texts, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(sorted_texts.out / "best", folder)
+    settings = json.loads((folder / "config.json").read_text())
+    for labels, message in (
+        ([1], "id2label: should be an object"),
+        ({"0": "a", "x": "b"}, "id2label: 1 is missing; train again"),
+        ({"0": "a", "1": 3}, 'id2label: "1": should be a text, not 3'),
+        (
+            {"0": "a", "1": "b", "2": "c"},
+            r"head/out/bias is \[2\], its labels",
+        ),
+    ):
+        text = json.dumps({**settings, "id2label": labels})
+        (folder / "config.json").write_text(text)
+        with pytest.raises(InputError, match=message):
+            read_finetuned(folder)
+    for task in ("classify", "tag", "qa", "generate"):
+        usage = Usage(task, 64).to_dict()
+        for name in usage:
+            for value in ([[]], {"a": 1}, 10**30, float("nan")):
+                with pytest.raises(InputError, match=f"^c: {KEY}"):
+                    Usage.from_dict("c", {**usage, name: value})
