@@ -21,9 +21,10 @@ from ffnlab.adapt.method_names import from_json, to_json
 from ffnlab.adapt.methods import Config, Method
 from ffnlab.adapt.selection import ENCODER, encoder_arrays
 from ffnlab.adapt.surgery import split_path
-from ffnlab.data.files import read_json
+from ffnlab.data.files import read_settings
 from ffnlab.errors import InputError
 from ffnlab.pretrained.safetensors_io import read_file, require_safetensors
+from ffnlab.schema import Field, check_object, show
 from ffnlab.types import Params
 
 ARRAYS, SETTINGS = "adapter.safetensors", "adapter.json"
@@ -117,19 +118,20 @@ def read_about(directory: str | Path) -> dict[str, Any]:
     Raises:
       InputError: The directory has no adapter.
     """
-    about = _read_settings(Path(directory)).get("about")
-    return about if isinstance(about, dict) else {}
+    return _read_settings(Path(directory)).get("about", {})
 
 
 def _read_settings(directory: Path) -> dict[str, Any]:
     if not (directory / SETTINGS).is_file():
         raise InputError(f"{directory / SETTINGS}: not found; an adapter has it")
-    settings = read_json(directory / SETTINGS)
+    settings = read_settings(directory / SETTINGS, {})
     if settings.get("format") != _FORMAT:
         raise InputError(
-            f"{directory / SETTINGS}: format {settings.get('format')!r} is unknown, "
-            f"only {_FORMAT} can be loaded"
+            f"{directory / SETTINGS}: format {show(settings.get('format'))} is "
+            f"unknown, only {_FORMAT} can be loaded"
         )
+    fields = {"about": Field(kind=dict), "methods": Field(kind=list, least=1)}
+    check_object(settings, fields, str(directory / SETTINGS), "save it again")
     return settings
 
 
@@ -157,8 +159,7 @@ def load(directory: str | Path, params: Params) -> Saved:
     leaves = read_file(directory / ARRAYS)
     check_arrays(directory, leaves, config, params)
     trainable = trees.unflatten({p: jnp.asarray(leaf) for p, leaf in leaves.items()})
-    about = settings.get("about")
-    return Saved(trainable, config, about if isinstance(about, dict) else {})
+    return Saved(trainable, config, settings.get("about", {}))
 
 
 def check_arrays(

@@ -25,6 +25,7 @@ from ffnlab.adapt.methods import (
     as_methods,
 )
 from ffnlab.errors import InputError, choose
+from ffnlab.schema import check_object, fields_of, show
 
 CLASSES: tuple[type[Method], ...] = (
     LoRA, AdaLoRA, IA3, Bottleneck, Prefix, Prompt, BitFit, HeadOnly, TopLayers,
@@ -74,7 +75,13 @@ def to_json(config: Config) -> list[dict[str, Any]]:
     True
     """
     return [
-        {"method": method.name, **dataclasses.asdict(method)}
+        {
+            "method": method.name,
+            **{
+                name: list(value) if isinstance(value, tuple) else value
+                for name, value in dataclasses.asdict(method).items()
+            },
+        }
         for method in as_methods(config)
     ]
 
@@ -88,14 +95,11 @@ def from_json(source: Any) -> tuple[Method, ...]:
     kinds, methods = {each.name: each for each in CLASSES}, []
     for row in source if isinstance(source, list) else [source]:
         if not isinstance(row, dict):
-            raise InputError(f"method: {row!r} is no object with fields")
+            raise InputError(f"method: {show(row)} is no object with fields")
         fields = {name: value for name, value in row.items() if name != "method"}
         kind = kinds[choose("method", str(row.get("method")), kinds)]
-        known = {field.name for field in dataclasses.fields(kind)}
+        known = fields_of(kind)
         for name in fields:
             choose(f"field of {kind.name}", name, known)
-        try:
-            methods.append(kind(**fields))
-        except TypeError:
-            raise InputError(f"method: {row!r} has a value of another type") from None
+        methods.append(kind(**check_object(fields, known, kind.name)))
     return as_methods(methods)

@@ -15,6 +15,7 @@ from ffnlab.errors import InputError, choose
 from ffnlab.models.transformer_config import TransformerConfig
 from ffnlab.pretrained.conversion import FAMILIES
 from ffnlab.pretrained.safetensors_io import classifier_tensors
+from ffnlab.schema import Field, check
 from ffnlab.types import Params
 
 ARRAYS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
@@ -99,17 +100,17 @@ def read_number(
     source: str,
     default: Any = None,
     least: float = 0,
+    most: float = 2**31 - 1,
+    whole: bool = False,
 ) -> Any:
-    """Returns a number of adapter_config.json.
+    """Returns a number of adapter_config.json, in a range.
 
     Raises:
-      InputError: It is missing without a default, or is no number of at least `least`.
+      InputError: It is missing without a default, or is no such number, or should be
+        whole and is not.
     """
     value = default if settings.get(key) is None else settings[key]
     if value is None:
         raise InputError(f"{source}: {key} is missing")
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < least:
-        raise InputError(
-            f"{source}: {key} is {value!r}, not a number of at least {least}"
-        )
-    return value
+    kind = Field(kind=int if whole else float, least=least, most=most)
+    return check(value, kind, f"{source}: {key}", "save the adapter again")

@@ -24,14 +24,16 @@ from ffnlab.adapt.peft_names import (
 )
 from ffnlab.adapt.selection import ENCODER, encoder_prefix
 from ffnlab.adapt.surgery import split_path
-from ffnlab.data.files import read_json
+from ffnlab.data.files import read_settings
 from ffnlab.errors import InputError
 from ffnlab.models.transformer_config import TransformerConfig
 from ffnlab.pretrained.conversion import FAMILIES
 from ffnlab.pretrained.safetensors_io import read_file
+from ffnlab.schema import Field, check
 from ffnlab.types import Params
 
 Tensors = dict[str, np.ndarray]
+_PATTERN = Field(kind=dict, items=Field(kind=float, least=1, most=2**31 - 1))
 
 
 class _Saved(NamedTuple):
@@ -65,6 +67,7 @@ class _Saved(NamedTuple):
     def pattern(self, key: str, name: str, default: float) -> Any:
         """Returns the entry of a pattern of peft for a layer, or a default."""
         patterns = self.settings.get(key) or {}
+        check(patterns, _PATTERN, f"{self.source}: {key}", "save the adapter again")
         for pattern in patterns:
             try:
                 matched = re.fullmatch(rf"(.*\.)?({pattern})", name)
@@ -73,7 +76,7 @@ class _Saved(NamedTuple):
                     f"{self.source}: {key}: {pattern!r} is no pattern"
                 ) from None
             if matched:
-                return read_number(patterns, pattern, f"{self.source}: {key}", least=1)
+                return patterns[pattern]
         return default
 
 
@@ -108,7 +111,12 @@ def load_peft(
     head = _head(tensors, settings, params, family, str(directory))
     read, layers = _READERS[settings["peft_type"]], linear_rows(family, transformer)
     saved = _Saved(tensors, settings, layers, transformer, source)
-    leaves, config = read(saved)
+    try:
+        leaves, config = read(saved)
+    except InputError as error:
+        text = str(error)
+        named = text if text.startswith(source) else f"{source}: {text}"
+        raise InputError(named) from None
     if tensors:
         raise InputError(
             f"{directory}: {len(tensors)} arrays are of modules that cannot be adapted "
@@ -126,19 +134,19 @@ def _read(directory: Path) -> tuple[dict[str, Any], Tensors]:
     source = directory / SETTINGS
     if not source.is_file():
         raise InputError(f"{source}: not found; an adapter of peft has it")
-    settings = read_json(source)
+    settings = read_settings(source, _SETTINGS, "save the adapter again")
     if not (directory / ARRAYS).is_file():
         raise InputError(
             f"{directory / ARRAYS}: not found; a pickle such as adapter_model.bin can "
             "run code, and is not read"
         )
-    kind = settings.get("peft_type")
+    kind = settings["peft_type"]
     if kind not in _READERS:
         raise InputError(
-            f"{source}: peft_type {kind!r} should be one of {', '.join(_READERS)}"
+            f"{source}: peft_type {kind!r:.60} should be one of {', '.join(_READERS)}"
         )
-    if settings.get("bias", "none") != "none":
-        raise InputError(f"{source}: bias {settings['bias']!r} cannot be loaded")
+    if settings.get("bias") not in (None, "none"):
+        raise InputError(f"{source}: bias {settings['bias']!r:.60} cannot be loaded")
     return settings, read_file(directory / ARRAYS)
 
 
@@ -208,7 +216,7 @@ def _check_ranks(layer: Layer, *ranks: int) -> int:
 
 def _lora(saved: _Saved) -> tuple[Tensors, Method]:
     """Returns the arrays of LoRA by path, and its configuration."""
-    rank, alpha = saved.number("r", least=1), saved.number("lora_alpha")
+    rank, alpha = saved.number("r", least=1, whole=True), _alpha(saved)
     dora, root = (bool(saved.settings.get(key)) for key in ("use_dora", "use_rslora"))
     names = ("lora_A.weight", "lora_B.weight") + ("lora_magnitude_vector",) * dora
     leaves, modules = {}, []
@@ -229,10 +237,14 @@ def _lora(saved: _Saved) -> tuple[Tensors, Method]:
     return leaves, LoRA(rank=rank, **fields)
 
 
+def _alpha(saved: _Saved) -> float:
+    return saved.number("lora_alpha", least=1e-6)  # the arrays are divided by it
+
+
 def _low_rank_fields(saved: _Saved, modules: Sequence[str]) -> dict[str, Any]:
     """Returns the fields that LoRA and AdaLoRA share."""
     return {
-        "alpha": float(saved.number("lora_alpha")),
+        "alpha": float(_alpha(saved)),
         "dropout": float(saved.number("lora_dropout", 0.0)),
         "targets": _targets(modules, saved.source),
     }
@@ -243,7 +255,8 @@ def _adalora(saved: _Saved) -> tuple[Tensors, Method]:
 
     peft leaves out pruned triplets, which are zeros here.
     """
-    rank = saved.number("init_r", least=1)
+    widest = max(saved.transformer.features, saved.transformer.hidden)
+    rank = saved.number("init_r", least=1, most=widest, whole=True)
     exact = np.float32(rank / (rank + RANKNUM))
     leaves, modules = {}, []
     for layer, (a, values, b) in saved.adapted("lora_A", "lora_E", "lora_B"):
@@ -259,9 +272,10 @@ def _adalora(saved: _Saved) -> tuple[Tensors, Method]:
             arrays = {"p": a, "lambda": values, "q": part}
             leaves |= {f"{module}/adalora/{n}": leaf for n, leaf in arrays.items()}
     schedule = {
-        field: saved.number(key, default) for field, (key, default) in _SCHEDULE.items()
+        field: saved.number(key, default, whole=not isinstance(default, float))
+        for field, (key, default) in _SCHEDULE.items()
     }
-    target = min(saved.number("target_r", rank), rank)
+    target = min(saved.number("target_r", rank, whole=True), rank)
     fields = {**_low_rank_fields(saved, modules), **schedule}
     return leaves, AdaLoRA(rank=rank, target_rank=target, **fields)
 
@@ -335,6 +349,12 @@ _READERS = {
     "ADALORA": _adalora,
     "IA3": _ia3,
     "PREFIX_TUNING": _prefix,
+}
+_TEXT, _SWITCH = Field(kind=str, optional=True), Field(kind=bool, optional=True)
+_SETTINGS = {
+    "peft_type": Field(kind=str, required=True),
+    **dict.fromkeys(("bias", "task_type"), _TEXT),
+    **dict.fromkeys(("use_dora", "use_rslora"), _SWITCH),
 }
 
 

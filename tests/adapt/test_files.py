@@ -59,6 +59,25 @@ def test_configurations_survive_json(kind):
     assert from_json(json.loads(json.dumps(to_json(config)))) == (config,)
 
 
+WRONG = (True, "x", [[]], {"a": 1}, -1, 1.5, 10**30, float("nan"), float("inf"))
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_fields_of_methods_are_of_their_types(kind):
+    """What is read has the type of its field; anything else is one line."""
+    config = kind(total_steps=50) if kind is adapt.AdaLoRA else kind()
+    (row,) = json.loads(json.dumps(to_json(config)))
+    for name in row:
+        for value in WRONG:
+            try:
+                (method,) = from_json([{**row, name: value}])
+            except InputError as error:
+                assert "\n" not in str(error)
+            else:
+                old, new = type(getattr(config, name)), type(getattr(method, name))
+                assert new is old or {old, new} <= {int, float, type(None)}
+
+
 ROOT = "encoder/layer_0/attention/query"
 
 
@@ -72,13 +91,17 @@ ROOT = "encoder/layer_0/attention/query"
             {"methods": [{"method": "lora", "rnk": 1}]},
             "of lora: unknown 'rnk'",
         ),
-        (None, {"methods": [{"method": "lora", "rank": "x"}]}, "value of another type"),
+        (
+            None,
+            {"methods": [{"method": "lora", "rank": "x"}]},
+            'lora: rank: should be a whole number, not "x"',
+        ),
         (
             None,
             {"methods": [{"method": "lora", "rank": 0}]},
             "rank: 0 must be at",
         ),
-        (None, {"methods": ["lora"]}, "'lora' is no object with fields"),
+        (None, {"methods": ["lora"]}, '"lora" is no object with fields'),
         (
             None,
             {"methods": [{"method": "lora"}]},

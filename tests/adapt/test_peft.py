@@ -140,8 +140,8 @@ ROOT = "base_model.model.bert.encoder.layer.0.attention.self.query.lora_"
         (None, {"peft_type": "LOHA"}, "peft_type 'LOHA' should be one of LORA, ADAL"),
         (None, {"bias": "all"}, "bias 'all' cannot be loaded"),
         (None, {"r": None}, "adapter_config.json: r is missing"),
-        (None, {"lora_alpha": "5"}, "lora_alpha is '5', not a number of at least 0"),
-        (None, {"r": 0}, "adapter_config.json: r is 0, not a number of at least 1"),
+        (None, {"lora_alpha": "5"}, 'lora_alpha: should be a finite number.* not "5"'),
+        (None, {"r": 0}, "adapter_config.json: r: should be a whole number at least 1"),
         (None, {"rank_pattern": {"(": 3}}, r"rank_pattern: '\(' is no pattern"),
         (
             lambda t: {**t, f"{ROOT}B.weight": np.zeros((12, 2), np.float32)},
