@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ffnlab.data.corpus import ByteTokenizer, Stream, Tokenizes
-from ffnlab.data.files import read_settings, require_file
+from ffnlab.data.files import read_json, read_settings, require_file
 from ffnlab.errors import InputError
-from ffnlab.schema import Field
+from ffnlab.schema import Field, check, check_object
 
 
 class Encoded(NamedTuple):
@@ -269,6 +269,11 @@ def _shares(first: int, second: int, room: int) -> tuple[int, int]:
     return room - room // 2, room // 2
 
 
+_TOKENIZER_BYTES, _MAX_ID = 2**28, 2**24 - 1
+_ID = Field(kind=int, least=0, most=_MAX_ID)
+_PROBE = "a 1 \u732b \U0001f600"  # a tokenizer without an unknown token fails on it
+
+
 def read_tokenizer(directory: str | Path) -> Tokenizer:
     """Reads the tokenizer of a checkpoint directory.
 
@@ -289,12 +294,38 @@ def read_tokenizer(directory: str | Path) -> Tokenizer:
     path = directory / "tokenizer.json"
     if not path.is_file():
         return Tokenizer(_wordpiece(directory), str(directory / "vocab.txt"))
+    _check_numbers(path)
     try:
-        return Tokenizer(tokenizers.Tokenizer.from_file(str(path)), str(path))
-    except InputError:
+        inner = tokenizers.Tokenizer.from_file(str(path))
+        inner.no_truncation()
+        inner.no_padding()
+        encoded = inner.encode(_PROBE).ids + inner.encode(_PROBE, _PROBE).ids
+        ids = {*inner.get_vocab().values(), *encoded}
+        if max(ids, default=0) > _MAX_ID:
+            raise InputError(f"{path}: token numbers should be at most {_MAX_ID}")
+        return Tokenizer(inner, str(path))
+    except (InputError, KeyboardInterrupt, SystemExit):
         raise
-    except Exception as error:  # the library raises nothing narrower
-        raise InputError(f"{path}: not a tokenizer: {error}") from None
+    except BaseException as error:  # the library raises nothing narrower than panics
+        what = " ".join(str(error).split())
+        raise InputError(f"{path}: not a tokenizer: {what:.200}") from None
+
+
+def _check_numbers(path: Path) -> None:
+    """Checks the numbers of tokens, by the largest of which the library allocates.
+
+    Raises:
+      InputError: The file is too large or not JSON, or a number is out of its range.
+    """
+    if path.stat().st_size > _TOKENIZER_BYTES:
+        raise InputError(f"{path}: should be at most 256 MiB; download it again")
+    settings, advice = read_json(path), "download it again"
+    model, added = settings.get("model"), settings.get("added_tokens")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    if isinstance(vocabulary, dict):
+        check(vocabulary, Field(kind=dict, items=_ID), f"{path}: vocab", advice)
+    for token in added if isinstance(added, list) else []:
+        check_object(token, {"id": _ID}, f"{path}: added_tokens", advice)
 
 
 def checkpoint_tokenizer(directory: str | Path, vocabulary: int) -> Tokenizes:

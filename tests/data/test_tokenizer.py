@@ -130,7 +130,18 @@ def test_letters_are_made_small_as_the_config_says(bert):
         ("vocab.txt", "the\ngate\nthe\n", "vocab.txt:1: 'the' is there twice"),
         ("vocab.txt", "the\ngate\n", r"vocab.txt: \[UNK\] is missing"),
         ("vocab.txt", b"\xff\xfe", "vocab.txt: not UTF-8"),
-        ("tokenizer.json", "{", "tokenizer.json: not a tokenizer"),
+        ("tokenizer.json", "{", "tokenizer.json:1: not JSON"),
+        ("tokenizer.json", "{}", "tokenizer.json: not a tokenizer"),
+        (
+            "tokenizer.json",
+            '{"model": {"vocab": {"a": 1000000000}}}',
+            'vocab: "a": should be a whole number at least 0 and at most 16777215',
+        ),
+        (
+            "tokenizer.json",
+            '{"added_tokens": [{"id": 1e9}]}',
+            "added_tokens: id: should be a whole number",
+        ),
         ("tokenizer_config.json", '{"a": 1, "a": 2}', "'a' is there twice"),
         (
             "tokenizer_config.json",
@@ -173,3 +184,32 @@ def test_a_real_tokenizer(file, tmp_path):
             assert row.tolist() == tokens[mask].tolist()
     words = read_tokenizer(tmp_path).words([SENTENCES[0][:-1].split() + ["."]])
     assert words.tokens[0].tolist() == found.tokens[0].tolist()
+
+
+def test_tokenizers_that_fail_at_their_first_text_are_refused(tmp_path):
+    """The library reads them, and then panics or raises at a text."""
+    from tokenizers import Tokenizer, models, processors
+
+    path = tmp_path / "tokenizer.json"
+    Tokenizer(models.WordPiece({"a": 0, "[UNK]": 1})).save(str(path))
+    good = json.loads(path.read_text())
+    path.write_text(json.dumps({**good, "model": {**good["model"], "vocab": {"a": 0}}}))
+    with pytest.raises(InputError, match=r"tokenizer.json: not a tokenizer: .*UNK"):
+        read_tokenizer(tmp_path)
+    inner = Tokenizer(models.WordPiece({"a": 0, "[UNK]": 1}))
+    inner.post_processor = processors.TemplateProcessing(
+        single="[UNK] $A", special_tokens=[("[UNK]", 1)]
+    )
+    inner.save(str(path))
+    settings = json.loads(path.read_text())
+    for special, message in (
+        ({}, "not a tokenizer"),
+        (
+            {"[UNK]": {"id": "[UNK]", "ids": [2**31], "tokens": ["[UNK]"]}},
+            "at most 167",
+        ),
+    ):
+        settings["post_processor"]["special_tokens"] = special
+        path.write_text(json.dumps(settings))
+        with pytest.raises(InputError, match=f"tokenizer.json: .*{message}"):
+            read_tokenizer(tmp_path)
