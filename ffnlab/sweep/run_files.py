@@ -86,7 +86,7 @@ def read_examples(
         lines = [run for run in runs if run["block"] == name and run["chosen"]]
         if len(arrays) != 1 or arrays[0].ndim != 2 or len(arrays[0]) < len(lines):
             what = f"should be one array with a row for each of {len(lines)} runs"
-            raise InputError(f"{path}: {what}; remove its lines and resume")
+            raise InputError(f"{path}: {what}; {_REMEDY}")
         array = arrays[0]
         for run in lines:
             if run["test"] is None and "trivial" in run:
@@ -97,7 +97,8 @@ def read_examples(
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     """Returns the arrays of a file of runs."""
+    place = digests.check(path, _REMEDY)
     try:
-        return read_arrays(digests.check(path, _REMEDY))
+        return read_arrays(place)
     except InputError as error:
         raise InputError(f"{error}; or {_REMEDY}") from None

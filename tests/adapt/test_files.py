@@ -35,6 +35,7 @@ def test_an_adapter_is_loaded_as_it_was_saved(saved):
     assert {path.name for path in directory.iterdir()} == {
         "adapter.json",
         "adapter.safetensors",
+        "manifest.sha256",
     }
     size = (directory / "adapter.safetensors").stat().st_size
     assert size < adapt.summary(trainable, frozen).bytes + 100 * 60
