@@ -20,7 +20,8 @@ from types import MappingProxyType
 from ffnlab.errors import InputError
 
 NAME = "manifest.sha256"
-ANEW = "start again in a new directory"  # what to do about a damaged file
+# What to do about a damaged file of which there is no copy.
+ANEW = f"make it again in a new directory; if you meant to change it, delete {NAME}"
 _TITLE = "# ffnlab: sha256sum -c manifest.sha256 checks the files; these lines: "
 _LINE = re.compile(r"([0-9a-f]{64})  ([^\n]+)\n")
 _DEPTH = 6  # folders above a file that may have its manifest

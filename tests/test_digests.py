@@ -44,7 +44,7 @@ def test_a_damaged_file_is_named_with_what_to_do(run):
     (run / "best" / "a.npz").write_bytes(b"\x00\x02")
     with pytest.raises(InputError, match=r"best/a.npz: .* or is damaged.*delete it$"):
         digests.check_all(run, remedies={"best": "delete it"})
-    with pytest.raises(InputError, match=r"a.npz: .*copy, or start again in a new"):
+    with pytest.raises(InputError, match=r"a.npz: .*copy, or make it again in a new"):
         digests.check(run / "best" / "a.npz")
     digests.check_all(run, skipped=("best/a.npz",))
     (run / "best" / "a.npz").unlink()

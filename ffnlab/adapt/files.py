@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from ffnlab import io, trees
+from ffnlab import digests, io, trees
 from ffnlab.adapt.method_names import from_json, to_json
 from ffnlab.adapt.methods import Config, Method
 from ffnlab.adapt.selection import ENCODER, encoder_arrays
@@ -124,6 +124,7 @@ def read_about(directory: str | Path) -> dict[str, Any]:
 def _read_settings(directory: Path) -> dict[str, Any]:
     if not (directory / SETTINGS).is_file():
         raise InputError(f"{directory / SETTINGS}: not found; an adapter has it")
+    digests.check_all(directory, ("README.md",))
     settings = read_settings(directory / SETTINGS, {})
     if settings.get("format") != _FORMAT:
         raise InputError(

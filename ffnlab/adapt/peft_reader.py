@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from ffnlab import trees
+from ffnlab import digests, trees
 from ffnlab.adapt.methods import IA3, AdaLoRA, LoRA, Method, Prefix
 from ffnlab.adapt.peft_names import (
     ARRAYS,
@@ -134,6 +134,7 @@ def _read(directory: Path) -> tuple[dict[str, Any], Tensors]:
     source = directory / SETTINGS
     if not source.is_file():
         raise InputError(f"{source}: not found; an adapter of peft has it")
+    digests.check_all(directory, ("README.md",))
     settings = read_settings(source, _SETTINGS, "save the adapter again")
     if not (directory / ARRAYS).is_file():
         raise InputError(

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ffnlab import io
 from ffnlab.data.corpus import ByteTokenizer, Stream, Tokenizes
 from ffnlab.data.files import read_json, read_settings, require_file
 from ffnlab.errors import InputError
@@ -224,7 +225,7 @@ class Tokenizer:
 
     def save(self, directory: Path) -> None:
         """Writes tokenizer.json into a directory."""
-        self.inner.save(str(directory / "tokenizer.json"))
+        io.write(directory / "tokenizer.json", self.inner.to_str(pretty=True))
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Returns the text of tokens, without the special ones."""

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ffnlab import io, trees
+from ffnlab import digests, io, trees
 from ffnlab.data.files import read_settings
 from ffnlab.errors import InputError
 from ffnlab.models.transformer import TransformerConfig, transformer_model
@@ -138,10 +138,12 @@ def load(
       The checkpoint: configuration, parameters, and a summary of all arrays.
 
     Raises:
-      InputError: A file is missing, corrupt or of another kind, or does not match the
-        configuration. The message names the file and the array.
+      InputError: A file is missing, corrupt or of another kind, does not match the
+        configuration, or has not the digest that `save` recorded. The message names
+        the file and the array.
     """
     directory, source = Path(directory), config_file(Path(directory))
+    digests.check_all(directory, ("README.md",))
     settings = read_settings(source, {})
     kind, fields = read_config(str(source), settings)
     family, tensors = FAMILIES[kind], read_tensors(directory)

@@ -6,9 +6,15 @@ import shutil
 import chex
 import pytest
 
+from ffnlab import digests
 from ffnlab.errors import InputError
 from ffnlab.finetune.finetuned_model import read_finetuned
 from ffnlab.finetune.usage import KEY, Usage
+
+
+def copy_best(run, folder):
+    """Copies the directory of the model of a run."""
+    shutil.copytree(run.out / "best", folder)
 
 
 def test_a_model_is_read_with_its_labels_and_its_usage(sorted_texts):
@@ -37,7 +43,8 @@ def test_what_is_no_run_is_refused(sorted_texts, bert, tmp_path):
     ):
         read_finetuned(bert)
     folder = tmp_path / "run"
-    shutil.copytree(sorted_texts.out / "best", folder)
+    copy_best(sorted_texts, folder)
+    (folder / digests.NAME).unlink()
     settings = json.loads((folder / "config.json").read_text())
     for change, message in (
         ({KEY: {"task": "draw"}}, "should be a record with one of the tasks classify"),
@@ -52,7 +59,8 @@ def test_what_is_no_run_is_refused(sorted_texts, bert, tmp_path):
 
 def test_labels_and_usage_are_of_their_types(sorted_texts, tmp_path):
     folder = tmp_path / "run"
-    shutil.copytree(sorted_texts.out / "best", folder)
+    copy_best(sorted_texts, folder)
+    (folder / digests.NAME).unlink()
     settings = json.loads((folder / "config.json").read_text())
     for labels, message in (
         ([1], "id2label: should be an object"),
@@ -73,3 +81,23 @@ def test_labels_and_usage_are_of_their_types(sorted_texts, tmp_path):
             for value in ([[]], {"a": 1}, 10**30, float("nan")):
                 with pytest.raises(InputError, match=f"^c: {KEY}"):
                     Usage.from_dict("c", {**usage, name: value})
+
+
+def test_a_damaged_file_of_a_model_is_named(sorted_texts, tmp_path):
+    """Whichever of its files it is, but its README.md, which is for readers."""
+    copy_best(sorted_texts, tmp_path / "run")
+    names = set(digests.read(tmp_path / "run" / digests.NAME))
+    assert {"README.md", "config.json", "model.safetensors"} < names
+    for name in sorted(names | {digests.NAME}):
+        path = tmp_path / "run" / name
+        content = path.read_bytes()
+        middle = len(content) // 2
+        path.write_bytes(
+            bytes([*content[:middle], content[middle] ^ 1, *content[middle + 1 :]])
+        )
+        if name == "README.md":
+            assert read_finetuned(tmp_path / "run").names == ["even", "odd"]
+        else:
+            with pytest.raises(InputError, match=f"{name}: the .* damaged"):
+                read_finetuned(tmp_path / "run")
+        path.write_bytes(content)

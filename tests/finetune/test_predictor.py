@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from ffnlab import finetune
+from ffnlab import io as files_io
 from ffnlab.errors import InputError
 from ffnlab.finetune import finetuned_model, predict_files, predictor
 from ffnlab.finetune.classification import prepare
@@ -48,7 +49,7 @@ def used_with(result, folder, **columns):
     shutil.copytree(result.out / "best", folder)
     settings = json.loads((folder / "config.json").read_text())
     settings["ffnlab_use"] |= columns
-    (folder / "config.json").write_text(json.dumps(settings))
+    files_io.write(folder / "config.json", json.dumps(settings))
     return str(folder)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from ffnlab import trees
+from ffnlab import io, trees
 from ffnlab.errors import InputError
 from ffnlab.models.transformer import DecoderConfig, EncoderConfig, transformer_model
 from ffnlab.pretrained import checkpoint
@@ -359,7 +359,7 @@ def test_sizes_are_bounded_by_the_arrays(size, scan, tmp_path):
         path = directory / "config.json"
         settings = json.loads(path.read_text())
         for key in names:
-            path.write_text(json.dumps({**settings, key: size}))
+            io.write(path, json.dumps({**settings, key: size}))
             with pytest.raises(InputError, match=f"{key}: should be at most .*there"):
                 checkpoint.load(directory)
 
@@ -471,6 +471,6 @@ def test_our_own_family_represents_any_model(tmp_path):
     settings = json.loads((tmp_path / "own" / "config.json").read_text())
     for change, message in (({"features": "x"}, "config.json"), ({"layers": 3}, "3")):
         text = json.dumps({**settings, **change})
-        (tmp_path / "own" / "config.json").write_text(text)
+        io.write(tmp_path / "own" / "config.json", text)
         with pytest.raises(InputError, match=message):
             checkpoint.load(tmp_path / "own")
