@@ -21,7 +21,7 @@ SNIPPETS = {
 
 
 def test_there_are_pages_and_snippets():
-    assert len(PAGES) == 11
+    assert len(PAGES) == 12
     assert len(SNIPPETS) == 14
 
 
