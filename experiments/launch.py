@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import errno
 import inspect
-import json
 import os
 import re
 import signal
@@ -20,47 +19,10 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from absl import flags
-
+from experiments.flag_parsing import Presets, kind_of, parse, with_flags
 from ffnlab import options, signals
 from ffnlab.errors import InputError
 
-Presets = Mapping[str, Mapping[str, Any]]
-
-
-class _List(flags.ArgumentParser):
-    """Parses a comma-separated list of words or numbers into a tuple."""
-
-    def __init__(self, kind: type):
-        self.kind = kind
-        self.syntactic_help = "comma-separated"
-
-    def parse(self, argument: Any) -> tuple:
-        if isinstance(argument, tuple):
-            return argument
-        return tuple(self.kind(part.strip()) for part in argument.split(",") if part)
-
-
-class _Text(flags.ArgumentParser):
-    """Parses a text; one in double quotes is JSON, so that it may hold any character.
-
-    >>> _Text().parse('"def \\\\n"'), _Text().parse('"a'), _Text().parse("a")
-    ('def \\n', '"a', 'a')
-    """
-
-    def parse(self, argument: Any) -> str:
-        if len(argument) > 1 and argument[0] == argument[-1] == '"':
-            with contextlib.suppress(json.JSONDecodeError):
-                return json.loads(argument)
-        return argument
-
-
-_PARSERS = {
-    int: flags.IntegerParser,
-    float: flags.FloatParser,
-    bool: flags.BooleanParser,
-    str: _Text,
-}
 _WORDS = {int: "integer", float: "number", bool: "true or false", str: "text"}
 _LISTS = {int: "integers", float: "numbers", str: "list"}
 _EXIT_CODES = """\
@@ -81,89 +43,6 @@ _ADVICE = {
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
 }
 _LONGEST = 500  # characters of a message of C++
-# How Python's messages about a text that is not a number start.
-_NO_NUMBER = r"invalid literal for int\(\) with base 10: |could not convert .* float: "
-
-
-def _kind(hint: Any) -> tuple[type, bool]:
-    """Returns the type of a field's values, and whether there may be several."""
-    inner = [a for a in typing.get_args(hint) if a not in (type(None), ...)]
-    return (inner[0] if inner else hint), typing.get_origin(hint) is tuple
-
-
-def define(config: type, values: flags.FlagValues) -> None:
-    """Defines a flag for each field of a configuration."""
-    hints = typing.get_type_hints(config)
-    for field in dataclasses.fields(config):
-        name, (kind, several) = field.name, _kind(hints[field.name])
-        text = field.metadata["text"]
-        if kind is bool:
-            flags.DEFINE_boolean(name, field.default, text, values)
-            continue
-        parser = _List(kind) if several else _PARSERS[kind]()
-        serializer = flags.ArgumentSerializer()
-        flags.DEFINE(parser, name, field.default, text, values, serializer)
-
-
-def parse(
-    config: type,
-    argv: list[str],
-    presets: Presets | None = None,
-    aliases: Mapping[str, str] | None = None,
-) -> Any:
-    """Returns the configuration that a command line asks for.
-
-    Args:
-      config: The configuration's class; its `RENAMED` are old names of flags.
-      argv: The command line, with the program's name first.
-      presets: For each switch, the values of the flags that were not given.
-      aliases: Further names of flags, and the flags that they stand for.
-
-    Raises:
-      InputError: A flag is unknown, cannot be parsed, or is out of range.
-    """
-    values = flags.FlagValues()
-    flags.DEFINE_string("flagfile", None, "Read flags from this file too.", values)
-    define(config, values)
-    for switch in presets or {}:
-        flags.DEFINE_boolean(switch, False, "A preset.", values)
-    rest = _assign(values, argv, {**getattr(config, "RENAMED", {}), **(aliases or {})})
-    if rest:
-        raise InputError(f"{rest[0]!r} is not a flag; flags start with -- (see --help)")
-    fields = [field.name for field in dataclasses.fields(config)]
-    given = {name: values[name].value for name in fields}
-    for switch, preset in (presets or {}).items():
-        if values[switch].value:
-            given |= {k: v for k, v in preset.items() if not values[k].present}
-    for name, value in given.items():
-        _check_text(name, value)
-    try:
-        return config(**given)
-    except InputError as error:
-        raise InputError(with_flags(str(error), config)) from None
-
-
-def _check_text(name: str, value: Any) -> None:
-    """Raises if a text cannot be written to a flag file or be the name of a file."""
-    for one in value if isinstance(value, tuple) else (value,):
-        if isinstance(one, str) and re.search("[\0\ud800-\udfff]", one):
-            wrong = "holds a NUL byte" if "\0" in one else "is not UTF-8"
-            raise InputError(f"--{name}: {one!r} {wrong}; give another name")
-
-
-def _assign(
-    values: flags.FlagValues, argv: list[str], renamed: Mapping[str, str]
-) -> list[str]:
-    """Assigns flags from a command line and its flag files; returns the other words."""
-    try:
-        argv = values.read_flags_from_files(argv, force_gnu=False)
-        return values([options.rename_flag(each, renamed) for each in argv])[1:]
-    except ValueError:  # not UTF-8, or the name of another file has a NUL byte
-        raise InputError("--flagfile: not a text file") from None
-    except flags.Error as error:
-        message = str(error).replace("flag --", "--").removeprefix("ERROR:: ")
-        message = re.sub(_NO_NUMBER, "not a number: ", message)
-        raise InputError(f"{message} (--help lists the flags)") from None
 
 
 def usage(config: type, description: str, presets: Presets | None = None) -> str:
@@ -193,7 +72,7 @@ def _groups(config: type) -> dict[type, list[dataclasses.Field]]:
 
 def _flag(field: dataclasses.Field, hint: Any) -> list[str]:
     """Returns the lines of `--help` about a flag."""
-    kind, several = _kind(hint)
+    kind, several = kind_of(hint)
     known = field.metadata["known"]
     facts = [f"comma-separated {_LISTS[kind]}" if several else _WORDS[kind]]
     if known:
@@ -214,32 +93,6 @@ def _wrap(text: str) -> list[str]:
         subsequent_indent=indent,
         break_on_hyphens=False,
     )
-
-
-def with_flags(message: str, config: type) -> str:
-    """Returns an error message of the library with flags for its parameters.
-
-    A parameter becomes a flag where the message starts with it (`out: ...`, or several:
-    `out and seed: ...`) and where it stands before a value (`seed=1`).
-
-    Args:
-      message: The message.
-      config: The configuration whose fields are parameters.
-
-    >>> @dataclasses.dataclass
-    ... class Config:
-    ...     out: str = ""
-    ...     seed: int = 0
-    >>> with_flags("out: runs holds a run; resume it, or give seed=1", Config)
-    '--out: runs holds a run; resume it, or give --seed=1'
-    >>> with_flags("out and seed: give one of them", Config)
-    '--out and --seed: give one of them'
-    """
-    names = "|".join(field.name for field in dataclasses.fields(config))
-    lead = re.match(rf"(?:{names})(?:(?:, | and |, and )(?:{names}))*(?=: |=)", message)
-    end = lead.end() if lead else 0
-    leading = re.sub(rf"\b({names})\b", r"--\1", message[:end])
-    return leading + re.sub(rf"(?<![\w./-])({names})(?==\S)", r"--\1", message[end:])
 
 
 def main(

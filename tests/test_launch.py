@@ -8,107 +8,13 @@ from pathlib import Path
 import pytest
 
 from experiments import launch
-from ffnlab import options, signals
+from ffnlab import signals
 from ffnlab.errors import InputError
 from ffnlab.options import option
 from ffnlab.report import run_directory
 from tests.conftest import ROOT
+from tests.test_flag_parsing import Config
 from tests.test_signals import SIGNALS
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """Everything: what it takes."""
-
-    RENAMED = {"max_length": "length", "noise": "loud"}  # noqa: RUF012
-
-    name: str = option("a", "a name", known=lambda: ("a", "beta"))
-    count: int = option(3, "a count", least=1, below=10)
-    rates: tuple[float, ...] = option((0.1,), "some rates", above=0)
-    length: int | None = option(None, "a length", least=1)
-    loud: bool = option(False, "whether")
-    text: str = option("", "a text")
-
-    def __post_init__(self):
-        options.check(self)
-
-
-def parse(*flags, **options):
-    return launch.parse(Config, ["program", *flags], **options)
-
-
-def test_flags_become_a_config():
-    got = parse("--name=beta", "--count=4", "--rates=1,2e-3", "--length=7", "--loud")
-    assert got == Config("beta", 4, (1.0, 0.002), 7, True)
-    assert parse() == Config()
-
-
-def test_a_flag_file_gives_the_same_config(tmp_path):
-    given = Config("beta", 4, (1.0, 0.002), None, True)
-    (tmp_path / "flags").write_text(options.to_flags(given))
-    assert parse(f"--flagfile={tmp_path / 'flags'}") == given
-    assert parse(f"--flagfile={tmp_path / 'flags'}", "--count=5").count == 5
-    assert "--count" not in options.to_flags(given, leave_out=["count"])
-
-
-@pytest.mark.parametrize("text", ["def ", " a", "a\nb", '"a"', '"', "a,b", "ü"])
-def test_a_flag_file_keeps_any_text(text, tmp_path):
-    @dataclasses.dataclass(frozen=True)
-    class Prompt:
-        prompt: str = option("", "a text")
-
-    (tmp_path / "flags").write_text(options.to_flags(Prompt(text)), "utf-8")
-    given = ["program", f"--flagfile={tmp_path / 'flags'}"]
-    assert launch.parse(Prompt, given).prompt == text
-
-
-def test_old_names_of_flags_work_on_the_command_line_and_in_a_file(tmp_path):
-    assert parse("--max_length=7", "--noise") == Config(length=7, loud=True)
-    assert parse("--max_length", "7").length == 7
-    assert not parse("--nonoise").loud
-    (tmp_path / "flags").write_text("--max_length=7\n--noise=true\n")
-    file = f"--flagfile={tmp_path / 'flags'}"
-    assert parse(file) == Config(length=7, loud=True)
-    assert parse(file, "--length=8").length == 8
-    with pytest.raises(InputError, match="^--length: 0 should be"):
-        parse("--max_length=0")
-    assert parse("--size=5", aliases={"size": "count"}).count == 5
-
-
-def test_presets_yield_to_flags():
-    presets = {"short": {"count": 9, "length": 2}}
-    assert parse("--short", presets=presets) == Config(count=9, length=2)
-    assert parse("--short", "--count=5", presets=presets).count == 5
-    assert "--count=9 --length=2" in launch.usage(Config, "What.", presets)
-    assert parse(presets=presets) == Config()
-
-
-@pytest.mark.parametrize(
-    ("flag", "message"),
-    [
-        ("--name=bta", "--name: unknown 'bta'; nearest: beta"),
-        ("--count=0", "--count: 0 should be a number at least 1 and below 10"),
-        ("--count=10", "--count: 10 should be"),
-        ("--count=many", "--count=many: not a number: 'many'"),
-        ("--rates=nan", "--rates: nan should be a number above 0"),
-        ("--rates=inf", "--rates: inf should be"),
-        ("--rates=0", "--rates: 0.0 should be"),
-        ("--rates=", "--rates: at least one is needed"),
-        ("--rates=1,1", "--rates: 1.0,1.0 has an entry twice"),
-        ("--rates=a", "--rates=a: not a number: 'a'"),
-        ("--nmae=a", "name"),
-        ("stray", "'stray' is not a flag"),
-        ("--flagfile=/no/such/file", "file"),
-        (f"--flagfile={'a' * 300}", "File name too long"),
-        ("--text=a\udcffb", r"--text: 'a\udcffb' is not UTF-8"),
-        ('--text="a\\u0000b"', r"--text: 'a\x00b' holds a NUL byte"),
-    ],
-)
-def test_wrong_flags_are_named(flag, message):
-    with pytest.raises(InputError) as caught:
-        parse(flag)
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 def test_help_shows_every_flag_with_its_default():
@@ -158,23 +64,8 @@ def test_flags_stand_under_the_class_that_defines_them():
         "  --flagfile=",
         "Exit codes:",
     ]
+    assert "      --count=2" in text.splitlines()
     assert "129, 130 and 143: stopped by" in " ".join(text.split())
-
-
-@pytest.mark.parametrize(
-    ("message", "wanted"),
-    [
-        ("count: 0 is too small", "--count: 0 is too small"),
-        ("name, count and rates: give one", "--name, --count and --rates: give one"),
-        ("count=3 needs length=5", "--count=3 needs --length=5"),
-        ("the count and the name: none", "the count and the name: none"),
-        ("length: count has its own length", "--length: count has its own length"),
-        ("account=3, runs/count=3, --count=3", "account=3, runs/count=3, --count=3"),
-        ("length = 3: count=", "length = 3: count="),
-    ],
-)
-def test_errors_name_flags(message, wanted):
-    assert launch.with_flags(message, Config) == wanted
 
 
 def test_input_errors_exit_with_2(monkeypatch, capsys):

@@ -151,9 +151,9 @@ def test_a_second_signal_ends_the_process_whatever_it_does():
 KILL = "import os, time\nos.kill(os.getpid(), {})\ntime.sleep({})\n"
 
 
-@pytest.mark.parametrize(("module", "seconds"), [("absl", 60), ("jax", 0.2)])
+@pytest.mark.parametrize(("module", "seconds"), [("textwrap", 60), ("jax", 0.2)])
 def test_a_launcher_is_stopped_by_one_line_while_it_imports(tmp_path, module, seconds):
-    """Imports absl before it can catch a signal, and jax after."""
+    """Imports textwrap before it can catch a signal, and jax after."""
     text = KILL.format(int(signal.SIGHUP), seconds)
     (tmp_path / f"{module}.py").write_text(text)
     process = start(
