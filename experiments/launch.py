@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from experiments.flag_parsing import Presets, kind_of, parse, with_flags
-from ffnlab import options, signals
+from ffnlab import escape, options, signals
 from ffnlab.errors import InputError
 
 _WORDS = {int: "integer", float: "number", bool: "true or false", str: "text"}
@@ -42,7 +42,9 @@ _ADVICE = {
     errno.ENAMETOOLONG: "name a shorter path; a name has at most 255 bytes",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
 }
-_LONGEST = 500  # characters of a message of C++
+_LINE = 1000  # characters of a line of an error
+_VALUE = 200  # characters of a value in quotes in a line that is too long
+_CPP = 500  # characters of a message of C++
 
 
 def usage(config: type, description: str, presets: Presets | None = None) -> str:
@@ -185,8 +187,8 @@ def describe(
     if isinstance(error, BrokenPipeError):
         return 128 + signal.SIGPIPE, ""
     if isinstance(error, InputError):
-        message = printable(with_flags(str(error), config), keep="\n")
-        return 2, f"error: {message}"
+        message = escape.terminal_lines(f"error: {with_flags(str(error), config)}")
+        return 2, "\n".join(map(shorten, message.split("\n")))
     number = signals.pending()  # the signal can become another error on its way
     if isinstance(error, KeyboardInterrupt):
         code = 128 + getattr(error, "number", signal.SIGINT)
@@ -197,7 +199,9 @@ def describe(
         code, message = 128 + number, str(signals.Stopped(number))
     else:
         return None
-    return code, printable("; ".join([message, *getattr(error, "__notes__", [])]))
+    message = shorten(escape.terminal(message))  # commands of the notes stay whole
+    notes = map(escape.terminal, getattr(error, "__notes__", []))
+    return code, "; ".join([message, *notes])
 
 
 def _describe_system(error: BaseException, parsed: Any) -> str | None:
@@ -217,7 +221,9 @@ def _describe_system(error: BaseException, parsed: Any) -> str | None:
     if isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in text
     ):
-        return "out of memory: ask for less" + (f" ({text[:_LONGEST]})" if text else "")
+        return "out of memory: ask for less" + (
+            f" ({_cut(text, _CPP)})" if text else ""
+        )
     return None
 
 
@@ -235,16 +241,26 @@ def _name(path: Any, parsed: Any) -> str:
     return path
 
 
-def printable(text: str, keep: str = "") -> str:
-    r"""Returns a text with what would act on a terminal escaped.
+def shorten(line: str) -> str:
+    """Returns a line of at most 1,000 characters.
 
-    Args:
-      text: The text.
-      keep: Characters to keep.
+    Of long values in quotes, and of a line that is still too long, the beginning and
+    the end are kept.
 
-    >>> print(printable("a\x1b[31m\u202eb"))
-    a\x1b[31m\u202eb
+    >>> shorten(f"a.csv:2: unknown label '{'a' * 2000}'; known: b")[:50]
+    "a.csv:2: unknown label 'aaaaaaaaaaaaaaaaaaaaaaaaaa"
+    >>> len(shorten("a" * 2000))
+    1000
     """
-    escaped = (c.encode("unicode_escape").decode() for c in text)
-    pairs = zip(text, escaped, strict=True)
-    return "".join(c if c.isprintable() or c in keep else e for c, e in pairs)
+    if len(line) > _LINE:
+        quoted = rf"'[^']{{{_VALUE},}}'|\"[^\"]{{{_VALUE},}}\""
+        line = re.sub(quoted, lambda value: _cut(value[0], _VALUE), line)
+    return _cut(line, _LINE)
+
+
+def _cut(text: str, length: int) -> str:
+    """Returns a text, with `…` in place of its middle if it is longer."""
+    if len(text) <= length:
+        return text
+    start = length // 2
+    return f"{text[:start]}…{text[len(text) - (length - start - 1) :]}"

@@ -153,6 +153,40 @@ def test_what_the_user_can_mend_is_one_line(monkeypatch, capsys, error, wanted):
     assert got == (2, f"error: {wanted}\n")
 
 
+@pytest.mark.parametrize(
+    ("error", "start", "finish"),
+    [
+        (
+            InputError(f"count: {'a' * 300_000!r} is unknown; known: b"),
+            "error: --count: 'aaa",
+            "aaa' is unknown; known: b\n",
+        ),
+        (InputError("b" * 300_000), "error: bbb", "bbb\n"),
+        (InputError("\x1b" * 300_000), "error: \\x1b", "\\x1b\n"),
+        (full(errno.EROFS, "c" * 300_000), "error: ccc", "can be written to\n"),
+        (RuntimeError("RESOURCE_EXHAUSTED" + "d" * 5_000), "error: out", "ddd)\n"),
+    ],
+)
+def test_long_messages_are_shortened(monkeypatch, capsys, error, start, finish):
+    code, message = end(monkeypatch, capsys, error)
+    assert code == 2 and len(message) <= 1001 and "…" in message
+    assert message.startswith(start) and message.endswith(finish)
+
+
+def test_each_line_of_several_problems_is_shortened(monkeypatch, capsys):
+    error = InputError("\n".join(["1 problem"] + ["a" * 5_000] * 20))
+    lines = end(monkeypatch, capsys, error)[1].splitlines()
+    assert [len(line) for line in lines] == [16] + [1000] * 20
+
+
+def test_the_command_that_continues_stays_whole(monkeypatch, capsys):
+    error = full(errno.ENOSPC, "a" * 5_000)
+    error.add_note("to continue: '--out=" + "b" * 2_000 + "\x1b'")
+    message = end(monkeypatch, capsys, error)[1]
+    assert message.endswith("; to continue: '--out=" + "b" * 2_000 + "\\x1b'\n")
+    assert len(message) < 3_100
+
+
 @pytest.mark.parametrize("resume", [False, None])
 def test_a_full_disk_says_how_to_continue(monkeypatch, capsys, tmp_path, resume):
     with (
