@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import errno
 import inspect
+import io
 import os
 import re
 import signal
@@ -122,6 +123,7 @@ def main(
             signals.end_at_once(False)
             if None in (sys.stdout, sys.stderr):
                 raise InputError("standard output or error is closed; use /dev/null")
+            _show_all_characters()
             if {"--help", "-h", "--helpfull", "-help"} & set(sys.argv[1:]):
                 print(usage(config, description, presets))
             else:
@@ -143,6 +145,13 @@ def main(
             with contextlib.suppress(OSError):
                 print(message, file=sys.stderr)
         sys.exit(code)
+
+
+def _show_all_characters() -> None:
+    r"""Writes characters that the terminal's encoding lacks as in Python: `\u0394`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not that of a notebook
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _flush() -> None:

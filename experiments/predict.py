@@ -14,7 +14,8 @@ with the columns that training had; for tag CoNLL columns, with the words in the
 that training used; for classify and generate JSON of lists, of which the last of test,
 val and train is read; for qa SQuAD's .json. --format names the format where the ending
 of the file does not. Standard input is text, .jsonl or .conll. Blank lines are skipped.
-All bad lines of a file are reported before anything is written.
+All bad lines of a file are reported before anything is written. Input and output are
+in UTF-8, whatever the locale is.
 
 Output: for tag one line per word, the tag last; for generate the text; otherwise one
 line per text: label or answer, probability and text, separated by tabs. Rows, JSON

@@ -228,9 +228,10 @@ launch.main(Config, print, "")
 """
 
 
-def run_into(descriptor, arguments):
+def run_into(descriptor, arguments, **environment):
     """Runs a program that writes to a descriptor, through Python's buffer."""
     buffered = {**os.environ, "PYTHONUNBUFFERED": "", "PYTHONPATH": str(ROOT)}
+    buffered |= environment
     try:
         return subprocess.run(
             arguments,
@@ -259,3 +260,30 @@ def test_standard_output_that_is_full_is_one_line():
     done = run_into(descriptor, [sys.executable, "-c", PRINTS])
     wanted = "error: standard output: No space left on device; make room on the disk\n"
     assert (done.returncode, done.stderr) == (2, wanted)
+
+
+TABLE = r"""
+from ffnlab.report.table import Table
+import sys
+def run(config):
+    Table(["name", "\u0394"], [["\xe9", "\u22121"]]).show(config.name)
+    print("\u0394", file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"PYTHONIOENCODING": "latin-1"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    ],
+)
+def test_any_text_is_printed_in_any_encoding(tmp_path, environment):
+    program = TABLE + PRINTS.replace("print", "run").replace('"a"', r'"\u2211"')
+    with open(tmp_path / "out", "wb") as file:
+        arguments = [sys.executable, "-c", program]
+        done = run_into(os.dup(file.fileno()), arguments, **environment)
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "out").read_text("latin-1").splitlines()
+    assert "\\u2211" in lines[0] and "\\u0394" in lines[2]
+    assert r"\u0394" in done.stderr

@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import sys
 from collections.abc import Callable, Iterator
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
@@ -141,14 +142,15 @@ def _pairs(
 def _open(path: str) -> Iterator[TextIO]:
     """Opens the output: a file is in place at the end, whole, or not at all.
 
-    Pipes and devices are written to directly, and links are followed.
+    Pipes and devices are written to directly, and links are followed. All are in UTF-8.
     """
     path = "-" if path == "/dev/stdout" else path
     real = Path(path).resolve()
     try:
         if path == "-":
-            yield sys.stdout
-            sys.stdout.flush()
+            with _in_utf8(sys.stdout):
+                yield sys.stdout
+                sys.stdout.flush()
         elif real.is_file() or not real.exists():
             with io.atomic(real) as file:
                 yield file
@@ -162,3 +164,15 @@ def _open(path: str) -> Iterator[TextIO]:
         raise InputError(
             f"output: {where}: {error.strerror}; choose another output"
         ) from None
+
+
+@contextlib.contextmanager
+def _in_utf8(stream: TextIO) -> Iterator[None]:
+    """Makes a stream write UTF-8 until the block ends, whatever the locale is."""
+    if not isinstance(stream, TextIOWrapper):  # of a notebook, which has no bytes
+        yield
+        return
+    encoding, errors = stream.encoding, stream.errors
+    stream.reconfigure(encoding="utf-8", errors="strict")
+    yield
+    stream.reconfigure(encoding=encoding, errors=errors)
