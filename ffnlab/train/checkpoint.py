@@ -5,10 +5,15 @@ when it is complete. A checkpoint without digests is one whose writing was inter
 and one with other digests is damaged; the one before is then restored.
 """
 
+import contextlib
 import json
+import logging
+import os
+import re
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -183,7 +188,7 @@ class Checkpoints:
         if step in self._steps():  # a final save of what is saved
             return
         try:
-            with self._manager() as manager:
+            with _quiet(), self._manager() as manager:
                 args = ocp.args.StandardSave(leaves)
                 if not manager.save(step, args=args, force=True):
                     raise OSError("Orbax has skipped it")
@@ -192,10 +197,9 @@ class Checkpoints:
             dropped = tuple(f"{n}/" for n in gone)
             digests.update(self._directory, names, dropped)
         except Exception as error:
-            reason = str(error).strip().partition("\n")[0]
             raise InputError(
-                f"{folder}: the checkpoint cannot be written: {reason}; the one before "
-                "is kept; make room, and resume"
+                f"{folder}: the checkpoint cannot be written: {_reason(error)}; the "
+                "one before is kept; make room, and resume"
             ) from error
         self._took = time.monotonic() - start
 
@@ -212,11 +216,10 @@ class Checkpoints:
             if name.startswith(f"{step}/"):
                 digests.check(self._directory / name)
         try:
-            with self._manager() as manager:
+            with _quiet(), self._manager() as manager:
                 return manager.restore(step, args=ocp.args.StandardRestore())
         except Exception as error:  # of an older version, which recorded no digests
-            reason = str(error).strip().partition("\n")[0]
-            path = self._directory / str(step)
+            path, reason = self._directory / str(step), _reason(error)
             raise InputError(f"{path}: the checkpoint is damaged: {reason}") from error
 
     def _report(self, step: int, error: InputError) -> None:
@@ -277,6 +280,47 @@ class Checkpoints:
             return np.asarray(array)
 
         return jax.tree.map(place, trees.names(tree), tree)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences what Orbax logs on an error, which is raised as well.
+
+    Threads of tensorstore print that the event loop is closed when theirs has failed,
+    also after the block; this is silenced for good.
+    """
+    if not isinstance(sys.unraisablehook, _UnraisableHook):
+        sys.unraisablehook = _UnraisableHook(sys.unraisablehook)
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+class _UnraisableHook:
+    """A hook for exceptions that cannot be raised, which hides a closed event loop."""
+
+    def __init__(self, hook: Any):
+        self._hook = hook
+
+    def __call__(self, unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            self._hook(unraisable)
+
+
+def _reason(error: Exception) -> str:
+    """Returns what the operating system says in an error of Orbax, or its first line.
+
+    >>> _reason(ValueError("Failed to write: No space left [os_error_code='28']"))
+    'No space left on device'
+    """
+    number = re.search(r"os_error_code='(\d+)'", str(error))
+    return os.strerror(int(number[1])) if number else str(error).strip().split("\n")[0]
 
 
 def _describe(leaf: Any) -> str:

@@ -1,7 +1,12 @@
+import contextlib
+import gc
 import json
+import logging
+import resource
 import shutil
 import subprocess
 import sys
+import types
 
 import chex
 import jax
@@ -271,3 +276,53 @@ def test_a_checkpoint_that_cannot_be_written_is_an_error_of_the_next_call(
     assert Checkpoints(tmp_path).restore(trees[20])["x"].tolist() == [20.0] * 3
     checkpoints.save(30, trees[10], final=True)
     assert Checkpoints(tmp_path).restore(trees[20])["x"].tolist() == [10.0] * 3
+
+
+@contextlib.contextmanager
+def largest_file(size):
+    """Lets no file become larger than some bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_checkpoint_without_room_is_one_error_and_the_one_before_stays(
+    tmp_path, capfd
+):
+    """Fails in the metadata, in the arrays and in the digests."""
+    rng = np.random.default_rng(0)
+    tree = {str(n): rng.normal(size=(32, 32)) for n in range(20)}
+    later = jax.tree.map(np.negative, tree)
+    checkpoints, failed = Checkpoints(tmp_path), 0
+    checkpoints.save(1, tree, final=True)
+    for size in (0, 200, 2_000, 20_000, 120_000):
+        with largest_file(size):
+            try:
+                checkpoints.save(2, later, final=True)
+            except InputError as error:
+                assert f"{tmp_path / '2'}: the checkpoint cannot be" in str(error)
+                assert "File too large; " in str(error) and "\n" not in str(error)
+                failed += 1
+        gc.collect()  # what asyncio has not told yet
+        restored = Checkpoints(tmp_path).restore(tree)
+        chex.assert_trees_all_equal(restored, tree)
+    assert failed == 5
+    assert capfd.readouterr() == ("", "")
+    checkpoints.save(2, later, final=True)
+    chex.assert_trees_all_equal(Checkpoints(tmp_path).restore(tree), later)
+
+
+def test_other_errors_are_logged_and_shown(monkeypatch, caplog):
+    shown = []
+    monkeypatch.setattr(sys, "unraisablehook", shown.append)
+    with checkpoint._quiet(), checkpoint._quiet():
+        logging.getLogger("absl").error("inside")
+        logging.getLogger("another").error("another")
+    logging.getLogger("absl").error("outside")
+    for text in ("Event loop is closed", "another"):
+        sys.unraisablehook(types.SimpleNamespace(exc_value=RuntimeError(text)))
+    assert [str(each.exc_value) for each in shown] == ["another"]
+    assert caplog.messages == ["another", "outside"]
