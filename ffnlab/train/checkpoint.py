@@ -5,15 +5,10 @@ when it is complete. A checkpoint without digests is one whose writing was inter
 and one with other digests is damaged; the one before is then restored.
 """
 
-import contextlib
 import json
-import logging
-import os
-import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,6 +18,7 @@ import numpy as np
 
 from ffnlab import digests, io, trees
 from ffnlab.errors import InputError
+from ffnlab.train import array_folder
 
 # Counted up when programs or the names of what is saved change. Runs saved before may
 # have another program, and those of format 1 moments of frozen arrays.
@@ -180,25 +176,21 @@ class Checkpoints:
         return sorted(int(name) for name in folders if name.isdecimal())
 
     def _write(self, step: int, leaves: dict[str, np.ndarray]) -> None:
-        """Writes a checkpoint, records its digests and drops those of removed ones."""
-        import orbax.checkpoint as ocp  # seconds to import, and few runs save
-
+        """Writes a checkpoint, records its digests, and removes the older ones."""
         start, folder = time.monotonic(), self._directory / str(step)
         self._open()
         if step in self._steps():  # a final save of what is saved
             return
         try:
-            with _quiet(), self._manager() as manager:
-                args = ocp.args.StandardSave(leaves)
-                if not manager.save(step, args=args, force=True):
-                    raise OSError("Orbax has skipped it")
+            array_folder.write(folder, leaves)
             names = digests.digests_below(folder, self._directory)
-            gone = [n for n in self._steps() if not (self._directory / str(n)).exists()]
-            dropped = tuple(f"{n}/" for n in gone)
-            digests.update(self._directory, names, dropped)
-        except Exception as error:
+            old = self._steps()[: 1 - _KEPT]
+            digests.update(self._directory, names, tuple(f"{n}/" for n in old))
+            for number in old:
+                shutil.rmtree(self._directory / str(number))
+        except OSError as error:
             raise InputError(
-                f"{folder}: the checkpoint cannot be written: {_reason(error)}; the "
+                f"{folder}: the checkpoint cannot be written: {error.strerror}; the "
                 "one before is kept; make room, and resume"
             ) from error
         self._took = time.monotonic() - start
@@ -209,18 +201,17 @@ class Checkpoints:
         Raises:
           InputError: It is damaged.
         """
-        import orbax.checkpoint as ocp
-
-        names = digests.read(self._directory / digests.NAME)
-        for name in names:
+        folder = self._directory / str(step)
+        for name in digests.read(self._directory / digests.NAME):
             if name.startswith(f"{step}/"):
                 digests.check(self._directory / name)
         try:
-            with _quiet(), self._manager() as manager:
-                return manager.restore(step, args=ocp.args.StandardRestore())
-        except Exception as error:  # of an older version, which recorded no digests
-            path, reason = self._directory / str(step), _reason(error)
-            raise InputError(f"{path}: the checkpoint is damaged: {reason}") from error
+            return array_folder.read(folder)
+        except OSError as error:  # of an older version, which recorded no digests
+            reason = error.strerror
+            raise InputError(
+                f"{folder}: the checkpoint is damaged: {reason}"
+            ) from error
 
     def _report(self, step: int, error: InputError) -> None:
         """Removes a damaged checkpoint and says so, or raises."""
@@ -247,14 +238,6 @@ class Checkpoints:
                     f"{self._blank.get(name)}"
                 )
 
-    def _manager(self) -> Any:
-        import orbax.checkpoint as ocp
-
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=_KEPT, create=True, enable_async_checkpointing=False
-        )
-        return ocp.CheckpointManager(self._directory, options=options)
-
     def _fill(self, tree: Any, leaves: dict[str, np.ndarray]) -> Any:
         """Returns a tree with the arrays of a checkpoint in place of its own."""
         extra = sorted(leaves.keys() - trees.flatten(tree).keys())
@@ -280,47 +263,6 @@ class Checkpoints:
             return np.asarray(array)
 
         return jax.tree.map(place, trees.names(tree), tree)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences what Orbax logs on an error, which is raised as well.
-
-    Threads of tensorstore print that the event loop is closed when theirs has failed,
-    also after the block; this is silenced for good.
-    """
-    if not isinstance(sys.unraisablehook, _UnraisableHook):
-        sys.unraisablehook = _UnraisableHook(sys.unraisablehook)
-    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-class _UnraisableHook:
-    """A hook for exceptions that cannot be raised, which hides a closed event loop."""
-
-    def __init__(self, hook: Any):
-        self._hook = hook
-
-    def __call__(self, unraisable: Any) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
-            self._hook(unraisable)
-
-
-def _reason(error: Exception) -> str:
-    """Returns what the operating system says in an error of Orbax, or its first line.
-
-    >>> _reason(ValueError("Failed to write: No space left [os_error_code='28']"))
-    'No space left on device'
-    """
-    number = re.search(r"os_error_code='(\d+)'", str(error))
-    return os.strerror(int(number[1])) if number else str(error).strip().split("\n")[0]
 
 
 def _describe(leaf: Any) -> str:

@@ -1,12 +1,10 @@
 import contextlib
 import gc
 import json
-import logging
 import resource
 import shutil
 import subprocess
 import sys
-import types
 
 import chex
 import jax
@@ -313,16 +311,3 @@ def test_a_checkpoint_without_room_is_one_error_and_the_one_before_stays(
     assert capfd.readouterr() == ("", "")
     checkpoints.save(2, later, final=True)
     chex.assert_trees_all_equal(Checkpoints(tmp_path).restore(tree), later)
-
-
-def test_other_errors_are_logged_and_shown(monkeypatch, caplog):
-    shown = []
-    monkeypatch.setattr(sys, "unraisablehook", shown.append)
-    with checkpoint._quiet(), checkpoint._quiet():
-        logging.getLogger("absl").error("inside")
-        logging.getLogger("another").error("another")
-    logging.getLogger("absl").error("outside")
-    for text in ("Event loop is closed", "another"):
-        sys.unraisablehook(types.SimpleNamespace(exc_value=RuntimeError(text)))
-    assert [str(each.exc_value) for each in shown] == ["another"]
-    assert caplog.messages == ["another", "outside"]
