@@ -353,6 +353,7 @@ def pack_windows(pieces: Windows, width: int, mix: int | None = None) -> Rows:
     return rows._replace(arrays={**rows.arrays, "x/inside": inside, "y": y})
 
 
+@np.errstate(invalid="ignore")
 def texts_of(
     pieces: Windows,
     questions: Questions,
@@ -378,7 +379,8 @@ def texts_of(
       threshold: See above; infinity answers every question that has a candidate.
 
     Returns:
-      By id the text, empty for no answer, and the probability, in [0, 1].
+      By id the text, empty for no answer, and the probability, in [0, 1]; NaN if a
+      score is not finite.
 
     Source: Devlin et al. 2019, section 4.3.
     """
@@ -390,7 +392,7 @@ def texts_of(
         if begin >= 0:  # the window has tokens of the context
             own = candidates[pieces.question[window]]
             best = own.get((begin, stop), -np.inf)
-            own[begin, stop] = max(best, float(scores[window]))
+            own[begin, stop] = float(np.maximum(best, scores[window]))  # NaN stays
     texts, probabilities = {}, {}
     for number, name in enumerate(questions.ids):
         own, null = candidates[number], float(least[number])

@@ -77,7 +77,7 @@ class GenerationTask(Task):
             config.num_beams,
             _ROWS,
         )
-        return lambda params: generate(params["encoder"], prompts)
+        return lambda params: [t or "" for t in generate(params["encoder"], prompts)]
 
     def score(self, part: str, predicted: list[str]) -> dict[str, Any]:
         """Returns BLEU, chrF, ROUGE and exact match, and a few of the texts."""
@@ -183,8 +183,10 @@ def make_generator(
     max_new_tokens: int,
     num_beams: int | None,
     rows: int,
-) -> Callable[[Params, Sequence[np.ndarray]], list[str]]:
+) -> Callable[[Params, Sequence[np.ndarray]], list[str | None]]:
     """Returns a function from parameters and prompts to their likeliest continuations.
+
+    A continuation is None where the scores of its tokens are not finite.
 
     Args:
       shape: The configuration of the decoder.
@@ -195,21 +197,24 @@ def make_generator(
     """
 
     def decode(params: Params, batch: Prompts) -> np.ndarray:
-        """Returns the new tokens of a batch, `[B, max_new_tokens]`."""
+        """Returns the new tokens of a batch `[B, N]`; −1 if scores are not finite."""
         options: dict[str, Any] = {"mask": batch.mask, "stop": tokenizer.end}
         given = (shape, params, batch.tokens, max_new_tokens)
         if num_beams:
-            beams, _ = decoding.beam_search(*given, width=num_beams, **options)
-            tokens = beams[:, 0]
+            beams, scores = decoding.beam_search(*given, width=num_beams, **options)
+            finite = np.isfinite(scores[:, :1])
+            tokens = np.where(finite, beams[:, 0], -1)
         else:
             tokens = decoding.generate(*given, **options)
         return np.asarray(tokens)[:, batch.tokens.shape[1] :]
 
-    def generate(params: Params, prompts: Sequence[np.ndarray]) -> list[str]:
-        texts = [""] * len(prompts)
+    def generate(params: Params, prompts: Sequence[np.ndarray]) -> list[str | None]:
+        texts: list[str | None] = [None] * len(prompts)
         for batch in left_padded(prompts, rows):
             pairs = zip(batch.index, decode(params, batch), strict=False)
             for number, row in pairs:
+                if (row < 0).any():
+                    continue
                 ends = np.flatnonzero(row == tokenizer.end)
                 kept = row[: ends[0]] if len(ends) else row
                 texts[number] = tokenizer.decode(kept.tolist()).strip()
@@ -248,6 +253,7 @@ def text_generator(
             next_power(len(examples)),
         )
         texts = write(model.params["encoder"], pairs.prompts)
-        return [Prediction(text) for text in texts]
+        lost = Prediction("", float("nan"))
+        return [lost if text is None else Prediction(text) for text in texts]
 
     return generate

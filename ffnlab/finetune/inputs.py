@@ -7,7 +7,7 @@ reported at once.
 
 import itertools
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,12 +40,27 @@ class Source(NamedTuple):
       kind: Their format, a name of `KINDS`.
       header: The names of the columns of CSV or TSV, if the file has a header.
       part: The part of a JSON file of lists, see `data.examples.PARTS`.
+      name: The file, or `standard input`.
+      lines: The line of each example; those of standard input are added as they come.
+        Empty if examples are not known by lines.
     """
 
     examples: Iterator[Example]
     kind: str
     header: list[str] | None = None
     part: str | None = None
+    name: str = "standard input"
+    lines: Sequence[int] = ()
+
+    def place(self, number: int) -> str:
+        """Returns where an example is, by its number from 0.
+
+        >>> Source(iter([]), "text", name="a.txt", lines=[3, 7]).place(1)
+        'a.txt:7'
+        """
+        if number < len(self.lines):
+            return f"{self.name}:{self.lines[number]}"
+        return f"{self.name}: number {number + 1}"
 
 
 def open_source(source: str, usage: Usage, kind: str = "auto") -> Source:
@@ -64,14 +79,16 @@ def open_source(source: str, usage: Usage, kind: str = "auto") -> Source:
     """
     kind = _kind_of(source, usage.task, kind)
     if source == "-":
-        return Source(_stream(kind, usage), kind)
+        lines: list[int] = []
+        return Source(_stream(kind, usage, lines), kind, lines=lines)
     if kind == "text":
         texts, problems = read_lines(require_file(source))
         errors = [(line, InputError(problem)) for line, problem in problems]
         read = [*errors, *_parse_text(enumerate(texts, 1), usage)]
-        return Source((example for _, example in collect(source, read)), kind)
+        lines, examples = zip(*collect(source, read), strict=True) if read else ((), ())
+        return Source(iter(examples), kind, name=source, lines=lines)
     if usage.task == "qa":
-        return Source(_questions(source, kind), kind)
+        return Source(_questions(source, kind), kind, name=source)
     task, columns = _reading(usage, kind)
     part = last_part(source) if kind == "json" else None
     examples = read_labelled(source, task, columns, part or "train", kind)
@@ -79,7 +96,8 @@ def open_source(source: str, usage: Usage, kind: str = "auto") -> Source:
         check_markers(source, examples.texts, examples.lines, usage.marks)
     pairs = examples.pairs or itertools.repeat("")
     read = map(Example, examples.texts, pairs, examples.rows)
-    return Source(read, kind, examples.header, part)
+    lines = [line[0] if isinstance(line, list) else line for line in examples.lines]
+    return Source(read, kind, examples.header, part, source, lines)
 
 
 def _kind_of(source: str, task: str, kind: str) -> str:
@@ -134,11 +152,12 @@ def _questions(path: str, kind: str) -> Iterator[Example]:
     return map(Example, read.questions, read.contexts, rows)
 
 
-def _stream(kind: str, usage: Usage) -> Iterator[Example]:
-    """Yields the examples of standard input as they come."""
+def _stream(kind: str, usage: Usage, lines: list[int]) -> Iterator[Example]:
+    """Yields the examples of standard input as they come, and adds their lines."""
     for line, example in _parse(kind, _standard_input(), usage):
         if isinstance(example, InputError):
             raise InputError(f"standard input:{line}: {example}")
+        lines.append(line)
         yield example
 
 

@@ -10,10 +10,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ffnlab import io
 from ffnlab.data import tags
 from ffnlab.data.conll import is_token
 from ffnlab.data.examples import KEYS, Example, Examples
+from ffnlab.errors import InputError
 from ffnlab.escape import json_text
 
 
@@ -23,6 +26,7 @@ class Prediction(NamedTuple):
     Attributes:
       text: A label, an answer or a generated text; for tag the labels of the words.
       probability: Its probability; for tag that of each word; None if there is none.
+        NaN where the scores of the model are not finite: see `check_finite`.
     """
 
     text: Any
@@ -37,6 +41,33 @@ class Prediction(NamedTuple):
         if self.probability is None:
             return [self.text]
         return [self.text, round_probability(self.probability)]
+
+
+def is_finite(prediction: Prediction) -> bool:
+    """Returns whether the probabilities of a prediction are numbers."""
+    probability = prediction.probability
+    return probability is None or bool(np.isfinite(probability).all())
+
+
+def check_finite(prediction: Prediction, source: str) -> Prediction:
+    """Returns a prediction whose probabilities are numbers.
+
+    Args:
+      prediction: A prediction.
+      source: The text that it is of, for the error.
+
+    Raises:
+      InputError: A probability is not finite.
+
+    >>> check_finite(Prediction("odd", 0.75), "a.txt:3").text
+    'odd'
+    """
+    if is_finite(prediction):
+        return prediction
+    raise InputError(
+        f"{source}: the scores of the model are not finite here; the parameters of the "
+        "checkpoint may be damaged: train again, or use another run"
+    )
 
 
 class Format(NamedTuple):

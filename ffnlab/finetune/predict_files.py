@@ -14,7 +14,13 @@ from ffnlab.data.examples import Example
 from ffnlab.errors import InputError
 from ffnlab.escape import terminal
 from ffnlab.finetune import inputs
-from ffnlab.finetune.outputs import Format, Prediction, answers_json, lists_json
+from ffnlab.finetune.outputs import (
+    Format,
+    Prediction,
+    answers_json,
+    check_finite,
+    lists_json,
+)
 from ffnlab.options import option
 
 Pairs = Iterator[tuple[Example, Prediction]]
@@ -78,7 +84,8 @@ def predict(config: PredictConfig) -> int:
     """Writes predictions, or exports the model; returns the number of predictions.
 
     Raises:
-      InputError: A file or directory cannot be used.
+      InputError: A file or directory cannot be used, or the scores of the model are not
+        finite; the output file is then as it was.
     """
     from ffnlab.finetune import finetuned_model, predictor
 
@@ -104,7 +111,7 @@ def predict(config: PredictConfig) -> int:
     form = Format(source.kind, source.header, usage.scheme, config.probabilities)
     with _open(config.output) as file:
         file.write(form.head(usage.task != "generate"))
-        count = _write(file, form, _pairs(apply, source.examples, size), source.part)
+        count = _write(file, form, _pairs(apply, source, size), source.part)
     if sum(lost):
         most = f"the model reads {usage.max_seq_length} tokens per text"
         print(f"{sum(lost):,} words or tokens cut off: {most}", file=sys.stderr)
@@ -130,12 +137,15 @@ def _write(file: TextIO, form: Format, pairs: Pairs, part: str | None) -> int:
 
 def _pairs(
     apply: Callable[[list[Example]], list[Prediction]],
-    examples: Iterator[Example],
+    source: inputs.Source,
     size: int,
 ) -> Pairs:
-    """Yields examples with their predictions, made in batches."""
-    while batch := list(itertools.islice(examples, size)):
-        yield from zip(batch, apply(batch), strict=True)
+    """Yields examples with their predictions, made in batches and checked."""
+    number = 0
+    while batch := list(itertools.islice(source.examples, size)):
+        for example, prediction in zip(batch, apply(batch), strict=True):
+            yield example, check_finite(prediction, source.place(number))
+            number += 1
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from ffnlab.errors import InputError
 from ffnlab.finetune.classification import encode
 from ffnlab.finetune.export import export_model
 from ffnlab.finetune.finetuned_model import FinetunedModel, read_finetuned
-from ffnlab.finetune.outputs import Prediction
+from ffnlab.finetune.outputs import Prediction, check_finite, is_finite
 from ffnlab.types import Array, Batch, Params
 
 
@@ -73,7 +73,8 @@ class Pipeline:
             one text); for qa a pair of a question and its context.
 
         Raises:
-          InputError: A text is missing, blank, or of another kind.
+          InputError: A text is missing, blank, or of another kind, or the scores of the
+            model are not finite.
         """
         texts = [texts] if isinstance(texts, str) else texts
         if not isinstance(texts, Sequence):
@@ -82,7 +83,11 @@ class Pipeline:
         examples = [self._example(text, n) for n, text in enumerate(texts, 1)]
         size = self._batch_size
         batches = (examples[i : i + size] for i in range(0, len(examples), size))
-        return [each for batch in batches for each in self._predict(batch)]
+        predictions = [each for batch in batches for each in self._predict(batch)]
+        return [
+            check_finite(each, f"texts: text {number}")
+            for number, each in enumerate(predictions, 1)
+        ]
 
     def export(self, path: str | Path) -> list[Path]:
         """Writes the model as a program of `jax.export`, its tokenizer and its labels.
@@ -145,7 +150,27 @@ def make_predictor(
         training.
       report_lost: Receives the number of words or tokens that were cut off, batch by
         batch.
+
+    Returns:
+      A function of at least one example. Of those whose scores are not finite the
+      probability is NaN; see `outputs.check_finite`.
     """
+    predict = _make_predictor(model, num_beams, report_lost)
+
+    def predict_apart(examples: Sequence[Example]) -> list[Prediction]:
+        predictions = predict(examples)
+        if len(examples) > 1 and not all(map(is_finite, predictions)):
+            # One text can spoil others, with which it shares a row.
+            return [predict([example])[0] for example in examples]
+        return predictions
+
+    return predict_apart
+
+
+def _make_predictor(
+    model: FinetunedModel, num_beams: int | None, report_lost: Callable[[int], Any]
+) -> Callable[[Sequence[Example]], list[Prediction]]:
+    """Returns the function of a task that predicts on a batch of examples."""
     if model.usage.task == "qa":
         from ffnlab.finetune.question_answering import question_answerer
 

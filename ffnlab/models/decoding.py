@@ -129,7 +129,7 @@ def generate(
       stop: Id of the token that ends a text; it fills the rest of the row.
 
     Returns:
-      int32 `[B, T + steps]`.
+      int32 `[B, T + steps]`. A text ends with −1 at logits that are not finite.
 
     Raises:
       InputError: The model is not causal or has no head, has too few positions, the
@@ -180,9 +180,10 @@ def _generate(
     def add_token(state: tuple) -> tuple:
         step, logits, cache, tokens, done = state
         token = sample(logits, keys[step]).astype(jnp.int32)
+        token = jnp.where(jnp.isfinite(logits.max(axis=-1)), token, -1)
         if stop is not None:
             token = jnp.where(done, stop, token)
-            done = done | (token == stop)
+            done = done | (token == stop) | (token < 0)
         logits, aux = model.apply(
             params, token[:, None], positions=(start + step)[:, None], cache=cache
         )

@@ -298,6 +298,19 @@ def test_right_spans_give_the_right_texts():
     assert all(0.5 < chance <= 1.0 for chance in chances.values())
 
 
+@pytest.mark.parametrize("window", range(2))
+def test_a_score_that_is_not_finite_makes_the_probability_nan(window):
+    asked = Questions(["x", "y"], ["?", "?"], ["a b c", "a"], [[], []], [[], []])
+    spans = np.array([[-1, -1], [0, 1], [2, 3]])
+    found = Windows([], [], [spans] * 3, np.array([0, 0, 1]), np.zeros((3, 2)))
+    best, scores = np.array([[1, 1], [2, 2], [1, 1]]), np.array([1.0, 2.0, 3.0])
+    bad = scores.copy()
+    bad[window] = np.nan
+    for given in ((bad, scores), (scores, bad)):
+        _, chances = texts_of(found, asked, best, *given)
+        assert np.isnan(chances["x"]) and np.isfinite(chances["y"])
+
+
 def test_the_answer_is_chosen_over_windows_and_no_answer():
     asked = Questions(["x", "y"], ["?", "?"], ["a b c", "a"], [[], []], [[], []])
     spans = np.array([[-1, -1], [0, 1], [2, 3], [4, 5]])

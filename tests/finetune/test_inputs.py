@@ -131,7 +131,9 @@ def test_the_format_may_be_given(write, name):
     other = write(content, "a.txt")
     source = inputs.open_source(str(other), usage, wanted.kind)
     assert [*source.examples] == [*wanted.examples]
-    assert source[1:] == wanted[1:]
+    assert source[1:4] == wanted[1:4] and source.name == str(other)
+    if wanted.lines:
+        assert source.place(0) == wanted.place(0).replace(str(path), str(other))
 
 
 def test_labels_may_be_missing(write):

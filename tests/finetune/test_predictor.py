@@ -10,15 +10,19 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 
 from ffnlab import finetune
 from ffnlab import io as files_io
+from ffnlab.data.corpus import ByteTokenizer
 from ffnlab.errors import InputError
 from ffnlab.finetune import finetuned_model, predict_files, predictor
 from ffnlab.finetune.classification import prepare
+from ffnlab.finetune.outputs import Prediction
 from ffnlab.finetune.usage import Usage
+from ffnlab.models.transformer import DecoderConfig, transformer_model
 from tests.tuned import config
 
 
@@ -281,7 +285,11 @@ def test_what_a_pipeline_cannot_use_is_one_line(request, kind):
 def batches(monkeypatch):
     """What pipelines predict on, batch by batch; predictions are the examples."""
     seen = []
-    echo = lambda batch: seen.append(batch) or batch  # noqa: E731
+
+    def echo(batch):
+        seen.append(batch)
+        return list(map(Prediction, batch))
+
     monkeypatch.setattr(predictor, "make_predictor", lambda model, num_beams: echo)
     return seen
 
@@ -296,7 +304,7 @@ def pipeline_of(usage):
 def test_a_pipeline_of_two_texts_takes_pairs(batches, task, kind):
     pipe = pipeline_of(Usage(task, 14))
     given = [("a", "b"), ["c", "d"], ("e", "f")]
-    assert [example[:2] for example in pipe(given)] == list(map(tuple, given))
+    assert [each.text[:2] for each in pipe(given)] == list(map(tuple, given))
     assert list(map(len, batches)) == [2, 1]
     for wrong in ("ab", ["ab"], [("a",)], [("a", "b", "c")], [("a", "")]):
         with pytest.raises(InputError, match=f"text 1 should be a pair of {kind}"):
@@ -305,7 +313,7 @@ def test_a_pipeline_of_two_texts_takes_pairs(batches, task, kind):
 
 def test_a_pipeline_of_marked_entities_takes_texts(batches):
     pipe, text = pipeline_of(Usage("pairs", 14, marks=("a", "b"))), "<a>x</a> <b>y</b>"
-    assert pipe([text])[0].text == text
+    assert pipe([text])[0].text.text == text
     with pytest.raises(InputError, match="text 2: expected one <b>…</b> in it"):
         pipe([text, "<a>x</a>"])
 
@@ -327,3 +335,66 @@ def test_a_pipeline_exports_its_model(classifier, tmp_path, monkeypatch):
     ]  # fmt: skip
     labels = json.loads(files[2].read_text())
     assert labels["labels"] == ["even", "odd"] and labels["task"] == "classify"
+
+
+@pytest.fixture
+def damaged(sorted_texts, monkeypatch):
+    """The classifier, with the parameters of one word damaged."""
+    model = finetuned_model.read_finetuned(sorted_texts.out)
+    number = int(model.tokenizer.texts(["w3"], None, 8).tokens[0][1])
+    ((name, table),) = model.params["encoder"]["embed"]["tokens"].items()
+    table = np.array(table)
+    table[number] = np.nan
+    embed = {**model.params["encoder"]["embed"], "tokens": {name: table}}
+    encoder = {**model.params["encoder"], "embed": embed}
+    model = model._replace(params={**model.params, "encoder": encoder})
+    for module in (finetuned_model, predictor):
+        monkeypatch.setattr(module, "read_finetuned", lambda _: model)
+
+
+NOT_FINITE = ": the scores of the model are not finite here; the parameters of"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "place"),
+    [
+        ("a.txt", "w1 w2\n\nw3 w4\nw3\n", "a.txt:3"),
+        ("a.tsv", "x\tw1\nx\tw2 w3\n", "a.tsv:2"),
+        ("-", "w1\n\nw3\n", "standard input:3"),
+    ],
+)
+def test_a_text_whose_scores_are_not_finite_is_named_and_not_written(
+    damaged, tmp_path, monkeypatch, capsys, name, content, place
+):
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_text(content)
+    Path("out").write_text("before")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(content))
+    with pytest.raises(InputError, match=f"^{place}{NOT_FINITE}"):
+        predict_files.predict(predict_files.PredictConfig("run", name, "out"))
+    assert Path("out").read_text() == "before" and len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_pipeline_names_a_text_whose_scores_are_not_finite(damaged):
+    pipe = finetune.pipeline("run")
+    assert len(pipe(["w1", "w2"])) == 2
+    with pytest.raises(InputError, match=f"^texts: text 2{NOT_FINITE}"):
+        pipe(["w1", "w2 w3", "w4"])
+
+
+@pytest.mark.parametrize("beams", [None, 2])
+def test_a_text_is_not_generated_from_scores_that_are_not_finite(beams):
+    sizes = {"vocabulary": 257, "features": 8, "layers": 1, "heads": 2, "hidden": 8}
+    shape = DecoderConfig(**sizes, length=32)
+    params = jax.eval_shape(transformer_model(shape).init, jax.random.key(0))
+    params = jax.tree.map(lambda leaf: np.full(leaf.shape, np.nan, "f4"), params)
+    model = finetuned_model.FinetunedModel(
+        SimpleNamespace(config=shape),
+        None,
+        {"encoder": params},
+        ByteTokenizer(),
+        [],
+        Usage("generate", 16, max_target_length=2, num_beams=beams),
+    )
+    with pytest.raises(InputError, match=f"^texts: text 1{NOT_FINITE}"):
+        predictor.Pipeline(model)(["ab", "c"])

@@ -137,6 +137,14 @@ def test_a_beam_of_one_is_greedy():
     np.testing.assert_allclose(np.asarray(scores)[:, 0], expected, rtol=1e-4)
 
 
+def test_logits_that_are_not_finite_end_a_text_and_score_nan():
+    damaged = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), PARAMS)
+    texts = np.asarray(generate(CONFIG, damaged, PROMPT, 5, stop=2))
+    assert texts[:, 3:].tolist() == [[-1, 2, 2, 2, 2]] * 2
+    _, scores = beam_search(CONFIG, damaged, PROMPT, 5, width=1, length_penalty=0.0)
+    assert np.isnan(scores).all()
+
+
 def padded(lengths, width, seed):
     """Prompts of some lengths on the right of rows, and noise at the padding."""
     rows = np.random.default_rng(seed).integers(0, 5, (len(lengths), width))
