@@ -40,13 +40,14 @@ def checkpoint_name(config: "Config") -> str:
     return f"{path.parent.name}/model" if path.name == "model" else path.name
 
 
-def model_card(config: "Config", task: Task, table: Table) -> str:
+def model_card(config: "Config", task: Task, table: Table, failed: str = "") -> str:
     """Returns the card, in Markdown after a head of metadata.
 
     Args:
       config: The flags.
       task: The task.
       table: The scores by part.
+      failed: Sentences on runs whose loss was not finite.
     """
     loads = loads_in_transformers(config, task)
     head = {"pipeline_tag": PIPELINES[config.task]}
@@ -64,7 +65,7 @@ It {_USES[config.task]}{_labels(task)}.
 {_seeds(config)} Scores hold for texts like those of the files below, and for no others
 without a test.
 
-## Data
+{f"{markdown(failed)}{chr(10) * 2}" if failed else ""}## Data
 {"".join(f"- {markdown(line)}{chr(10)}" for line in task.summary.splitlines())}
 ## Training
 {_training(config)}

@@ -74,6 +74,15 @@ class QuestionAnsweringTask(Task):
         """The objective of training: cross-entropy over the tokens of each window."""
         return cross_entropy_objective(class_logits=window_logits, joint=True)
 
+    def train_examples(self, rows: np.ndarray) -> list[int]:
+        """Returns the numbers of the training questions in some rows, ascending."""
+        numbers = self.windows["train"].question[super().train_examples(rows)]
+        return np.unique(numbers).tolist()
+
+    def train_text(self, number: int) -> str:
+        """Returns a question of the training part."""
+        return self.examples["train"].questions[number]
+
     def count(self, batch: Batch) -> Array:
         """Returns the number of windows of a batch."""
         return label_weights(batch["y"][..., 0]).sum()

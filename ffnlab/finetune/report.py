@@ -7,7 +7,7 @@ import numpy as np
 
 from ffnlab import io, stats
 from ffnlab.escape import markdown, terminal
-from ffnlab.finetune import adapting, model_card
+from ffnlab.finetune import adapting, diverged_runs, model_card
 from ffnlab.finetune.adapting import Adaptation
 from ffnlab.finetune.task import MONITORED, Task, describe, save
 from ffnlab.finetune.trainer import Run
@@ -27,6 +27,8 @@ def publish(
 ) -> Table:
     """Prints and writes the results of runs, and saves the one that is best on dev.
 
+    Runs whose loss was not finite are named, and are only saved if all are such.
+
     Args:
       config: The flags.
       task: The task.
@@ -37,20 +39,25 @@ def publish(
     Returns:
       The table of scores by part.
     """
-    best = max(runs, key=lambda run: run.scores["dev"][MONITORED])
+    best = diverged_runs.best_run(runs)
     trained = _save(config, task, best.params, directory, adaptation)
     part = "test" if "test" in best.scores else "dev"
     table, tables = scores_table(task, runs), task.details(best.scores[part])
     io.write_lines(directory / "results.jsonl", [result_line(run) for run in runs])
+    diverged_runs.write(config, task, directory, runs)
     for name, predicted in best.predicted.items():
-        task.write(name, predicted, directory)
+        if diverged_runs.is_finite(predicted):
+            task.write(name, predicted, directory)
     pictures = task.draw(best.scores[part], directory)
-    text = report_text(config, task, table, tables, pictures, trained)
-    card = model_card.model_card(config, task, table)
+    failed = diverged_runs.summary(runs)
+    text = report_text(config, task, table, tables, pictures, trained, failed)
+    card = model_card.model_card(config, task, table, failed)
     for folder in (directory, directory / "best"):
         io.write(folder / "README.md", card)
     io.write(directory / "report.md", text)  # the last file of a run
     _show(table, tables, runs, f"seed {best.seed}, {part} part")
+    if failed:
+        print(f"\n{failed}")
     hidden = ("lock", "data.sha256", "checkpoints")
     names = sorted(p.name for p in directory.iterdir() if p.name not in hidden)
     print(f"\n{terminal(f'written to {directory}: ' + ', '.join(names))}")
@@ -97,6 +104,7 @@ def result_line(run: Run) -> dict[str, Any]:
     return {
         "seed": run.seed,
         "best_step": int(run.record.best_step),
+        "diverged_at": int(run.record.diverged) if run.record.diverged >= 0 else None,
         "dev_curve": run.record.scores[MONITORED].tolist(),
         "seconds_per_step": None if np.isnan(run.seconds) else run.seconds,
         **run.scores,
@@ -105,7 +113,7 @@ def result_line(run: Run) -> dict[str, Any]:
 
 def scores_table(task: Task, runs: list[Run]) -> Table:
     """Returns a row for each part: mean scores over seeds, with their intervals."""
-    rows = []
+    rows, runs = [], diverged_runs.counted_runs(runs)
     for part in runs[0].scores:
         cells = []
         for key in task.columns.values():
@@ -125,6 +133,7 @@ def report_text(
     tables: dict[str, Table],
     pictures: dict[str, str],
     trained: str = "",
+    failed: str = "",
 ) -> str:
     """Returns report.md.
 
@@ -135,6 +144,7 @@ def report_text(
       tables: Further tables of the best run, by title.
       pictures: The titles of pictures, by file.
       trained: A sentence on what was trained, if that is not everything.
+      failed: Sentences on runs whose loss was not finite.
     """
     name = markdown(model_card.checkpoint_name(config))
     file = markdown(Path(config.train).name)
@@ -151,7 +161,7 @@ def report_text(
 
 {table.markdown()}
 
-{details}
+{f"{markdown(failed)}{chr(10) * 2}" if failed else ""}{details}
 
 {images}
 Fine-tuned: a {family} of {shape.layers} layers of width {shape.features},

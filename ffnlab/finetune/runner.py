@@ -41,9 +41,10 @@ def run(config: Config) -> Result:
     """Fine-tunes a checkpoint and writes a run directory with a report.
 
     Raises:
-      InputError: A file or directory cannot be used, or flags do not fit together.
+      InputError: A file or directory cannot be used, flags do not fit together, or the
+        loss of all seeds was not finite, which the finished report says.
     """
-    from ffnlab.finetune import report, trainer
+    from ffnlab.finetune import diverged_runs, report, trainer
     from ffnlab.finetune.task import digest
     from ffnlab.report import run_directory
 
@@ -59,6 +60,7 @@ def run(config: Config) -> Result:
         runs = trainer.train(config, task, directory, adaptation)
         table = report.publish(config, task, directory, runs, adaptation)
         run_directory.finish(directory)
+    diverged_runs.check(config, runs, directory)
     scores = {part: [run.scores[part] for run in runs] for part in runs[0].scores}
     return Result(directory, scores, table)
 

@@ -88,6 +88,16 @@ class Task(abc.ABC):
         """The objective of training: cross-entropy over the labels `y`."""
         return cross_entropy_objective(self.config.label_smoothing, self.label_weights)
 
+    def train_examples(self, rows: np.ndarray) -> list[int]:
+        """Returns the numbers of the training examples in some rows, ascending."""
+        numbers = np.unique(self.rows["train"].arrays["x/segment_ids"][rows])
+        return numbers[numbers >= 0].tolist()
+
+    def train_text(self, number: int) -> str:
+        """Returns the text of a training example, or its words or question."""
+        text = self.examples["train"].texts[number]
+        return text if isinstance(text, str) else " ".join(text)
+
     def count(self, batch: Batch) -> Array:
         """Returns the sum of the weights of the labels of a batch."""
         return label_weights(batch["y"], self.label_weights).sum()

@@ -22,7 +22,7 @@ from ffnlab.train import adversarial, gradients, layerwise, loop, program
 from ffnlab.train.checkpoint import Checkpoints
 from ffnlab.train.learner import Frozen, Parts
 from ffnlab.train.objectives import mean_loss
-from ffnlab.train.record import Plan, Record, check_finite
+from ffnlab.train.record import Plan, Record
 from ffnlab.types import Gradient, Model, Params
 
 if TYPE_CHECKING:
@@ -305,15 +305,14 @@ def _hooks(work: Work, folder: str, prefix: str = "") -> loop.Hooks:
 
 def _train_one(work: Work, seed: int) -> Run:
     """Trains one seed."""
-    config, task = work.config, work.task
+    task = work.task
     work.progress.begin(f"seed {seed}")
     result = loop.fit(
-        **fit_arguments(config, task, work.plan, work.adaptation),
+        **fit_arguments(work.config, task, work.plan, work.adaptation),
         seed=seed,
         evaluator=DevEvaluator(task, work.predictors["dev"]),
         hooks=_hooks(work, str(seed)),
     )
-    check_finite(result.record, config.learning_rate)
     return _score(work, seed, result.best, result.record, result.seconds_per_step)
 
 
@@ -323,7 +322,7 @@ def _train_together(work: Work) -> list[Run]:
     work.progress.begin(f"{config.seeds} seeds")
     programs = make_programs(work, config.seeds)
     rates = [config.learning_rate]
-    return train_members(work, range(config.seeds), rates, programs, check=True)
+    return train_members(work, range(config.seeds), rates, programs)
 
 
 def make_programs(work: Work, members: int) -> program.Programs:
@@ -341,7 +340,6 @@ def train_members(
     rates: Sequence[float],
     programs: program.Programs,
     folder: str = "",
-    check: bool = False,
 ) -> list[Run]:
     """Trains seeds × learning rates as one population.
 
@@ -351,13 +349,10 @@ def train_members(
       rates: The peak learning rates.
       programs: From `make_programs`, for as many members.
       folder: Where the checkpoints are.
-      check: Whether a loss that is not finite is an error.
 
     Returns:
-      The runs, ordered by learning rate, then by seed.
-
-    Raises:
-      InputError: The loss of a run was not finite.
+      The runs, ordered by learning rate, then by seed. One whose loss was not finite
+      has the best parameters of before; see `train.divergence`.
     """
     members = population.grid(seeds, rates)
     size = len(members.seeds)
@@ -368,8 +363,6 @@ def train_members(
         identity={"seeds": [*seeds], "learning_rates": [*map(float, rates)]},
         hooks=_hooks(work, folder, "mean " if size > 1 else ""),
     ).fit
-    if check:
-        check_finite(result.record, rates[0])
     best, step = jax.device_get(result.best), result.record.step
     curves = result.record._replace(step=np.zeros(size))
     runs = []

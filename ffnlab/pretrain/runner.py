@@ -43,10 +43,12 @@ def run(config: Config) -> Result:
     """Trains a language model, and writes it and a report to a run directory.
 
     Raises:
-      InputError: A file or directory cannot be used, or fields contradict each other.
+      InputError: A file or directory cannot be used, fields contradict each other, or
+        the loss was not finite, which the finished report says.
     """
     from ffnlab import data
     from ffnlab.report import run_directory
+    from ffnlab.train.divergence import divergence_of
 
     out = choose_unfinished(config, "pretrain")
     job = _make_job(config)
@@ -59,6 +61,8 @@ def run(config: Config) -> Result:
         trainer.save(config, job, params, directory)
         table = trainer.publish(config, job, directory, record, scores, samples)
         run_directory.finish(directory)
+    if record and (found := divergence_of(record)):
+        raise InputError(found.message(config.learning_rate, directory))
     return Result(directory, scores, table, record, samples)
 
 

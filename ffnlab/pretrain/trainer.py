@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ffnlab.escape import markdown, markdown_block, terminal, terminal_lines
 from ffnlab.report.progress import progress_callback
-from ffnlab.train.record import check_finite
 
 if TYPE_CHECKING:
     from ffnlab.data import Dataset
@@ -84,7 +83,6 @@ def train(
                 progress_callback(progress, plan, "bits", "valid {:.3f} bits"),
             ),
         )
-    check_finite(fitted.record, config.learning_rate)
     return fitted.best, fitted.record
 
 
@@ -96,7 +94,8 @@ def score(config: "Config", job: Job, part: str, params: "Params") -> dict[str, 
     arrays = jax.device_put(getattr(job.dataset, part))
     scores = jax.jit(_evaluate(config, job, part))(params, arrays)
     means = {name: float(value) for name, value in scores.items()}
-    return {**means, "perplexity": float(np.exp(means["loss"]))}
+    with np.errstate(over="ignore"):
+        return {**means, "perplexity": float(np.exp(means["loss"]))}
 
 
 def _evaluate(config: "Config", job: Job, part: str) -> "Evaluate":
@@ -116,6 +115,7 @@ def generate_samples(config: "Config", job: Job, params: "Params") -> list[str]:
         return []
     import jax
     import jax.numpy as jnp
+    import numpy as np
 
     from ffnlab.models import decoding
 
@@ -145,7 +145,7 @@ def generate_samples(config: "Config", job: Job, params: "Params") -> list[str]:
             top_p=config.top_p,
             stop=job.tokenizer.end,
         )
-    return [job.tokenizer.decode(row.tolist()) for row in texts]
+    return [job.tokenizer.decode(row[row >= 0].tolist()) for row in np.asarray(texts)]
 
 
 def save(config: "Config", job: Job, params: "Params", directory: Path) -> None:
@@ -170,6 +170,8 @@ def publish(
 ) -> "Table":
     """Prints the results; writes report.md, results.jsonl, the plot and the samples.
 
+    If the loss was not finite, it says so, and writes the windows of that batch.
+
     Returns:
       The table of scores.
     """
@@ -178,12 +180,15 @@ def publish(
     table, lines = _table(job, scores), []
     xz = job.dataset.about.get("xz_bits_per_byte")
     note = f"xz packs the test part to {xz:.3f} bits per byte." if xz else ""
+    note = " ".join(filter(None, (note, _failure(config, job, record, directory))))
     print()
     table.show("scores of the best parameters on held-out text")
     print(f"\n{note}" if note else "")
     if record:
         interval = config.plan(job.dataset, job.objective("valid")).every
         lines = _evaluation_lines(record, interval)
+    curve = bool(lines)
+    if curve:
         _plot(record, lines, xz, directory)
     lines += [{"part": part, **means} for part, means in scores.items()]
     io.write_lines(directory / "results.jsonl", lines)
@@ -191,10 +196,35 @@ def publish(
         print(f"--- sample {number} {'-' * 60}\n{terminal_lines(sample)}")
     if samples:
         io.write(directory / "samples.txt", "\n\n".join(samples) + "\n")
-    io.write(directory / "report.md", _report(job, table, note, bool(record), samples))
+    io.write(directory / "report.md", _report(job, table, note, curve, samples))
     names = ", ".join(sorted(_visible(directory)))
     print(terminal(f"written to {directory}: {names}"))
     return table
+
+
+def _failure(
+    config: "Config", job: Job, record: "Record | None", directory: Path
+) -> str:
+    """Writes the windows at which the loss was not finite; returns a sentence on it."""
+    from ffnlab import data
+    from ffnlab.train import divergence
+
+    found = record and divergence.divergence_of(record)
+    if not found:
+        return ""
+    train, plan = job.dataset.train, config.plan(job.dataset, job.objective("valid"))
+
+    def contents(rows: Any) -> dict[str, Any]:
+        return {"windows": [{"number": n + 1, "text": text(n)} for n in rows.tolist()]}
+
+    def text(row: int) -> str:
+        tokens = train["x/tokens"][row][train["x/mask"][row]]
+        return job.tokenizer.decode(tokens.tolist())[:80]
+
+    rate, size = config.learning_rate, data.size(train)
+    told = divergence.describe(record, plan, 0, rate, size, contents)
+    divergence.write(directory, [{**told, "seed": config.seed}])
+    return f"{found} {divergence.NAME} has the batch."
 
 
 def _visible(directory: Path) -> list[str]:
@@ -232,11 +262,15 @@ def _evaluation_lines(record: "Record", interval: int) -> list[dict[str, Any]]:
     """Returns a line of results.jsonl for each evaluation."""
     import numpy as np
 
-    steps, lines = len(record.loss), []
+    steps, lines, failed = len(record.loss), [], int(record.diverged)
     for index, start in enumerate(range(0, steps, interval)):
         end = min(start + interval, steps)
         scores = {name: float(curve[index]) for name, curve in record.scores.items()}
-        loss = float(np.mean(record.loss[end - interval : end]))
+        if failed >= 0 and not np.isfinite(scores["loss"]):
+            break
+        if 0 <= failed < end:  # evaluated before that step
+            end = int(record.best_step)
+        loss = float(np.mean(record.loss[max(end - interval, 0) : end]))
         lines.append({"step": end, "train_loss": loss, **scores})
     return lines
 
@@ -245,13 +279,15 @@ def _plot(
     record: "Record", lines: list[dict[str, Any]], xz: float | None, directory: Path
 ) -> None:
     """Writes curve.png, the bits per byte over training."""
+    import numpy as np
+
     from ffnlab.report import plots
 
-    bits_per_nat = record.scores["bits"][0] / record.scores["loss"][0]
+    bits_per_nat = lines[0]["bits"] / lines[0]["loss"]
     figure = plots.training_curve(
         record.loss * bits_per_nat,
         [line["step"] for line in lines],
-        record.scores["bits"],
+        np.array([line["bits"] for line in lines]),
         "bits per byte",
         {"xz": xz} if xz else {},
     )

@@ -26,6 +26,7 @@ from ffnlab.sweep.spreading import (
     pad_members,
     spread,
 )
+from ffnlab.train.divergence import train_to_last_good
 from ffnlab.train.evaluation import Evaluator, make_evaluate, make_score_examples
 from ffnlab.train.learner import Frozen, Learner, bind, with_frozen
 from ffnlab.train.loop import (
@@ -181,17 +182,15 @@ def fit_members(
       hooks: See `fit_population`.
     """
     key = jax.random.key(0) if key is None else key
-    state, arrays, indices = make_inputs(learner, dataset, plan, members, key)
-    result = run_loop(
-        programs,
-        state,
-        arrays,
-        indices,
-        plan,
-        hooks,
-        run_identity(dataset, plan, key, **identity, devices=members_mesh().size),
-        shape=state.step.shape,
-    )
+    devices = members_mesh().size
+    facts = run_identity(dataset, plan, key, **identity, devices=devices)
+
+    def train(until: int | None) -> Fit:
+        inputs = make_inputs(learner, dataset, plan, members, key)
+        shape = inputs.state.step.shape
+        return run_loop(programs, *inputs, plan, hooks, facts, shape, until)
+
+    result = train_to_last_good(train)
     fit = _without_fillers(result, len(members.seeds))
     return Population(members.seeds, members.learning_rates, fit)
 

@@ -9,6 +9,7 @@ axis or the axis `[S]`.
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ import optax
 
 from ffnlab import data, signals
 from ffnlab.train.checkpoint import Checkpoints
+from ffnlab.train.divergence import train_to_last_good
 from ffnlab.train.evaluation import Evaluator, Take, make_evaluate
 from ffnlab.train.learner import Frozen, Learner, bind, with_frozen
 from ffnlab.train.objectives import mean_loss
@@ -220,7 +222,8 @@ def run_loop(
       hooks: What happens after every call of the steps.
       identity: What, beside the program, tells this run from others, ready for JSON.
       shape: `()` for one run, `(S,)` for a population.
-      until: The step to end at, with an evaluation; the end of the plan if None.
+      until: The step to end at, with an evaluation, above 0; it is reached in calls of
+        one step, and nothing is saved. None is the end of the plan.
 
     Raises:
       InputError: The checkpoint is of another run.
@@ -228,17 +231,21 @@ def run_loop(
     steps, evaluator = programs
     best = jax.jit(lambda params: jax.tree.map(jnp.copy, params))(state.params)
     record = empty_record(plan, evaluator.outputs(state.params, arrays[1]), shape)
-    calls = Calls(plan, until or plan.steps, plan.every)
+    progress = Progress(state, best, record)
+    calls = Calls(plan, plan.steps, plan.every)
     first = indices(0, calls.end(0))
     if hooks.checkpoints:
         one = steps.lower(state, arrays[0], first).cost_analysis() or {}
         calls = calls.within(one.get("flops", 0.0) * record.best.size)
         program = steps.fingerprint(state, arrays[0], indices(0, calls.end(0)))
         hooks.checkpoints.check_run({**(identity or {}), "program": program})
-        state, best, record = hooks.checkpoints.restore((state, best, record))
-    resumed = int(record.step)
+        saved = Progress(*hooks.checkpoints.restore(tuple(progress)))
+        if until is None or saved.record.step < until:
+            progress = saved
+    if until is not None:
+        calls, hooks = Calls(plan, until, 1), hooks._replace(checkpoints=None)
+    resumed = int(progress.record.step)
     with hooks.checkpoints or contextlib.nullcontext():
-        progress = Progress(state, best, record)
         progress, seconds = _train(programs, progress, arrays, indices, calls, hooks)
     taken = int(progress.record.step) - resumed
     per_step = seconds / taken if taken else np.nan
@@ -256,7 +263,7 @@ def _train(
     """Returns the progress at the end of the calls, and the seconds of the steps."""
     (steps, evaluator), (state, best, record) = programs, progress
     keep, seconds = jax.jit(_keep, donate_argnums=2), 0.0
-    single, plan = record.best.ndim == 0, calls.plan
+    plan = calls.plan
     drawn = indices(int(record.step), calls.end(int(record.step)))
     while not record.finished(plan) and record.step < calls.until:
         with signals.deferred():
@@ -268,8 +275,8 @@ def _train(
             seconds += time.perf_counter() - started
             seconds -= steps.compile_seconds - compiled
             record = add_losses(record, losses)
-            if single and not _is_finite(state.params):
-                record = mark_failed(record)
+            finite = np.asarray(_are_finite(state.params, record.best.ndim))
+            record = mark_failed(record, finite)
             if calls.evaluates(end) and not record.failed:
                 scores = evaluator(state.params, arrays[1])
                 record, better = add_evaluation(record, plan, scores)
@@ -280,11 +287,12 @@ def _train(
     return progress, seconds
 
 
-@jax.jit
-def _is_finite(params: Params) -> Array:
-    """Returns whether all parameters are finite numbers, bool `[]`."""
-    sums = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]
-    return jnp.stack(sums).all()
+@functools.partial(jax.jit, static_argnums=1)
+def _are_finite(params: Params, axes: int) -> Array:
+    """Returns whether all parameters are finite, bool of the leading axes `[...]`."""
+    leaves = jax.tree.leaves(params)
+    finite = [jnp.isfinite(x).all(tuple(range(axes, x.ndim))) for x in leaves]
+    return jnp.stack(finite).all(axis=0)
 
 
 def _report(hooks: Hooks, progress: Progress, last: bool) -> None:
@@ -324,6 +332,9 @@ def fit(
 ) -> Fit:
     """Trains one model and keeps the parameters that score best on the validation part.
 
+    A run whose loss is not finite before the first evaluation keeps those of the last
+    step before.
+
     Args:
       learner: The model, its objective and its optimizer.
       dataset: A `Dataset` or `Parts`; a test part is not used.
@@ -357,18 +368,20 @@ def fit(
     def indices(start: int, stop: int) -> np.ndarray:
         return data.indices([seed], start, stop, plan.batch, size)[:, 0]  # [steps, B]
 
-    return run_loop(
-        Programs(steps, evaluator),
-        # Not jitted: drawing is done once, and ops of equal shapes are compiled once.
-        init_state(learner, key, seed, learning_rate),
-        jax.device_put(
-            tuple(with_frozen(learner, x) for x in (dataset.train, dataset.valid))
-        ),
-        indices,
-        plan,
-        hooks,
-        run_identity(dataset, plan, key, seed=seed, learning_rate=learning_rate),
+    arrays = jax.device_put(
+        tuple(with_frozen(learner, x) for x in (dataset.train, dataset.valid))
     )
+    identity = run_identity(dataset, plan, key, seed=seed, learning_rate=learning_rate)
+
+    def train(until: int | None) -> Fit:
+        # Not jitted: drawing is done once, and ops of equal shapes are compiled once.
+        state = init_state(learner, key, seed, learning_rate)
+        programs = Programs(steps, evaluator)
+        return run_loop(
+            programs, state, arrays, indices, plan, hooks, identity, until=until
+        )
+
+    return train_to_last_good(train)
 
 
 def _scorer(learner: Learner | Frozen, size: int) -> Callable[[Params, Any], Any]:

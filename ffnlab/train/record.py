@@ -62,7 +62,8 @@ class Record(NamedTuple):
       best: The best monitored score, float32 `[]`; infinitely bad before the first.
       best_step: The step of the best score, int32 `[]`.
       waited: Evaluations since then, int32 `[]`.
-      diverged: The first step whose loss was not finite, int32 `[]`; −1 if none.
+      diverged: The first step whose loss was not finite, or the number of steps after
+        which a parameter was not, int32 `[]`; −1 if none.
     """
 
     step: np.ndarray
@@ -128,11 +129,18 @@ def add_losses(record: Record, losses: np.ndarray) -> Record:
     )
 
 
-def mark_failed(record: Record) -> Record:
-    """Returns the record of a run whose next loss cannot be finite."""
-    if record.failed:
-        return record
-    return record._replace(diverged=record.step.astype(np.int32))
+def mark_failed(record: Record, finite: np.ndarray) -> Record:
+    """Returns a record in which runs with parameters that are not finite have failed.
+
+    Their next losses cannot be finite.
+
+    Args:
+      record: The record so far.
+      finite: Whether the parameters of a run are finite, bool `[...]`.
+    """
+    failed = ~finite & (record.diverged < 0)
+    diverged = np.where(failed, record.step, record.diverged)
+    return record._replace(diverged=diverged.astype(np.int32))
 
 
 def add_evaluation(
@@ -165,20 +173,3 @@ def add_evaluation(
         waited=np.where(better, 0, record.waited + 1).astype(np.int32),
     )
     return updated, better
-
-
-def check_finite(record: Record, learning_rate: float) -> None:
-    """Raises if the loss of a run, or of a member of a population, was not finite.
-
-    Args:
-      record: The record of the run or the population.
-      learning_rate: The peak learning rate, which the error names.
-
-    Raises:
-      InputError: The loss was not finite; the step is named.
-    """
-    if (record.diverged >= 0).any():
-        raise InputError(
-            f"learning_rate: {learning_rate:g}: the loss was not finite at step "
-            f"{record.diverged.max()}; lower it"
-        )

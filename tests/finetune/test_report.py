@@ -40,6 +40,7 @@ def test_every_seed_has_a_line_of_results(published):
     assert lines[1] == {
         "seed": 1,
         "best_step": 4,
+        "diverged_at": None,
         "dev_curve": [0.25, 0.875],
         "seconds_per_step": 0.25,
         "dev": {"headline": 0.875, "accuracy": 0.875, "macro": 0.4375},

@@ -10,13 +10,10 @@ import pytest
 import scipy.special
 
 from ffnlab import EncoderConfig, data, finetune
-from ffnlab.errors import InputError
-from ffnlab.finetune import runner, trainer
+from ffnlab.finetune import diverged_runs, runner, trainer
 from ffnlab.finetune.task import MONITORED
 from ffnlab.models import transformer
 from ffnlab.pretrained import checkpoint
-from ffnlab.train import loop
-from ffnlab.train.record import empty_record
 from tests.finetune.fake import make_config, make_task
 from tests.tuned import config
 
@@ -75,20 +72,6 @@ def test_a_population_is_scored_member_by_member():
     assert scores.tolist() == [0.25, 0.5, 0.75, 0.75] and scores.dtype == np.float32
     assert calls == [0.25, 0.5, 0.75]
     assert list(evaluator.outputs(None, None)) == [MONITORED]
-
-
-@pytest.mark.parametrize("seeds", [1, 2])
-def test_a_loss_that_is_not_finite_is_refused(tagging, tmp_path, monkeypatch, seeds):
-    task = with_options(tagging, seeds=seeds, learning_rate=9.0)
-    plan, shape = trainer.make_plan(task.config, task), (2,) * (seeds > 1)
-    record = empty_record(plan, [MONITORED], shape)
-    record = record._replace(diverged=np.full(shape, 3, np.int32))
-    result = loop.Fit(None, {}, record, 0.1, 0.1)
-    monkeypatch.setattr(trainer.loop, "fit", lambda **_: result)
-    many = trainer.population.Population([], [], result)
-    monkeypatch.setattr(trainer.population, "fit_members", lambda **_: many)
-    with pytest.raises(InputError, match="^learning_rate: 9: .* not finite at step 3"):
-        trainer.train(task.config, task, tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +145,25 @@ def test_seeds_together_are_seeds_in_turn(tagging, tmp_path, monkeypatch):
             assert run.scores["dev"][MONITORED] == pytest.approx(run.record.best)
     one, other = (run.record.scores[MONITORED].tolist() for run in found[0])
     assert one != other
+
+
+def test_a_run_that_fails_beside_another_keeps_finite_parameters(tagging, tmp_path):
+    """Two rates, of which one is far too high; the other run goes on to the end."""
+    task = with_options(tagging, optimizer="sgd", clip=0.0, epochs=4.0)
+    plan = trainer.make_plan(task.config, task)
+    predictors = trainer.make_predictors(task, plan, ["dev"], None)
+    with trainer.Progress(plan.steps, "steps") as progress:
+        work = trainer.Work(task.config, task, tmp_path, plan, progress, predictors)
+        programs = trainer.make_programs(work, 2)
+        calm, wild = trainer.train_members(work, [0], [1e-2, 1e9], programs)
+    assert calm.record.diverged == -1 and np.isfinite(calm.record.loss).all()
+    assert 0 < wild.record.diverged < plan.steps
+    assert wild.record.best_step < wild.record.diverged
+    for leaf in jax.tree.leaves(wild.params):
+        assert np.isfinite(leaf).all()
+    assert diverged_runs.best_run([wild, calm]) is calm
+    diverged_runs.write(task.config, task, tmp_path, [calm])
+    assert not (tmp_path / "diverged.json").exists()
 
 
 def gradients_of(task, variants, **common):

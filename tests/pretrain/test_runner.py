@@ -1,5 +1,6 @@
 """Pretraining from configuration to run directory, and its launcher."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -223,8 +224,50 @@ def test_what_does_not_fit_is_refused(done, bert, text, tmp_path):
         runner.run(Config(**given, checkpoint=str(bert), objective="masked"))
     with pytest.raises(InputError, match="prompt: 30 tokens leave none"):
         runner.run(Config(**given, **SMALL, prompt="x" * 30))
-    with pytest.raises(InputError, match="the loss was not finite at step"):
-        runner.run(Config(**given, **SMALL, learning_rate=1e30, optimizer="sgd"))
+
+
+@pytest.fixture(scope="module")
+def stopped(text, tmp_path_factory):
+    """A run whose learning rate is so high that the loss soon overflows."""
+    out = tmp_path_factory.mktemp("runs") / "stopped"
+    more = {"learning_rate": 1e9, "optimizer": "sgd", "clip": 0.0, "warmup_steps": 3}
+    given = Config(text=(text,), out=str(out), **GPT2 | more | {"evaluations": 1})
+    with pytest.raises(InputError) as error:
+        runner.run(given)
+    return given, str(error.value)
+
+
+def test_a_run_that_is_not_finite_is_finished_and_says_where(stopped):
+    given, message = stopped
+    out = Path(given.out)
+    (stop,) = json.loads((out / "diverged.json").read_text())
+    step, best = stop["step"], stop["best_step"]
+    assert 0 < best == step - 1
+    sentence = (
+        f"raining stopped at step {step}, since the loss was not finite; the "
+        f"parameters are those of step {best}"
+    )
+    assert sentence in message and sentence in (out / "report.md").read_text()
+    assert message.startswith("learning_rate: 1e+09: t")
+    assert not (out / "checkpoints").exists() and (out / "curve.png").exists()
+    lines = io.read_lines(out / "results.jsonl")
+    assert [line.get("step") for line in lines] == [best, None, None]
+    assert all(np.isfinite(line["bits"]) for line in lines)
+    assert checkpoint.load(out / "best").family == "gpt2"
+    with pytest.raises(InputError, match="is finished"):
+        runner.run(dataclasses.replace(given, resume=True))
+
+
+def test_the_windows_of_the_batch_are_written(stopped):
+    given, _ = stopped
+    (stop,) = json.loads(Path(given.out, "diverged.json").read_text())
+    assert stop["learning_rate"] == 1e9 and stop["seed"] == given.seed
+    before, there = stop["batches"]
+    assert (before["step"], there["step"]) == (stop["best_step"], stop["step"])
+    assert before["loss"] > 0 and there["loss"] is None
+    whole = Path(given.text[0]).read_text()
+    for window in there["windows"]:
+        assert window["number"] > 0 and window["text"] in whole
 
 
 def test_what_is_needed_at_the_end_is_checked_at_the_start(text, tmp_path, monkeypatch):

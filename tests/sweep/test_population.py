@@ -106,6 +106,31 @@ def test_a_diverging_member_does_not_sink_the_others(wine):
     assert chosen.tolist() == [0, 1]
 
 
+def test_of_members_that_all_fail_unscored_the_last_is_scored(wine):
+    """Each has NaN as its loss from a step on that it draws, before the evaluation."""
+
+    def init(key):
+        limit = jnp.floor(jax.random.uniform(key, minval=3.0, maxval=7.0))
+        return {"step": jnp.zeros(()), "limit": limit, "kernel": jnp.zeros((13, 3))}
+
+    def gradient(params, batch, key):
+        bad = jnp.where(params["step"] >= params["limit"], jnp.nan, 0.0)
+        still = {"limit": jnp.float32(0), "kernel": jnp.zeros((13, 3))}
+        return 1.0 + bad, {"step": jnp.float32(-1), **still}
+
+    model = Model(init, LINEAR.apply)
+    learner = Learner(model, OBJECTIVE, optimizers.make("sgd"), gradient)
+    rates = [1.0]
+    fit = fit_population(learner, wine, PLAN, seeds=[0, 1, 2, 3], learning_rates=rates)
+    record, best = fit.fit.record, jax.device_get(fit.fit.best)
+    np.testing.assert_array_equal(record.diverged, best["limit"])
+    end = record.diverged.max() - 1
+    kept = np.where(record.diverged >= end, end, 0)
+    assert 0 < (kept > 0).sum() < 4
+    np.testing.assert_array_equal(record.best_step, kept)
+    np.testing.assert_array_equal(best["step"], kept)
+
+
 def test_resumed_population_is_the_same_bit_for_bit(wine, population, tmp_path):
     checkpoints, seen = Checkpoints(tmp_path), []
 

@@ -276,6 +276,82 @@ def test_fit_trains_by_the_gradient_that_it_is_given(wine):
     chex.assert_trees_all_equal(result.state.params, start.params)
 
 
+def breaking(at, what):
+    """A learner whose loss, or gradient of some parameters, is NaN from a step on.
+
+    Steps are counted in the parameters; the others approach 1, half of the way each.
+    """
+
+    def init(key):
+        return {"count": jnp.zeros(()), "kernel": jnp.zeros((13, 3))}
+
+    def gradient(params, batch, key):
+        bad = jnp.where(params["count"] >= at, jnp.nan, 0.0)
+        loss, move = jnp.square(params["kernel"] - 1).mean(), params["kernel"] - 1
+        if what == "loss":
+            return loss + bad, {"count": jnp.float32(-2), "kernel": move}
+        return loss, {"count": jnp.float32(-2), "kernel": move + bad}
+
+    model = Model(init, lambda params, x, key=None: (x @ params["kernel"], {}))
+    return Learner(model, OBJECTIVE, optimizers.make("sgd", 0.5), gradient)
+
+
+def test_a_run_that_fails_unscored_keeps_its_last_good_step(wine):
+    """The NaN is in the loss of step 4, or in the parameters after it."""
+    fits = {
+        what: loop.fit(breaking(4, what), wine, Plan(20, 10, 16))
+        for what in ("loss", "kernel")
+    }
+    for what, step, kept in (("loss", 4, 3), ("kernel", 5, 4)):
+        record, best = fits[what].record, fits[what].best
+        assert (int(record.diverged), int(record.best_step)) == (step, kept)
+        assert np.isfinite(record.loss[:step]).all() and np.isnan(record.loss[step])
+        assert np.isfinite(record.best) and record.scores["loss"][0] == record.best
+        np.testing.assert_allclose(best["kernel"], 1 - 0.5**kept, rtol=1e-6)
+        assert float(best["count"]) == kept
+
+
+def test_a_run_that_fails_later_keeps_its_best_evaluation(wine):
+    fit = loop.fit(breaking(7, "loss"), wine, Plan(20, 5, 16))
+    assert (int(fit.record.diverged), int(fit.record.best_step)) == (7, 5)
+    assert float(fit.best["count"]) == 5
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_run_without_a_good_step_keeps_its_initial_parameters(wine, at):
+    fit = loop.fit(breaking(at, "loss"), wine, Plan(20, 5, 16))
+    assert (int(fit.record.diverged), int(fit.record.best_step)) == (at, 0)
+    assert float(fit.best["count"]) == 0
+
+
+def test_parameters_that_no_loss_shows_are_noticed_and_left(wine):
+    """They are checked at the end of a call, and then step by step."""
+    learner = breaking(3, "kernel")
+
+    def gradient(params, batch, key):
+        loss, grads = learner.gradient(params, batch, key)
+        return jnp.float32(1.0), grads
+
+    fit = loop.fit(learner._replace(gradient=gradient), wine, Plan(20, 10, 16))
+    assert (int(fit.record.diverged), int(fit.record.best_step)) == (10, 3)
+    assert np.isfinite(fit.best["kernel"]).all() and float(fit.best["count"]) == 3
+
+
+@pytest.mark.parametrize(("at", "size"), [(4, 2), (5, 3)])
+def test_a_run_that_fails_is_the_same_resumed(wine, tmp_path, monkeypatch, at, size):
+    """Its newest checkpoint is at the step that fails, or before the last good one."""
+    learner, plan = breaking(at, "loss"), Plan(20, 10, 16)
+    whole = loop.fit(learner, wine, plan)
+    monkeypatch.setattr(loop.Calls, "within", lambda self, _: self._replace(size=size))
+    hooks = Hooks(Checkpoints(tmp_path / "run"))
+    for _ in range(2):
+        fit = loop.fit(learner, wine, plan, hooks=hooks)
+        chex.assert_trees_all_equal(whole.best, fit.best)
+        chex.assert_trees_all_equal(
+            whole.record._replace(step=0, loss=0), fit.record._replace(step=0, loss=0)
+        )
+
+
 def test_a_shape_is_compiled_once_and_timed():
     traced = []
 

@@ -6,8 +6,8 @@ from ffnlab.train.record import (
     Plan,
     add_evaluation,
     add_losses,
-    check_finite,
     empty_record,
+    mark_failed,
 )
 
 PLAN = Plan(6, 2, 4, patience=1)
@@ -70,13 +70,9 @@ def test_another_score_needs_its_direction():
     assert not Plan(1, 1, 16).higher_is_better
 
 
-def test_a_loss_that_was_not_finite_is_named():
-    plan = Plan(4, 2, 1)
-    record = empty_record(plan, ["loss"], (2,))
-    losses = np.array([[1.0, 1.0], [1.0, np.inf]], np.float32)
-    check_finite(record, 0.5)
-    record = add_losses(record, losses)
-    record, _ = add_evaluation(record, plan, {"loss": [1.0, 1.0]})
-    wanted = "^learning_rate: 0.5: the loss was not finite at step 1; lower it$"
-    with pytest.raises(InputError, match=wanted):
-        check_finite(record, 0.5)
+def test_runs_with_parameters_that_are_not_finite_have_failed():
+    record = empty_record(Plan(4, 2, 1), ["loss"], (3,))
+    losses = np.array([[1.0, 1.0], [1.0, 1.0], [1.0, np.inf]], np.float32)
+    record = mark_failed(add_losses(record, losses), np.array([True, False, False]))
+    assert record.diverged.tolist() == [-1, 2, 1]
+    assert record.diverged.dtype == np.int32
