@@ -10,6 +10,7 @@ import numpy as np
 
 from ffnlab import digests, trees
 from ffnlab.adapt.methods import IA3, AdaLoRA, LoRA, Method, Prefix
+from ffnlab.adapt.patterns import match_end
 from ffnlab.adapt.peft_names import (
     ARRAYS,
     RANKNUM,
@@ -33,7 +34,8 @@ from ffnlab.schema import Field, check
 from ffnlab.types import Params
 
 Tensors = dict[str, np.ndarray]
-_PATTERN = Field(kind=dict, items=Field(kind=float, least=1, most=2**31 - 1))
+_RANK = Field(kind=float, least=1, most=2**31 - 1)
+_PATTERN = Field(kind=dict, items=_RANK, most=1000)  # each is tried for each layer
 
 
 class _Saved(NamedTuple):
@@ -70,13 +72,10 @@ class _Saved(NamedTuple):
         check(patterns, _PATTERN, f"{self.source}: {key}", "save the adapter again")
         for pattern in patterns:
             try:
-                matched = re.fullmatch(rf"(.*\.)?({pattern})", name)
-            except re.error:
-                raise InputError(
-                    f"{self.source}: {key}: {pattern!r} is no pattern"
-                ) from None
-            if matched:
-                return patterns[pattern]
+                if match_end(pattern, name, "."):
+                    return patterns[pattern]
+            except InputError as error:
+                raise InputError(f"{self.source}: {key}: {error}") from None
         return default
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from ffnlab.adapt.patterns import match_end
 from ffnlab.errors import InputError, choose
 from ffnlab.types import Array
 
@@ -29,7 +30,8 @@ def match_targets(
 
     Args:
       field: Name of the field that holds the patterns, for error messages.
-      patterns: Regular expressions of the ends of paths, or keys of `GROUPS`.
+      patterns: Regular expressions of the ends of paths, as in `ffnlab.adapt.patterns`,
+        or keys of `GROUPS`.
       paths: Paths of the arrays of the encoder.
 
     Raises:
@@ -40,11 +42,11 @@ def match_targets(
     """
     layers, matched = linear_layers(paths), set()
     for pattern in patterns:
+        end = GROUPS.get(pattern, pattern)
         try:
-            end = re.compile(f"(.*/)?({GROUPS.get(pattern, pattern)})")
-        except re.error as error:
-            raise InputError(f"{field}: {pattern!r} is no pattern: {error}") from None
-        found = {layer for layer in layers if end.fullmatch(layer)}
+            found = {layer for layer in layers if match_end(end, layer, "/")}
+        except InputError as error:
+            raise InputError(f"{field}: {error}") from None
         if not found:
             choose(field, pattern, {*GROUPS, *(each.split("/")[-1] for each in layers)})
         matched |= found

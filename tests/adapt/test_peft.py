@@ -143,6 +143,7 @@ ROOT = "base_model.model.bert.encoder.layer.0.attention.self.query.lora_"
         (None, {"lora_alpha": "5"}, 'lora_alpha: should be a finite number.* not "5"'),
         (None, {"r": 0}, "adapter_config.json: r: should be a whole number at least 1"),
         (None, {"rank_pattern": {"(": 3}}, r"rank_pattern: '\(' is no pattern"),
+        (None, {"alpha_pattern": {"(a+)+b": 3}}, r"'\(a\+\)\+b' is no pattern"),
         (
             lambda t: {**t, f"{ROOT}B.weight": np.zeros((12, 2), np.float32)},
             None,
