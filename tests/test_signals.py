@@ -99,12 +99,12 @@ def test_a_stop_that_cannot_be_raised_is_raised_later(handlers):
         time.sleep(10)
 
 
-def start(program, **environment):
-    """Starts a program for which no signal is ignored."""
+def start(program, wrapper=(), **environment):
+    """Starts a program for which no signal is ignored, as the child of a wrapper."""
     old = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return subprocess.Popen(
-            [sys.executable, *map(str, program)],
+            [*wrapper, sys.executable, *map(str, program)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -166,7 +166,7 @@ def test_a_launcher_is_stopped_by_one_line_while_it_imports(tmp_path, module, se
 @pytest.mark.slow
 @SIGNALS
 def test_a_launcher_is_stopped_by_one_line_at_any_time(tmp_path, number, code):
-    for delay in (0.3, 0.6, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0):
+    for delay in (0.5, 1.5, 4.0):
         out = tmp_path / str(delay)
         process = start(["-m", "experiments.compare", "--quick", f"--out={out}"])
         time.sleep(delay)
