@@ -182,11 +182,11 @@ def open_run(path: str | Path, config: Any, resume: bool | None) -> Iterator[Pat
     except OSError as error:
         raise InputError(f"out: {path} cannot be made: {error.strerror}") from None
     with acquire(path):
-        _begin(path, config, resume)
         try:
+            _begin(path, config, resume)
             yield path
         except BaseException as error:
-            if resume is not None:
+            if resume is not None and (path / "flags").exists():
                 flags = [f"--flagfile={path / 'flags'}", f"--out={path}", "--resume"]
                 error.add_note(f"to continue: {shlex.join(flags)}")
             raise

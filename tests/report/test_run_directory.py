@@ -182,3 +182,21 @@ def test_a_damaged_file_is_found_before_the_run_goes_on(tmp_path):
         open_run(path, Config(), resume=True),
     ):
         pass
+
+
+@pytest.mark.parametrize("function", ["options.to_flags", "versions"])
+def test_a_run_can_be_continued_as_soon_as_it_has_its_flags(
+    tmp_path, monkeypatch, function
+):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt) as caught:
+        patch.setattr(f"ffnlab.report.run_directory.{function}", stop)
+        with open_run(tmp_path / "run", Config(), resume=False):
+            pass
+    begun = (tmp_path / "run" / "flags").exists()
+    assert begun == (function == "versions")
+    assert begun == bool(getattr(caught.value, "__notes__", []))
+    with open_run(tmp_path / "run", Config(), resume=begun) as out:
+        assert (out / "versions.json").exists()
