@@ -1,10 +1,10 @@
-"""Flags of a command line and of flag files, parsed into a configuration.
+"""Flags of a command line and of flag files, parsed by absl into a configuration.
 
 Flags are the fields of a configuration: `--name=value`, `--name value`, and `--name` or
 `--noname` where a field is true or false. `--flagfile=FILE` stands for the lines of a
 file, each a word of the command line; blank lines and those that start with `#` or `//`
-are skipped. Flag files may name further ones, relative to the working directory. Of a
-flag that is given several times the last value counts.
+are skipped. Flag files may name further ones, relative to the working directory. They
+are read here and not by absl, with limits, and so that errors name file and line.
 """
 
 import contextlib
@@ -16,17 +16,19 @@ import os
 import re
 import stat
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
+
+from absl import flags
 
 from ffnlab import options
 from ffnlab.errors import InputError
 
 Presets = Mapping[str, Mapping[str, Any]]
 
-_SIZE = 2**20  # bytes of all flag files of a command line
+_SIZE = 2**16  # bytes of all flag files of a command line
 _DEPTH = 20  # flag files inside each other
-_TRUE, _FALSE = ("true", "t", "1"), ("false", "f", "0")
+_LONGEST = 200  # characters of the name of a flag
 _HELP = "(--help lists the flags)"
 
 
@@ -92,37 +94,96 @@ def parse(
         raise InputError((where.get(flag[1], "") if flag else "") + message) from None
 
 
+class _List(flags.ArgumentParser):
+    """Parses a comma-separated list of words or numbers into a tuple."""
+
+    def __init__(self, kind: type):
+        self.kind = kind
+        self.syntactic_help = "comma-separated"
+
+    def parse(self, argument: Any) -> tuple:
+        return tuple(self.kind(part.strip()) for part in argument.split(",") if part)
+
+
+class _Text(flags.ArgumentParser):
+    """Parses a text; one in double quotes is JSON, so that it may hold any character.
+
+    >>> _Text().parse('"def \\\\n"'), _Text().parse('"a'), _Text().parse("a")
+    ('def \\n', '"a', 'a')
+    """
+
+    def parse(self, argument: Any) -> str:
+        if len(argument) > 1 and argument[0] == argument[-1] == '"':
+            with contextlib.suppress(json.JSONDecodeError):
+                return json.loads(argument)
+        return argument
+
+
+_PARSERS = {
+    int: flags.IntegerParser,
+    float: flags.FloatParser,
+    bool: flags.BooleanParser,
+    str: _Text,
+}
+# How Python and absl say that a text is no number, or neither true nor false.
+_REASONS = {
+    r"invalid literal for int\(\) with base \d+: |could not convert .* float: "
+    r"|Exceeds the limit .*": "not a number: ",
+    r"\('Non-boolean argument to boolean flag', (.*)\)": r"neither true nor false: \1",
+    r"Missing value for (--\w+)": r"\1 needs a value",
+}
+
+
 def _assign(
     words: Iterable[Word],
     kinds: Mapping[str, tuple[type, bool]],
     renamed: Mapping[str, str],
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Returns the values of the flags by name, and where each was given."""
-    values, where, words = {}, {}, iter(words)
+    values = flags.FlagValues()
+    for name, (kind, several) in kinds.items():
+        if kind is bool:
+            flags.DEFINE_boolean(name, None, "", values)
+            continue
+        parser = _List(kind) if several else _PARSERS[kind]()
+        flags.DEFINE(parser, name, None, "", values, flags.ArgumentSerializer())
+    words = [w._replace(text=options.rename_flag(w.text, renamed)) for w in words]
+    where = {_name_of(word, kinds): word.where for word in words}
     for word in words:
-        if word.text == "--":
-            word = next(words, None)
-            if word is None:
-                break
-            raise _stray(word)
-        if not word.text.startswith("-") or not word.text.strip("-"):
-            raise _stray(word)
-        text = options.rename_flag(word.text, renamed)
-        name, equals, value = text.removeprefix("-").removeprefix("-").partition("=")
-        negated = name.removeprefix("no")
-        if kinds.get(name, (str,))[0] is bool and not equals:
-            value = "true"
-        elif name not in kinds and kinds.get(negated, (str,))[0] is bool:
-            if equals:
-                raise InputError(f"{word.where}--{name} takes no value {_HELP}")
-            name, value = negated, "false"
-        elif name not in kinds:
-            raise _unknown(word, name, kinds)
-        elif not equals:
-            value = _value_after(word, name, words)
-        values[name] = _parse_value(word.where, name, value, *kinds[name])
-        where[name] = word.where
-    return values, where
+        if len(word.text.partition("=")[0]) > _LONGEST and word.text.startswith("-"):
+            raise _unknown(word, kinds)
+    try:
+        rest = values(["", *(word.text for word in words)])[1:]
+    except flags.UnrecognizedFlagError as error:
+        raise _unknown(_find(words, kinds, error.flagname), kinds) from None
+    except (flags.Error, ValueError) as error:
+        raise _wrong(words, kinds, str(error)) from None
+    if rest:
+        raise _stray(next(word for word in words if word.text == rest[0]))
+    return {name: values[name].value for name in kinds if values[name].present}, where
+
+
+def _name_of(word: Word, known: Iterable[str]) -> str:
+    """Returns the name of the flag of a word, without the no of a negated one."""
+    name = word.text.lstrip("-").partition("=")[0]
+    negated = name.removeprefix("no")
+    return negated if name not in known and negated in known else name
+
+
+def _find(words: Iterable[Word], known: Iterable[str], name: str) -> Word:
+    """Returns the last word that gives a flag."""
+    found = [each for each in words if _name_of(each, known) == name]
+    return found[-1] if found else Word(f"--{name}")
+
+
+def _wrong(words: Iterable[Word], known: Iterable[str], message: str) -> InputError:
+    """Returns the error about a flag whose value absl cannot parse."""
+    message = message.replace("flag --", "--").removeprefix("ERROR:: ")
+    for pattern, reason in _REASONS.items():
+        message = re.sub(pattern, reason, message)
+    name = re.search(r"--(\w+)", message)
+    where = _find(words, known, name[1]).where if name else ""
+    return InputError(f"{where}{message} {_HELP}")
 
 
 def _stray(word: Word) -> InputError:
@@ -130,69 +191,12 @@ def _stray(word: Word) -> InputError:
     return InputError(word.where + wrong)
 
 
-def _unknown(word: Word, name: str, known: Iterable[str]) -> InputError:
+def _unknown(word: Word, known: Iterable[str]) -> InputError:
     """Returns the error about a flag that does not exist, with the nearest ones."""
+    name = word.text.lstrip("-").partition("=")[0]
     nearest = difflib.get_close_matches(name, known, cutoff=0.5)
     hint = "; nearest: " + ", ".join(f"--{each}" for each in nearest) if nearest else ""
     return InputError(f"{word.where}unknown flag {'--' + name!r}{hint} {_HELP}")
-
-
-def _value_after(word: Word, name: str, words: Iterator[Word]) -> str:
-    """Returns the next word, which is the value of a flag."""
-    following = next(words, None)
-    if following is None:
-        raise InputError(f"{word.where}--{name} needs a value {_HELP}")
-    return following.text
-
-
-def _parse_value(where: str, name: str, text: str, kind: type, several: bool) -> Any:
-    """Returns the value of a flag.
-
-    Raises:
-      InputError: The text cannot be parsed.
-    """
-    parsers: dict[type, Callable[[str], Any]] = {int: _integer, bool: _boolean}
-    one = parsers.get(kind, kind)
-    try:
-        if several:
-            return tuple(one(part.strip()) for part in text.split(",") if part)
-        return _unquote(text) if kind is str else one(text)
-    except ValueError:
-        wrong = "neither true nor false" if kind is bool else "not a number"
-        parts = [part.strip() for part in text.split(",") if part] if several else []
-        part = next((each for each in parts if not _parses(one, each)), text)
-        message = f"{where}--{name}={text}: {wrong}: {part!r} {_HELP}"
-        raise InputError(message) from None
-
-
-def _parses(parser: Callable[[str], Any], text: str) -> bool:
-    with contextlib.suppress(ValueError):
-        parser(text)
-        return True
-    return False
-
-
-def _integer(text: str) -> int:
-    base = {"0x": 16, "0o": 8}.get(text[:2].lower(), 10)
-    return int(text, base)
-
-
-def _boolean(text: str) -> bool:
-    if text.lower() not in _TRUE + _FALSE:
-        raise ValueError(text)
-    return text.lower() in _TRUE
-
-
-def _unquote(text: str) -> str:
-    """Returns a text; one in double quotes is JSON, so that it may hold any character.
-
-    >>> _unquote('"def \\\\n"'), _unquote('"a'), _unquote("a")
-    ('def \\n', '"a', 'a')
-    """
-    if len(text) > 1 and text[0] == text[-1] == '"':
-        with contextlib.suppress(json.JSONDecodeError):
-            return json.loads(text)
-    return text
 
 
 def _check_text(where: str, name: str, value: Any) -> None:
@@ -206,7 +210,7 @@ def _check_text(where: str, name: str, value: Any) -> None:
 def read_flag_files(words: Iterable[Word]) -> Iterator[Word]:
     """Yields words with the lines of flag files in place of `--flagfile`.
 
-    The files may hold 1 MiB together, each counted as often as it is read, and may
+    The files may hold 64 KiB together, each counted as often as it is read, and may
     name others 20 deep.
 
     Args:
@@ -245,7 +249,10 @@ def _expand(
         elif flag not in ("--flagfile", "-flagfile"):
             yield word
         else:
-            path = path if equals else _value_after(word, "flagfile", words)
+            if not equals:
+                path = next(words, Word("")).text
+                if not path:
+                    raise InputError(f"{word.where}--flagfile needs a value {_HELP}")
             path = os.path.expanduser(path.strip())
             wrong = f"{word.where}--flagfile: {path!r}"
             real = _real_path(path, wrong)
@@ -281,7 +288,7 @@ def _lines(path: str, wrong: str, left: list[int]) -> Iterator[Word]:
         raise InputError(f"{wrong} cannot be read: {reason}") from None
     left[0] -= len(content)
     if left[0] < 0:
-        raise InputError(f"{wrong} is too long: flag files may have 1 MiB together")
+        raise InputError(f"{wrong} is too long: flag files may have 64 KiB together")
     try:
         text = content.decode()
     except UnicodeDecodeError as error:

@@ -95,10 +95,10 @@ def test_presets_yield_to_flags():
         ("--nmae=a", "unknown flag '--nmae'; nearest: --name"),
         ("--name", "--name needs a value"),
         ("--loud=maybe", "--loud=maybe: neither true nor false: 'maybe'"),
-        ("--noloud=true", "--noloud takes no value"),
+        ("--noloud=true", "--noloud=true does not take an argument"),
         ("--flagfile", "--flagfile needs a value"),
         (f"--{'a' * 100_000}", "unknown flag '--aaa"),
-        (f"--count={'9' * 10_000}", "not a number: '999"),
+        (f"--count={'9' * 10_000}", "999: not a number"),
         (f"--flagfile={'a' * 300}", "File name too long"),
         ("--flagfile=a\0b", "'a\\x00b' is no name of a file"),
         ("--flagfile=\ud800", "is no name of a file"),
@@ -146,8 +146,8 @@ def test_flag_files_may_have_comments_and_name_others(tmp_path, monkeypatch):
         ("--flagfile=none", ":1: --flagfile: 'none' cannot be read: No such file"),
         (b"--loud\n--text=\xff", "--flagfile: 'PATH': line 2 is not UTF-8"),
         (b"\n\n\0", "--flagfile: 'PATH': line 3 holds a NUL byte"),
-        ("--loud\n" * 300_000, "--flagfile: 'PATH' is too long"),
-        ("--flagfile=b\n" * 1_200, "b' is too long: flag files may have 1 MiB"),
+        ("--loud\n" * 10_000, "--flagfile: 'PATH' is too long"),
+        ("--flagfile=b\n" * 100, "b' is too long: flag files may have 64 KiB"),
     ],
 )
 def test_wrong_flag_files_are_named(content, message, tmp_path, monkeypatch):
@@ -176,11 +176,11 @@ def test_flag_files_are_regular_files_20_deep_at_most(tmp_path):
         parse(f"--flagfile={tmp_path / '0'}")
 
 
-def test_a_long_flag_file_is_read_in_linear_time(tmp_path):
-    (tmp_path / "flags").write_text("--count=4\n" * 100_000)
+def test_a_long_flag_file_is_read_in_seconds(tmp_path):
+    (tmp_path / "flags").write_text("--count=4\n" * 6_500)
     start = time.monotonic()
     assert parse(f"--flagfile={tmp_path / 'flags'}").count == 4
-    assert time.monotonic() - start < 10  # seconds; in quadratic time, minutes
+    assert time.monotonic() - start < 10
 
 
 @pytest.mark.parametrize(
