@@ -40,10 +40,14 @@ def two_layers(tmp_path_factory):
 @pytest.fixture(scope="session")
 def bert(two_layers, tmp_path_factory):
     """Its first layer alone, which compiles sooner."""
+    return first_layer(two_layers, tmp_path_factory.mktemp("checkpoint") / "bert")
+
+
+def first_layer(source, directory):
+    """Copies a BERT of several layers without all but the first."""
     from safetensors.numpy import load_file, save_file
 
-    directory = tmp_path_factory.mktemp("checkpoint") / "bert"
-    shutil.copytree(two_layers, directory)
+    shutil.copytree(source, directory)
     path = directory / "model.safetensors"
     tensors = load_file(path)
     kept = {name: a for name, a in tensors.items() if ".layer.1." not in name}
@@ -57,7 +61,14 @@ def bert(two_layers, tmp_path_factory):
 @pytest.fixture(scope="session")
 def files(tmp_path_factory):
     """Sentences whose labels can be read off their words, in all formats."""
-    folder, rng = tmp_path_factory.mktemp("files"), np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("files")
+    write_sentences(folder)
+    return folder
+
+
+def write_sentences(folder):
+    """Writes the parts of a data set as CoNLL columns, a table and JSON lines."""
+    rng = np.random.default_rng(0)
     for part, count in SIZES:
         odd = rng.integers(0, 2, count)  # texts of two kinds, by their words
         rows = [rng.choice(WORDS[k * 13 :][:13], rng.integers(3, 9)) for k in odd]
@@ -75,7 +86,6 @@ def files(tmp_path_factory):
         ]
         lines = "".join(json.dumps(pair) + "\n" for pair in pairs)
         (folder / f"{part}.jsonl").write_text(lines)
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +94,14 @@ def asked(tmp_path_factory):
 
     Contexts are longer than a window, and every third has no such word.
     """
-    folder, rng = tmp_path_factory.mktemp("asked"), np.random.default_rng(1)
+    folder = tmp_path_factory.mktemp("asked")
+    write_questions(folder)
+    return folder
+
+
+def write_questions(folder):
+    """Writes the parts of a data set of questions."""
+    rng = np.random.default_rng(1)
     for part, count in SIZES:
         paragraphs = []
         for number in range(2 * count):
@@ -100,7 +117,6 @@ def asked(tmp_path_factory):
             paragraphs.append({"context": " ".join(words), "qas": [question]})
         held = {"version": "v2.0", "data": [{"title": "t", "paragraphs": paragraphs}]}
         (folder / f"{part}.json").write_text(json.dumps(held))
-    return folder
 
 
 @pytest.fixture(scope="session")

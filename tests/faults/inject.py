@@ -2,7 +2,8 @@
 
 Python announces what it does to files by audit events; writes reach the disk by fsync,
 which has none and is replaced. A kill is an exception that no code catches, and since
-all later operations fail too, nothing is cleaned up, as after `kill -9`.
+all later operations fail too, nothing is cleaned up, as after `kill -9`; or it ends the
+process, with the threads that write checkpoints.
 """
 
 import contextlib
@@ -12,7 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-_CHANGES = ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.link")
+CODE = 137  # the exit code of a killed process
+# The events, and where among their arguments a path and its directory are.
+_CHANGES = {
+    "os.rename": (1, 3),
+    "os.mkdir": (0, 2),
+    "os.remove": (0, 1),
+    "os.rmdir": (0, 1),
+    "os.link": (1, 3),
+}
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _fsync = os.fsync
 
@@ -26,35 +35,48 @@ class _Injector:
 
     def __init__(self):
         self.root: str | None = None
-        self.error: BaseException = Killed()
+        self.error: BaseException | None = None
         self.left = self.count = 0
-        self.lasting = True
-        self.installed = False
+        self.exits = self.installed = False
 
     def __call__(self, event: str, args: tuple[Any, ...]) -> None:
         if self.root is None:
             return
         if event == "open":
-            if isinstance(args[0], str | os.PathLike) and args[2] & _WRITES:
+            if isinstance(args[0], str | bytes | os.PathLike) and args[2] & _WRITES:
                 self.operate(args[0])
         elif event in _CHANGES:
-            self.operate(args[1] if event == "os.rename" else args[0])
+            place, folder = _CHANGES[event]
+            self.operate(args[place], args[folder])
 
     def fsync(self, descriptor: int) -> None:
         if self.root is not None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(FileNotFoundError):
                 self.operate(os.readlink(f"/proc/self/fd/{descriptor}"))
         _fsync(descriptor)
 
-    def operate(self, path: Any) -> None:
-        """Counts an operation on a path, or raises."""
-        if not os.fspath(path).startswith(self.root):
+    def operate(self, path: Any, folder: int = -1) -> None:
+        """Counts an operation on a path, in an open directory or none, or fails."""
+        path = os.fsdecode(path)
+        if folder >= 0 and not path.startswith("/"):
+            path = f"{os.readlink(f'/proc/self/fd/{folder}')}/{path}"
+        if not os.path.abspath(path).startswith(self.root):
             return
         self.count += 1
         if self.left == 0:
-            self.left = 0 if self.lasting else -1
-            raise self.error
-        self.left -= 1
+            self.fail(path)
+        self.left -= self.left >= 0
+
+    def fail(self, path: str) -> None:
+        """Kills the process, or raises."""
+        if self.exits:
+            os._exit(CODE)
+        if self.error is None:
+            raise Killed
+        self.left = -1  # an error is raised once
+        if isinstance(self.error, OSError) and self.error.filename is None:
+            raise type(self.error)(self.error.errno, self.error.strerror, path)
+        raise self.error
 
 
 _injector = _Injector()
@@ -62,7 +84,10 @@ _injector = _Injector()
 
 @contextlib.contextmanager
 def failing_at(
-    number: int, root: Path, error: BaseException | None = None
+    number: int,
+    root: Path,
+    error: BaseException | None = None,
+    exits: bool = False,
 ) -> Iterator[_Injector]:
     """Lets the operations on files below a directory fail from a number on.
 
@@ -70,7 +95,8 @@ def failing_at(
       number: The number of operations that succeed; -1 lets all succeed.
       root: The directory.
       error: What is raised: `Killed` at every later operation too if None, otherwise
-        this error once.
+        this error once, with the path if it is an OSError.
+      exits: Whether the process ends instead, with the code `CODE`.
 
     Yields:
       An object whose `count` is the number of operations so far.
@@ -78,7 +104,7 @@ def failing_at(
     if not _injector.installed:
         sys.addaudithook(_injector)
         _injector.installed = True
-    _injector.error, _injector.lasting = error or Killed(), error is None
+    _injector.error, _injector.exits = error, exits
     _injector.left, _injector.count, _injector.root = number, 0, str(root)
     os.fsync = _injector.fsync
     try:
