@@ -131,13 +131,14 @@ def _handle(number: int, frame: FrameType | None) -> None:
         _state.received = number
         if number == signal.SIGHUP:
             _drop_lost_terminal()
-    if not _state.received or _state.deferred:
+    if not _state.received or _state.deferred or _state.code is not None:
         return
     if _state.exits:
         _end_by(_state.received)
     if _imports(frame):
         _try_again()
     else:
+        signal.setitimer(signal.ITIMER_REAL, 0)  # one is enough
         raise Stopped(_state.received)
 
 

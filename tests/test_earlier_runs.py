@@ -59,7 +59,8 @@ def test_an_earlier_comparison_is_continued(earlier):
     for got, line in zip(
         lines(earlier / "compare" / "results.jsonl"), wanted, strict=True
     ):
-        assert got.keys() - {"trivial", "initial_variance", "xla_flops"} == line.keys()
+        since = {"trivial", "initial_variance", "xla_flops", "tried", "checksum"}
+        assert got.keys() - since == line.keys()
         assert got["block"] == line["block"]
         np.testing.assert_allclose(
             got["curve"]["loss"], line["curve"]["loss"], rtol=1e-3, atol=1e-5

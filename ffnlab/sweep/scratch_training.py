@@ -87,16 +87,18 @@ class Training:
         checkpoints = Checkpoints(directory, _SECONDS, config.strict_resume)
         batches = data.indices([seed], 0, config.steps, config.batch_size, len(self._x))
         progress, per_step = checkpoints.restore(self._start(seed)), _CALL_SECONDS
-        with checkpoints:
+        with checkpoints, signals.deferred():
             while (begin := int(progress.step)) < config.steps:
                 room = max(1, int(_CALL_SECONDS / per_step))
                 epoch_end = (begin // self._epoch + 1) * self._epoch
                 end = min(begin + room, epoch_end, config.steps)
-                with signals.deferred():
-                    progress, seconds = self._advance(progress, batches[begin:end, 0])
-                    per_step = seconds / (end - begin)
-                    on_steps(end)
-                    checkpoints.save(end, progress, final=signals.pending() is not None)
+                progress, seconds = self._advance(progress, batches[begin:end, 0])
+                per_step = seconds / (end - begin)
+                on_steps(end)
+                checkpoints.save(end, progress)
+                if signals.pending() is not None:
+                    checkpoints.save(end, progress, final=True)
+                    break
         return self._lines(seed, progress)
 
     def _start(self, seed: int) -> Progress:

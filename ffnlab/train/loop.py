@@ -265,8 +265,8 @@ def _train(
     keep, seconds = jax.jit(_keep, donate_argnums=2), 0.0
     plan = calls.plan
     drawn = indices(int(record.step), calls.end(int(record.step)))
-    while not record.finished(plan) and record.step < calls.until:
-        with signals.deferred():
+    with signals.deferred():
+        while not record.finished(plan) and record.step < calls.until:
             end = calls.end(int(record.step))
             compiled, started = steps.compile_seconds, time.perf_counter()
             state, losses = steps(state, arrays[0], drawn)
@@ -284,6 +284,9 @@ def _train(
                     best = keep(jnp.asarray(better), state.params, best)
             progress = Progress(state, best, record)
             _report(hooks, progress, record.finished(plan))
+            if signals.pending() is not None:
+                _save(hooks, progress, final=True)
+                break
     return progress, seconds
 
 
@@ -296,16 +299,17 @@ def _are_finite(params: Params, axes: int) -> Array:
 
 
 def _report(hooks: Hooks, progress: Progress, last: bool) -> None:
-    """Saves the progress of a training, unless it has failed, and reports its record.
-
-    It waits for what is saved where the run may end with the call.
-    """
-    stops = last or signals.pending() is not None
-    if hooks.checkpoints and not progress.record.failed:
-        step = int(progress.record.step)
-        hooks.checkpoints.save(step, tuple(progress), final=stops)
+    """Saves the progress of a training, and reports its record."""
+    _save(hooks, progress, final=last)
     if hooks.on_progress:
         hooks.on_progress(progress.record)
+
+
+def _save(hooks: Hooks, progress: Progress, final: bool) -> None:
+    """Saves the progress of a training, unless it has failed; see `Checkpoints`."""
+    if hooks.checkpoints and not progress.record.failed:
+        step = int(progress.record.step)
+        hooks.checkpoints.save(step, tuple(progress), final=final)
 
 
 def run_identity(dataset: Any, plan: Plan, key: Key, **rest: Any) -> dict[str, Any]:
