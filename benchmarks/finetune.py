@@ -24,7 +24,7 @@ from benchmarks import protocol
 from benchmarks.protocol import Entry, Work
 from experiments import launch
 from ffnlab import data, finetune, options
-from ffnlab.data.examples import label_ids
+from ffnlab.data.labels import label_ids
 from ffnlab.data.packed_rows import pack
 from ffnlab.errors import InputError
 from ffnlab.finetune import classification, runner, trainer

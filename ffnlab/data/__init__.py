@@ -42,7 +42,7 @@ _NAMES = {
     "pack_sequences": "packing",
     "pad_sequences": "packing",
     "patches": "builtin",
-    "posterior": "synthetic",
+    "posterior": "hidden_chain",
     "python_files": "stdlib_source",
     "python_source": "stdlib_source",
     "read_columns": "csv_files",

@@ -7,7 +7,6 @@ A file is read in one pass that reports every bad line as `file:line: what`. In 
 file of lists the line is the position in the list, from 1.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -343,68 +342,3 @@ def _to_iob2(path: Path, examples: Examples) -> Examples:
     scheme = tags.scheme_of(examples.labels)
     labels = [tags.convert(row, scheme, "iob2") for row in examples.labels]
     return examples._replace(labels=labels, scheme=scheme)
-
-
-def label_names(train: Examples, task: str, path: str = "train") -> list[str]:
-    """Returns the labels of the training part, sorted; for tags of spans O is first.
-
-    Every type of span has both of its tags, B- and I-, so that any span can be
-    predicted.
-
-    Args:
-      train: The training part.
-      task: One of `TASKS`.
-      path: Its file, for errors.
-
-    Raises:
-      InputError: There is only one label, and nothing to tell apart.
-    """
-    if task != "tag":
-        names = sorted(set(train.labels))
-    else:
-        known = {tag for row in train.labels for tag in row}
-        kinds = sorted({tag[2:] for tag in known if train.scheme and tag != "O"})
-        spans = [f"{prefix}-{kind}" for kind in kinds for prefix in "BI"]
-        names = ["O", *spans] if train.scheme else sorted(known)
-    if len(names) < 2:
-        what = f"every label is {names[0]!r}: there is nothing to tell apart"
-        raise InputError(f"{path}: {what}")
-    return names
-
-
-def label_ids(
-    path: str, examples: Examples, names: Sequence[str], ignore: bool = False
-) -> list[Any]:
-    """Returns labels as numbers; for `tag` a list for each sentence.
-
-    Args:
-      path: The file, for errors.
-      examples: The examples with their labels.
-      names: The labels by number, see `label_names`.
-      ignore: Whether an unknown label becomes −1, which counts as missed; otherwise it
-        is an error.
-
-    Raises:
-      InputError: Labels do not occur in training; each is named with its count and
-        first line.
-    """
-    known = {name: number for number, name in enumerate(names)}
-    nested = bool(examples.labels) and isinstance(examples.labels[0], list)
-    flat, lines = examples.labels, examples.lines
-    if nested:
-        flat, lines = ([v for row in rows for v in row] for rows in (flat, lines))
-    unseen = Counter(label for label in flat if label not in known)
-    if unseen and not ignore:
-        first = dict(reversed([*zip(flat, lines, strict=True)]))
-        shown = ", ".join(
-            f"{name!r} ({count}, first in line {first[name]})"
-            for name, count in unseen.most_common(8)
-        )
-        shown += f" and {len(unseen) - 8} more" if len(unseen) > 8 else ""
-        raise InputError(
-            f"{path}: labels that training does not show: {shown}; correct them, or "
-            "unseen_labels=ignore counts them as missed"
-        )
-    if nested:
-        return [[known.get(tag, -1) for tag in row] for row in examples.labels]
-    return [known.get(label, -1) for label in examples.labels]

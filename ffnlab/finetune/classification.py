@@ -14,11 +14,10 @@ from ffnlab.data.entity_markers import check_markers, replace_markers
 from ffnlab.data.examples import (
     Columns,
     Examples,
-    label_ids,
-    label_names,
     read_labelled,
 )
 from ffnlab.data.files import read_settings
+from ffnlab.data.labels import label_ids, label_names
 from ffnlab.data.packed_rows import Rows, pack
 from ffnlab.data.tokenizer import Encoded, Tokenizer
 from ffnlab.finetune import metrics, outputs

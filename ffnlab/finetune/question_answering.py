@@ -10,14 +10,8 @@ import numpy as np
 
 from ffnlab import io
 from ffnlab.data.packed_rows import Rows, next_width, pad_rows
-from ffnlab.data.squad import (
-    Questions,
-    Windows,
-    pack_windows,
-    read_questions,
-    texts_of,
-    windows,
-)
+from ffnlab.data.squad import Questions, read_questions
+from ffnlab.data.squad_windows import Windows, pack_windows, texts_of, windows
 from ffnlab.finetune import metrics
 from ffnlab.finetune.finetuned_model import FinetunedModel
 from ffnlab.finetune.outputs import Example, Format, Prediction, answers_json

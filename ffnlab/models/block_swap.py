@@ -10,7 +10,7 @@ squares, and finally all parameters of the block are trained.
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -176,12 +176,17 @@ def swap_block(
             train, held_out = (x[count:], y[count:]), (x[:count], y[:count])
             replaced = params[f"layer_{layer}"]["ffn"]
             swap.replace(replaced, train, held_out, jax.random.fold_in(key, layer))
-    swapped = dict(params)
-    for name, trained in swap.progress.params.items():
-        swapped[name] = {**params[name], "ffn": jax.tree.map(jnp.asarray, trained)}
     config = dataclasses.replace(config, block=new.kind, hidden=new.hidden)
     records = [LayerRecord(*errors) for errors in swap.progress.errors.tolist()]
-    return config, swapped, records
+    return config, _with_blocks(params, swap.progress.params), records
+
+
+def _with_blocks(params: Params, blocks: Mapping[str, Params]) -> Params:
+    """Returns the parameters of a model with other blocks, by the name of the layer."""
+    swapped = dict(params)
+    for name, block in blocks.items():
+        swapped[name] = {**params[name], "ffn": jax.tree.map(jnp.asarray, block)}
+    return swapped
 
 
 @dataclasses.dataclass

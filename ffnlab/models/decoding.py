@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ffnlab.errors import InputError
-from ffnlab.models.transformer import TransformerConfig, empty_cache, transformer_model
+from ffnlab.models.key_value_cache import empty_cache
+from ffnlab.models.transformer import TransformerConfig, transformer_model
 from ffnlab.types import Array, Key, Params
 
 

@@ -5,8 +5,8 @@
     spans, scores, null_scores = make_span_finder(model, rows.arrays)(params)
 
 A window is a question and a part of its context. Several windows share a row;
-`data.squad.pack_windows` makes the rows. The label of a window without an answer is the
-window's first token, as start and as end.
+`data.squad_windows.pack_windows` makes the rows. The label of a window without an
+answer is the window's first token, as start and as end.
 """
 
 import dataclasses
@@ -197,7 +197,7 @@ def make_span_finder(
 
     Args:
       model: A model of `span_qa_model`.
-      arrays: Rows of `data.squad.pack_windows`.
+      arrays: Rows of `data.squad_windows.pack_windows`.
       batch: Rows per batch.
       max_answer_length: Maximum number of tokens of a span.
 

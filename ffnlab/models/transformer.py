@@ -19,6 +19,7 @@ from flax import nnx
 
 from ffnlab.errors import InputError
 from ffnlab.models.embedding import Embedding, Head, norm, normal
+from ffnlab.models.key_value_cache import empty_layers
 from ffnlab.models.transformer_config import (
     DecoderConfig,
     EncoderConfig,
@@ -40,7 +41,6 @@ __all__ = [
     "Layer",
     "Transformer",
     "TransformerConfig",
-    "empty_cache",
     "transformer_model",
 ]
 
@@ -269,7 +269,7 @@ class Transformer(nnx.Module):
         length = vectors.shape[1]
         positions = token_positions(length)
         x = self.embed.complete(vectors, positions, None)
-        cache = {"layers": _empty_layers(self.config, 1, length, x.dtype)}
+        cache = {"layers": empty_layers(self.config, 1, length, x.dtype)}
         mask = attention_mask(length, causal=self.config.causal)
         _, _, _, cache = self._layers(x, mask, positions, cache, None, None)
         pair = {name: cache["layers"][name] for name in ("key", "value")}
@@ -353,42 +353,6 @@ def _attention_mask(
     queries = index + jnp.arange(length)[:, None]
     earlier = jnp.arange(mask.shape[1])[None] <= queries  # [T, S]
     return mask[:, None, None] & earlier[None, None], {**cache, "mask": mask}
-
-
-def empty_cache(config: TransformerConfig, batch: int, length: int) -> dict[str, Any]:
-    """Returns an empty cache of keys and values for decoding.
-
-    Args:
-      config: Configuration of a causal Transformer.
-      batch: Number of sequences B.
-      length: Number of positions S that the cache has room for.
-
-    Returns:
-      `layers`, with `key` and `value` `[L, B, S, heads, h]` and `index` `[L]`, the
-      number of filled positions; and `mask` bool `[B, S]`.
-
-    Raises:
-      InputError: The model is not causal, so that later tokens change earlier states.
-
-    >>> cache = empty_cache(DecoderConfig.tiny(), batch=1, length=8)
-    >>> cache["layers"]["key"].shape
-    (2, 1, 8, 4, 16)
-    """
-    if not config.causal:
-        raise InputError("a cache needs a causal model; this model is bidirectional")
-    layers = _empty_layers(config, batch, length)
-    return {"layers": layers, "mask": jnp.zeros((batch, length), bool)}
-
-
-def _empty_layers(
-    config: TransformerConfig, batch: int, length: int, dtype: Any = float
-) -> dict[str, Array]:
-    """Returns the entry `layers` of an empty cache."""
-    heads = config.key_value_heads or config.heads
-    width = config.features // config.heads
-    empty = jnp.zeros((config.layers, batch, length, heads, width), dtype)
-    index = jnp.zeros(config.layers, jnp.int32)
-    return {"key": empty, "value": empty, "index": index}
 
 
 def transformer_model(config: TransformerConfig) -> Model:

@@ -156,7 +156,7 @@ class Attention(nnx.Module):
             T without a cache, and P is 0 without a prefix.
           positions: Int `[B or 1, T]`, for rotary position embeddings.
           cache: `key` and `value` `[B, S, heads, h]` of earlier positions, and `index`,
-            the number of filled positions; made by `transformer.empty_cache`.
+            the number of filled positions; made by `key_value_cache.empty_cache`.
           dropout_key: Dropout key; None in evaluation.
           prefix: `key` and `value` `[1, P, heads · h]` before those of x and the cache;
             rotary positions do not apply to them.

@@ -222,8 +222,8 @@ def _failure(
         return job.tokenizer.decode(tokens.tolist())[:80]
 
     rate, size = config.learning_rate, data.size(train)
-    told = divergence.describe(record, plan, 0, rate, size, contents)
-    divergence.write(directory, [{**told, "seed": config.seed}])
+    described = divergence.describe(record, plan, 0, rate, size, contents)
+    divergence.write(directory, [{**described, "seed": config.seed}])
     return f"{found} {divergence.NAME} has the batch."
 
 

@@ -84,9 +84,9 @@ def train_to_last_good(train: Callable[[int | None], Any]) -> Any:
         again = train(int(again.record.diverged.max()) - 1)
     if again is first:
         return first
-    told = {name: getattr(first.record, name) for name in ("step", "loss", "diverged")}
+    kept = {name: getattr(first.record, name) for name in ("step", "loss", "diverged")}
     return again._replace(
-        record=again.record._replace(**told), seconds_per_step=first.seconds_per_step
+        record=again.record._replace(**kept), seconds_per_step=first.seconds_per_step
     )
 
 

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from ffnlab.data.examples import Columns, label_ids, label_names, read_labelled
+from ffnlab.data.examples import Columns, read_labelled
+from ffnlab.data.labels import label_ids, label_names
 from ffnlab.errors import InputError
 
 NAME = "a.tsv"

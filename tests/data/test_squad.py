@@ -8,14 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from ffnlab.data.squad import (
-    Questions,
-    Windows,
-    pack_windows,
-    read_questions,
-    texts_of,
-    windows,
-)
+from ffnlab.data.squad import Questions, read_questions
+from ffnlab.data.squad_windows import Windows, pack_windows, texts_of, windows
 from ffnlab.data.tokenizer import Tokenizer
 from ffnlab.errors import InputError
 

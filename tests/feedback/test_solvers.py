@@ -18,8 +18,8 @@ from ffnlab.feedback.solvers import (
     Newton,
     Unrolled,
     auto,
-    block_tridiagonal,
 )
+from ffnlab.feedback.tridiagonal import block_tridiagonal
 
 SOLVERS = [
     Jacobi(),

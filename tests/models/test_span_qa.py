@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ffnlab import EncoderConfig, data, trees
-from ffnlab.data.squad import Windows, pack_windows
+from ffnlab.data.squad_windows import Windows, pack_windows
 from ffnlab.errors import InputError
 from ffnlab.models.span_qa import (
     MASKED_LOGIT,

@@ -12,13 +12,9 @@ from jax.test_util import check_grads
 
 from ffnlab import trees
 from ffnlab.errors import InputError
+from ffnlab.models.key_value_cache import empty_cache
 from ffnlab.models.layer_stack import stack_layers, unstack_layers
-from ffnlab.models.transformer import (
-    DecoderConfig,
-    EncoderConfig,
-    empty_cache,
-    transformer_model,
-)
+from ffnlab.models.transformer import DecoderConfig, EncoderConfig, transformer_model
 from ffnlab.nn import ffn, pure
 from ffnlab.nn.attention import attend, attention_mask
 from ffnlab.nn.positions import rotary, sinusoids

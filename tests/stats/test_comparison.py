@@ -1,10 +1,8 @@
 """Statistics of comparison against plain loops, simulations and their invariances."""
 
 import dataclasses
-import itertools
 import math
 import statistics
-from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -15,10 +13,20 @@ from scipy import stats as scipy_stats
 
 from ffnlab import stats
 from ffnlab.errors import InputError
-from ffnlab.report.verdict_text import verdict
-from ffnlab.stats import Comparison, Interval, compare, intervals, signs
+from ffnlab.stats import Comparison, Interval, compare
+from tests.stats.oracles import (
+    INF,
+    NAN,
+    by_name,
+    count_signs,
+    exact_p_values,
+    excludes_zero,
+    named,
+    normal,
+    same,
+    student,
+)
 
-NAN, INF = float("nan"), float("inf")
 FEW = settings(deadline=None, max_examples=30)
 
 # Eighths are exact in float64, also after a shift or a scale by whole numbers.
@@ -31,151 +39,6 @@ def datasets(draw, most=9):
     replicates, blocks = draw(st.integers(2, most)), draw(st.integers(2, 4))
     row = st.lists(eighths, min_size=replicates, max_size=replicates)
     return {name: np.array(draw(row)) for name in "abcd"[:blocks]}
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape)
-
-
-def named(rows):
-    return dict(zip("abcdefghijklmnop", rows, strict=False))
-
-
-def by_name(comparisons):
-    return {row.name: row for row in comparisons}
-
-
-def excludes_zero(interval):
-    return interval.low > 0 or interval.high < 0
-
-
-# Oracles
-
-
-def student(values):
-    """Returns the mean over its standard error."""
-    spread = statistics.stdev(values)
-    return statistics.fmean(values) / (spread / math.sqrt(len(values)))
-
-
-def count_signs(rows):
-    """Returns the largest statistic of all rows for each choice of the signs."""
-    largest = []
-    for choice in itertools.product((1, -1), repeat=len(rows[0])):
-        if choice[0] == 1:
-            flipped = [
-                [sign * (x - statistics.fmean(row)) for sign, x in zip(choice, row)]  # noqa: B905
-                for row in rows
-            ]
-            largest.append(max(abs(student(row)) for row in flipped))
-    return sorted(largest)
-
-
-def exact_p_values(rows):
-    """Returns the p-value of each row of whole numbers, by exact arithmetic."""
-
-    def square(values):
-        total, squares = sum(values), sum(x * x for x in values)
-        rest = len(values) * squares - total * total
-        if rest == 0:
-            return INF if total else 0
-        return Fraction(total * total, rest)
-
-    n, largest = len(rows[0]), []
-    centred = [[n * x - sum(row) for x in row] for row in rows]
-    for choice in itertools.product((1, -1), repeat=n - 1):
-        flipped = [
-            [s * x for s, x in zip((1, *choice), row, strict=True)] for row in centred
-        ]
-        largest.append(max(map(square, flipped)))
-    reached = [sum(draw >= square(row) for draw in largest) for row in rows]
-    return [(1 + count) / (1 + len(largest)) for count in reached]
-
-
-# mean_interval
-
-
-@pytest.mark.parametrize("n", [2, 3, 10, 40])
-@pytest.mark.parametrize("level", [0.5, 0.95, 0.99])
-def test_mean_interval_is_students(n, level):
-    scores = 3 + 2 * normal(n, seed=n)
-    expected = scipy_stats.t.interval(
-        level, n - 1, loc=scores.mean(), scale=scipy_stats.sem(scores)
-    )
-    assert_allclose(stats.mean_interval(scores, level), expected, rtol=1e-12)
-    if level == 0.95:
-        assert stats.mean_interval(scores) == stats.mean_interval(scores, level)
-
-
-def test_mean_interval_of_equal_scores_and_of_one():
-    assert stats.mean_interval([0.5] * 7) == Interval(0.5, 0.5)
-    assert stats.mean_interval([0.5]) is None
-    assert type(stats.mean_interval(np.float32([1, 2])).low) is float
-
-
-# largest_statistics, least_replicates
-
-
-@pytest.mark.parametrize("n", range(2, 9))
-def test_largest_statistics_count_all_signs(n):
-    rows = normal(3, n, seed=n) * [[1.0], [100.0], [0.01]] + [[5.0], [0.0], [-1.0]]
-    if n == 2:  # Signs that differ undo the centring, so that one draw is infinite.
-        (low, high) = stats.largest_statistics(rows)
-        assert low < 1e-6 and high > 1e5
-        return
-    assert_allclose(stats.largest_statistics(rows), count_signs(rows), 1e-6, 1e-9)
-    assert_allclose(
-        stats.largest_statistics(rows[0]), count_signs(rows[:1]), 1e-6, 1e-9
-    )
-
-
-@pytest.mark.parametrize("n, draws", [(12, 2**11), (13, 2**12), (14, 8191), (21, 8191)])
-def test_signs_are_counted_up_to_13_replicates_and_drawn_beyond(n, draws):
-    rows = normal(2, n)
-    largest = stats.largest_statistics(rows)
-    assert largest.shape == (draws,)
-    assert (np.diff(largest) >= 0).all() and largest[0] >= 0
-    assert (stats.largest_statistics(rows, seed=0) == largest).all()
-    same = (stats.largest_statistics(rows, seed=1) == largest).all()
-    assert same == (n <= 13)
-
-
-def test_drawn_signs_agree_with_all_signs(monkeypatch):
-    rows = normal(4, 14)
-    drawn = stats.largest_statistics(rows)
-    monkeypatch.setattr(signs, "EXACT", 14)
-    counted = stats.largest_statistics(rows)
-    assert counted.shape == (2**13,)
-    shares = [0.1, 0.5, 0.8, 0.95]
-    for share, quantile in zip(shares, np.quantile(counted, shares), strict=True):
-        assert abs((drawn <= quantile).mean() - share) < 0.02
-
-
-def test_equal_differences_have_the_statistic_0():
-    noise = 1e-9 * normal(1, 6)
-    constant = 0.3 + noise
-    assert (stats.largest_statistics(constant, rounding=1e-8) == 0).all()
-    assert (stats.largest_statistics(constant, rounding=1e-11) > 0).any()
-    other = normal(1, 6, seed=1)
-    both = stats.largest_statistics([*constant, *other], rounding=[1e-8, 0.0])
-    assert_allclose(both, stats.largest_statistics(other), atol=1e-9)
-    assert_allclose(
-        stats.largest_statistics([*constant, *other]),
-        count_signs([*noise, *other]),
-        rtol=1e-5,
-        atol=1e-6,
-    )
-    assert (stats.largest_statistics(np.full((2, 5), 2.0)) == 0).all()
-
-
-def test_least_replicates_is_where_the_least_p_value_suffices():
-    for level in (0.1, 0.5, 0.6, 0.75, 0.9, 0.95, 0.97, 0.99, 0.999, 0.9998):
-        least = stats.least_replicates(level)
-        enough = [n for n in range(3, 20) if 1 / (1 + 2 ** (n - 1)) <= 1 - level]
-        assert least == enough[0], level
-    assert stats.least_replicates() == 6
-    # 1 / (1 + 2^(4 - 1)) is a ninth.
-    assert stats.least_replicates(8 / 9) == 4
 
 
 # compare, against the oracles
@@ -288,23 +151,6 @@ def test_ties_of_mean_scores_are_ranked_by_name():
 # compare, invariances
 
 
-def same(first, second, flipped=False):
-    """Checks that comparisons agree, but for rounding and perhaps all signs."""
-    sign = -1 if flipped else 1
-    assert first.p_value == second.p_value
-    assert first.p_new_data == second.p_new_data
-    assert first.improvement == second.improvement
-    assert first.verdict == second.verdict
-    most = 10**6
-    assert (first.needed or most) == pytest.approx(second.needed or most, rel=1e-3)
-    if first.difference is not None:
-        assert_allclose(second.difference, sign * first.difference, atol=1e-9)
-    if first.difference_interval is not None:
-        ends = np.multiply(sign, first.difference_interval[::sign])
-        assert_allclose(second.difference_interval, ends, rtol=1e-4, atol=1e-4)
-        assert_allclose(second.detectable, first.detectable, rtol=1e-4, atol=1e-3)
-
-
 @given(datasets(), st.integers(-9, 9), st.integers(1, 5), st.randoms())
 @FEW
 def test_compare_follows_shift_and_scale(scores, shift, scale, random):
@@ -411,98 +257,6 @@ def test_least_p_value_never_rises_with_replicates():
     assert least == expected
 
 
-# few replicates, equal differences
-
-
-@pytest.mark.parametrize("n", [3, 4, 5])
-def test_fewer_than_six_replicates_give_p_but_no_claim(n):
-    scores = {"a": 1e-3 * normal(n), "b": 9 + 1e-3 * normal(n, seed=1)}
-    row = compare(scores, "a", True, margin=100.0, test_ratio=0.1)[0]
-    assert row.p_value == 1 / (1 + 2 ** (n - 1)) <= row.p_new_data
-    assert row.verdict == "undecided"
-    assert row.difference_interval is row.detectable is row.needed is None
-    assert row.interval is not None
-    assert verdict([row, Comparison("a", n, 0.0, None)]) == (
-        f"Over {n} replicates, nothing can be claimed about a and the others: "
-        "a claim needs at least 6 replicates."
-    )
-
-
-def test_two_replicates_give_a_p_value_that_never_suffices():
-    """Signs that differ make the centred differences equal, and their error 0."""
-    row = compare({"a": [0.0, 0.1], "b": [9.0, 9.0]}, "a", True, level=0.3)[0]
-    assert row.p_value == 2 / 3 and row.verdict == "undecided"
-    assert row.difference_interval is row.detectable is None
-
-
-def test_one_replicate_gives_neither_interval_nor_p():
-    for level in (0.2, 0.95):
-        rows = compare(
-            {"a": [0.8], "b": [0.9]}, "a", True, margin=1.0, test_ratio=0.1, level=level
-        )
-        best, baseline = rows
-        assert best.difference == pytest.approx(0.1)
-        assert best.improvement == 1.0 and best.verdict == "undecided"
-        assert best.p_value is best.p_new_data is best.needed is None
-        assert best.difference_interval is best.detectable is None
-        assert best.interval is baseline.interval is None
-        assert verdict(rows, level=level) == (
-            "Over 1 replicate, nothing can be claimed about a and the others: a claim "
-            f"needs at least {stats.least_replicates(level)} replicates."
-        )
-
-
-@pytest.mark.parametrize("n", [6, 7, 16])
-def test_equal_differences(n):
-    rng = np.random.default_rng(n)
-    base = rng.integers(300, 350, size=n) / np.float32(359)
-    noisy = base + 0.1 * np.float32(normal(n))
-    for shift, kind in ((0.0, "undecided"), (0.1, "better"), (-0.1, "worse")):
-        scores = {"a": base, "b": base + np.float32(shift), "c": noisy}
-        results = by_name(compare(scores, "a", True))
-        row = results["b"]
-        assert row.verdict == kind
-        assert_allclose(row.difference_interval, (shift, shift), atol=1e-4)
-        assert row.detectable < 1e-4
-        assert excludes_zero(row.difference_interval) == (shift != 0)
-        least = max(1 / (1 + 2 ** (n - 1)), 2**-13)
-        assert row.p_value == (least if shift else 1.0)
-        assert row.needed is None
-        # Such a block changes nothing about the others.
-        alone = by_name(compare({"a": base, "c": noisy}, "a", True))
-        same(alone["c"], results["c"])
-
-
-def test_scores_that_are_all_equal_are_undecided_or_equivalent():
-    for value in (0.0, 0.7, -1e6):
-        scores = {"a": [value] * 8, "b": [value] * 8}
-        row = by_name(compare(scores, "a", True))["b"]
-        assert (row.p_value, row.verdict) == (1.0, "undecided")
-        assert_allclose(
-            row.difference_interval, (0, 0), atol=1e-6 * abs(value) + 1e-300
-        )
-        assert row.improvement == 0.5 and row.needed is None
-        row = by_name(compare(scores, "a", True, margin=10.0))["b"]
-        assert row.verdict == "equivalent"
-
-
-def test_differences_of_one_size_have_finite_detectable_effects():
-    """Signs exist that make all differences equal, and the largest statistic huge."""
-    scores = {"a": np.zeros(6), "b": np.array([0, 0, 0, 1, 1, 1.0]), "c": normal(6)}
-    for row in compare(scores, "a", True):
-        if row.verdict is not None:
-            assert row.verdict == "undecided" and row.p_value > 0.05
-            assert 1e3 < row.detectable < 1e9
-            assert excludes_zero(row.difference_interval) is False
-
-
-def test_rounding_is_that_of_the_largest_score_in_float32():
-    small, large = np.array([1.0, 0.0]), np.array([2.0, -8.0, 3.0])
-    for rows in ((small, large), (large, small)):
-        assert intervals.rounding_error(*rows) == 2 * 2.0**-23 * 8
-    assert 0 < intervals.rounding_error(np.zeros(3), np.zeros(3)) < 1e-300
-
-
 # margin
 
 
@@ -551,89 +305,6 @@ def test_p_of_new_data_uses_nadeau_and_bengios_variance():
             reached = sum(draw >= statistic for draw in largest)
             assert results[name].p_new_data == (1 + reached) / (1 + len(largest))
         assert by_name(compare(scores, "a", True))["b"].p_new_data is None
-
-
-# detectable_effect, needed
-
-
-@pytest.mark.parametrize("n, critical", [(6, 4.0), (16, 3.2), (40, 2.0)])
-def test_detectable_effect_is_detected_four_times_in_five(n, critical):
-    """A run estimates the error, and a new one has a difference of the printed size."""
-    first, second = normal(2, 20_000, n)
-    errors = first.std(axis=1, ddof=1) / math.sqrt(n)
-    effects = [stats.detectable_effect(critical, error, n) for error in errors]
-    means = second.mean(axis=1) + effects
-    errors = second.std(axis=1, ddof=1) / math.sqrt(n)
-    assert abs((means / errors > critical).mean() - 0.8) < 0.012
-
-
-def test_detectable_effect_at_its_limits():
-    for n in (3, 6, 30):
-        # The mean over an estimated error is t-distributed, and so is the effect.
-        effect = stats.detectable_effect(0.0, 2.0, n)
-        assert_allclose(effect, 2 * scipy_stats.t.ppf(0.8, n - 1), rtol=5e-3)
-        for critical in (1e4, 4e6):  # only the two estimated errors matter
-            effect = stats.detectable_effect(critical, 1.0, n)
-            ratio = math.sqrt(scipy_stats.f.ppf(0.8, n - 1, n - 1))
-            assert_allclose(effect, critical * ratio, rtol=5e-3)
-
-
-def standardised(n, mean, spread, seed=0):
-    """Returns scores of two blocks whose difference has this mean and spread."""
-    numbers = normal(n, seed=seed)
-    numbers = (numbers - numbers.mean()) / numbers.std(ddof=1)
-    return {"a": np.zeros(n), "b": mean + spread * numbers}
-
-
-def needed(n, mean, spread, **options):
-    row = by_name(compare(standardised(n, mean, spread), "a", True, **options))["b"]
-    assert row.verdict == "undecided"
-    return row.needed
-
-
-def test_needed_falls_with_the_mean_and_rises_with_the_spread():
-    counts = [needed(10, mean, 1.0) for mean in (0.001, 0.01, 0.1, 0.3, 0.6)]
-    assert counts[0] is None and counts[1:] == sorted(counts[1:], reverse=True)
-    counts = [needed(10, 0.3, spread) for spread in (0.6, 1.0, 3.0)]
-    assert counts == sorted(set(counts)) and counts[0] > 10
-    assert needed(10, -0.3, 1.0) == needed(10, 0.3, 1.0)
-    assert needed(10, 0.0, 1.0) is None
-    assert needed(10, 0.0027, 1.0) is None
-    assert needed(10, 0.0028, 1.0) > 900_000
-    margins = [needed(10, 0.0, 1.0, margin=margin) for margin in (0.1, 0.3, 0.7)]
-    assert margins == sorted(set(margins), reverse=True)
-    # A small margin leaves the way of a difference open.
-    assert needed(10, 0.3, 1.0, margin=0.01) == needed(10, 0.3, 1.0)
-    sides = [needed(10, mean, 1.0, margin=0.5) for mean in (0.1, -0.1)]
-    assert sides[0] == sides[1] < needed(10, 0.1, 1.0)
-
-
-@pytest.mark.parametrize(
-    "mean, margin, kind", [(0.5, None, "better"), (0.0, 0.4, "equivalent")]
-)
-def test_needed_replicates_decide_four_times_in_five(mean, margin, kind):
-    count = needed(12, mean, 1.0, margin=margin)
-    rng, decided = np.random.default_rng(0), 0
-    for _ in range(200):
-        scores = {"a": np.zeros(count), "b": mean + rng.normal(size=count)}
-        row = by_name(compare(scores, "a", True, margin=margin))["b"]
-        decided += row.verdict == kind
-    assert 0.7 < decided / 200 < 0.9
-
-
-@pytest.mark.parametrize("replicates, mean", [(7, 0.1), (16, 0.3)])
-def test_needed_is_the_number_at_which_power_reaches_four_fifths(replicates, mean):
-    count = needed(replicates, mean, 1.0)
-    row = by_name(compare(standardised(replicates, mean, 1.0), "a", True))["b"]
-    low, high = row.difference_interval
-    critical = (high - low) / 2 * math.sqrt(replicates)
-    tail = scipy_stats.t.sf(critical, replicates - 1)
-
-    def power(n):
-        bound = scipy_stats.t.isf(tail, n - 1)
-        return scipy_stats.norm.cdf(mean * math.sqrt(n) - bound)
-
-    assert power(count - 1) < 0.8 <= power(count)
 
 
 # Wrong input
