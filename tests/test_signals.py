@@ -20,7 +20,8 @@ def handlers(monkeypatch):
     """The handlers of the process, without the thread that ends it."""
     before = {number: signal.getsignal(number) for number in signals.NUMBERS}
     alarm = signal.getsignal(signal.SIGALRM)
-    for name, value in vars(signals._state).items():
+    fresh = {"installed": False, "exits": False, "received": None, "deferred": 0}
+    for name, value in {**fresh, "code": None}.items():
         monkeypatch.setattr(signals._state, name, value)
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     monkeypatch.setattr(signals._thread, "start_new_thread", lambda *_: None)

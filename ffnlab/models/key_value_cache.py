@@ -24,7 +24,7 @@ def empty_cache(config: TransformerConfig, batch: int, length: int) -> dict[str,
     Raises:
       InputError: The model is not causal, so that later tokens change earlier states.
 
-    >>> cache = empty_cache(DecoderConfig.tiny(), batch=1, length=8)
+    >>> cache = empty_cache(TransformerConfig(causal=True), batch=1, length=8)
     >>> cache["layers"]["key"].shape
     (2, 1, 8, 4, 16)
     """
