@@ -49,15 +49,7 @@ def order(seed: int, start: int, stop: int, size: int) -> np.ndarray:
     >>> bool((order(seed=0, start=7, stop=12, size=5) == whole[7:]).all())
     True
     """
-    if size < 1:
-        raise InputError(f"no examples to put in order: size is {size}, at least 1")
-    # Python's integers: those of NumPy would overflow with 64-bit constants.
-    seed, start, stop, size = int(seed), int(start), int(stop), int(size)
-    result = np.empty(max(stop - start, 0), np.int32 if size < 2**31 else np.int64)
-    for begin in range(0, len(result), _CHUNK):
-        piece = result[begin : begin + _CHUNK]
-        piece[:] = _permuted(seed, start + begin, len(piece), size)
-    return result
+    return _orders([seed], start, stop, size)[0]
 
 
 def indices(
@@ -88,15 +80,29 @@ def indices(
     """
     if batch < 1:
         raise InputError(f"a batch holds at least 1 example, not {batch}")
-    streams = {
-        seed: order(seed, start * batch, stop * batch, size).reshape(-1, batch)
-        for seed in dict.fromkeys(seeds)
-    }
-    return np.stack([streams[seed] for seed in seeds], axis=1)  # [steps, S, batch]
+    rows = {seed: row for row, seed in enumerate(dict.fromkeys(seeds))}
+    streams = _orders([*rows], start * batch, stop * batch, size)
+    streams = streams.reshape(len(rows), -1, batch).swapaxes(0, 1)
+    return streams[:, [rows[seed] for seed in seeds]]  # [steps, S, batch]
 
 
-def _permuted(seed: int, start: int, count: int, size: int) -> np.ndarray:
-    """Returns the examples at `count` positions from `start`, int64 [count]."""
+def _orders(seeds: Sequence[int], start: int, stop: int, size: int) -> np.ndarray:
+    """Returns the streams of S seeds, [S, stop - start]; see `order`."""
+    if size < 1:
+        raise InputError(f"no examples to put in order: size is {size}, at least 1")
+    # Python's integers: those of NumPy would overflow with 64-bit constants.
+    start, stop, size = int(start), int(stop), int(size)
+    kind = np.int32 if size < 2**31 else np.int64
+    result = np.empty((len(seeds), max(stop - start, 0)), kind)
+    step = max(_CHUNK // len(seeds), 1)
+    for begin in range(0, result.shape[1], step):
+        piece = result[:, begin : begin + step]
+        piece[:] = _permuted(seeds, start + begin, piece.shape[1], size)
+    return result
+
+
+def _permuted(seeds: Sequence[int], start: int, count: int, size: int) -> np.ndarray:
+    """Returns the examples at `count` positions from `start`, int64 [S, count]."""
     first_epoch, first_place = divmod(start, size)
     last = (first_place + count - 1) // size
     sizes = np.full(last + 1, size)
@@ -104,13 +110,15 @@ def _permuted(seed: int, start: int, count: int, size: int) -> np.ndarray:
     sizes[0] -= first_place
     epochs = np.repeat(np.arange(last + 1), sizes)
     places = np.arange(first_place, first_place + count) - epochs * size
-    keys = _round_keys(seed, first_epoch, last + 1)
+    firsts = (last + 1) * np.arange(len(seeds))  # the first epoch of each seed
+    epochs = (firsts[:, None] + epochs).ravel()
+    keys = _round_keys(seeds, first_epoch, last + 1)
     bits = max((size - 1).bit_length(), _LEAST_BITS)
     apply = _permutation(keys, bits)
-    values = apply(places, epochs)
+    values = apply(np.tile(places, len(seeds)), epochs)
     while (outside := np.flatnonzero(values >= size)).size:
         values[outside] = apply(values[outside], epochs[outside])
-    return values
+    return values.reshape(len(seeds), count)
 
 
 def _permutation(keys: np.ndarray, bits: int) -> Callable[..., np.ndarray]:
@@ -127,11 +135,18 @@ def _permutation(keys: np.ndarray, bits: int) -> Callable[..., np.ndarray]:
     return lambda values, epochs: table[epochs, values]
 
 
-def _round_keys(seed: int, first_epoch: int, epochs: int) -> np.ndarray:
-    """Returns a key for each round of each epoch, uint32 [rounds, epochs]."""
-    root = _mixed64(np.array([(seed + _GOLDEN) % _WORD], np.uint64))
+def _round_keys(seeds: Sequence[int], first_epoch: int, epochs: int) -> np.ndarray:
+    """Returns a key for each round of each seed's epochs, uint32 [rounds, S * epochs].
+
+    Args:
+      seeds: S seeds.
+      first_epoch: The number of the first epoch.
+      epochs: The number of epochs.
+    """
+    starts = [(int(seed) + _GOLDEN) % _WORD for seed in seeds]
+    roots = _mixed64(np.array(starts, np.uint64))[:, None]
     numbers = np.arange(epochs, dtype=np.uint64) + np.uint64(first_epoch % _WORD)
-    epoch_keys = _mixed64(root + numbers * _GOLDEN)
+    epoch_keys = _mixed64(roots + numbers * _GOLDEN).ravel()
     turns = np.arange(1, _ROUNDS + 1, dtype=np.uint64)[:, None] * _GOLDEN
     return (_mixed64(epoch_keys + turns) >> 32).astype(np.uint32)
 
