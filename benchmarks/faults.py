@@ -3,8 +3,8 @@
 Makes small runs of every launcher, lets something go wrong, and resumes them:
 
 - kills: the process is killed at an operation on files (open, write, rename, fsync,
-  mkdir, remove), spread over all operations of a run; every third run is killed again
-  while it is resumed.
+  mkdir, remove), spread over the runs of a launcher and all operations of a run; every
+  third run is killed again while it is resumed.
 - flipped bits: in random places of all files of an interrupted run, which is resumed,
   and of a finished fine-tuning or pretraining, whose model is loaded.
 - cut or missing files: the same with files that are cut, empty, missing, or
@@ -57,18 +57,24 @@ def _launchers() -> list[str]:
 class Config:
     """Faults: what goes wrong, and how often."""
 
-    kills: int = option(25, "Kills of each run.", least=0)
+    kills: int = option(100, "Kills of the runs of each launcher.", least=0)
     flips: int = option(
-        50, "Bits flipped in the files of each interrupted run.", least=0
+        40, "Bits flipped in the interrupted runs of each launcher.", least=0
     )
     loads: int = option(
-        200, "Bits flipped in the files of each finished run that is used.", least=0
+        1000, "Bits flipped in the finished runs of each launcher for models.", least=0
     )
     cuts: int = option(
-        20, "Files of each run that are cut, emptied, removed or directories.", least=0
+        20,
+        "Files cut, emptied, removed or directories: in the interrupted runs of each "
+        "launcher, and as many in the finished ones.",
+        least=0,
     )
     full: int = option(
-        4, "Operations on files, and limits of their size, of full disks.", least=0
+        25,
+        "Operations on files where the disk is full, for the runs of each launcher, "
+        "and as many limits of the size of a file.",
+        least=0,
     )
     inputs: int = option(600, "Malformed files for each function.", least=0)
     launchers: tuple[str, ...] = option(
@@ -86,13 +92,19 @@ class Config:
         chosen = self.launchers or _launchers()
         return [name for name, (launcher, _) in RUNS.items() if launcher in chosen]
 
+    def share(self, count: int, name: str) -> int:
+        """Returns how many of a launcher's trials are those of one of its runs."""
+        same = [each for each in RUNS if RUNS[each][0] == RUNS[name][0]]
+        return count // len(same) + (same.index(name) < count % len(same))
+
 
 def kills(config: Config, shop: Workshop) -> Iterator[tuple[str, list[Task]]]:
     """Yields for each run what kills it."""
-    for name in config.names if config.kills else ():
-        pairs = _pairs(config.kills, shop.whole(name)[1])
-        tasks = [functools.partial(trials.kill, shop, name, *pair) for pair in pairs]
-        yield f"kills, {name}", tasks
+    for name in config.names:
+        if count := config.share(config.kills, name):
+            pairs = _pairs(count, shop.whole(name)[1])
+            tasks = [functools.partial(trials.kill, shop, name, *p) for p in pairs]
+            yield f"kills, {name}", tasks
 
 
 def _pairs(count: int, total: int) -> list[tuple[int, int]]:
@@ -119,34 +131,38 @@ def _damages(
     words = "flipped bits" if damage.FLIP in kinds else "cut or missing files"
     for number, name in enumerate(config.names):
         rng = np.random.default_rng([config.seed, len(kinds), number])
-        if resumed and name not in WITHOUT_RESUME:
+        count = config.share(resumed, name)
+        if count and name not in WITHOUT_RESUME:
             state = damage.interrupted(shop, name)
             yield (
                 f"{words}, {name}, resumed",
                 [
                     functools.partial(damage.resume, shop, name, state, each)
-                    for each in damage.draw(state, kinds, resumed, rng)
+                    for each in damage.draw(state, kinds, count, rng)
                 ],
             )
-        if loaded and damage.is_read(name):
+        count = config.share(loaded, name)
+        if count and damage.is_read(name):
             state = shop.whole(name)[0]
             wanted = damage.model_digest(name, state)
             yield (
                 f"{words}, {name}, loaded",
                 [
                     functools.partial(damage.load, shop, name, state, each, wanted)
-                    for each in damage.draw(state, kinds, loaded, rng)
+                    for each in damage.draw(state, kinds, count, rng)
                 ],
             )
 
 
 def full_disks(config: Config, shop: Workshop) -> Iterator[tuple[str, list[Task]]]:
     """Yields for each run a disk that is full at a file operation or at a size."""
-    for name in config.names if config.full else ():
+    for name in config.names:
+        if not (count := config.share(config.full, name)):
+            continue
         out, total = shop.whole(name)
-        numbers = trials.spread(config.full, total)
+        numbers = trials.spread(count, total)
         sizes = [path.stat().st_size for path in out.rglob("*") if path.is_file()]
-        limits = np.geomspace(1, max(sizes), config.full).astype(int).tolist()
+        limits = np.geomspace(1, max(sizes), count).astype(int).tolist()
         faults = [Fault(kill=n, error=full_disk.FULL) for n in numbers]
         faults += [Fault(size=size) for size in limits]
         tasks = [functools.partial(full_disk.fill, shop, name, each) for each in faults]
@@ -196,6 +212,9 @@ def _try(title: str, tasks: list[Task], pool: ThreadPoolExecutor) -> list[Trial]
                     print(_line(trial), file=sys.stderr, flush=True)
             done += found
             progress.reach(number)
+        counts = collections.Counter(trial.outcome for trial in done)
+        ended = ", ".join(f"{number} {outcome}" for outcome, number in counts.items())
+        progress.begin(f"{title}: {ended}")
         progress.end()
     return done
 

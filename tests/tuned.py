@@ -122,7 +122,14 @@ def write_questions(folder):
 @pytest.fixture(scope="session")
 def numbers(tmp_path_factory):
     """Texts of numbers in words, to be written in digits."""
-    folder, rng = tmp_path_factory.mktemp("numbers"), np.random.default_rng(2)
+    folder = tmp_path_factory.mktemp("numbers")
+    write_numbers(folder)
+    return folder
+
+
+def write_numbers(folder):
+    """Writes the parts of a data set of numbers."""
+    rng = np.random.default_rng(2)
     for part, count in SIZES:
         count *= 6 if part == "train" else 2
         rows = [rng.integers(0, 6, rng.integers(4, 6)) for _ in range(count)]
@@ -131,7 +138,6 @@ def numbers(tmp_path_factory):
             for row in rows
         ]
         (folder / f"{part}.tsv").write_text("words\tdigits\n" + "".join(lines))
-    return folder
 
 
 def config(checkpoint, files, task, out, kind, **more):

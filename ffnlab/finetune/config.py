@@ -343,6 +343,11 @@ class Config(
     def _check_method(self) -> None:
         """Checks the method, and fills in the learning rate that is common for it."""
         if self.adapt_methods(steps=10**6) is not None:
+            if self.scratch:
+                raise InputError(
+                    f"method: {self.method} adapts a checkpoint that was pretrained, "
+                    "which tiny is not; use method=full"
+                )
             for name in ("freeze", "unfreeze_every_epochs", "mlm_loss_weight"):
                 if getattr(self, name):
                     raise InputError(f"{name}: it needs method=full, not {self.method}")

@@ -54,14 +54,25 @@ RUNS: Mapping[str, tuple[str, str]] = {
         "finetune",
         f"--task=classify {_TABLE} --seeds=2 --method=ia3",
     ),
+    "finetune pairs by houlsby": (
+        "finetune",
+        f"--task=pairs {_TUNE.format('jsonl')} --text_column=one --pair_column=two "
+        "--method=houlsby --bottleneck_width=4",
+    ),
+    "finetune generate": (
+        "finetune",
+        "--task=generate --checkpoint=tiny --text_column=words --label_column=digits "
+        "--train=numbers/train.tsv --dev=numbers/dev.tsv --max_seq_length=24 "
+        "--max_target_length=4 --steps=4 --evaluations=2 --batch_size=32",
+    ),
     "finetune qa": (
         "finetune",
         f"--task=qa {_TUNE.format('json')} --doc_stride=4 --max_answer_length=2",
     ),
-    "finetune qa, two seeds": (
+    "finetune qa, two seeds, by prefix": (
         "finetune",
         f"--task=qa {_TUNE.format('json')} --doc_stride=4 --max_answer_length=2 "
-        "--seeds=2",
+        "--seeds=2 --method=prefix --num_virtual_tokens=3",
     ),
     "exchange": (
         "exchange",
@@ -87,11 +98,15 @@ _HIDDEN = ("versions.json", "manifest.sha256", "lock", "flags", "report.md")
 
 def write_inputs(folder: Path) -> None:
     """Writes the checkpoint and the files that the runs read."""
-    tuned.first_layer(tuned.with_vocabulary("bert", folder / "two"), folder / "bert")
+    tuned.first_layer(
+        tuned.with_vocabulary("bert", folder / "two_layers"), folder / "bert"
+    )
     tuned.write_sentences(folder)
     tuned.write_questions(folder)
     numbers = [f"number {n} is w{n % 26}\n" for n in range(300)]
     (folder / "lines.txt").write_text("".join(numbers))
+    (folder / "numbers").mkdir()
+    tuned.write_numbers(folder / "numbers")
     words = [f"w{n % 26} w{n % 7} w{n % 5}\n" for n in range(20)]
     (folder / "words.txt").write_text("".join(words))
     scores = np.random.default_rng(3).normal(size=(3, 8))
@@ -101,7 +116,7 @@ def write_inputs(folder: Path) -> None:
 
 def flags_of(name: str, folder: Path, out: Path) -> list[str]:
     """Returns the flags of a run that writes to a directory."""
-    files = {path.name for path in folder.iterdir()}
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
     flags = []
     for flag in RUNS[name][1].split():
         key, equals, value = flag.partition("=")

@@ -37,6 +37,7 @@ REFUSED = [
     ),
     ([*FILES, "--augment=swapp"], "nearest: swap"),
     ([*FILES, "--checkpoint=tiny", "--augment=mlm_substitute"], "which tiny is not"),
+    ([*FILES, "--checkpoint=tiny", "--method=lora"], "tiny is not; use --method=full"),
     ([*FILES, "--task=pairs", "--marks=a"], "--marks: those of two entities"),
     ([*FILES, "--task=pairs", "--marks=a,b", "--augment=swap"], "would tear"),
     ([*FILES, "--adversarial=fgsm"], "nearest: fgm"),
