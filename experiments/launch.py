@@ -195,9 +195,12 @@ def describe(
     """
     if isinstance(error, BrokenPipeError):
         return 128 + signal.SIGPIPE, ""
+    notes = [escape.terminal(note) for note in getattr(error, "__notes__", ())]
     if isinstance(error, InputError):
         message = escape.terminal_lines(f"error: {with_flags(str(error), config)}")
-        return 2, "\n".join(map(shorten, message.split("\n")))
+        message = "\n".join(map(shorten, message.split("\n")))
+        after_io = isinstance(error.__cause__, OSError)  # such as a full disk
+        return 2, "; ".join([message, *(notes if after_io else ())])
     number = signals.pending()  # the signal can become another error on its way
     if isinstance(error, KeyboardInterrupt):
         code = 128 + getattr(error, "number", signal.SIGINT)
@@ -209,7 +212,6 @@ def describe(
     else:
         return None
     message = shorten(escape.terminal(message))  # commands of the notes stay whole
-    notes = map(escape.terminal, getattr(error, "__notes__", []))
     return code, "; ".join([message, *notes])
 
 

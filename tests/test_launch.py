@@ -200,6 +200,16 @@ def test_a_full_disk_says_how_to_continue(monkeypatch, capsys, tmp_path, resume)
     assert ("; to continue: " in message) == (resume is False)
 
 
+@pytest.mark.parametrize("cause", [None, full(errno.ENOSPC, "1")])
+def test_a_checkpoint_without_room_says_how_to_continue(monkeypatch, capsys, cause):
+    error = InputError("1: the checkpoint cannot be written; make room, and resume")
+    error.__cause__ = cause
+    error.add_note("to continue: --resume")
+    code, message = end(monkeypatch, capsys, error)
+    assert code == 2 and message.startswith("error: 1: the checkpoint")
+    assert message.endswith("; to continue: --resume\n") == (cause is not None)
+
+
 @SIGNALS
 def test_a_signal_has_its_own_code(monkeypatch, capsys, number, code):
     stopped = signals.Stopped(number)

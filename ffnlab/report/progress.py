@@ -10,7 +10,7 @@ from ffnlab import escape
 if TYPE_CHECKING:
     from ffnlab.train.record import Plan, Record
 
-_SECONDS = 60.0  # between two lines of a log, where evaluations are rare
+_SECONDS = 60.0  # between two lines of a log, where parts take long
 
 
 class Progress:
@@ -26,6 +26,7 @@ class Progress:
         self._total, self._unit, self._done = total, unit, done
         self._start, self._done_at_start, self._label = time.monotonic(), done, ""
         self._base, self._bar, self._task = done, None, None
+        self._shown = self._start
 
     def __enter__(self) -> "Progress":
         if sys.stderr.isatty():
@@ -54,11 +55,6 @@ class Progress:
         bar.start()
         task = bar.add_task("", total=self._total, completed=self._done, rate="")
         return bar, task
-
-    @property
-    def label(self) -> str:
-        """The name of the part of the work."""
-        return self._label
 
     def begin(self, label: str) -> None:
         """Begins a part of the work.
@@ -89,11 +85,14 @@ class Progress:
         self._done = self._base + units
         if self._bar:
             self._bar.update(self._task, completed=self._done, rate=self._rate())
+        elif time.monotonic() - self._shown >= _SECONDS:
+            self.end()
 
     def end(self) -> None:
         """Ends the part that `begin` named, and prints a line if there is no bar."""
         if self._bar:
             return
+        self._shown = time.monotonic()
         seconds = time.monotonic() - self._start
         ran = max(self._done - self._done_at_start, 1)
         left = seconds * (self._total - self._done) / ran
@@ -107,7 +106,8 @@ class Progress:
     def _rate(self) -> str:
         """Returns the units done per second since the start, as text."""
         seconds = max(time.monotonic() - self._start, 1e-9)
-        return f"{(self._done - self._done_at_start) / seconds:,.0f} {self._unit}/s"
+        rate = (self._done - self._done_at_start) / seconds
+        return f"{rate:,.{0 if rate >= 10 else 1}f} {self._unit}/s"
 
 
 def progress_callback(
@@ -124,20 +124,16 @@ def progress_callback(
     Returns:
       A function for `train.Hooks.on_progress`.
     """
-    last, shown = 0, time.monotonic()
+    last = 0
 
     def on_progress(record: "Record") -> None:
-        nonlocal last, shown
+        nonlocal last
         step = int(record.step)
         progress.reach(step - last)
-        last, evaluated = step, step % plan.every == 0 or step == plan.steps
-        label = progress.label
-        if evaluated:
+        if step % plan.every == 0 or step == plan.steps:
             value = record.scores[score][..., (step - 1) // plan.every].mean()
-            label = text.format(value)
-        progress.begin(label)
-        if evaluated or time.monotonic() - shown >= _SECONDS:
+            progress.begin(text.format(value))
             progress.end()
-            shown = time.monotonic()
+            last = step
 
     return on_progress

@@ -189,9 +189,10 @@ class Checkpoints:
             for number in old:
                 shutil.rmtree(self._directory / str(number))
         except OSError as error:
+            kept = "; the one before is kept" if self._steps() else ""
             raise InputError(
-                f"{folder}: the checkpoint cannot be written: {error.strerror}; the "
-                "one before is kept; make room, and resume"
+                f"{folder}: the checkpoint cannot be written: {error.strerror}{kept}; "
+                "make room, and resume"
             ) from error
         self._took = time.monotonic() - start
 

@@ -86,9 +86,9 @@ class Record(NamedTuple):
         return self.diverged.ndim == 0 and bool(self.diverged >= 0)
 
     def finished(self, plan: Plan) -> bool:
-        """Whether no steps are left to run."""
-        ended = self.step >= plan.steps or self.stopped(plan).all()
-        return bool(ended or self.failed)
+        """Whether no run has steps left that are worth running."""
+        ended = self.stopped(plan) | (self.diverged >= 0)
+        return bool(self.step >= plan.steps or ended.all())
 
 
 def empty_record(

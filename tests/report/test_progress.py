@@ -77,3 +77,4 @@ def test_between_evaluations_there_is_a_line_a_minute(capsys, monkeypatch):
             report(record)
         lines = capsys.readouterr().err.splitlines()
     assert 1 <= len(lines) < 3 and all(line.startswith("seed 0") for line in lines)
+    assert " 0.0 steps/s" in lines[0]  # a step takes some minutes

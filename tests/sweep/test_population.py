@@ -106,6 +106,14 @@ def test_a_diverging_member_does_not_sink_the_others(wine):
     assert chosen.tolist() == [0, 1]
 
 
+def test_a_population_ends_when_all_members_have_diverged(wine):
+    learner = Learner(LINEAR, OBJECTIVE, optimizers.make("sgd"))
+    fit = fit_population(learner, wine, PLAN, seeds=[0, 1], learning_rates=[1e38])
+    record = fit.fit.record
+    assert (record.diverged > 0).all() and record.step.max() == PLAN.every
+    assert np.isnan(record.loss[:, PLAN.every :]).all()
+
+
 def test_of_members_that_all_fail_unscored_the_last_is_scored(wine):
     """Each has NaN as its loss from a step on that it draws, before the evaluation."""
 
