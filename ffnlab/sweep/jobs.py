@@ -146,7 +146,12 @@ class Sweep:
         path = self._directory / "results.jsonl"
         runs = io.read_lines(path, NAMES)
         trainings = [self._trainings[key] for key in keys]
-        waiting = [t for t in trainings if not t.is_finished(runs, numbers)]
+        waiting = []
+        for training in trainings:
+            if training.is_finished(runs, numbers):
+                self._clean(training)  # a run may have been killed before it did so
+            else:
+                waiting.append(training)
         sizes = {t.job.key: t.steps * len(numbers) for t in trainings}
         left = sum(sizes[t.job.key] for t in waiting)
         total = sum(sizes.values())
@@ -157,9 +162,19 @@ class Sweep:
                 runs += training.run(numbers, progress)
                 runs.sort(key=lambda run: self._place(run, numbers))  # noqa: B023
                 io.write_lines(path, runs)
-                training.clean()
+                self._clean(training)
                 progress.end()
         return runs
+
+    def _clean(self, training: "_JobTraining") -> None:
+        """Removes the checkpoints of a job, which later replicates would find."""
+        slugs = [each.job.slug for each in self._trainings.values()]
+        for path in training.folder.parent.glob(f"{training.folder.name}*"):
+            owners = [
+                s for s in slugs if path.name == s or path.name.startswith(f"{s}-")
+            ]
+            if max(owners, key=len, default=None) == training.job.slug:
+                shutil.rmtree(path, ignore_errors=True)
 
     def _place(self, run: dict[str, Any], numbers: range) -> tuple[int, int]:
         """Returns the place of a line: earlier replicates, these by job, later ones."""
@@ -252,11 +267,6 @@ class _JobTraining:
         self.numbers, self.progress, self.done = numbers, progress, 0
         population = self.train()
         return _test(self.job, self.plan, population, self.directory, self.design)
-
-    def clean(self) -> None:
-        """Removes the checkpoints."""
-        for path in self.folder.parent.glob(f"{self.folder.name}*"):
-            shutil.rmtree(path, ignore_errors=True)
 
     def train(self) -> "Population":
         """Trains the runs; their seeds in the result are their numbers."""

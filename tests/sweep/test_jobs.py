@@ -5,7 +5,7 @@ import pytest
 from ffnlab import data
 from ffnlab.data import Dataset
 from ffnlab.errors import InputError
-from ffnlab.sweep.jobs import Job, _key_of
+from ffnlab.sweep.jobs import Job, Sweep, _key_of
 from ffnlab.sweep.run_files import read_best
 from ffnlab.sweep.trivial import trivial_scores
 
@@ -24,6 +24,20 @@ def test_best_parameters_are_read_or_refused(tmp_path):
     path.write_bytes(b"not a zip file")
     with pytest.raises(InputError, match="delete it, and resume the run, which"):
         read_best(tmp_path, job.slug)
+
+
+def test_the_checkpoints_of_a_job_alone_are_removed(tmp_path):
+    jobs = [Job(name, None, None, {}) for name in ("mlp:relu", "mlp:relu2", "mlp")]
+    sweep = Sweep(None, jobs, tmp_path)
+    names = ["mlp-relu", "mlp-relu-0.01", "mlp-relu-extension-1", "mlp-relu2-0.01"]
+    for name in [*names, "mlp-0.01"]:
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    sweep._clean(sweep._trainings["", "mlp:relu"])
+    left = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert left == {"mlp-relu2-0.01", "mlp-0.01"}
+    sweep._clean(sweep._trainings["", "mlp"])
+    left = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert left == {"mlp-relu2-0.01"}
 
 
 def test_jobs_of_one_name_are_told_apart_by_their_task():

@@ -9,6 +9,7 @@ from ffnlab.stats import compare as compare_scores
 from ffnlab.sweep import CompareConfig, comparison
 from ffnlab.sweep.jobs import Job
 from ffnlab.sweep.sequential import train_until_decided
+from ffnlab.train.checkpoint import Checkpoints
 
 SMALL = {
     "data": "wine",
@@ -139,7 +140,11 @@ def test_stages_train_what_one_stage_would(tmp_path):
         assert run["test"] == same["test"] and run["curve"] == same["curve"]
     lines = (tmp_path / "staged" / "results.jsonl").read_text().splitlines()
     assert len(lines) == sum(counts.values()) == len(result.runs)
-    # A stage that was cut off is trained again, and nothing is added twice.
+    # A stage that was cut off is trained again, and nothing is added twice. If it was
+    # killed while it removed checkpoints, half of them are left.
+    half = Checkpoints(tmp_path / "staged" / "checkpoints" / "mlp-relu-0.03")
+    half.check_run({"seeds": []})
+    (tmp_path / "staged" / "checkpoints" / "mlp-relu-0.03" / "run.json").unlink()
     kept = [line for line in lines if json.loads(line)["seed"] < 10]
     (tmp_path / "staged" / "results.jsonl").write_text("\n".join(kept) + "\n")
     resumed = CompareConfig(**SMALL, out=str(tmp_path / "staged"), resume=True)
