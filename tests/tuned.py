@@ -174,8 +174,19 @@ def initial_runs(config, task, directory, adaptation=None):
     parts = [part for part in ("dev", "test") if part in task.rows]
     predicted = {part: task.predictor(part, plan.batch)(params) for part in parts}
     scores = {part: task.score(part, each) for part, each in predicted.items()}
+    for part, each in predicted.items():
+        _check_example_scores(task, part, each, scores[part][MONITORED])
     record = empty_record(plan, [MONITORED])
     return [trainer.Run(0, params, record, scores, predicted, float("nan"))]
+
+
+def _check_example_scores(task, part, predicted, score):
+    """Checks that the mean over examples is the monitored score."""
+    scores = task.example_scores(part, predicted)
+    assert (scores is None) == (task.config.task == "generate")
+    if scores is not None:
+        assert scores.shape == (task.sizes[part],)
+        assert scores.mean() == pytest.approx(score, abs=1e-9)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ffnlab import io
 from ffnlab.escape import terminal, terminal_lines
+from ffnlab.finetune import example_scores
 from ffnlab.finetune.adapt_compare_config import AdaptCompareConfig
 from ffnlab.finetune.config import Config
 from ffnlab.report.run_directory import choose_unfinished
@@ -97,7 +98,8 @@ class _MethodRuns:
 
     def lines(self) -> list[dict[str, Any]]:
         """Returns the results so far."""
-        return [e for e in io.read_lines(self.path) if e["method"] == self.name]
+        own = [e for e in io.read_lines(self.path) if e["method"] == self.name]
+        return example_scores.scored(self.directory, self.name, own)
 
     def next_runs(self, together: bool) -> "Runs | None":
         """Returns the runs to train next; None if all are done."""
@@ -156,9 +158,14 @@ class _MethodRuns:
                 work, runs.seeds, runs.rates, programs[size], f"{number}-{first}"
             )
             steps = programs[size].steps
+            scores = {}
             for index, run in enumerate(results):
                 rate = runs.rates[index // len(runs.seeds)]
                 lines.append(_line(self.name, rate, run, work, steps, size))
+                scores[run.seed, rate] = self.task.example_scores(
+                    self.task.last_part, run.predicted[self.task.last_part]
+                )
+            example_scores.add(self.directory, self.name, scores)
             others = [e for e in io.read_lines(self.path) if e["method"] != self.name]
             io.write_lines(self.path, others + lines)
             shutil.rmtree(self.directory / "checkpoints", ignore_errors=True)
@@ -257,7 +264,7 @@ def _line(
         "seed": run.seed,
         "learning_rate": rate,
         "dev": float(run.scores["dev"][MONITORED]),
-        "test": float(run.scores.get("test", run.scores["dev"])[MONITORED]),
+        "test": float(run.scores[work.task.last_part][MONITORED]),
         "best_step": int(run.record.best_step),
         "diverged": bool(run.record.diverged >= 0),
         "seconds_per_step": None if np.isnan(seconds) else float(seconds),

@@ -1,5 +1,6 @@
 """The ranking of methods of fine-tuning: a table, a verdict and pictures."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +9,7 @@ import numpy as np
 
 from ffnlab import io, stats
 from ffnlab.escape import markdown, picture, terminal
-from ffnlab.finetune import model_card
+from ffnlab.finetune import example_scores, model_card
 from ffnlab.finetune.adapt_compare_config import AdaptCompareConfig
 from ffnlab.finetune.task import Task
 from ffnlab.report import plots, verdict_plots, verdict_text
@@ -21,19 +22,25 @@ if TYPE_CHECKING:
 
 Line = dict[str, Any]
 
+_TWO_WAY = """Standard errors
+count the draw of the test examples too (Cameron, Gelbach and Miller 2011), F1 by its
+linear part (Cochran 1977), so that the verdict is about texts of this kind; the score
+of each run on each example is in examples/. All runs have the same training part."""
+_ONE_WAY = """The verdict is
+about these files: another test part may give another one."""
+
 _NOTE = """Every method starts from the same checkpoint and trains the same number of
 steps on the same files. A replicate has its own initial values of what is new and its
 own order of the data. The learning rate of a method is the one with the best mean on
 the dev part over {tuned} of the replicates, among {rates} times what is common for the
 method and up to {further} further ones while the best was at an end; a rate marked
 "(end)" is still at one. The best epoch of each run was chosen by the dev part. Methods
-are compared in pairs of equal order, over {seeds} replicates: the verdict is about
-these files, and another test part may give another one. Scores are means with Student's
-95 % intervals, each for itself. Δ is the mean of the paired differences from
-{baseline}. Its intervals hold for all methods together, and p is adjusted for their
-number, by the distribution of the largest studentised difference under random signs
-(Liu 1988; Westfall and Young 1993; Romano and Wolf 2005): an interval excludes zero
-exactly when p is at most 0.05. A method is equivalent if its interval is within
+are compared in pairs of equal order, over {seeds} replicates. {errors} Scores are means
+with Student's 95 % intervals, each for itself. Δ is the mean of the paired differences
+from {baseline}. Its intervals hold for all methods together, and p is adjusted for
+their number, by the distribution of the largest studentised difference under random
+signs (Liu 1988; Westfall and Young 1993; Romano and Wolf 2005): an interval excludes
+zero exactly when p is at most 0.05. A method is equivalent if its interval is within
 ±{margin:g} points. Trained parameters include those of the head. The time of a step is
 that of one run; temporary memory is what a step needs beside parameters and state, as
 the compiler reports it."""
@@ -56,13 +63,20 @@ def publish(
     chosen = {name: _chosen(lines, name) for name in config.variants()}
     at_end = {name: is_at_end(lines, name) for name in chosen}
     scores = {name: [row["test"] for row in rows] for name, rows in chosen.items()}
-    comparisons = stats.compare(
-        scores, config.reference, True, margin=config.margin / 100, seed=config.seed
+    examples = example_scores.read(directory, chosen)
+    compare = functools.partial(
+        stats.compare,
+        scores,
+        config.reference,
+        True,
+        margin=config.margin / 100,
+        seed=config.seed,
     )
+    comparisons = compare(examples=examples)
     verdict = verdict_text.verdict(comparisons, _points, config.margin / 100)
     table = _table(config, task, comparisons, chosen, at_end)
     print(f"\n{terminal(verdict)}\n")
-    title = f"{task.monitor} of the {_part(task)} part, %"
+    title = f"{task.monitor} of the {task.last_part} part, %"
     essential = ["", "method", "share", title, f"Δ {config.reference}", "verdict"]
     table.show(f"{title}; means with 95 % intervals", essential=essential)
     figures = {
@@ -73,14 +87,28 @@ def publish(
     }
     for name, figure in figures.items():
         plots.save(figure, directory / name)
-    io.write(directory / "report.md", _report(config, task, verdict, table))
+    fixed = "" if examples is None else _on_these_texts(config, compare())
+    io.write(directory / "report.md", _report(config, task, verdict, table, fixed))
     names = ["report.md", *figures, "results.jsonl"]
     print(f"\n{terminal(f'written to {directory}: ' + ', '.join(names))}")
     return lines, comparisons, table, verdict
 
 
-def _part(task: Task) -> str:
-    return "test" if "test" in task.rows else "dev"
+def _on_these_texts(
+    config: AdaptCompareConfig, comparisons: "Sequence[Comparison]"
+) -> str:
+    """Returns the part of a report about the texts that were scored, and no others."""
+    verdict = verdict_text.verdict(comparisons, _points, config.margin / 100)
+    rows = [[row.name, *_paired(row)] for row in comparisons if row.verdict]
+    columns = ["method", f"Δ {config.reference}", "p", "verdict"]
+    return f"""
+## On these texts alone
+
+Where the test texts are not drawn from others, intervals are narrower.
+{markdown(verdict)}
+
+{Table(columns, rows, words=1).markdown()}
+"""
 
 
 def _points(difference: float) -> str:
@@ -105,7 +133,7 @@ def _table(
     """Returns a row for each method, the best first."""
     columns = [
         "", "method", "trained", "share", "rate", "dev, %",
-        f"{task.monitor} of the {_part(task)} part, %", f"Δ {config.reference}", "p",
+        f"{task.monitor} of the {task.last_part} part, %", f"Δ {config.reference}", "p",
         "verdict", "ms/step", "temporary MB", "adapter MB",
     ]  # fmt: skip
     rows = [
@@ -120,14 +148,7 @@ def _row(
 ) -> list[str]:
     """Returns the cells of a method."""
     first = lines[0]
-    paired = ["baseline", "", ""]
-    if row.verdict is not None:
-        p_value = "" if row.p_value is None else f"{row.p_value:.2g}"
-        paired = [
-            _interval(row.difference, row.difference_interval, "+"),
-            p_value,
-            row.verdict,
-        ]
+    paired = _paired(row) if row.verdict else ["baseline", "", ""]
     dev = 100 * np.mean([line["dev"] for line in lines])
     times = [line["seconds_per_step"] for line in lines if line["seconds_per_step"]]
     temporary = [line["temporary_bytes"] for line in lines if line["temporary_bytes"]]
@@ -143,6 +164,16 @@ def _row(
         f"{1000 * np.median(times):.0f}" if times else "",
         f"{max(temporary) / 1e6:.0f}" if temporary else "",
         f"{first['bytes'] / 1e6:.2f}",
+    ]
+
+
+def _paired(row: "Comparison") -> list[str]:
+    """Returns the cells of the difference of a method from the baseline."""
+    p_value = "" if row.p_value is None else f"{row.p_value:.2g}"
+    return [
+        _interval(row.difference, row.difference_interval, "+"),
+        p_value,
+        row.verdict,
     ]
 
 
@@ -201,8 +232,10 @@ def draw_parameters(
     return figure
 
 
-def _report(config: AdaptCompareConfig, task: Task, verdict: str, table: Table) -> str:
-    """Returns report.md."""
+def _report(
+    config: AdaptCompareConfig, task: Task, verdict: str, table: Table, fixed: str
+) -> str:
+    """Returns report.md; `fixed` is its part about the texts that were scored."""
     name = markdown(model_card.checkpoint_name(config))
     file = markdown(Path(config.train).name)
     summary = "".join(f"- {markdown(line)}\n" for line in task.summary.splitlines())
@@ -213,6 +246,7 @@ def _report(config: AdaptCompareConfig, task: Task, verdict: str, table: Table) 
         seeds=config.seeds,
         baseline=markdown(config.reference),
         margin=config.margin,
+        errors=_TWO_WAY if fixed else _ONE_WAY,
     )
     return f"""# Which method of fine-tuning {name} on {file}?
 
@@ -222,7 +256,7 @@ def _report(config: AdaptCompareConfig, task: Task, verdict: str, table: Table) 
 
 ![differences from {markdown(config.reference)}](differences.png)
 ![score against trained parameters](parameters.png)
-
+{fixed}
 {summary}
 ## How the numbers were computed
 

@@ -2,13 +2,14 @@
 
 import dataclasses
 import itertools
+import operator
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ffnlab import pretrained
+from ffnlab import pretrained, stats
 from ffnlab.data.augment import augment
 from ffnlab.data.entity_markers import check_markers, replace_markers
 from ffnlab.data.examples import (
@@ -19,6 +20,7 @@ from ffnlab.data.examples import (
 from ffnlab.data.files import read_settings
 from ffnlab.data.labels import label_ids, label_names
 from ffnlab.data.packed_rows import Rows, pack
+from ffnlab.data.tags import span_counts
 from ffnlab.data.tokenizer import Encoded, Tokenizer
 from ffnlab.finetune import metrics, outputs
 from ffnlab.finetune.outputs import Prediction
@@ -129,6 +131,18 @@ class ClassificationTask(Task):
             return {MONITORED: words["accuracy"], **words}
         scores = metrics.span_report(tags, labels)
         return {MONITORED: scores["f1"], **scores, "words": words}
+
+    def example_scores(self, part: str, predicted: tuple) -> np.ndarray:
+        """Returns whether each text is right, or what a sentence adds to the score."""
+        labels = self.examples[part].labels
+        if self.config.task != "tag":
+            return (predicted[0] == np.asarray(self.labels[part])).astype(np.float64)
+        tags = split_by_sentence([self.label_names[k] for k in predicted[0]], labels)
+        if self.spans:
+            right, ours, theirs = span_counts(tags, labels, "iob2").T
+            return stats.ratio_scores(2 * right, ours + theirs)
+        right = [sum(map(operator.eq, *row)) for row in zip(tags, labels, strict=True)]
+        return stats.ratio_scores(right, list(map(len, labels)))
 
     def details(self, scores: dict[str, Any]) -> dict[str, Table]:
         """Returns the scores of each label; for spans also those of single words."""

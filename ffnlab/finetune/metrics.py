@@ -141,20 +141,36 @@ def question_answering_report(
     (0.0, 0.667)
     """
     scores: dict[str, list] = {"answerable": [], "unanswerable": []}
-    for name, gold in zip(questions.ids, questions.answers, strict=True):
-        if name not in predicted:
-            raise InputError(f"question {name!r} has no prediction")
-        guess = _normalize(predicted[name])
-        # True answers that are empty after that count only if all of them are.
-        pairs = [_match(guess, words) for words in map(_normalize, gold) if words]
-        best = np.max(pairs or [_match(guess, [])], axis=0)
-        scores["answerable" if gold else "unanswerable"].append(tuple(best))
+    found = answer_scores(predicted, questions)
+    for pair, gold in zip(found.tolist(), questions.answers, strict=True):
+        scores["answerable" if gold else "unanswerable"].append(tuple(pair))
     types = {
         name: {**_exact_and_f1(pairs), "support": float(len(pairs))}
         for name, pairs in scores.items()
         if pairs
     }
     return {**_exact_and_f1(sum(scores.values(), [])), "types": types}
+
+
+def answer_scores(predicted: Mapping[str, str], questions: Questions) -> np.ndarray:
+    """Returns the exact match and the F1 of each answer, `[questions, 2]`.
+
+    Args:
+      predicted: See `question_answering_report`.
+      questions: See `question_answering_report`.
+
+    Raises:
+      InputError: A question has no prediction.
+    """
+    scores = []
+    for name, gold in zip(questions.ids, questions.answers, strict=True):
+        if name not in predicted:
+            raise InputError(f"question {name!r} has no prediction")
+        guess = _normalize(predicted[name])
+        # True answers that are empty after that count only if all of them are.
+        pairs = [_match(guess, words) for words in map(_normalize, gold) if words]
+        scores.append(np.max(pairs or [_match(guess, [])], axis=0))
+    return np.array(scores).reshape(-1, 2)
 
 
 def _normalize(text: str) -> list[str]:

@@ -112,6 +112,10 @@ class QuestionAnsweringTask(Task):
             "words": _by_question_word(answers, questions),
         }
 
+    def example_scores(self, part: str, predicted: tuple) -> np.ndarray:
+        """Returns the F1 of each answer."""
+        return metrics.answer_scores(predicted[0], self.examples[part])[:, 1]
+
     def details(self, scores: dict[str, Any]) -> dict[str, Table]:
         """Returns the scores with and without an answer, and by question word."""
         return {

@@ -74,6 +74,11 @@ class Task(abc.ABC):
         return {part: len(examples[0]) for part, examples in self.examples.items()}
 
     @property
+    def last_part(self) -> str:
+        """The part on which runs are compared: test, or dev where there is none."""
+        return "test" if "test" in self.rows else "dev"
+
+    @property
     def label_weights(self) -> Sequence[float] | None:
         """The weight of each label in the loss, or None if all weigh the same."""
         return None
@@ -123,6 +128,14 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def score(self, part: str, predicted: Any) -> dict[str, Any]:
         """Returns the scores of predictions; `MONITORED` is one of them."""
+
+    def example_scores(self, part: str, predicted: Any) -> np.ndarray | None:
+        """Returns a score of each example, whose mean is the monitored score.
+
+        It is `[examples]`, in the order of the file; None where there is none, as for
+        scores of all texts together.
+        """
+        return None
 
     @abc.abstractmethod
     def details(self, scores: dict[str, Any]) -> dict[str, Table]:

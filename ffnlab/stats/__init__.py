@@ -39,6 +39,7 @@ _NAMES = {
     "largest_statistics": "signs",
     "least_replicates": "signs",
     "mean_interval": "intervals",
+    "ratio_scores": "two_way",
     "stages_for": "stages",
 }
 

@@ -3,6 +3,35 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+
+def ratio_scores(numerators: ArrayLike, denominators: ArrayLike) -> np.ndarray:
+    """Returns a score of each example, where the score of all is a ratio of two sums.
+
+    The mean of the scores is the ratio, and their variance over the number of examples
+    is that of the ratio by the delta method, so that `stats.compare` takes them as
+    `examples`. For F1 the numerator of a sentence is twice the number of its right
+    entities, and the denominator the number of its true and of its predicted ones.
+
+    Args:
+      numerators: What an example adds to the numerator, `[examples]`.
+      denominators: What it adds to the denominator, at least 0, `[examples]`.
+
+    Returns:
+      float64 `[examples]`; 0 where the sum of the denominators is 0.
+
+    Source: Cochran 1977, "Sampling Techniques", section 2.11.
+
+    >>> ratio_scores([2, 0, 2], [2, 1, 3]).round(3).tolist()
+    [1.0, 0.333, 0.667]
+    """
+    above, below = (np.asarray(x, np.float64) for x in (numerators, denominators))
+    total = below.sum()
+    if total == 0:
+        return np.zeros_like(above)
+    ratio = above.sum() / total
+    return ratio + (above - ratio * below) * (above.size / total)
 
 
 def example_covariance(scores: Sequence[np.ndarray]) -> np.ndarray:

@@ -7,7 +7,7 @@ import pytest
 
 from ffnlab import io
 from ffnlab.errors import InputError
-from ffnlab.finetune import trainer
+from ffnlab.finetune import example_scores, trainer
 from ffnlab.finetune.adapt_compare_config import CAPACITY, AdaptCompareConfig
 from ffnlab.finetune.adapt_comparison import (
     Runs,
@@ -67,6 +67,39 @@ def test_the_report_ranks_the_chosen_runs(result):
     for name in ("differences.png", "parameters.png"):
         assert (result.out / name).read_bytes().startswith(b"\x89PNG")
     assert not (result.out / "checkpoints").exists()
+
+
+def test_the_verdict_counts_the_draw_of_the_sentences(result):
+    chosen = {}
+    for row in result.comparisons:
+        own = [line for line in result.runs if line["method"] == row.name]
+        rate = best_rate(own)
+        at_rate = [line for line in own if line["learning_rate"] == rate]
+        chosen[row.name] = sorted(at_rate, key=lambda line: line["seed"])
+    found = example_scores.read(result.out, chosen)
+    for name, lines in chosen.items():
+        tests = [line["test"] for line in lines]
+        assert found[name].shape == (3, 16)
+        np.testing.assert_allclose(found[name].mean(axis=1), tests, rtol=1e-5)
+    report = (result.out / "report.md").read_text().replace("\n", " ")
+    assert "count the draw of the test examples too" in report
+    assert "## On these texts alone" in report
+    # Runs whose scores are missing are trained again; a damaged file is refused.
+    lines = chosen["full"]
+    assert example_scores.scored(result.out, "full", lines) == lines
+    assert example_scores.scored(result.out, "other", lines) == []
+
+
+def test_examples_without_a_score_of_their_own_are_left_out(tmp_path):
+    chosen = {"a:b": [{"seed": 0, "learning_rate": 0.1}]}
+    example_scores.add(tmp_path, "a:b", {(0, 0.1): None})
+    assert example_scores.read(tmp_path, chosen) is None
+    assert example_scores.scored(tmp_path, "a:b", chosen["a:b"])
+    example_scores.add(tmp_path, "a:b", {(1, 0.1): np.ones(3)})
+    assert example_scores.scored(tmp_path, "a:b", chosen["a:b"])
+    (tmp_path / "examples" / "a-b.npz").write_bytes(b"PK")
+    with pytest.raises(InputError, match="a-b.npz: .*delete it, and resume the run"):
+        example_scores.read(tmp_path, chosen)
 
 
 def test_methods_warm_up_for_a_tenth_of_the_run(bert, files):

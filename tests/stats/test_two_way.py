@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from ffnlab.errors import InputError
-from ffnlab.stats import compare, mean_interval, power
+from ffnlab.stats import compare, mean_interval, power, ratio_scores
 from ffnlab.stats.two_way import example_covariance
 
 
@@ -128,3 +128,40 @@ def test_examples_of_another_shape_are_refused(shape):
         examples["a"] = np.zeros(shape)
     with pytest.raises(InputError, match=r"^examples of [ab]: \[.*\] must be \[repl"):
         compare(scores, "a", True, examples=examples)
+
+
+def test_ratio_scores_have_the_mean_and_variance_of_the_ratio():
+    rng = np.random.default_rng(5)
+    below = rng.poisson(2.0, size=400)
+    above = rng.binomial(below, 0.4)
+    scores = ratio_scores(above, below)
+    assert scores.mean() == pytest.approx(above.sum() / below.sum())
+    draws = rng.integers(0, 400, size=(4000, 400))
+    ratios = above[draws].sum(axis=1) / below[draws].sum(axis=1)
+    assert scores.var() / 400 == pytest.approx(ratios.var(), rel=0.1)
+    assert ratio_scores([0, 0], [0, 0]).tolist() == [0, 0]
+
+
+def f1_scores(rng, true, runs):
+    """Draws the scores of the runs of one tagger on sentences with some entities."""
+    easy = rng.beta(1.0, 1.0, size=true.size)  # by sentence, and alike for all runs
+    luck = rng.normal(size=(runs, 1))
+    chance = 1 / (1 + np.exp(-(np.log(easy / (1 - easy)) + 0.2 * luck)))
+    right = rng.binomial(true, chance)
+    predicted = right + rng.poisson(0.5, size=right.shape)
+    rows = zip(2 * right, predicted + true, strict=True)
+    return np.stack([ratio_scores(*row) for row in rows])
+
+
+def test_claims_of_f1_count_the_draw_of_the_sentences():
+    """Two taggers that are equal over all sentences, each with its own easy ones."""
+    rng, claims = np.random.default_rng(6), {"one": 0, "two": 0}
+    for _ in range(400):
+        true = rng.poisson(1.0, size=100)
+        examples = {name: f1_scores(rng, true, 8) for name in "ab"}
+        scores = {name: each.mean(axis=1) for name, each in examples.items()}
+        for kind, given in (("one", None), ("two", examples)):
+            rows = compare(scores, "a", True, examples=given)
+            (row,) = [row for row in rows if row.name == "b"]
+            claims[kind] += row.verdict in ("better", "worse")
+    assert claims["one"] > 80 and 4 < claims["two"] < 36  # of 400; 20 are expected
