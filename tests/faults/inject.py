@@ -7,6 +7,7 @@ process, with the threads that write checkpoints.
 """
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -47,7 +48,8 @@ class _Injector:
                 self.operate(args[0])
         elif event in _CHANGES:
             place, folder = _CHANGES[event]
-            self.operate(args[place], args[folder])
+            frees = event in ("os.remove", "os.rmdir")
+            self.operate(args[place], args[folder], frees)
 
     def fsync(self, descriptor: int) -> None:
         if self.root is not None:
@@ -55,17 +57,21 @@ class _Injector:
                 self.operate(os.readlink(f"/proc/self/fd/{descriptor}"))
         _fsync(descriptor)
 
-    def operate(self, path: Any, folder: int = -1) -> None:
-        """Counts an operation on a path, in an open directory or none, or fails."""
+    def operate(self, path: Any, folder: int = -1, frees: bool = False) -> None:
+        """Counts an operation on a path, in an open directory or none, or fails.
+
+        What frees room does not fail for want of it; the next operation does.
+        """
         path = os.fsdecode(path)
         if folder >= 0 and not path.startswith("/"):
             path = f"{os.readlink(f'/proc/self/fd/{folder}')}/{path}"
         if not os.path.abspath(path).startswith(self.root):
             return
         self.count += 1
-        if self.left == 0:
+        full = getattr(self.error, "errno", None) == errno.ENOSPC
+        if self.left == 0 and not (frees and full):
             self.fail(path)
-        self.left -= self.left >= 0
+        self.left -= self.left > 0
 
     def fail(self, path: str) -> None:
         """Kills the process, or raises."""

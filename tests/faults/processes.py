@@ -12,7 +12,7 @@ import runpy
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -92,25 +92,33 @@ def launch(
     Args:
       launcher: The name of a module of `experiments`.
       flags: Its flags.
-      root: The directory whose files are watched, and beside which output is kept.
+      root: The directory whose files are watched.
       fault: What goes wrong.
     """
     context = _context()
-    ours, theirs = context.Pipe(duplex=False)
-    output = root.with_name(f"{root.name}.output")
-    args = (launcher, [*flags], str(root), fault, str(output), theirs)
+    (count, send), (output, write) = (context.Pipe(duplex=False) for _ in range(2))
+    args = (launcher, [*flags], str(root), fault, write, send)
     process = context.Process(target=_run, args=args)
     process.start()
-    theirs.close()
-    process.join(TIMEOUT)
-    if process.is_alive():
+    send.close()
+    write.close()
+    with ThreadPoolExecutor(1) as pool:
+        text = pool.submit(_read, output)
+        process.join(TIMEOUT)
         process.kill()
         process.join()
-    count = 0
+    operations = 0
     with contextlib.suppress(EOFError):
-        count = ours.recv()
-    ours.close()
-    return Ending(process.exitcode, output.read_text("utf-8", "replace"), count)
+        operations = count.recv()
+    count.close()
+    return Ending(process.exitcode, text.result(), operations)
+
+
+def _read(output: Connection) -> str:
+    """Returns what a process writes to a pipe, which no limit of files concerns."""
+    with os.fdopen(os.dup(output.fileno()), "rb") as file:
+        output.close()
+        return file.read().decode("utf-8", "replace")
 
 
 def _context() -> Any:
@@ -125,16 +133,18 @@ def _run(
     flags: list[str],
     root: str,
     fault: Fault,
-    output: str,
+    output: Connection,
     pipe: Connection,
 ) -> None:
     """Runs a launcher in this process."""
     from ffnlab.train import checkpoint
 
     checkpoint._SHARE = 0  # saves after every evaluation, however short a run is
-    number = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(number, 1)
-    os.dup2(number, 2)
+    os.dup2(output.fileno(), 1)
+    os.dup2(output.fileno(), 2)
+    output.close()
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        setattr(sys, name, os.fdopen(number, "w", encoding="utf-8"))
     sys.argv = [launcher, *flags]
     if fault.size is not None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

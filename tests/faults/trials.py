@@ -93,7 +93,6 @@ class Workshop:
             note = "; ".join(f"{path}: {why}" for path, why in found)
             result = Trial(trial, SILENT if found else EXACT, note, bool(found))
         shutil.rmtree(out, ignore_errors=True)
-        out.with_name(f"{out.name}.output").unlink(missing_ok=True)
         return result
 
 
