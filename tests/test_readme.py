@@ -21,8 +21,8 @@ SNIPPETS = {
 
 
 def test_there_are_pages_and_snippets():
-    assert len(PAGES) == 12
-    assert len(SNIPPETS) == 14
+    assert len(PAGES) > 10
+    assert len(SNIPPETS) > 10
 
 
 @pytest.mark.slow

@@ -26,8 +26,8 @@ import numpy as np
 
 from ffnlab.errors import InputError, choose
 from ffnlab.feedback import fixed_point
-from ffnlab.feedback.iteration import Solution, Solver, System, shift
-from ffnlab.feedback.solvers import Jacobi
+from ffnlab.feedback.iteration import HALF, Solution, Solver, System, shift, widen
+from ffnlab.feedback.solvers import Name
 from ffnlab.nn import activations
 from ffnlab.nn.activations import Activation
 from ffnlab.types import Array, Params
@@ -117,14 +117,15 @@ def solve_chain(
     beta: Array | None = None,
     mask: Array | None = None,
     boundary: Boundary | None = None,
-    solver: Solver | None = None,
+    solver: Solver | Name = "jacobi",
     start: Array | None = None,
     **options: Any,
 ) -> Solution:
     """Solves h_t = f(drive_t + h_{t−1} left + h_{t+1} right + h_t inside).
 
     Args:
-      drive: The input U x + b, `[..., T, H]`.
+      drive: The input U x + b, `[..., T, H]`. If it is in half precision, so are the
+        states; they are computed in float32.
       left: The kernel of the left neighbour, `[H, H]`.
       right: The kernel of the right neighbour, `[H, H]`.
       inside: The kernel of the state itself, `[H, H]`, or None.
@@ -134,7 +135,7 @@ def solve_chain(
         padding is 0, and no other state depends on it.
       boundary: The states before the first position and after the last, `[H]` each;
         zeros if None. Padding is a boundary too.
-      solver: From `ffnlab.feedback.solvers`; `Jacobi()` if None.
+      solver: From `ffnlab.feedback.solvers`, or its name.
       start: The states before the first iteration, `[..., T, H]`; zeros if None.
       **options: Of `fixed_point.solve`: `gradient`, `adjoint_solver`, ...
 
@@ -154,9 +155,35 @@ def solve_chain(
     args, state = chain_arguments(
         drive, left, right, inside, beta, mask, boundary, start, activation
     )
-    return fixed_point.solve(
-        chain_system(activation), args, state, solver or Jacobi(), **options
+    solution = fixed_point.solve(
+        chain_system(activation), args, state, solver or "jacobi", **options
     )
+    return solution._replace(state=narrow(solution.state, drive))
+
+
+def narrow(state: Array, like: Array, dtype: Any = None) -> Array:
+    """Returns states in half precision if an input is, or in a given dtype.
+
+    Args:
+      state: States, of any dtype.
+      like: The input.
+      dtype: A floating-point dtype, or None for that of the input if it is bfloat16 or
+        float16, and otherwise that of the states.
+
+    Raises:
+      InputError: The dtype is none of floating-point numbers.
+
+    >>> narrow(jnp.ones(1), jnp.ones(1, jnp.bfloat16)).dtype
+    dtype(bfloat16)
+    """
+    if dtype is None:
+        return state.astype(like.dtype) if like.dtype in HALF else state
+    try:
+        if jnp.issubdtype(dtype, jnp.floating):
+            return state.astype(dtype)
+    except TypeError:
+        pass
+    raise InputError(f"dtype: {dtype!r} is no floating-point type; use float32")
 
 
 def chain_arguments(
@@ -170,7 +197,13 @@ def chain_arguments(
     start: Array | None,
     activation: str,
 ) -> tuple[dict, Array]:
-    """Returns the checked arguments of a chain, and the state to start from."""
+    """Returns the checked arguments of a chain, and the state to start from.
+
+    Arrays in half precision become float32.
+    """
+    drive, left, right, inside, beta, boundary, start = widen(
+        (drive, left, right, inside, beta, boundary, start)
+    )
     if drive.ndim < 2 or 0 in drive.shape:
         shape = [*drive.shape]
         raise InputError(f"drive {shape} must be [..., T, H] with T above 0")

@@ -8,71 +8,81 @@ The solvers are in `ffnlab.feedback.solvers`.
 """
 
 import functools
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ffnlab.errors import choose
+from ffnlab.errors import InputError, choose
+from ffnlab.feedback.failures import require_convergence, warn_unless_converged
 from ffnlab.feedback.iteration import (
     Args,
+    Progress,
     Solution,
     Solver,
     System,
     check,
+    default_tolerance,
+    first_progress,
     iterate,
+    make_step,
     shift,
+    widen,
 )
+from ffnlab.feedback.solvers import Name, resolve
 from ffnlab.types import Array
 
 Gradient = Literal["implicit", "bptt", "one_step"]
 GRADIENTS = ("implicit", "bptt", "one_step")
 
 
-class NotConverged(RuntimeError):
-    """Raised by a solve with `throw` that did not converge."""
-
-
 def solve(
     system: System,
     args: Args,
     start: Array,
-    solver: Solver,
+    solver: Solver | Name,
     gradient: Gradient = "implicit",
     *,
-    adjoint_solver: Solver | None = None,
+    adjoint_solver: Solver | Name | None = None,
     checkpoint: bool = False,
     probe: Array | None = None,
     throw: bool = False,
+    warn: bool = True,
 ) -> Solution:
     """Solves h = F(h).
 
     Args:
       system: F, pure. Gradients are with respect to `args` only.
       args: A tree of arrays.
-      start: The state before the first iteration, `[..., T, H]`, float32 or float64.
-      solver: From `ffnlab.feedback.solvers`.
+      start: The state before the first iteration, `[..., T, H]`. In half precision it
+        is solved in float32, with the args, and returned in half precision.
+      solver: From `ffnlab.feedback.solvers`, or its name, such as `anderson`.
       gradient: `implicit` solves the adjoint system u = ḡ + (∂F/∂h)ᵀ u at the
         solution, in memory that does not grow with the iterations; `bptt`
         differentiates every iteration, of which there are then always
         `solver.max_steps`; `one_step` differentiates one application of F at the
-        solution.
+        solution. `implicit` is for reverse mode: `jax.jvp` and gradients of gradients
+        need `bptt`; `jax.hessian` does not.
       adjoint_solver: The solver of the adjoint system, which may be `Krylov`; the
         solver itself if None, or Jacobi for solvers that cannot solve it.
       checkpoint: Whether `bptt` keeps only the states between iterations.
       probe: Zeros `[...]`. The gradient with respect to it is the residual of the
         adjoint solve, which a backward pass cannot return otherwise.
       throw: Whether a system that does not converge is an error.
+      warn: Whether an implicit gradient at a state that has not converged gives a
+        `NotConvergedWarning`, once in a process. A program that may warn calls back to
+        Python, so that JAX does not store it in its cache on disk.
 
     Returns:
       The solution. Only `state` has a gradient.
 
     Raises:
-      InputError: The start has no positions or is not float32 or float64, the
-        tolerance is below what its dtype resolves, or the system lacks a field that
-        the solver requires.
-      NotConverged: With `throw`; inside `jax.jit`, the error that JAX makes of it.
+      InputError: The start has no positions or no floating-point numbers, the
+        tolerance is below what its dtype resolves, the system lacks a field that the
+        solver requires, or `jax.jvp` is applied to `implicit`.
+      NotConverged: With `throw`. Inside `jax.jit` it is the JaxRuntimeError that JAX
+        makes of it, unless the jitted function is called through `checked`.
 
     Source: implicit gradient as in Almeida 1987, Pineda 1987; Bai et al. 2019, "Deep
     Equilibrium Models", theorem 1; one step as in Fung et al. 2022.
@@ -88,21 +98,39 @@ def solve(
     2.0
     """
     choose("gradient", gradient, GRADIENTS)
+    solver = resolve(solver)
+    adjoint_solver = resolve(adjoint_solver or solver.adjoint_solver, "adjoint_solver")
+    dtype, (args, start) = start.dtype, widen((args, start))
     check(system, start, solver)
     if probe is None:
         probe = jnp.zeros(start.shape[:-2], start.dtype)
-    solvers = (solver, adjoint_solver or solver.adjoint_solver)
-    solution = _solve(system, solvers, gradient, checkpoint, args, start, probe)
-    return _require_convergence(solution) if throw else solution
+    static = (
+        system,
+        (solver, adjoint_solver),
+        gradient,
+        checkpoint,
+        warn and not throw,
+    )
+    try:
+        solution = _solve(*static, args, start, probe)
+    except TypeError as error:
+        if "custom_vjp" not in str(error):
+            raise
+        raise InputError(
+            f"gradient: {gradient!r} has no forward mode (jax.jvp); use 'bptt'"
+        ) from None
+    solution = require_convergence(solution) if throw else solution
+    return solution._replace(state=solution.state.astype(dtype))
 
 
 # Jitted, so that a second call outside of any jit does not compile again.
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
 def _solve(
     system: System,
     solvers: tuple[Solver, Solver],
     gradient: Gradient,
     checkpoint: bool,
+    warn: bool,
     args: Args,
     start: Array,
     probe: Array,
@@ -115,14 +143,15 @@ def _solve(
         state = jax.lax.stop_gradient(solution.state)
         solution = solution._replace(state=system.step(args, state))
     else:
-        solution = _implicit(system, solvers, args, start, probe)
+        solution = _implicit(system, solvers, warn, args, start, probe)
     return Solution(solution.state, *jax.lax.stop_gradient(tuple(solution[1:])))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _implicit(
     system: System,
     solvers: tuple[Solver, Solver],
+    warn: bool,
     args: Args,
     start: Array,
     probe: Array,
@@ -133,17 +162,20 @@ def _implicit(
 def _implicit_forward(
     system: System,
     solvers: tuple[Solver, Solver],
+    warn: bool,
     args: Args,
     start: Array,
     probe: Array,
 ) -> tuple[Solution, tuple]:
     solution = iterate(system, args, start, solvers[0])
+    solution = warn_unless_converged(solution) if warn else solution
     return solution, (args, solution.state)
 
 
 def _implicit_backward(
     system: System,
     solvers: tuple[Solver, Solver],
+    warn: bool,
     residuals: tuple,
     cotangents: Solution,
 ) -> tuple:
@@ -157,7 +189,7 @@ _implicit.defvjp(_implicit_forward, _implicit_backward)
 
 
 def adjoint(
-    system: System, args: Args, state: Array, cotangent: Array, solver: Solver
+    system: System, args: Args, state: Array, cotangent: Array, solver: Solver | Name
 ) -> Solution:
     """Solves u = ḡ + (∂F/∂h)ᵀ u, matrix-free except for solvers that require blocks.
 
@@ -165,13 +197,14 @@ def adjoint(
       system, args: As in `solve`.
       state: The solution h, `[..., T, H]`.
       cotangent: ḡ, the gradient with respect to the solution, `[..., T, H]`.
-      solver: From `ffnlab.feedback.solvers`, `Krylov` included. The Jacobian is not
-        symmetric, so conjugate gradients would be wrong.
+      solver: From `ffnlab.feedback.solvers`, `Krylov` included, or its name. The
+        Jacobian is not symmetric, so conjugate gradients would be wrong.
 
     Returns:
       The solution u with its own residual; the gradient with respect to `args` is
       uᵀ ∂F/∂args.
     """
+    solver = resolve(solver)
     _, pullback = jax.vjp(lambda h: system.step(args, h), state)
 
     # Scaled to size 1, since the tolerance is absolute where a state is small.
@@ -193,6 +226,43 @@ def adjoint(
     check(linear, state, solver)
     solution = iterate(linear, None, scaled, solver)
     return solution._replace(state=solution.state * size)
+
+
+@functools.partial(jax.jit, static_argnames=("system", "solver"))
+def history(
+    system: System, args: Args, start: Array, solver: Solver | Name
+) -> Solution:
+    """Iterates as `iterate` does, and returns the solution after every iteration.
+
+    Args:
+      system, args, start, solver: As in `solve`.
+
+    Returns:
+      The solutions after 0, 1, … `solver.max_steps` iterations, with a leading axis.
+
+    >>> from ffnlab.feedback.solvers import Jacobi
+    >>> half = System(step=lambda args, h: 0.5 * h)
+    >>> history(half, None, jnp.ones((1, 1)), Jacobi(max_steps=3)).residual.tolist()
+    [0.5, 0.25, 0.125, 0.0625]
+    """
+    solver = resolve(solver)
+    check(system, start, solver)
+    tolerance = solver.tolerance or default_tolerance(start.dtype)
+    step = make_step(system, args, solver, tolerance)
+
+    def record(progress: Progress, _: None) -> tuple[Progress, tuple]:
+        progress = step(progress)
+        return progress, (progress.state, progress.residual, progress.iterations)
+
+    first = first_progress(system, args, start, solver)
+    _, rest = jax.lax.scan(record, first, length=solver.max_steps)
+    state, residual, iterations = (
+        jnp.concatenate([a[None], b])
+        for a, b in zip(
+            (first.state, first.residual, first.iterations), rest, strict=True
+        )
+    )
+    return Solution(state, residual, iterations, residual <= tolerance)
 
 
 @functools.partial(jax.jit, static_argnames=("system", "iterations"))
@@ -233,28 +303,3 @@ def spectral_radius(
     _, sizes = jax.lax.scan(multiply, first, length=iterations)  # [iterations, ...]
     late = jnp.log(jnp.maximum(sizes[iterations // 2 :], tiny))
     return jnp.exp(late.mean(axis=0))
-
-
-def _raise_unless_converged(converged: Any, residual: Any) -> np.ndarray:
-    """Raises `NotConverged`, or returns False for `jax.pure_callback`."""
-    converged, residual = np.ravel(converged), np.ravel(residual)
-    if not converged.all():
-        raise NotConverged(
-            f"{(~converged).sum()} of {converged.size} systems did not converge; "
-            f"the largest residual is {residual.max():.2g}; allow more iterations, "
-            "damp, use Newton, or make the map contractive"
-        )
-    return np.zeros((), bool)
-
-
-def _require_convergence(solution: Solution) -> Solution:
-    """Returns a solution whose state cannot be computed unless it has converged."""
-    outcome = solution.converged, solution.residual
-    if not any(isinstance(array, jax.core.Tracer) for array in outcome):
-        _raise_unless_converged(*outcome)
-        return solution
-    shape = jax.ShapeDtypeStruct((), bool)
-    failed = jax.pure_callback(
-        _raise_unless_converged, shape, *outcome, vmap_method="sequential"
-    )
-    return solution._replace(state=jnp.where(failed, jnp.nan, solution.state))

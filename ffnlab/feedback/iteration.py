@@ -6,7 +6,6 @@ its own residual is within the tolerance and then stays as it is, however long t
 others take.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
@@ -18,6 +17,7 @@ from ffnlab.errors import InputError
 from ffnlab.types import Array
 
 Args = Any
+HALF = (jnp.bfloat16, jnp.float16)  # computed in float32
 
 
 class System(NamedTuple):
@@ -107,6 +107,23 @@ class Solver(Protocol):
         """Returns the memory and the state after one more iteration."""
 
 
+def widen(tree: Any) -> Any:
+    """Returns a tree whose arrays in half precision are float32.
+
+    An iteration in half precision does not come near a fixed point. Other leaves are
+    returned as they are.
+
+    >>> widen(jnp.ones(1, jnp.bfloat16)).dtype, widen(jnp.ones(1, bool)).dtype
+    (dtype('float32'), dtype('bool'))
+    """
+
+    def widen_leaf(leaf: Any) -> Any:
+        half = getattr(leaf, "dtype", None) in HALF
+        return leaf.astype(jnp.float32) if half else leaf
+
+    return jax.tree.map(widen_leaf, tree)
+
+
 def relative_residual(h: Array, image: Array) -> Array:
     """Returns the residual of each system, `[...]`, from h and F(h), `[..., T, H]`.
 
@@ -170,8 +187,8 @@ def iterate(
       checkpoint: Whether a scan keeps only the states between its iterations.
     """
     tolerance = solver.tolerance or default_tolerance(start.dtype)
-    step = _step(system, args, solver, tolerance)
-    first = _init(system, args, start, solver)
+    step = make_step(system, args, solver, tolerance)
+    first = first_progress(system, args, start, solver)
     if loop == "scan":
         body = jax.checkpoint(step) if checkpoint else step
         last, _ = jax.lax.scan(
@@ -188,41 +205,9 @@ def iterate(
     return Solution(last.state, last.residual, last.iterations, converged)
 
 
-@functools.partial(jax.jit, static_argnames=("system", "solver"))
-def history(system: System, args: Args, start: Array, solver: Solver) -> Solution:
-    """Iterates as `iterate` does, and returns the solution after every iteration.
-
-    Args:
-      system, args, start, solver: As in `solve`.
-
-    Returns:
-      The solutions after 0, 1, … `solver.max_steps` iterations, with a leading axis.
-
-    >>> from ffnlab.feedback.solvers import Jacobi
-    >>> half = System(step=lambda args, h: 0.5 * h)
-    >>> history(half, None, jnp.ones((1, 1)), Jacobi(max_steps=3)).residual.tolist()
-    [0.5, 0.25, 0.125, 0.0625]
-    """
-    check(system, start, solver)
-    tolerance = solver.tolerance or default_tolerance(start.dtype)
-    step = _step(system, args, solver, tolerance)
-
-    def record(progress: Progress, _: None) -> tuple[Progress, tuple]:
-        progress = step(progress)
-        return progress, (progress.state, progress.residual, progress.iterations)
-
-    first = _init(system, args, start, solver)
-    _, rest = jax.lax.scan(record, first, length=solver.max_steps)
-    state, residual, iterations = (
-        jnp.concatenate([a[None], b])
-        for a, b in zip(
-            (first.state, first.residual, first.iterations), rest, strict=True
-        )
-    )
-    return Solution(state, residual, iterations, residual <= tolerance)
-
-
-def _init(system: System, args: Args, start: Array, solver: Solver) -> Progress:
+def first_progress(
+    system: System, args: Args, start: Array, solver: Solver
+) -> Progress:
     """Returns the progress before the first iteration."""
     image = system.step(args, start)
     if image.shape != start.shape or image.dtype != start.dtype:
@@ -241,7 +226,7 @@ def _active(progress: Progress, solver: Solver, tolerance: float) -> Array:
     return progress.residual >= 0
 
 
-def _step(
+def make_step(
     system: System, args: Args, solver: Solver, tolerance: float
 ) -> Callable[[Progress], Progress]:
     """Returns the function that makes one iteration."""

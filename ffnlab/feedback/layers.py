@@ -24,8 +24,9 @@ from ffnlab.feedback.chain import (
     chain_arguments,
     chain_system,
     contract_kernels,
+    narrow,
 )
-from ffnlab.feedback.iteration import Solver, System
+from ffnlab.feedback.iteration import Solver, System, widen
 from ffnlab.nn import activations
 from ffnlab.nn.ffn import INITIALIZERS
 from ffnlab.types import Array
@@ -40,7 +41,8 @@ class Coupling:
 
     Attributes:
       activation: Activation f, a key of `ACTIVATIONS`.
-      solver: From `ffnlab.feedback.solvers`; `solvers.auto` chooses if None.
+      solver: From `ffnlab.feedback.solvers`, or its name; `solvers.auto` chooses if it
+        is None or `auto`.
       gradient: `implicit`, `bptt` or `one_step`, see `fixed_point.solve`.
       contractive: γ in (0, 1): W and V are scaled so that their certificate is at most
         γ, in training and after. With None they are free, and a solve may not converge.
@@ -57,7 +59,7 @@ class Coupling:
     """
 
     activation: str = "tanh"
-    solver: Solver | None = None
+    solver: Solver | solvers.Name | Literal["auto"] | None = None
     gradient: Literal["implicit", "bptt", "one_step"] = "implicit"
     contractive: float | None = None
     certificate: Certificate = "joint"
@@ -67,6 +69,7 @@ class Coupling:
 
     def __post_init__(self):
         choose("activation", self.activation, activations.ACTIVATIONS)
+        object.__setattr__(self, "solver", _solver(self.solver))
         choose("gradient", self.gradient, fixed_point.GRADIENTS)
         choose("boundary", self.boundary, ("zeros", "learned"))
         choose("certificate", self.certificate, CERTIFICATES)
@@ -89,6 +92,13 @@ class Coupling:
     def lipschitz(self) -> float:
         """The Lipschitz constant of the activation."""
         return activations.get(self.activation).lipschitz
+
+
+def _solver(solver: Any) -> Solver | None:
+    """Returns the solver of a configuration, from a name if it has one."""
+    if isinstance(solver, str):
+        choose("solver", solver, ("auto", *solvers.SOLVERS))
+    return None if solver in (None, "auto") else solvers.resolve(solver)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,6 +173,7 @@ class FeedbackLayer(nnx.Module):
         mask: Array | None = None,
         *,
         report: bool = False,
+        dtype: Any = None,
         **options: Any,
     ) -> tuple[Array, dict[str, Array]]:
         """Solves the layer.
@@ -171,7 +182,9 @@ class FeedbackLayer(nnx.Module):
           x: `[..., T, D]`.
           mask: True for positions and False for padding, bool `[..., T]`.
           report: Whether to compute costly diagnostics too.
-          **options: Of `fixed_point.solve`, such as `probe` or `throw`.
+          dtype: The dtype of the states. With None, that of x if it is bfloat16 or
+            float16, in which nothing is solved, and otherwise that of the solve.
+          **options: Of `fixed_point.solve`, such as `probe`, `throw` or `warn`.
 
         Returns:
           The states `[..., T, H]`, and for each sequence the `residual`, `iterations`
@@ -182,7 +195,8 @@ class FeedbackLayer(nnx.Module):
         Raises:
           InputError: x is not `[..., T, D]` with T above 0, or the mask does not fit.
         """
-        return _solve(self.config, self.problem(x, mask), report, options)
+        h, aux = _solve(self.config, self.problem(x, mask), report, options)
+        return narrow(h, x, dtype), aux
 
     def problem(self, x: Array, mask: Array | None = None) -> Problem:
         """Returns the system of the layer, its arguments and the initial state."""
@@ -223,6 +237,7 @@ def mask_inputs(x: Array, mask: Array | None, features: int) -> Array:
 
 def _contract(config: FeedbackConfig, kernels: list[Array]) -> list[Array]:
     """Returns kernels within the certificate of a configuration, if it has one."""
+    kernels = widen(kernels)  # the certificate holds for the kernels that are solved
     if config.contractive is None:
         return kernels
     row = activations.get(config.activation)
@@ -316,6 +331,7 @@ class FeedbackNetwork(nnx.Module):
         mask: Array | None = None,
         *,
         report: bool = False,
+        dtype: Any = None,
         **options: Any,
     ) -> tuple[Array, dict[str, Array]]:
         """Solves the network; arguments and results are those of `FeedbackLayer`.
@@ -326,10 +342,10 @@ class FeedbackNetwork(nnx.Module):
         """
         if self.top_down:
             h, aux = _solve(self.config, self.problem(x, mask), report, options)
-            return h[..., -self.config.hidden :], aux
+            return narrow(h[..., -self.config.hidden :], x, dtype), aux
         diagnostics = []
         for layer in self._stack():
-            x, aux = layer(x, mask, report=report, **options)
+            x, aux = layer(x, mask, report=report, dtype=dtype, **options)
             diagnostics.append(aux)
         worst = {"converged": jnp.minimum}
         return x, {

@@ -25,6 +25,8 @@ from ffnlab.feedback.iteration import (
 from ffnlab.feedback.tridiagonal import block_tridiagonal
 from ffnlab.types import Array
 
+Name = Literal["anderson", "gauss_seidel", "jacobi", "krylov", "newton", "unrolled"]
+
 
 @dataclasses.dataclass(frozen=True)
 class IterativeSolver(abc.ABC):
@@ -297,6 +299,44 @@ class Krylov(IterativeSolver):
             maxiter=20,
         )
         return (), solution
+
+
+SOLVERS: dict[str, type[Solver]] = {
+    "anderson": Anderson,
+    "gauss_seidel": GaussSeidel,
+    "jacobi": Jacobi,
+    "krylov": Krylov,
+    "newton": Newton,
+    "unrolled": Unrolled,
+}
+
+
+def resolve(solver: Solver | Name, parameter: str = "solver") -> Solver:
+    """Returns a solver unchanged, and for a name the solver with its defaults.
+
+    Args:
+      solver: A solver, or a key of `SOLVERS`.
+      parameter: The parameter that it was given as, for an error.
+
+    Raises:
+      InputError: The name is unknown, or it is neither a name nor a solver.
+
+    >>> resolve("newton").max_steps
+    100
+    """
+    if isinstance(solver, str):
+        return SOLVERS[choose(parameter, solver, SOLVERS)]()
+    if isinstance(solver, type):
+        raise InputError(
+            f"{parameter}: {solver.__name__} is a class; call it, for instance "
+            f"{solver.__name__}()"
+        )
+    if not hasattr(solver, "update") or not hasattr(solver, "max_steps"):
+        raise InputError(
+            f"{parameter}: expected a solver of ffnlab.feedback or one of "
+            f"{', '.join(SOLVERS)}, found {solver!r}"
+        )
+    return solver
 
 
 def auto(

@@ -116,7 +116,8 @@ class ClassifierHead(nnx.Module):
           mask: Bool `[B, K]`, False for padding; masked states do not affect others.
         """
         if self.config.head == "feedback":
-            h, _ = self.feedback(h, mask)
+            dtype = jnp.promote_types(h.dtype, jnp.float32)
+            h, _ = self.feedback(h, mask, dtype=dtype, warn=False)
         elif self.config.head != "linear":
             h, _ = self.ffn(h)
         return self.out(h)

@@ -231,7 +231,9 @@ class SequenceModel(nnx.Module):
           `report`, the solver's numbers for each sequence, `[...]` each.
         """
         values, mask = self.read(x)
-        h, aux = self.body(values, mask, report=key is None)
+        # The report says where a solve failed; a callback would say it once more.
+        quiet = {"warn": False} if self.config.kind == "feedback" else {}
+        h, aux = self.body(values, mask, report=key is None, **quiet)
         if self.config.per == "sequence":
             count = h.shape[-2] if mask is None else mask.sum(-1, keepdims=True)
             h = h.sum(axis=-2) / jnp.maximum(count, 1)  # [..., H]

@@ -183,13 +183,7 @@ def _solver(config: FeedbackCompareConfig, certified: bool) -> "Solver":
         return solvers.auto(certified, *options)
     if config.solver == "unrolled":
         return solvers.Unrolled(config.iterations, config.damping)
-    kinds = {
-        "jacobi": solvers.Jacobi,
-        "gauss_seidel": solvers.GaussSeidel,
-        "anderson": solvers.Anderson,
-        "newton": solvers.Newton,
-    }
-    return kinds[config.solver](*options)
+    return solvers.SOLVERS[config.solver](*options)
 
 
 def _reference(

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ffnlab import data
-from ffnlab.feedback import iteration
+from ffnlab.feedback import fixed_point
+from ffnlab.feedback.iteration import Solution
 from ffnlab.feedback.layers import Problem
 from ffnlab.feedback.solvers import Anderson, GaussSeidel, Jacobi, Newton
 from ffnlab.models.sequence import SequenceConfig, SequenceModel
@@ -51,7 +52,7 @@ def plot_solvers(
     for name, config in configs.items():
         system, args, start = network_problem(config, params[name], dataset)
         histories = {
-            solver_name: iteration.history(system, args, start, solver)
+            solver_name: fixed_point.history(system, args, start, solver)
             for solver_name, solver in SOLVERS.items()
         }
         residuals[name] = {k: np.asarray(v.residual) for k, v in histories.items()}
@@ -70,11 +71,11 @@ def plot_solvers(
     }
 
 
-def _distances(solutions: iteration.Solution, mask: jax.Array | None) -> np.ndarray:
+def _distances(solutions: Solution, mask: jax.Array | None) -> np.ndarray:
     """Returns the distances of the longest sequence's states from their last ones.
 
     Args:
-      solutions: From `iteration.history`.
+      solutions: From `fixed_point.history`.
       mask: Bool `[B, T]`, or None.
 
     Returns:
