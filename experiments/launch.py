@@ -229,6 +229,8 @@ def _describe_system(error: BaseException, parsed: Any) -> str | None:
                 paths = re.findall(r"[\"'](/[^\"']+)[\"']", before)
                 where = _name(paths[-1] if paths else None, parsed)
                 return f"{where}: {reason}; {advice}"
+    if isinstance(error, RuntimeError) and "initialize backend" in text:
+        return f"{text}; JAX_PLATFORMS=cpu uses the CPU"
     if isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in text
     ):

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ffnlab import names
+from ffnlab import devices, names
 from ffnlab.errors import InputError, choose
 
 
@@ -120,7 +120,7 @@ def limits(field: dataclasses.Field) -> str:
     )
 
 
-RUN = ("out", "resume", "strict_resume")  # what belongs to one run
+RUN = ("out", "resume", "strict_resume", "device")  # what belongs to one run
 
 
 def to_flags(config: Any, leave_out: Iterable[str] = RUN) -> str:
@@ -169,7 +169,7 @@ def as_text(value: Any) -> str:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """Output: directory, and how a run is continued."""
+    """Output: directory, how a run is continued, and where it runs."""
 
     out: str | None = option(
         None, "Output directory. The default is a new directory below runs/."
@@ -179,6 +179,12 @@ class RunOptions:
         False,
         "Whether a damaged checkpoint is an error. If not, the run continues from the "
         "one before it, and says so.",
+    )
+    device: str | None = option(
+        None,
+        "Kind of device to run on. The default is that of the environment variable "
+        "JAX_PLATFORMS, or an accelerator if JAX finds one.",
+        known=lambda: devices.NAMES,
     )
 
     def __post_init__(self):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ffnlab import io
+from ffnlab import devices, io
 from ffnlab.escape import terminal, terminal_lines
 from ffnlab.finetune import example_scores
 from ffnlab.finetune.adapt_compare_config import AdaptCompareConfig
@@ -51,6 +51,7 @@ def compare_methods(config: AdaptCompareConfig) -> AdaptCompareResult:
     from ffnlab.report import run_directory
 
     out = choose_unfinished(config, "adapt")
+    devices.select(config.device)
     prepared = runner.prepare(config)
     variants = config.variants()
     for variant in variants.values():  # before anything is written

@@ -4,6 +4,7 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ffnlab import devices
 from ffnlab.escape import terminal, terminal_lines
 from ffnlab.finetune.config import Config
 from ffnlab.report.run_directory import choose_unfinished
@@ -49,6 +50,7 @@ def run(config: Config) -> Result:
     from ffnlab.report import run_directory
 
     out = choose_unfinished(config, "finetune")
+    devices.select(config.device)
     task = prepare(config)
     adaptation = trainer.prepare_adaptation(config, task)
     with run_directory.open_run(out, config, config.resume) as directory:

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from ffnlab import devices
 from ffnlab.errors import InputError
 from ffnlab.escape import terminal, terminal_lines
 from ffnlab.pretrain import trainer
@@ -51,6 +52,7 @@ def run(config: Config) -> Result:
     from ffnlab.train.divergence import divergence_of
 
     out = choose_unfinished(config, "pretrain")
+    devices.select(config.device)
     job = _make_job(config)
     with run_directory.open_run(out, config, config.resume) as directory:
         run_directory.check_same_data(directory, data.digest(job.dataset))

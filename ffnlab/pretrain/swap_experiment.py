@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from ffnlab import io
+from ffnlab import devices, io
 from ffnlab.errors import InputError, choose
 from ffnlab.escape import markdown, terminal
 from ffnlab.options import RunOptions, names_in, option
@@ -107,6 +107,7 @@ def swap_blocks(config: SwapConfig) -> SwapResult:
     from ffnlab.report import run_directory
 
     out = choose_unfinished(config, "exchange")
+    devices.select(config.device)
     lines = _read_lines(config)
     checkpoint = pretrained.load(config.checkpoint, pooler=False)
     tokenizer = checkpoint_tokenizer(config.checkpoint, checkpoint.config.vocabulary)

@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ffnlab import digests, options
+from ffnlab import devices, digests, options
 from ffnlab.errors import InputError
 from ffnlab.io import read, write
 
@@ -168,7 +168,8 @@ def open_run(path: str | Path, config: Any, resume: bool | None) -> Iterator[Pat
       resume: Whether to continue the run that it holds; None if there is no way to.
 
     Yields:
-      The directory, holding `flags` and `versions.json`.
+      The directory, holding `flags` and `versions.json`. What trains prints its devices
+      and its dtype before.
 
     Raises:
       InputError: As `check_directory`, or the run to resume had other flags, or
@@ -184,10 +185,14 @@ def open_run(path: str | Path, config: Any, resume: bool | None) -> Iterator[Pat
     with acquire(path):
         try:
             _begin(path, config, resume)
+            if hasattr(config, "device"):  # a run that trains
+                print(devices.describe(getattr(config, "dtype", "float32")), flush=True)
             yield path
         except BaseException as error:
             if resume is not None and (path / "flags").exists():
                 flags = [f"--flagfile={path / 'flags'}", f"--out={path}", "--resume"]
+                device = getattr(config, "device", None)
+                flags += [f"--device={device}"] if device else []
                 error.add_note(f"to continue: {shlex.join(flags)}")
             raise
 

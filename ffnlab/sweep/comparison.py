@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ffnlab import devices
 from ffnlab.escape import terminal
 from ffnlab.report.run_directory import choose_directory
 from ffnlab.sweep import timing
@@ -61,6 +62,7 @@ def compare(config: CompareConfig) -> CompareResult:
 
     name = f"compare-{'-'.join(config.sources)}"
     out = choose_directory(config.out, name, config.resume)
+    devices.select(config.device)
     datasets = {source: _dataset(config, source) for source in config.sources}
 
     # These import JAX, what is above does not.

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ffnlab import devices
 from ffnlab.escape import terminal
 from ffnlab.report.run_directory import choose_directory
 from ffnlab.sweep.feedback_config import CERTIFIED, FeedbackCompareConfig
@@ -50,6 +51,7 @@ def compare_feedback(config: FeedbackCompareConfig) -> FeedbackCompareResult:
     from ffnlab.report import run_directory
 
     out = choose_directory(config.out, "feedback", config.resume)
+    devices.select(config.device)
     datasets = _datasets(config)
 
     from ffnlab.sweep.report import publish  # this imports JAX, what is above does not

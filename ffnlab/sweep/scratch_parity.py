@@ -4,7 +4,7 @@ import collections
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ffnlab import io
+from ffnlab import devices, io
 from ffnlab.escape import terminal
 from ffnlab.report.run_directory import choose_unfinished
 from ffnlab.sweep.scratch_parity_config import ScratchParityConfig
@@ -46,6 +46,7 @@ def check_parity(config: ScratchParityConfig) -> ScratchParityResult:
     from ffnlab.sweep import scratch_parity_report
 
     out = choose_unfinished(config, "from_scratch")
+    devices.select(config.device)
     dataset = data.load(config.data, config.seed)
     with run_directory.open_run(out, config, config.resume) as directory:
         run_directory.check_same_data(directory, data.digest(dataset))

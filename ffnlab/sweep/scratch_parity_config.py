@@ -1,6 +1,7 @@
 """What the engine from scratch and JAX train, and how; each field is a flag."""
 
 import dataclasses
+from typing import ClassVar
 
 from ffnlab.options import RunOptions, names_in, option
 
@@ -11,6 +12,8 @@ QUICK = {"optimizers": ("sgd", "adam"), "seeds": 1, "steps": 40, "hidden": (16,)
 @dataclasses.dataclass(frozen=True)
 class ScratchParityConfig(RunOptions):
     """Parity: the data, the network and the optimizers."""
+
+    dtype: ClassVar[str] = "float64"
 
     data: str = option(
         "digits",
