@@ -28,7 +28,7 @@ def drawing(y: Tensor, names: Mapping[str, Tensor] | None = None) -> Drawing:
 
     Args:
       y: A tensor that requires a gradient, directly or through its inputs.
-      names: The names of some tensors.
+      names: The names of some tensors, beside those that have one.
 
     Raises:
       ValueError: Nothing was recorded.
@@ -41,8 +41,8 @@ def drawing(y: Tensor, names: Mapping[str, Tensor] | None = None) -> Drawing:
     labels, depths, edges = [], [], []
     for number, x in enumerate(graph):
         op = x.node.op.name if x.node.op else ""
-        name = names_by_id.get(id(x), "" if op else "given")
-        labels.append(" ".join(filter(None, [name, op, str(list(x.shape))])))
+        name = names_by_id.get(id(x), x.name or ("" if op else "given"))
+        labels.append(" ".join([*f"{name} {op}".split(), str(list(x.shape))]))
         inputs = [numbers[id(i)] for i in x.node.inputs if id(i) in numbers]
         depths.append(1 + max((depths[i] for i in inputs), default=-1))
         edges += [(i, number) for i in inputs]
@@ -62,8 +62,8 @@ def draw(
     Raises:
       ValueError: Nothing was recorded, or the form is unknown.
 
-    >>> x = Tensor(2.0, requires_grad=True)
-    >>> print(draw(x * x, {"x": x}))
+    >>> x = Tensor(2.0, requires_grad=True, name="x")
+    >>> print(draw(x * x))
     graph LR
       n0(["x []"])
       n1["multiply []"]
@@ -80,6 +80,7 @@ def _mermaid(graph: Drawing) -> str:
     lines = ["graph LR"]
     for i, (label, leaf) in enumerate(zip(graph.labels, graph.leaves, strict=True)):
         left, right = brackets[leaf]
+        label = label.replace('"', "#quot;")
         lines.append(f"  n{i}{left}{label}{right}")
     return "\n".join([*lines, *(f"  n{a} --> n{b}" for a, b in graph.edges)])
 
@@ -87,6 +88,7 @@ def _mermaid(graph: Drawing) -> str:
 def _dot(graph: Drawing) -> str:
     lines = ["digraph {", "  rankdir=LR"]
     for i, (label, leaf) in enumerate(zip(graph.labels, graph.leaves, strict=True)):
+        label = label.replace("\\", "\\\\").replace('"', '\\"')
         lines.append(f'  n{i} [label="{label}", shape={"ellipse" if leaf else "box"}]')
     return "\n".join([*lines, *(f"  n{a} -> n{b}" for a, b in graph.edges), "}"])
 

@@ -17,6 +17,23 @@ BINARY = {
     "matmul": ops.matmul,
 }
 REDUCTIONS = {"sum": ops.sum, "mean": ops.mean, "max": ops.max}
+# What NumPy calls for `array + tensor` and `array < tensor`.
+_ARITHMETIC = {
+    getattr(np, name): getattr(ops, name)
+    for name in ("add", "subtract", "multiply", "divide", "power", "matmul")
+}
+_COMPARISONS = (
+    np.less, np.less_equal, np.greater, np.greater_equal, np.equal, np.not_equal,
+)  # fmt: skip
+# What to use in place of functions of NumPy that `ops` has under another name.
+_OTHERS = {
+    "dot": "scratch.ops.matmul",
+    "maximum": "scratch.ops.where",
+    "minimum": "scratch.ops.where",
+    "sqrt": "x ** 0.5",
+    "square": "x ** 2",
+}
+_SHAPES = (np.shape, np.ndim, np.size)  # which need no graph
 
 
 def _index(index: Any) -> Any:
@@ -42,6 +59,40 @@ def _reduction(function: Any) -> Any:
     return method
 
 
+def _ufunc(
+    x: Tensor, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any
+) -> Any:
+    """Returns `array + tensor` and the like, and raises for any other ufunc."""
+    if "out" in options:
+        raise TypeError(
+            f"np.{ufunc.__name__} cannot change an array by a tensor, as in a += t: "
+            "make a new one, as in a = a + t"
+        )
+    if method == "__call__" and not options and ufunc in _ARITHMETIC:
+        return _ARITHMETIC[ufunc](*inputs)
+    if method == "__call__" and not options and ufunc in _COMPARISONS:
+        return ufunc(*map(array, inputs))
+    raise _forgets(ufunc.__name__)
+
+
+def _function(x: Tensor, function: Any, types: Any, args: tuple, options: dict) -> Any:
+    """Returns the shape, and raises for any other function of NumPy."""
+    if function in _SHAPES:
+        return function(*map(array, args), **options)
+    raise _forgets(function.__name__)
+
+
+def _forgets(name: str) -> TypeError:
+    """Returns the error for a function of NumPy that is given a tensor."""
+    own = isinstance(getattr(ops, name, None), ops.Primitive) or name in REDUCTIONS
+    remedy = _OTHERS.get(name, "scratch.ops, or a Primitive of your own")
+    remedy = f"scratch.ops.{name}" if own else remedy
+    return TypeError(
+        f"np.{name} does not record the graph of a tensor: use {remedy}, or .data to "
+        "leave the graph"
+    )
+
+
 def bind() -> None:
     """Adds the operators and methods to `Tensor`."""
     for name, function in BINARY.items():
@@ -52,6 +103,8 @@ def bind() -> None:
         setattr(Tensor, f"__{name}__", lambda x, y, f=compare: f(x.data, array(y)))
     for name, function in REDUCTIONS.items():
         setattr(Tensor, name, _reduction(function))
+    Tensor.__array_ufunc__ = _ufunc
+    Tensor.__array_function__ = _function
     Tensor.__neg__ = lambda x: ops.negative(x)
     Tensor.__getitem__ = lambda x, index: ops.getitem(x, index=_index(index))
     Tensor.__format__ = _format

@@ -177,11 +177,13 @@ max = Primitive(np.max, _max_rule)
 logsumexp = Primitive(_logsumexp, _logsumexp_rule)
 
 
-def mean(x: Any, *, axis: Axis = None, keepdims: bool = False) -> Tensor:
+def mean(
+    x: Any, *, axis: Axis = None, keepdims: bool = False, name: str = ""
+) -> Tensor:
     """Returns the mean over some axes, or over all."""
     x = tensor(x)
     total = sum(x, axis=axis, keepdims=keepdims)
-    return total / (x.size // (total.size or 1))
+    return divide(total, x.size // (total.size or 1), name=name)
 
 
 def sum_to(g: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -214,7 +216,7 @@ _product = Primitive(
 )
 
 
-def matmul(a: Any, b: Any) -> Tensor:
+def matmul(a: Any, b: Any, *, name: str = "") -> Tensor:
     """Returns the matrix product `[..., N, D]`, `[..., D, M]` → `[..., N, M]`.
 
     A vector is a row on the left and a column on the right.
@@ -222,7 +224,12 @@ def matmul(a: Any, b: Any) -> Tensor:
     >>> matmul([1.0, 2.0, 3.0], [[1.0, 4.0], [2.0, 5.0], [3.0, 6.0]]).data
     array([14., 32.])
     """
-    a, b = tensor(a), tensor(b)
+    y = _matmul(tensor(a), tensor(b))
+    y.name = name
+    return y
+
+
+def _matmul(a: Tensor, b: Tensor) -> Tensor:
     if a.ndim == 1 and b.ndim:
         y = matmul(reshape(a, shape=(1, a.size)), b)
         return y[0] if b.ndim == 1 else y[..., 0, :]

@@ -39,6 +39,13 @@ class Node(NamedTuple):
     options: dict[str, Any] = {}  # noqa: RUF012
 
 
+def _refuse_data(x: "Tensor", value: Any) -> None:
+    raise AttributeError(
+        "the data of a tensor cannot be changed, since its gradient would be wrong: "
+        "make a new one, Tensor(array, requires_grad=True)"
+    )
+
+
 class Tensor:
     """An n-dimensional NumPy array that is part of a graph.
 
@@ -49,9 +56,11 @@ class Tensor:
       data: Numbers, of any shape. They are copied, so that changing them later cannot
         falsify a gradient; the array of a tensor is read-only.
       requires_grad: Whether to compute derivatives with respect to it.
+      name: Its name in a diagram.
 
     Attributes:
       data: The array.
+      name: Its name in a diagram, empty if it has none; it may be set: `y.name = "y"`.
       node: The node of the graph, or None if the tensor requires no gradient.
       grad: The gradient that `backward` sets on a leaf, a tensor of the same shape.
 
@@ -64,17 +73,16 @@ class Tensor:
     [[1.0, 10.0], [1.0, 10.0]]
     """
 
-    __slots__ = ("__weakref__", "_data", "grad", "node")
-    __array_ufunc__ = None  # so that array * tensor calls the tensor's operator
+    __slots__ = ("__weakref__", "_data", "grad", "name", "node")
     __hash__ = object.__hash__
 
-    data = property(operator.attrgetter("_data"), doc="The array.")
+    data = property(operator.attrgetter("_data"), _refuse_data, doc="The array.")
     shape = property(lambda self: self.data.shape, doc="The length of each axis.")
     dtype = property(lambda self: self.data.dtype, doc="The type of the entries.")
     ndim = property(lambda self: self.data.ndim, doc="The number of axes.")
     size = property(lambda self: self.data.size, doc="The number of entries.")
 
-    def __init__(self, data: Any, *, requires_grad: bool = False):
+    def __init__(self, data: Any, *, requires_grad: bool = False, name: str = ""):
         self._data = np.array(array(data))
         self._data.flags.writeable = False
         if self.dtype.kind not in "biuf":
@@ -84,8 +92,15 @@ class Tensor:
                 f"Tensor: {self.dtype} has no gradient, since only floating-point "
                 "numbers can change a little; convert it by .astype(float)"
             )
+        self.name = name
         self.node = Node() if requires_grad else None
         self.grad: Tensor | None = None
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        raise TypeError(
+            "a tensor does not support item assignment, since its gradient would be "
+            "wrong: make a new one, for instance by ops.where(mask, value, x)"
+        )
 
     @property
     def requires_grad(self) -> bool:
@@ -138,9 +153,16 @@ def requires_gradient(value: Any) -> bool:
 def wrap(data: Any) -> Tensor:
     """Returns a tensor over an array without a copy; the array becomes read-only."""
     x = Tensor.__new__(Tensor)
-    x._data, x.node, x.grad = np.asarray(data), None, None
+    x._data, x.name, x.node, x.grad = np.asarray(data), "", None, None
     x._data.flags.writeable = False
     return x
+
+
+def _remedy(error: Exception) -> str:
+    """Returns what to do about an error of NumPy in an operation, if it is known."""
+    if "read-only" in str(error):
+        return "; make a new array, as in y = x + 1, and do not change x, as in x += 1"
+    return ""
 
 
 class Primitive:
@@ -173,8 +195,14 @@ class Primitive:
         self.__doc__ = own or f"As `numpy.{self.name}`, without its `out` and `where`."
         self.forward, self.rules, self.joint = forward, rules, joint
 
-    def __call__(self, *inputs: Any, **options: Any) -> Tensor:
-        """Applies the operation, and records it if an input requires a gradient."""
+    def __call__(self, *inputs: Any, name: str = "", **options: Any) -> Tensor:
+        """Applies the operation, and records it if an input requires a gradient.
+
+        Args:
+          *inputs: Tensors, arrays and numbers.
+          name: The name of the result in a diagram.
+          **options: Of the operation, such as an axis.
+        """
         # Python numbers stay as they are beside an array, so that they take its type.
         allowed = (Tensor, int, float) if len(inputs) > 1 else Tensor
         inputs = [x if isinstance(x, allowed) else Tensor(x) for x in inputs]
@@ -183,10 +211,11 @@ class Primitive:
             data = self.forward(*arrays, **options)
         except (ValueError, IndexError) as error:
             kind = IndexError if isinstance(error, IndexError) else ValueError
-            raise kind(f"{self.describe(arrays)}: {error}") from None
+            raise kind(f"{self.describe(arrays)}: {error}{_remedy(error)}") from None
         if observe := observer.get():
             observe(self, arrays, data)
         y = wrap(data)
+        y.name = name
         if y.dtype.kind == "f" and any([requires_gradient(x) for x in inputs]):
             if not self.joint and len(self.rules) != len(inputs):
                 counts = f"{len(self.rules)} rules for {len(inputs)} inputs"

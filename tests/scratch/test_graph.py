@@ -315,11 +315,98 @@ def test_arrays_and_lists_stand_beside_tensors():
 
 def test_numpy_does_not_forget_the_graph_in_silence():
     x = Tensor(np.ones(2), requires_grad=True)
-    for forget in (np.asarray, np.concatenate, lambda x: np.where(True, x, x)):
-        with pytest.raises(TypeError, match="use scratch.ops, or .data"):
+    for forget, words in [
+        (np.asarray, "use scratch.ops, or .data"),
+        (np.tanh, "np.tanh does not record the graph .*: use scratch.ops.tanh, or"),
+        (np.mean, "use scratch.ops.mean,"),
+        (np.concatenate, "use scratch.ops.concatenate,"),
+        (lambda x: np.where(True, x, x), "use scratch.ops.where,"),
+        (np.sin, "np.sin .*: use scratch.ops, or a Primitive of your own, or .data"),
+        (np.linalg.norm, "use scratch.ops, or a Primitive"),
+        (np.add.reduce, "use scratch.ops.add,"),
+        (lambda x: np.add(x, 1.0, dtype=float), "use scratch.ops.add,"),
+    ]:
+        with pytest.raises(TypeError, match=words):
             forget(x)
-    with pytest.raises(AttributeError):
+    with pytest.raises(AttributeError, match=r"make a new one, Tensor\(array, req"):
         x.data = np.zeros(2)
+    with pytest.raises(TypeError, match=r"item assignment.*ops\.where\(mask, value, x"):
+        x[0] = 5.0
+    held = np.ones(2)
+    with pytest.raises(TypeError, match=r"np.add cannot change .*: make a new one, as"):
+        held += x
+    assert (held == 1).all()
+    assert np.shape(x) == (2,) and np.ndim(x) == 1 and np.size(x) == 2
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        lambda a, x: a + x, lambda a, x: a - x, lambda a, x: a * x, lambda a, x: a / x,
+        lambda a, x: a**x, lambda a, x: a @ x, lambda a, x: np.float64(2.0) * x,
+        lambda a, x: np.multiply(a, x),
+    ],
+)  # fmt: skip
+def test_arrays_on_the_left_are_recorded(of):
+    x, a = np.array([1.5, 2.0]), np.array([[0.5, 3.0], [1.0, 2.0]])
+    assert type(of(a, Tensor(x, requires_grad=True))) is Tensor
+    np.testing.assert_array_equal(of(a, Tensor(x)).data, of(a, x))
+    assert check_gradients(lambda x: of(a, x).sum(), x).passed
+    for compare in (np.less, np.greater_equal, np.equal):
+        np.testing.assert_array_equal(compare(a, Tensor(x)), compare(a, x))
+    assert type(a < Tensor(x)) is np.ndarray
+
+
+def test_a_forward_that_changes_its_input_is_told_what_to_do():
+    def double(x):
+        x *= 2.0
+        return x
+
+    operation = ops.Primitive(double, lambda g, y, x: 2.0 * g)
+    with pytest.raises(
+        ValueError, match=r"double of .*read-only; make a new array, as"
+    ):
+        operation(np.ones(3))
+
+
+def test_a_rule_that_leaves_the_graph_is_noticed():
+    """Its gradient is right, and the gradient of that is not."""
+    square = ops.Primitive(np.square, lambda g, y, x: g * 2.0 * x.data)
+    x = {"a": np.array([1.0, -2.0])}
+    check = check_gradients(lambda p: square(p["a"]).sum(), x)
+    assert not check.passed and check.order == 2 and check.worst.startswith("a[")
+    assert check.gradient == 0.0 and abs(check.difference) > 0.1
+    assert "gradient of the gradient and finite differences DIFFER" in str(check)
+    assert "a rule leaves the graph" in str(check)
+    assert check_gradients(lambda p: square(p["a"]).sum(), x, order=1).passed
+    right = ops.Primitive(np.square, lambda g, y, x: g * 2.0 * x)
+    check = check_gradients(lambda p: (right(p["a"]) * right(p["a"])).sum(), x)
+    assert check.passed and check.order == 1 and "graph" not in str(check)
+    with pytest.raises(ValueError, match="order 3 should be 1 or 2"):
+        check_gradients(lambda x: x, 1.0, order=3)
+
+
+def test_nodes_have_names():
+    x = Tensor(np.ones(3), requires_grad=True, name="x")
+    hidden = ops.tanh(x * 2.0, name="hidden")
+    loss = ops.mean(hidden @ np.ones((3, 2)), name="loss")
+    assert (x.name, hidden.name, loss.name, (x * 2.0).name) == (
+        "x",
+        "hidden",
+        "loss",
+        "",
+    )
+    text = scratch.draw(loss)
+    assert '(["x [3]"])' in text and '["hidden tanh [3]"]' in text
+    assert '["loss divide []"]' in text
+    product = ops.matmul(hidden, np.ones(3), name='a "dot" \\ product')
+    hidden.name = "states"
+    assert '"a #quot;dot#quot; \\ product getitem []"' in scratch.draw(product)
+    assert 'label="a \\"dot\\" \\\\ product getitem []"' in scratch.draw(
+        product, form="dot"
+    )
+    assert "states tanh" in scratch.draw(product)
+    assert "other tanh" in scratch.draw(product, {"other": hidden})
 
 
 def test_rules_are_counted():
