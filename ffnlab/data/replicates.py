@@ -114,7 +114,23 @@ def _shared(abouts: Sequence[dict]) -> dict:
             side: float(np.mean([about["ceiling"][side] for about in abouts]))
             for side in facts["ceiling"]
         }
+    if dropped := _dropped(abouts):
+        facts["columns_without_features"] = dropped
     return facts
+
+
+def _dropped(abouts: Sequence[dict]) -> dict[str, str]:
+    """Returns the columns that gave no feature in some splits, and why in the first."""
+    found: dict[str, list[str]] = {}
+    for about in abouts:
+        for name, reason in about.get("columns_without_features", {}).items():
+            found.setdefault(name, []).append(reason)
+    return {
+        name: reasons[0]
+        if len(reasons) == len(abouts)
+        else f"{reasons[0]}, in {len(reasons)} of {len(abouts)} splits"
+        for name, reasons in found.items()
+    }
 
 
 def digest_any(dataset: Dataset | Replicates) -> str:

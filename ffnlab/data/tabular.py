@@ -55,8 +55,9 @@ def read_csv(
 
     Returns:
       The data set. Its `about` holds the class names or the target's mean and standard
-      deviation, the feature names, and for each column the number of missing fields,
-      the number of clipped values, and the limits.
+      deviation, the feature names, and for each column the number of its features, of
+      missing fields and of clipped values, and the limits. `columns_without_features`
+      says of each column that was left out why.
 
     Raises:
       InputError: The file cannot be used; up to 20 problems, each with its line.
@@ -196,11 +197,49 @@ def _features(
     encoder = _encoder(numeric, other).fit(cells[train])
     x = encoder.transform(cells).astype(np.float32)  # [N, F]
     varies = np.ptp(x[train], axis=0) > 0
+    counts = np.bincount(
+        _origins(encoder, len(columns))[varies], minlength=len(cells.T)
+    )
+    for column, count in zip(columns, counts.tolist(), strict=True):
+        facts[column.name]["features"] = count
+    dropped = {
+        column.name: _reason(column, train)
+        for column in columns
+        if not facts[column.name]["features"]
+    }
     if not varies.any():
-        raise InputError(f"{source}: every feature is constant in the training rows")
+        reasons = "; ".join(f"{name}: {why}" for name, why in [*dropped.items()][:20])
+        what = "every feature is constant in the training rows"
+        raise InputError(f"{source}: {what} ({reasons})")
     names = encoder.get_feature_names_out([column.name for column in columns])
     kept = [name for name, keep in zip(names, varies, strict=True) if keep]
-    return x[:, varies], {"columns": facts, "feature_names": kept}
+    about = {"columns": facts, "feature_names": kept}
+    about |= {"columns_without_features": dropped} if dropped else {}
+    return x[:, varies], about
+
+
+def _origins(encoder: "ColumnTransformer", columns: int) -> np.ndarray:
+    """Returns the column that each feature is made of, int `[F]`."""
+    names = encoder.get_feature_names_out([*map(str, range(columns))])
+    pattern = re.compile(r"(?:number__|missing__missingindicator_|category__)(\d+)")
+    return np.array([int(pattern.match(name)[1]) for name in names])
+
+
+def _reason(column: _Column, train: np.ndarray) -> str:
+    """Returns why a column has no feature."""
+    cells = column.cells[train][~column.missing[train]]
+    if not len(cells):
+        return "no value in the training rows"
+    known = column.values[train][~column.missing[train]]
+    distinct = len(np.unique(known if column.numeric else cells))
+    if distinct == 1:
+        return f"always {cells[0][:60]!r} in the training rows"
+    if column.numeric:
+        return "nearly constant in the training rows"
+    return (
+        f"{distinct} categories in {len(train)} training rows, each in fewer than "
+        f"{RARE}, as of identifiers or free text"
+    )
 
 
 def _clipped(column: _Column, train: np.ndarray) -> tuple[np.ndarray, dict]:

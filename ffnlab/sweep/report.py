@@ -181,7 +181,9 @@ def _facts(about: dict[str, Any]) -> str:
     """Returns the facts about the data, one per line; of long lists only the number."""
     lines = []
     for name, fact in about.items():
-        if isinstance(fact, (list, tuple, dict)) and len(fact) > 12:
+        if name == "columns_without_features":  # with the reason of each
+            fact = "; ".join(f"{column}: {why}" for column, why in fact.items())
+        elif isinstance(fact, (list, tuple, dict)) and len(fact) > 12:
             fact = len(fact)
         heading = name.replace("_", " ")
         lines.append(f"- {markdown(f'{heading}: {fact}')}")

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from ffnlab.data import read_csv
+from ffnlab.data import read_csv, replicate
 from ffnlab.data.dataset import split_rows
 from ffnlab.errors import InputError
 from tests.conftest import SHARED
@@ -64,8 +64,67 @@ def test_every_kind_of_column_becomes_what_it_should(write):
     np.testing.assert_array_equal(data.train["x"][:, colours].sum(axis=1), 1)
     facts = data.about["columns"]
     assert facts["size"]["missing"] == 12 and facts["identity"]["kind"] == "categories"
-    assert facts["empty"] == {"kind": "numbers", "missing": 200}
+    assert facts["empty"] == {"kind": "numbers", "missing": 200, "features": 0}
+    counts = [
+        facts[name]["features"] for name in ("size", "colour", "identity", "unit")
+    ]
+    assert counts == [2, 4, 0, 0]
+    assert sum(fact["features"] for fact in facts.values()) == data.features
+    dropped = data.about["columns_without_features"]
+    assert "size" not in dropped and "colour" not in dropped
+    assert dropped["identity"] == (
+        "120 categories in 120 training rows, each in fewer than 2, as of identifiers "
+        "or free text"
+    )
+    assert dropped["unit"] == "always 'cm' in the training rows"
+    assert dropped["empty"] == "no value in the training rows"
     json.dumps(data.about, allow_nan=False)
+
+
+def test_a_file_with_a_feature_of_each_column_has_nothing_to_report(write):
+    """Also where a name looks like that of a feature."""
+    table = {
+        "1": range(40),
+        "category__1_a": ["u", "v", "w", "x"] * 10,
+        "missing__missingindicator_0": ["", "3.5"] * 20,
+        "y": [0, 1, 1, 0] * 10,
+    }
+    data = read_csv(write(as_csv(table)), "y")
+    assert "columns_without_features" not in data.about
+    counts = {name: facts["features"] for name, facts in data.about["columns"].items()}
+    assert counts == {"1": 1, "category__1_a": 4, "missing__missingindicator_0": 1}
+
+
+def test_numbers_that_are_constant_in_training_are_reported(write):
+    """Their missing cells are still a feature."""
+    table = {
+        "a": range(40),
+        "b": [7] * 40,
+        "c": ["", "3.5"] * 20,
+        "d": ["7.0", "7"] * 20,
+        "y": [0, 1, 1, 0] * 10,
+    }
+    data = read_csv(write(as_csv(table)), "y")
+    dropped = data.about["columns_without_features"]
+    assert dropped["b"] == "always '7' in the training rows"
+    assert dropped.keys() == {"b", "d"} and "always '7" in dropped["d"]
+
+
+def test_splits_that_drop_other_columns_say_in_how_many(write):
+    rare = [5 if i in (3, 4) else 0 for i in range(60)]
+    table = {"a": range(60), "unit": ["cm"] * 60, "rare": rare, "y": [0, 1] * 30}
+    path = write(as_csv(table))
+    seeds = range(8)
+    several = replicate(lambda seed: read_csv(path, "y", seed), seeds)
+    counts = sum(
+        "rare" in read_csv(path, "y", s).about["columns_without_features"]
+        for s in seeds
+    )
+    assert 0 < counts < 8
+    assert several.about["columns_without_features"] == {
+        "unit": "always 'cm' in the training rows",
+        "rare": f"always '0' in the training rows, in {counts} of 8 splits",
+    }
 
 
 def test_changing_rows_held_out_changes_nothing_in_training(write):
@@ -224,7 +283,7 @@ BAD_FILES |= {
     ),
     "constant": (
         "x,y\n" + lines([1] * 10, ["a", "b"] * 5),
-        "{path}: every feature is const",
+        "{path}: every feature is constant in the training rows (x: always '1' in the",
     ),
 }
 

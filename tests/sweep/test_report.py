@@ -16,7 +16,12 @@ def section():
     lines += runs("glu", GOOD, curve={"step": [5, 10], "accuracy": [0.6, 0.9]})
     ranked = ranking.rank(lines, "mlp", OBJECTIVE)
     ranked.remarks.append("the moon was full")
-    about = {"test_size": 7, "names": [*range(13)], "few": [*range(12)]}
+    about = {
+        "test_size": 7,
+        "names": [*range(13)],
+        "few": [*range(12)],
+        "columns_without_features": {f"c{n}": "always 'a|b'" for n in range(14)},
+    }
     return Section("moons", ranked, lines, about, {"best possible": 0.98765})
 
 
@@ -38,6 +43,7 @@ def test_the_report_has_every_part(section, tmp_path, capsys):
         "- best possible: 98.77\n",
         "- the moon was full\n",
         "- test size: 7\n- names: 13\n- few: [0, 1,",
+        "- columns without features: c0: always 'a\\|b'; c1: always 'a\\|b'; c2: ",
         "![differences from the baseline](differences-moons.png)\n",
         "![validation score by learning rate](rates.png)\n",
         "![validation score over training](curves.png)\n",
