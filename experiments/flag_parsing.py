@@ -23,6 +23,7 @@ from absl import flags
 
 from ffnlab import options
 from ffnlab.errors import InputError
+from ffnlab.options import kind_of
 
 Presets = Mapping[str, Mapping[str, Any]]
 
@@ -42,16 +43,6 @@ class Word(NamedTuple):
 
     text: str
     where: str = ""
-
-
-def kind_of(hint: Any) -> tuple[type, bool]:
-    """Returns the type of a field's values, and whether there may be several.
-
-    >>> kind_of(int | None), kind_of(tuple[str, ...])
-    ((<class 'int'>, False), (<class 'str'>, True))
-    """
-    inner = [a for a in typing.get_args(hint) if a not in (type(None), ...)]
-    return (inner[0] if inner else hint), typing.get_origin(hint) is tuple
 
 
 def parse(

@@ -9,8 +9,10 @@ and flag files keep working.
 import dataclasses
 import importlib
 import json
+import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+import typing
+from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any
 
 from ffnlab import devices, names
@@ -68,20 +70,31 @@ def names_in(module: str, table: str) -> Callable[[], list[str]]:
     return known
 
 
-def check(config: Any) -> None:
-    """Checks each field of a configuration against the limits of its option.
+def kind_of(hint: Any) -> tuple[type, bool]:
+    """Returns the type of a field's values, and whether there may be several.
 
-    Lists become tuples.
+    >>> kind_of(int | None), kind_of(tuple[str, ...])
+    ((<class 'int'>, False), (<class 'str'>, True))
+    """
+    inner = [a for a in typing.get_args(hint) if a not in (type(None), ...)]
+    return (inner[0] if inner else hint), typing.get_origin(hint) is tuple
+
+
+def check(config: Any) -> None:
+    """Checks each field of a configuration against its type and its limits.
+
+    A value of another type is converted where that is unambiguous: lists and arrays
+    become tuples, one value becomes a tuple of one, text that a flag would accept
+    becomes what it stands for, and numbers of NumPy become those of Python.
 
     Raises:
-      InputError: A number is not finite or out of range, or a name is unknown; the
-        field is named.
+      InputError: A value is of another type, a number is not finite or out of range, or
+        a name is unknown; the field is named.
     """
+    hints = typing.get_type_hints(type(config))
     for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if isinstance(value, list):
-            value = tuple(value)
-            object.__setattr__(config, field.name, value)
+        value = _convert(field, getattr(config, field.name), hints[field.name])
+        object.__setattr__(config, field.name, value)
         values = value if isinstance(value, tuple) else (value,)
         if value == () and not field.metadata["empty"]:
             raise InputError(f"{field.name}: at least one is needed")
@@ -92,6 +105,67 @@ def check(config: Any) -> None:
                 _check_number(field, one)
             elif isinstance(one, str) and field.metadata["known"]:
                 choose(field.name, one, field.metadata["known"]())
+
+
+_KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
+
+
+def _convert(field: dataclasses.Field, value: Any, hint: Any) -> Any:
+    """Returns the value of a field in the type of the field."""
+    kind, several = kind_of(hint)
+    if value is None and type(None) in typing.get_args(hint):
+        return None
+    if not several:
+        return _convert_one(field, value, kind)
+    if isinstance(value, str):  # as a flag holds it
+        value = [part.strip() for part in value.split(",") if part]
+    elif not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0:
+        value = [value]
+    elif isinstance(value, (Mapping, Set, bytes)):
+        raise _wrong_type(field, value, "a list")
+    return tuple(_convert_one(field, one, kind) for one in value)
+
+
+def _convert_one(field: dataclasses.Field, value: Any, kind: type) -> Any:
+    """Returns one value in the type of its field."""
+    if kind is str and isinstance(value, (str, os.PathLike)):
+        return os.fspath(value)
+    exact = {int: int, float: (int, float), bool: bool, str: ()}[kind]
+    if isinstance(value, exact) and (kind is bool or not isinstance(value, bool)):
+        return value if type(value) in (int, float, bool) else kind(value)
+    try:
+        return _READERS[kind](str(value).strip())
+    except (KeyError, ValueError):
+        raise _wrong_type(field, value, _KINDS[kind]) from None
+
+
+def _read_integer(text: str) -> int:
+    """Returns the integer that a text stands for; 100.0 is one."""
+    try:
+        return int(text)
+    except ValueError:
+        number = float(text)
+        if not number.is_integer():
+            raise
+        return int(number)
+
+
+_READERS: dict[type, Callable[[str], Any]] = {
+    int: _read_integer,
+    float: float,
+    bool: lambda text: {"true": True, "1": True, "false": False, "0": False}[
+        text.lower()
+    ],
+}
+
+
+def _wrong_type(field: dataclasses.Field, value: Any, wanted: str) -> InputError:
+    """Returns the error about a value that is not of the type of its field."""
+    text = repr(value)
+    shown = " ".join(text.split()) if len(text) <= 60 else type(value).__name__
+    return InputError(
+        f"{field.name}: {shown} should be {wanted} {limits(field)}".strip()
+    )
 
 
 def _check_number(field: dataclasses.Field, value: float) -> None:

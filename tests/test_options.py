@@ -1,6 +1,9 @@
 import dataclasses
+import pathlib
+import re
 import sys
 
+import numpy as np
 import pytest
 
 from ffnlab import data, options
@@ -140,3 +143,82 @@ def test_the_options_of_a_run_come_last_and_stay_out_of_its_flags():
         Config(resume=True)
     with pytest.raises(InputError, match="steps: 0"):
         Config(0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Typed:
+    steps: int = option(3, "Steps.", least=1)
+    rate: float = option(0.1, "A rate.", above=0)
+    loud: bool = option(False, "Whether.")
+    name: str = option("a", "A name.", known=lambda: ("a", "b"))
+    most: int | None = option(None, "A number, or none.", least=1)
+    rates: tuple[float, ...] = option((0.1,), "Rates.", above=0)
+    names: tuple[str, ...] = option(("a",), "Names.", empty=True)
+
+    def __post_init__(self):
+        options.check(self)
+
+
+@pytest.mark.parametrize(
+    ("field", "given", "wanted"),
+    [
+        ("steps", "100", 100),
+        ("steps", 100.0, 100),
+        ("steps", np.int64(5), 5),
+        ("rate", "1e-3", 1e-3),
+        ("rate", np.float32(0.01), 0.01),
+        ("rate", 2, 2),
+        ("loud", "True", True),
+        ("loud", np.bool_(True), True),
+        ("loud", 0, False),
+        ("most", None, None),
+        ("most", "7", 7),
+        ("name", "b", "b"),
+        ("rates", 0.01, (0.01,)),
+        ("rates", np.array([0.01, 0.1]), (0.01, 0.1)),
+        ("rates", np.float64(0.01), (0.01,)),
+        ("rates", "0.01,0.1", (0.01, 0.1)),
+        ("rates", ["0.01", 1], (0.01, 1)),
+        ("names", "swiglu", ("swiglu",)),
+        ("names", "mlp, swiglu", ("mlp", "swiglu")),
+        ("names", "", ()),
+        ("names", (name for name in "ab"), ("a", "b")),
+        ("names", pathlib.Path("a"), ("a",)),
+    ],
+)
+def test_values_are_converted_where_that_is_unambiguous(field, given, wanted):
+    value = getattr(Typed(**{field: given}), field)
+    assert value == wanted and type(value) is type(wanted)
+    if isinstance(wanted, tuple):
+        assert [*map(type, value)] == [*map(type, wanted)]
+
+
+@pytest.mark.parametrize(
+    ("field", "given", "wanted"),
+    [
+        ("steps", [1, 2], "steps: [1, 2] should be an integer at least 1"),
+        ("steps", 1.5, "steps: 1.5 should be an integer"),
+        ("steps", "many", "steps: 'many' should be an integer"),
+        ("steps", True, "steps: True should be an integer"),
+        ("steps", None, "steps: None should be an integer"),
+        ("steps", float("nan"), "steps: nan should be an integer"),
+        ("steps", "0", "steps: 0 should be a number at least 1"),
+        ("rate", "fast", "rate: 'fast' should be a number above 0"),
+        ("rate", False, "rate: False should be a number"),
+        ("rate", (0.1,), "rate: (0.1,) should be a number"),
+        ("loud", 2, "loud: 2 should be true or false"),
+        ("loud", None, "loud: None should be true or false"),
+        ("name", 3, "name: 3 should be text"),
+        ("name", ["a"], "name: ['a'] should be text"),
+        ("rates", None, "rates: None should be a number"),
+        ("rates", {0.1, 0.2}, "should be a list"),
+        ("rates", {"a": 0.1}, "rates: {'a': 0.1} should be a list"),
+        ("rates", [[0.1]], "rates: [0.1] should be a number"),
+        ("names", [3], "names: 3 should be text"),
+        ("names", b"ab", "names: b'ab' should be a list"),
+        ("steps", ["x" * 100], "steps: list should be an integer"),
+    ],
+)
+def test_values_of_another_type_are_refused_by_name(field, given, wanted):
+    with pytest.raises(InputError, match=re.escape(wanted)):
+        Typed(**{field: given})
