@@ -43,13 +43,16 @@ from ffnlab.train.program import Program, Programs
 from ffnlab.train.record import Plan
 from ffnlab.types import Array, Key, Model, Objective, Params
 
+OWN_RATE = (np.nan,)  # the learning rates of an optimizer that has its own
+
 
 class Population(NamedTuple):
     """A trained population.
 
     Attributes:
       seeds: The seed of each member, int `[S]`.
-      learning_rates: The peak learning rate of each member, float `[S]`.
+      learning_rates: The peak learning rate of each member, float `[S]`; NaN for the
+        optimizer's own.
       fit: States, best parameters and record, all with the leading axis `[S]`.
     """
 
@@ -63,7 +66,8 @@ class Members(NamedTuple):
 
     Attributes:
       seeds: Their seeds, int `[S]`.
-      learning_rates: Their peak learning rates, float32 `[S]`.
+      learning_rates: Their peak learning rates, float32 `[S]`; all NaN for the
+        optimizer's own.
       splits: The number of each one's replicate, int `[S]`; 0 if all share the data.
     """
 
@@ -93,7 +97,7 @@ def fit_population(
     plan: Plan,
     *,
     seeds: Sequence[int],
-    learning_rates: Sequence[float],
+    learning_rates: Sequence[float] | None = None,
     key: Key | None = None,
     evaluator: Evaluator | None = None,
     hooks: Hooks = NO_HOOKS,
@@ -106,13 +110,13 @@ def fit_population(
 
     Args:
       learner: The model, its objective and its optimizer, whose learning rate is
-        replaced.
+        replaced where rates are given.
       dataset: A `Dataset` or `train.Parts`, or `data.Replicates` with a split for each
         seed; a test part is not used.
       plan: How long to train and how often to evaluate.
       seeds: The initial parameters and the order of the data. Runs of one seed share
         both whatever their learning rate, and the order whatever their model.
-      learning_rates: The peak learning rates.
+      learning_rates: The peak learning rates; None is the optimizer's own.
       key: The root key of the experiment; `jax.random.key(0)` if None.
       evaluator: What scores all members, `[S]` each; None is the objective on the
         validation part.
@@ -121,6 +125,9 @@ def fit_population(
 
     Returns:
       The population, members ordered by learning rate, then by seed.
+
+    Raises:
+      InputError: Rates are given to an optimizer that has a rate of its own.
 
     >>> from ffnlab.models import TowerConfig, tower
     >>> from ffnlab.nn import BlockConfig
@@ -134,27 +141,31 @@ def fit_population(
     >>> population.fit.record.loss.shape, population.seeds.tolist()
     ((4, 20), [0, 1, 0, 1])
     """
+    rates = None if learning_rates is None else [*map(float, learning_rates)]
     return fit_members(
         learner,
         dataset,
         plan,
-        grid(seeds, learning_rates),
+        grid(seeds, rates),
         make_programs(learner, evaluator, batching),
-        identity={
-            "seeds": [*map(int, seeds)],
-            "learning_rates": [*map(float, learning_rates)],
-        },
+        identity={"seeds": [*map(int, seeds)], "learning_rates": rates},
         key=key,
         hooks=hooks,
     )
 
 
-def grid(seeds: Sequence[int], learning_rates: Sequence[float]) -> Members:
-    """Returns seeds × learning rates, ordered by learning rate, then by seed."""
+def grid(seeds: Sequence[int], learning_rates: Sequence[float] | None) -> Members:
+    """Returns seeds × learning rates, ordered by learning rate, then by seed.
+
+    Without learning rates there is one for each seed, NaN, which is the optimizer's
+    own.
+    """
     rates, runs = np.meshgrid(
-        np.asarray(learning_rates, np.float32), np.asarray(seeds), indexing="ij"
+        np.asarray(OWN_RATE if learning_rates is None else learning_rates, np.float32),
+        np.asarray(seeds),
+        indexing="ij",
     )
-    splits = np.tile(np.arange(len(seeds)), len(learning_rates))
+    splits = np.tile(np.arange(len(seeds)), len(rates))
     return Members(runs.ravel(), rates.ravel(), splits)
 
 
@@ -232,6 +243,8 @@ def _init_members(learner: Learner | Frozen, key: Key, members: Members) -> Trai
     It is not jitted: drawing is done once, and blocks of equal shapes share compiled
     operations.
     """
+    if np.isnan(members.learning_rates).all():
+        return jax.vmap(lambda seed: init_state(learner, key, seed))(members.seeds)
     init = jax.vmap(lambda seed, rate: init_state(learner, key, seed, rate))
     return init(members.seeds, members.learning_rates)
 

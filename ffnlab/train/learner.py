@@ -5,25 +5,40 @@ from typing import Any, NamedTuple
 
 import optax
 
+from ffnlab.train.optimizers import as_optimizer
 from ffnlab.types import Gradient, Model, Objective
 
 
-class Learner(NamedTuple):
+class _Learner(NamedTuple):
+    model: Model
+    objective: Objective
+    optimizer: optax.GradientTransformation
+    gradient: Gradient | None = None
+
+
+class Learner(_Learner):
     """A model, and what its steps do to it.
 
     Attributes:
       model: The model; `apply(params, x, key)` takes the key of its dropout last.
       objective: What is minimised and scored: the mean of its score named `loss`.
-      optimizer: An optax transformation, for instance of `optimizers.make`.
+      optimizer: An optax transformation, for instance of `optimizers.make`; or what
+        `optimizers.as_optimizer` takes, such as a function of the learning rate.
       gradient: `gradient(params, batch, key) -> (loss, gradient)`, which the optimizer
         receives; None is the gradient of the objective's mean. `ffnlab.train.gradients`
         and `ffnlab.train.adversarial` have others.
     """
 
-    model: Model
-    objective: Objective
-    optimizer: optax.GradientTransformation
-    gradient: Gradient | None = None
+    __slots__ = ()
+
+    def __new__(
+        cls,
+        model: Model,
+        objective: Objective,
+        optimizer: Any,
+        gradient: Gradient | None = None,
+    ) -> "Learner":
+        return super().__new__(cls, model, objective, as_optimizer(optimizer), gradient)
 
 
 class Parts(NamedTuple):

@@ -1,10 +1,13 @@
-"""Optimizers by name: an optax optimizer, a schedule, weight decay and clipping.
+"""Optimizers by name, and those of your own: any transformation of optax.
+
+By name there is an optax optimizer with a schedule, weight decay and clipping.
 
 The peak learning rate is a traced value in the optimizer's state, so that runs that
 differ in it share one compiled program.
 """
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -177,20 +180,128 @@ def make(
     return build(learning_rate)
 
 
+def as_optimizer(optimizer: Any) -> optax.GradientTransformation:
+    """Returns an optimizer as `Learner` holds it.
+
+    Args:
+      optimizer: An optax transformation; a function of the peak learning rate that
+        returns one, such as `optax.adam` or `lambda rate: optax.sgd(rate, 0.9)`; or a
+        key of `OPTIMIZERS`.
+
+    Returns:
+      A transformation as it is, with the learning rate that it was made with. From a
+      function, one whose learning rate is part of its state, as that of `make`: the
+      default of the function's parameter, or 0.001, until `with_learning_rate` replaces
+      it.
+
+    Raises:
+      InputError: It is none of these, or JAX cannot trace the function.
+
+    >>> optimizer = as_optimizer(lambda learning_rate: optax.sgd(2 * learning_rate))
+    >>> params = {"kernel": jnp.ones(2)}
+    >>> state = with_learning_rate(optimizer.init(params), 0.25)
+    >>> optimizer.update(params, state, params)[0]["kernel"].tolist()
+    [-0.5, -0.5]
+    """
+    if isinstance(optimizer, str):
+        return make(optimizer)
+    if is_transformation(optimizer):
+        return optimizer
+    wanted = (
+        "expected an optax transformation, or a function of the learning rate that "
+        "returns one"
+    )
+    if not callable(optimizer) or isinstance(optimizer, type):
+        raise InputError(f"optimizer: {wanted}, got {type(optimizer).__name__}")
+    _check_rated(optimizer, wanted)
+
+    @optax.inject_hyperparams
+    def build(learning_rate: Any) -> optax.GradientTransformation:
+        return optimizer(learning_rate)
+
+    return build(_default_rate(optimizer))
+
+
+def is_transformation(optimizer: Any) -> bool:
+    """Returns whether something is an optax transformation."""
+    made = not isinstance(optimizer, type)
+    return made and hasattr(optimizer, "init") and hasattr(optimizer, "update")
+
+
+def _check_rated(optimizer: Callable[[Any], Any], wanted: str) -> None:
+    """Raises unless a function of the learning rate returns a transformation."""
+    results = []
+    try:
+        jax.eval_shape(lambda rate: results.append(optimizer(rate)), 1e-3)
+    except jax.errors.ConcretizationTypeError:
+        raise InputError(
+            "optimizer: the function of the learning rate compares or converts it, "
+            "and JAX cannot trace that; make the schedule a function of the step, "
+            "lambda rate: optax.adam(lambda step: rate * factor(step))"
+        ) from None
+    except TypeError as error:
+        raise InputError(f"optimizer: {wanted}; the call failed: {error}") from None
+    if not is_transformation(results[0]):
+        returned = type(results[0]).__name__
+        raise InputError(f"optimizer: {wanted}; it returned {returned}")
+
+
+def _default_rate(optimizer: Callable[[Any], Any]) -> float:
+    """Returns the default of the learning rate of a function, or 0.001."""
+    first = next(iter(inspect.signature(optimizer).parameters.values()))
+    number = isinstance(first.default, (int, float))
+    return float(first.default) if number else 1e-3
+
+
+def has_learning_rate(optimizer: optax.GradientTransformation, params: Params) -> bool:
+    """Returns whether `with_learning_rate` can replace the rate of an optimizer.
+
+    Args:
+      optimizer: The optimizer.
+      params: What it is for; shapes are enough.
+
+    >>> params = {"kernel": jnp.ones(2)}
+    >>> [has_learning_rate(o, params) for o in (make("adam"), optax.adam(0.1))]
+    [True, False]
+    """
+    return _holds_rate(jax.eval_shape(optimizer.init, params))
+
+
+def _holds_rate(state: Any) -> bool:
+    """Returns whether a state holds a learning rate that no schedule overwrites."""
+    paths = jax.tree.leaves(trees.names(state))
+    scheduled = any("hyperparams_states/learning_rate/" in path for path in paths)
+    return any(map(_is_rate, paths)) and not scheduled
+
+
+def _is_rate(path: str) -> bool:
+    return path.endswith("hyperparams/learning_rate")
+
+
 def with_learning_rate(state: Any, learning_rate: Array) -> Any:
     """Returns the state of an optimizer with another peak learning rate.
 
     Args:
-      state: The state of an optimizer of `make`, alone or inside of others.
+      state: The state of an optimizer of `make`, or of a function of the learning rate
+        (`as_optimizer`), alone or inside of others.
       learning_rate: The peak learning rate.
+
+    Raises:
+      InputError: The state holds no learning rate that could be replaced.
 
     >>> state = make("adam", 0.5).init({"kernel": jnp.ones(2)})
     >>> float(with_learning_rate(state, jnp.array(0.25)).hyperparams["learning_rate"])
     0.25
     """
+    if not _holds_rate(state):
+        raise InputError(
+            "learning_rate: the optimizer has a rate or a schedule of its own, so that "
+            "the one given would not be used; leave it out, or give the optimizer as a "
+            "function of it, lambda learning_rate: optax.adam(learning_rate)"
+        )
 
     def replace(name: str, leaf: Any) -> Any:
-        if not name.endswith("hyperparams/learning_rate"):
+        if not _is_rate(name):
             return leaf
         return jnp.asarray(learning_rate, jnp.asarray(leaf).dtype)
 

@@ -2,9 +2,11 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from ffnlab import data
+from ffnlab.errors import InputError
 from ffnlab.models import mlp
 from ffnlab.nn.ffn import BlockConfig
 from ffnlab.sweep import result_lines
@@ -210,3 +212,23 @@ def test_every_member_has_the_split_of_its_seed():
         logits, _ = LINEAR.apply(params, part["x"])
         expected = (logits.argmax(axis=1) == part["y"]).mean()
         assert tests["accuracy"][number] == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_an_optimizer_of_your_own_has_the_rates_given_or_its_own(wine):
+    """One by a function of the rate, one by a transformation, one by its name."""
+
+    def fit(optimizer, rates):
+        learner = Learner(LINEAR, OBJECTIVE, optimizer)
+        return fit_population(learner, wine, PLAN, seeds=[0, 3], learning_rates=rates)
+
+    function = fit(lambda learning_rate: optax.adam(learning_rate), [0.1])
+    fixed = fit(optax.adam(0.1), None)
+    named = fit("adam", [0.1])
+    for population in (fixed, named):
+        np.testing.assert_allclose(
+            population.fit.record.loss, function.fit.record.loss, rtol=1e-5
+        )
+    assert np.isnan(fixed.learning_rates).all() and fixed.seeds.tolist() == [0, 3]
+    assert fixed.fit.record.loss[0, 0] != fixed.fit.record.loss[1, 0]
+    with pytest.raises(InputError, match="^learning_rate: the optimizer has a rate"):
+        fit(optax.adam(0.1), [0.1])

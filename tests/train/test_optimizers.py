@@ -131,3 +131,73 @@ def test_bad_names_and_numbers():
         wanted = f"^warmup: {warmup} must be at least 0 and below 10"
         with pytest.raises(InputError, match=wanted):
             optimizers.schedule("cosine", 10, warmup)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        optax.adam,
+        lambda learning_rate: optax.adam(learning_rate),
+        lambda rate=0.3: optax.adam(lambda step: rate),
+        optax.inject_hyperparams(optax.adam)(learning_rate=0.3),
+        optax.chain(optax.identity(), optimizers.make("adam")),
+        "adam",
+    ],
+)
+def test_optimizers_whose_learning_rate_is_used(optimizer):
+    optimizer = optimizers.as_optimizer(optimizer)
+    assert optimizers.has_learning_rate(optimizer, PARAMS)
+
+    @jax.jit
+    def updates(rate):
+        state = optimizers.with_learning_rate(optimizer.init(PARAMS), rate)
+        return optimizer.update(PARAMS, state, PARAMS)[0]
+
+    plain = optax.adam(0.1)
+    expected, _ = plain.update(PARAMS, plain.init(PARAMS), PARAMS)
+    chex.assert_trees_all_close(updates(0.1), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        optax.adam(0.1),
+        optax.sgd(optax.cosine_decay_schedule(0.1, 10)),
+        optax.inject_hyperparams(optax.adam)(optax.cosine_decay_schedule(0.1, 10)),
+        optax.chain(optax.clip(1.0), optax.sgd(0.1)),
+    ],
+)
+def test_a_learning_rate_that_would_not_be_used_is_refused(optimizer):
+    assert optimizers.as_optimizer(optimizer) is optimizer
+    assert not optimizers.has_learning_rate(optimizer, PARAMS)
+    with pytest.raises(InputError, match="^learning_rate: .* would not be used"):
+        optimizers.with_learning_rate(optimizer.init(PARAMS), 0.1)
+
+
+def test_a_function_without_a_rate_given_has_its_default():
+    for optimizer, rate in (
+        (lambda rate=0.3: optax.sgd(rate), 0.3),
+        (optax.adam, 1e-3),
+    ):
+        state = optimizers.as_optimizer(optimizer).init(PARAMS)
+        assert float(state.hyperparams["learning_rate"]) == pytest.approx(rate)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "wanted"),
+    [
+        (None, "or a function of the learning rate that returns one, got NoneType"),
+        (optax.GradientTransformation, "got type"),
+        (lambda: optax.adam(0.1), "the call failed: .* takes 0 positional arguments"),
+        (lambda rate: rate, "it returned DynamicJaxprTracer"),
+        (lambda rate: optax.sgd(float(rate)), "JAX cannot trace that; make the sched"),
+        (
+            lambda rate: optax.sgd(optax.warmup_cosine_decay_schedule(0, rate, 1, 9)),
+            "lambda step: rate \\* factor",
+        ),
+        ("adma", "unknown 'adma'; nearest: adam"),
+    ],
+)
+def test_what_is_no_optimizer_is_refused(optimizer, wanted):
+    with pytest.raises(InputError, match=f"^optimizer: .*{wanted}"):
+        optimizers.as_optimizer(optimizer)
