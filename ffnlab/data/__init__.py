@@ -30,6 +30,8 @@ _NAMES = {
     "digest_replicates": "replicates",
     "digit_rows": "synthetic",
     "digits": "builtin",
+    "from_arrays": "arrays",
+    "from_frame": "frames",
     "fill_ratio": "packing:fill",
     "gather": "packing",
     "help_topics": "stdlib_source",

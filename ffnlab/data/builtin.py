@@ -1,5 +1,6 @@
 """Small data sets that need no file: of scikit-learn, of Python, and drawn ones."""
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -225,4 +226,8 @@ def load(name: str, seed: int = 0) -> Dataset:
     >>> data.about["sizes"]
     {'train': 106, 'valid': 36, 'test': 36}
     """
-    return DATASETS[choose("data set", name, DATASETS)](seed)
+    make = DATASETS[choose("data set", name, DATASETS)]
+    dataset = make(seed)
+    if dataset.about.get("split") == "by file":
+        return dataset
+    return dataclasses.replace(dataset, resplit=make)

@@ -2,9 +2,12 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
+from ffnlab.data.checks import check_part
 from ffnlab.data.files import SHOWN
 from ffnlab.data.shuffle import order
 from ffnlab.errors import InputError
@@ -30,6 +33,12 @@ class Dataset:
         for sequences with one token per position.
       classes: The number of classes K; 256 for bytes, 1 for values.
       about: Facts for a report, ready for JSON: sizes, source, class names.
+      resplit: `resplit(seed)` returns the data set split, or drawn, by another seed;
+        None where the parts are given. A comparison calls it for each replicate.
+
+    Raises:
+      InputError: Arrays of a part differ in their length, a number is not finite, or a
+        label is not an integer below the number of classes.
 
     A part of a table is {"x": float32 [N, F], "y": int32 [N]}, with y float32 for
     values. A part of a text is {"text": uint8 [bytes], "ends": int32 [N], "offsets":
@@ -51,6 +60,62 @@ class Dataset:
     features: int
     classes: int
     about: dict
+    resplit: "Callable[[int], Dataset] | None" = dataclasses.field(
+        default=None, repr=False, compare=False
+    )
+
+    def __post_init__(self):
+        for name in ("train", "valid", "test"):
+            where, part = f"{self.name}: {name}", getattr(self, name)
+            check_part(where, part, self.task, self.features, self.classes, IGNORE)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        x: Any,
+        y: Any,
+        *,
+        valid: tuple[Any, Any] | None = None,
+        test: tuple[Any, Any] | None = None,
+        seed: int = 0,
+        task: str = "auto",
+        scale: bool = True,
+        name: str = "arrays",
+    ) -> "Dataset":
+        """Returns the data set of a matrix and its labels or values.
+
+        This is `data.from_arrays`, which describes the arguments.
+
+        >>> x, y = np.random.rand(30, 4), ["low", "high", "high"] * 10
+        >>> data = Dataset.from_arrays(x, y)
+        >>> data.about["class_names"], data.train["x"].shape
+        (['high', 'low'], (18, 4))
+        """
+        from ffnlab import data
+
+        options = {"seed": seed, "task": task, "scale": scale, "name": name}
+        return data.from_arrays(x, y, valid=valid, test=test, **options)
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: Any,
+        target: str,
+        *,
+        valid: Any = None,
+        test: Any = None,
+        seed: int = 0,
+        task: str = "auto",
+        name: str = "frame",
+    ) -> "Dataset":
+        """Returns the data set of a DataFrame, prepared as a CSV file is.
+
+        This is `data.from_frame`, which describes the arguments.
+        """
+        from ffnlab import data
+
+        options = {"seed": seed, "task": task, "name": name}
+        return data.from_frame(frame, target, valid=valid, test=test, **options)
 
 
 def size(split: Arrays) -> int:

@@ -1,5 +1,7 @@
 """Arrays x and y in an npz file, with or without their own split."""
 
+import dataclasses
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +54,7 @@ def read_npz(path: str | Path, seed: int = 0, task: str = "auto") -> Dataset:
     x = {key: _checked_x(path, key, arrays[key]) for key in arrays if key[0] == "x"}
     y = {key: _checked_y(path, key, arrays[key]) for key in arrays if key[0] == "y"}
     _check_shapes(path, x, y)
+    kind = task
     if task == "auto":
         task = "classes" if y["y"].dtype.kind in "biu" else "values"
     about = {"source": str(path), "shape": list(arrays["x"].shape[1:])}
@@ -62,7 +65,12 @@ def read_npz(path: str | Path, seed: int = 0, task: str = "auto") -> Dataset:
         about["class_names"] = [str(k) for k in range(classes)]
     else:
         y, about["target"] = standardise_target(str(path), y)
-    return table(Path(path).stem, task, classes, standardise(x), y, about)
+    dataset = table(Path(path).stem, task, classes, standardise(x), y, about)
+    if about["split"] == "in the file":
+        return dataset
+    return dataclasses.replace(
+        dataset, resplit=functools.partial(read_npz, path, task=kind)
+    )
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

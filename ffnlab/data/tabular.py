@@ -1,7 +1,9 @@
 """CSV and TSV files with typed columns, and features fitted on the training part."""
 
 import dataclasses
+import functools
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,7 @@ from ffnlab.data.csv_files import read_rows
 from ffnlab.data.dataset import Dataset, split_rows, standardise_target, table
 from ffnlab.data.files import stop_at
 from ffnlab.errors import InputError, choose
+from ffnlab.escape import terminal
 
 if TYPE_CHECKING:
     from sklearn.compose import ColumnTransformer
@@ -74,6 +77,40 @@ def read_csv(
     choose("task", task, ("auto", "classes", "values"))
     names, lines, rows, problems = read_rows(path, target)
     cells = np.array(rows, dtype=object).reshape(len(rows), len(names))  # [N, C]
+    dataset = prepare_cells(
+        path, names, lines, cells, target, problems, seed=seed, task=task
+    )
+    resplit = functools.partial(read_csv, path, target, task=task)
+    return dataclasses.replace(dataset, resplit=resplit)
+
+
+def prepare_cells(
+    path: str | Path,
+    names: Sequence[str],
+    lines: Sequence[int | str],
+    cells: np.ndarray,
+    target: str,
+    problems: Iterable[tuple[int | str, str]] = (),
+    *,
+    seed: int,
+    task: str,
+    sizes: Sequence[int] | None = None,
+) -> Dataset:
+    """Returns the data set of the cells of a table; see `read_csv`.
+
+    Args:
+      path: The file, or the name of the data set.
+      names: The names of the columns.
+      lines: Where each row is, for errors.
+      cells: The cells, str `[N, C]`.
+      target: The name of the column to predict.
+      problems: What is wrong with rows that are left out, with their lines.
+      seed: The seed of the split.
+      task: See `read_csv`.
+      sizes: The numbers of rows of train, valid and test, which follow each other; None
+        splits by the seed.
+    """
+    problems = [*problems]
     columns = {name: _column(name, cells[:, c]) for c, name in enumerate(names)}
     wanted = columns.pop(target)
     task = _task_of(wanted) if task == "auto" else task
@@ -82,7 +119,7 @@ def read_csv(
             problems += column.problems(lines)
     problems += _target_problems(wanted, task, lines)
     stop_at(path, problems)
-    return _prepared(Path(path), seed, task, list(columns.values()), wanted)
+    return _prepared(Path(path), seed, task, list(columns.values()), wanted, sizes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +141,7 @@ class _Column:
         """
         return bool(self.text.sum() <= TEXT_ALLOWED * (~self.missing).sum())
 
-    def problems(self, lines: list[int]) -> list[tuple[int, str]]:
+    def problems(self, lines: Sequence[int | str]) -> list[tuple[int | str, str]]:
         """Returns the cells that are not numbers, with their lines."""
         problems = [
             (lines[row], f"text in a numeric column: {self.name!r} is {cell[:60]!r}")
@@ -136,8 +173,8 @@ def _task_of(target: _Column) -> str:
 
 
 def _target_problems(
-    target: _Column, task: str, lines: list[int]
-) -> list[tuple[int, str]]:
+    target: _Column, task: str, lines: Sequence[int | str]
+) -> list[tuple[int | str, str]]:
     """Returns the missing targets and, for values, those that are not numbers."""
     missing = [
         (lines[row], f"no target: {target.name!r} is {target.cells[row]!r}")
@@ -160,16 +197,24 @@ def _classes(source: str, target: _Column) -> tuple[np.ndarray, list[str]]:
 
 
 def _prepared(
-    path: Path, seed: int, task: str, columns: list[_Column], target: _Column
+    path: Path,
+    seed: int,
+    task: str,
+    columns: list[_Column],
+    target: _Column,
+    sizes: Sequence[int] | None,
 ) -> Dataset:
     """Splits the rows, then fits features and target on the training part."""
     source, values = str(path), target.values
     labels, names = np.zeros(len(values), int), ["the target"]
     if task == "classes":
         labels, names = _classes(source, target)
-    parts = split_rows(source, seed, labels, names)
+    if sizes is None:
+        parts, origin = split_rows(source, seed, labels, names), {"seed": seed}
+    else:
+        parts, origin = _given_parts(source, sizes, labels, names), {"split": "given"}
     x, about = _features(source, columns, parts["train"])
-    about |= {"source": source, "seed": seed}
+    about |= {"source": source, **origin}
     if task == "classes":
         y = {part: labels[rows] for part, rows in parts.items()}
         about["target"] = {"name": target.name}
@@ -180,6 +225,20 @@ def _prepared(
         about["target"] = {"name": target.name, **facts}
     x = {part: x[rows] for part, rows in parts.items()}
     return table(path.stem, task, len(names), x, y, about)
+
+
+def _given_parts(
+    source: str, sizes: Sequence[int], labels: np.ndarray, names: list[str]
+) -> dict[str, np.ndarray]:
+    """Returns the rows of each part, after a check that train has every class."""
+    rows = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
+    unseen = np.setdiff1d(np.arange(len(names)), labels[rows[0]])
+    if len(unseen):
+        name = terminal(names[unseen[0]])
+        raise InputError(
+            f"{source}: class {name!r} has no example in the training part"
+        )
+    return dict(zip(("train", "valid", "test"), rows, strict=True))
 
 
 def _features(
