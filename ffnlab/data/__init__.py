@@ -63,6 +63,7 @@ _NAMES = {
     "tagging_dataset": "conll",
     "take": "dataset",
     "thin": "dataset",
+    "thin_parts": "dataset",
     "two_sided_copy": "synthetic",
     "wine": "builtin",
 }

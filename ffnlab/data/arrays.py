@@ -1,6 +1,5 @@
 """Data sets of arrays in memory: features, and labels of any kind or values."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -84,7 +83,7 @@ def from_arrays(
         return _dataset(name, task, features, targets, facts, scale, seed)
 
     dataset = split(check_seed(seed))
-    return dataset if valid is not None else dataclasses.replace(dataset, resplit=split)
+    return dataset if valid is not None else dataset.with_resplit(split)
 
 
 def encode_labels(

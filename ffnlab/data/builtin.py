@@ -1,6 +1,5 @@
 """Small data sets that need no file: of scikit-learn, of Python, and drawn ones."""
 
-import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -230,4 +229,4 @@ def load(name: str, seed: int = 0) -> Dataset:
     dataset = make(seed)
     if dataset.about.get("split") == "by file":
         return dataset
-    return dataclasses.replace(dataset, resplit=make)
+    return dataset.with_resplit(make)

@@ -34,7 +34,8 @@ class Dataset:
       classes: The number of classes K; 256 for bytes, 1 for values.
       about: Facts for a report, ready for JSON: sizes, source, class names.
       resplit: `resplit(seed)` returns the data set split, or drawn, by another seed;
-        None where the parts are given. A comparison calls it for each replicate.
+        None where the parts are given. A comparison calls it for each replicate. It is
+        set by `with_resplit`, and a changed copy has none.
 
     Raises:
       InputError: Arrays of a part differ in their length, a number is not finite, or a
@@ -61,13 +62,19 @@ class Dataset:
     classes: int
     about: dict
     resplit: "Callable[[int], Dataset] | None" = dataclasses.field(
-        default=None, repr=False, compare=False
+        default=None, init=False, repr=False, compare=False
     )
 
     def __post_init__(self):
         for name in ("train", "valid", "test"):
             where, part = f"{self.name}: {name}", getattr(self, name)
             check_part(where, part, self.task, self.features, self.classes, IGNORE)
+
+    def with_resplit(self, resplit: "Callable[[int], Dataset]") -> "Dataset":
+        """Returns the data set with a function that splits it by another seed."""
+        copy = dataclasses.replace(self)
+        object.__setattr__(copy, "resplit", resplit)
+        return copy
 
     @classmethod
     def from_arrays(
@@ -205,6 +212,12 @@ def thin(split: Arrays, most: int) -> Arrays:
     index = np.linspace(0, count - 1, most).round().astype(np.int64)
     rows = ("ends",) if "ends" in split else tuple(split)
     return split | {name: split[name][index] for name in rows}
+
+
+def thin_parts(dataset: Dataset, most: int) -> Dataset:
+    """Returns a data set with at most `most` examples of valid and of test each."""
+    valid, test = (thin(part, most) for part in (dataset.valid, dataset.test))
+    return dataclasses.replace(dataset, valid=valid, test=test)
 
 
 def split_rows(

@@ -77,7 +77,7 @@ def from_frame(
         return dataclasses.replace(dataset, name=name)
 
     dataset = split(check_seed(seed))
-    return dataset if sizes else dataclasses.replace(dataset, resplit=split)
+    return dataset if sizes else dataset.with_resplit(split)
 
 
 def _names(frame: Any, target: str) -> list[str]:

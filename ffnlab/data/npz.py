@@ -1,6 +1,5 @@
 """Arrays x and y in an npz file, with or without their own split."""
 
-import dataclasses
 import functools
 from pathlib import Path
 
@@ -68,9 +67,7 @@ def read_npz(path: str | Path, seed: int = 0, task: str = "auto") -> Dataset:
     dataset = table(Path(path).stem, task, classes, standardise(x), y, about)
     if about["split"] == "in the file":
         return dataset
-    return dataclasses.replace(
-        dataset, resplit=functools.partial(read_npz, path, task=kind)
-    )
+    return dataset.with_resplit(functools.partial(read_npz, path, task=kind))
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

@@ -80,8 +80,7 @@ def read_csv(
     dataset = prepare_cells(
         path, names, lines, cells, target, problems, seed=seed, task=task
     )
-    resplit = functools.partial(read_csv, path, target, task=task)
-    return dataclasses.replace(dataset, resplit=resplit)
+    return dataset.with_resplit(functools.partial(read_csv, path, target, task=task))
 
 
 def prepare_cells(

@@ -110,6 +110,16 @@ class Progress:
         return f"{rate:,.{0 if rate >= 10 else 1}f} {self._unit}/s"
 
 
+class QuietProgress(Progress):
+    """The progress of a run that shows nothing."""
+
+    def __enter__(self) -> "QuietProgress":
+        return self
+
+    def end(self) -> None:
+        """Prints nothing."""
+
+
 def progress_callback(
     progress: Progress, plan: "Plan", score: str, text: str
 ) -> "Callable[[Record], None]":

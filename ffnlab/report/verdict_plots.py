@@ -60,17 +60,55 @@ def forest(
     """
     from matplotlib.figure import Figure
 
+    figure = Figure(figsize=forest_size(rows), layout="constrained")
+    options = {"scale": scale, "margin": margin, "marks": marks}
+    draw_forest(
+        figure.add_subplot(),
+        rows,
+        label,
+        higher_is_better=higher_is_better,
+        whole_figure=True,
+        **options,
+    )
+    return figure
+
+
+def forest_size(rows: Sequence[Comparison]) -> tuple[float, float]:
+    """Returns the width and the height of the picture of `forest`, in inches."""
+    return _WIDTH, 1.5 + 0.32 * max(len(rows) - 1, 2) if len(rows) > 1 else 1.0
+
+
+def draw_forest(
+    axes: "Axes",
+    rows: Sequence[Comparison],
+    label: str,
+    scale: float = 1.0,
+    margin: float | None = None,
+    higher_is_better: bool = True,
+    marks: Mapping[str, float] | None = None,
+    whole_figure: bool = False,
+) -> None:
+    """Draws what `forest` draws on given axes.
+
+    Args:
+      axes: The axes.
+      rows: See `forest`, as for what is not named here.
+      label: See `forest`.
+      scale: See `forest`.
+      margin: See `forest`.
+      higher_is_better: See `forest`.
+      marks: See `forest`.
+      whole_figure: Whether the axes are alone in their figure, which then has the title
+        and the legend.
+    """
     rows, label = [_prepare(row, scale) for row in rows], picture(label, 60)
     (baseline,) = (row for row in rows if row.verdict is None)
     blocks = [row for row in reversed(rows) if row is not baseline]
-    height = 1.5 + 0.32 * max(len(blocks), 2) if blocks else 1.0
-    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-    axes = figure.add_subplot()
     if not blocks:
         text = f"{baseline.name} is alone: there is nothing to compare"
         axes.text(0.5, 0.5, text, ha="center", va="center")
         axes.axis("off")
-        return figure
+        return
     # Score and difference from the baseline, by name.
     lines = {
         n: (scale * s, scale * s - baseline.score) for n, s in (marks or {}).items()
@@ -85,9 +123,8 @@ def forest(
     _write_scores(axes, baseline, blocks, label)
     names = [row.name for row in blocks]
     _write_axes(axes, names, baseline.name, label, higher_is_better)
-    _write_title(figure, label, blocks)
-    _add_legend(figure, axes, {row.verdict for row in blocks})
-    return figure
+    _write_title(axes, label, blocks, whole_figure)
+    _add_legend(axes, {row.verdict for row in blocks}, whole_figure)
 
 
 def _prepare(row: Comparison, scale: float) -> Comparison:
@@ -252,7 +289,9 @@ def _interval_text(
     return f"{show(mean)} ({show(interval.low)} to {show(interval.high)})"
 
 
-def _write_title(figure: "Figure", label: str, rows: Sequence[Comparison]) -> None:
+def _write_title(
+    axes: "Axes", label: str, rows: Sequence[Comparison], whole_figure: bool
+) -> None:
     """Writes what is drawn, in two lines on the left."""
     count, text = max(row.replicates for row in rows), "mean differences"
     if any(row.difference_interval is not None for row in rows):
@@ -261,10 +300,13 @@ def _write_title(figure: "Figure", label: str, rows: Sequence[Comparison]) -> No
         "each of" if all(row.replicates == count for row in rows) else "each of up to"
     )
     text += f", one dot for {each} {count} replicates" if count > 1 else ""
-    figure.suptitle(f"{label}\n{text}", x=0.01, ha="left", fontsize=9)
+    if whole_figure:
+        axes.figure.suptitle(f"{label}\n{text}", x=0.01, ha="left", fontsize=9)
+    else:
+        axes.set_title(f"{label}\n{text}", loc="left", fontsize=9, pad=18)
 
 
-def _add_legend(figure: "Figure", axes: "Axes", verdicts: set[str | None]) -> None:
+def _add_legend(axes: "Axes", verdicts: set[str | None], whole_figure: bool) -> None:
     """Adds a legend of the verdicts that occur, and of all artists with a label."""
     from matplotlib.lines import Line2D
 
@@ -278,5 +320,7 @@ def _add_legend(figure: "Figure", axes: "Axes", verdicts: set[str | None]) -> No
     # Long texts of marks have the room of two columns.
     columns = 5 if len(handles) < 2 else 2
     style = {"fontsize": 8.5, "frameon": False, "columnspacing": 1.4}
-    place = {"loc": "outside lower center", "ncols": columns}
-    figure.legend(handles=[*entries, *handles], **place, **style)
+    owner, place = axes.figure, {"loc": "outside lower center"}
+    if not whole_figure:
+        owner, place = axes, {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2)}
+    owner.legend(handles=[*entries, *handles], ncols=columns, **place, **style)

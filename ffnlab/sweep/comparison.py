@@ -1,116 +1,257 @@
 """Which feed-forward block should I use, and how sure can I be?"""
 
-import dataclasses
-import functools
+import contextlib
 import hashlib
-import math
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ffnlab import devices
+from ffnlab.errors import InputError
 from ffnlab.escape import terminal
 from ffnlab.report.run_directory import choose_directory
-from ffnlab.sweep import timing
-from ffnlab.sweep.comparison_config import MATCHED, CompareConfig
-from ffnlab.sweep.jobs import Job, Sweep, train_all
+from ffnlab.sweep import block_jobs, timing
+from ffnlab.sweep.comparison_config import CompareConfig
+from ffnlab.sweep.jobs import Job, Sweep
+from ffnlab.sweep.results import CompareResult, check_new
 from ffnlab.sweep.sequential import train_until_decided
 
 if TYPE_CHECKING:
     from ffnlab.data import Dataset, Replicates
-    from ffnlab.models.mlp import TowerConfig
     from ffnlab.nn.budget import Match
     from ffnlab.nn.ffn import BlockConfig
-    from ffnlab.report.table import Table
     from ffnlab.stats import Comparison
     from ffnlab.sweep.joint import Joint
     from ffnlab.sweep.ranking import Ranking
-    from ffnlab.types import Array, Model
+    from ffnlab.sweep.report import Report, Section
 
 
-class CompareResult(NamedTuple):
-    """The result of a comparison.
+def compare(
+    config: "CompareConfig | Mapping[str, Any] | Sequence[str]",
+    dataset: Any = None,
+    *,
+    replicates: int | None = None,
+    learning_rates: Sequence[float] | None = None,
+    optimizer: Any = None,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    baseline: str | None = None,
+    seed: int | None = None,
+    out: str | Path | None = None,
+    quiet: bool = False,
+    **options: Any,
+) -> CompareResult:
+    """Compares blocks, or models of your own, and returns and reports the result.
 
-    Attributes:
-      out: The run directory.
-      runs: A dict for each run, as in results.jsonl.
-      comparisons: The blocks, ranked from best to worst; of several data sets those of
-        the first.
-      table: The ranking as a table; of several data sets the joint table.
-      verdict: The ranking in two sentences; of several data sets the joint verdict.
-      rankings: Name of the data set to its ranking.
-    """
-
-    out: Path
-    runs: list[dict[str, Any]]
-    comparisons: "list[Comparison]"
-    table: "Table"
-    verdict: str
-    rankings: "dict[str, Ranking]"
-
-
-def compare(config: CompareConfig) -> CompareResult:
-    """Runs a comparison and writes its report to the run directory.
+    With a `CompareConfig`, all else but `quiet` is left out: its fields say what is
+    compared, and the report goes to its run directory. With a dict, the arguments say
+    it, and nothing is kept on the disk unless `out` names a directory.
 
     Args:
-      config: What to compare, on what data, and how to train.
+      config: A `CompareConfig`; or name to candidate: a block by name, such as
+        `swiglu` or `mlp:gelu`, in a stack with the hidden width of the budget; a
+        `BlockConfig`, in a stack with its own width; a `Model(init, apply)`; or a
+        function `build(rngs)` that returns an `nnx.Module`, which is called with x, or
+        with x and a key. A list of block names stands for a dict.
+      dataset: A `Dataset`, such as that of `Dataset.from_arrays(x, y)`; the name of a
+        built-in one; or a function of a seed that returns one. Data that can be split
+        again are, for each replicate.
+      replicates: Number of replicates, 16 if None. A claim needs at least 6.
+      learning_rates: Peak learning rates, of which validation chooses one for each
+        replicate; 0.001, 0.003 and 0.01 if None.
+      optimizer: A key of `train.optimizers.OPTIMIZERS`, with a schedule and clipping;
+        an optax transformation, with its own learning rate; or a function of the
+        learning rate that returns one. None is adamw.
+      steps: Steps per run, 300 if None.
+      batch_size: Examples per step, 128 if None.
+      baseline: The name that the others are compared with. If None, mlp:relu or the
+        first.
+      seed: Seed of the splits and of everything else, 0 if None.
+      out: A new directory for the report, all runs and the parameters of the chosen
+        ones; None keeps nothing.
+      quiet: Whether to print nothing.
+      **options: Further fields of `CompareConfig`, such as `margin`, `evaluations` or
+        `layers`.
+
+    Returns:
+      The result, with `verdict`, `table`, `frame()`, `plot()` and `save(directory)`.
 
     Raises:
-      InputError: A file or directory cannot be used, or options contradict each other.
+      InputError: A file, directory, model or data set cannot be used, or options
+        contradict each other.
+
+    >>> result = compare(["mlp:relu", "bilinear"], "iris", replicates=2, steps=5,
+    ...                  learning_rates=[0.01], layers=1, quiet=True)
+    >>> result.verdict
+    'Over 2 replicates, nothing can be claimed about mlp:relu and the others: a claim \
+needs at least 6 replicates.'
     """
+    named = {
+        "replicates": replicates,
+        "learning_rates": learning_rates,
+        "optimizer": optimizer,
+        "steps": steps,
+        "batch_size": batch_size,
+        "baseline": baseline,
+        "seed": seed,
+        "out": out,
+    }
+    given = {k: v for k, v in {**named, **options}.items() if v is not None}
+    if not isinstance(config, CompareConfig):
+        return _compare_candidates(config, dataset, given, quiet)
+    if dataset is not None or given:
+        name = "dataset" if dataset is not None else next(iter(given))
+        raise InputError(f"{name}: with a CompareConfig, give its fields instead")
+    return _compare_blocks(config, quiet)
+
+
+def _compare_blocks(config: CompareConfig, quiet: bool) -> CompareResult:
+    """Runs the comparison of a configuration."""
     from ffnlab.report import run_directory
 
     name = f"compare-{'-'.join(config.sources)}"
     out = choose_directory(config.out, name, config.resume)
     devices.select(config.device)
+    _show_doubts(config, quiet)
     datasets = {source: _dataset(config, source) for source in config.sources}
 
     # These import JAX, what is above does not.
-    from ffnlab.sweep import comparison_note, report
+    from ffnlab.sweep import comparison_note
 
     config = timing.recall_widths(config, out)
-    matches = _match_blocks(config)
+    matches = block_jobs.match_blocks(config)
     with run_directory.open_run(out, config, config.resume) as directory:
         run_directory.check_same_data(directory, _digest(datasets))
-        print(terminal(f"writing to {directory}"), flush=True)
+        if not quiet:
+            print(terminal(f"writing to {directory}"), flush=True)
         if config.budget == "time":
             config, matches = _match_times(config, matches, datasets, directory)
         jobs = [
-            _job(config, source, dataset, match)
+            block_jobs.make_job(config, dataset, match, _task(config, source))
             for source, dataset in datasets.items()
             for match in matches
         ]
-        runs = _train(config, jobs, directory)
-        sections = [
-            report.Section(
-                _task(config, source),
-                _rank(config, source, jobs, runs, directory),
-                _lines(config, source, runs),
-                dataset.about,
-            )
-            for source, dataset in datasets.items()
-        ]
-        rankings = {s.name or config.sources[0]: s.ranking for s in sections}
-        joint = _joint(rankings)
-        title = f"Which feed-forward block? {', '.join(config.sources)}"
+        runs = _train(config, jobs, directory, quiet)
         note = comparison_note.note(config, datasets, matches)
-        report.publish(directory, title, sections, note, opening=joint)
+        title = f"Which feed-forward block? {', '.join(config.sources)}"
+        report = _report(config, jobs, runs, directory, title, note)
+        _publish(report, directory, quiet)
         run_directory.finish(directory)
-    first = sections[0].ranking
-    table, verdict = (joint or first).table, (joint or first).verdict
-    return CompareResult(directory, runs, first.comparisons, table, verdict, rankings)
+    return _result(config, report, runs, directory)
 
 
-def _train(config: CompareConfig, jobs: list[Job], directory: Path) -> list[dict]:
+def _compare_candidates(
+    given: Any, dataset: Any, options: dict[str, Any], quiet: bool
+) -> CompareResult:
+    """Runs a comparison from Python; see `compare`."""
+    from ffnlab.report import run_directory
+    from ffnlab.sweep import candidates, comparison_note
+
+    gathered = candidates.gather(given, dataset, options)
+    config, source = gathered.config, gathered.config.source
+    _show_doubts(config, quiet)
+    jobs = candidates.make_jobs(gathered)
+    with _open(config) as directory:
+        runs = _train(config, jobs, directory, quiet)
+        note = comparison_note.note(config, {source: gathered.dataset})
+        title = f"Which model? {source}"
+        report = _report(config, jobs, runs, directory, title, note)
+        report = report._replace(repeat=comparison_note.REPEAT)
+        if config.out:
+            _publish(report, directory, quiet)
+        elif not quiet:
+            report.show()
+        run_directory.finish(directory)
+    return _result(config, report, runs, directory if config.out else None)
+
+
+@contextlib.contextmanager
+def _open(config: CompareConfig) -> Iterator[Path]:
+    """Opens the directory of a comparison from Python, or one that is removed."""
+    from ffnlab.report import run_directory
+
+    with contextlib.ExitStack() as stack:
+        if config.out:
+            check_new(config.out)
+        out = config.out or stack.enter_context(tempfile.TemporaryDirectory())
+        yield stack.enter_context(run_directory.open_run(out, config, None))
+
+
+def _show_doubts(config: CompareConfig, quiet: bool) -> None:
+    """Prints why nothing can be claimed, before anything is trained."""
+    for doubt in () if quiet else config.doubts(config.names):
+        print(terminal(f"note: {doubt}"), flush=True)
+
+
+def _report(
+    config: CompareConfig,
+    jobs: list[Job],
+    runs: list[dict],
+    directory: Path,
+    title: str,
+    note: str,
+) -> "Report":
+    """Returns the report of the runs on all data sets."""
+    from ffnlab.sweep import report
+
+    abouts = {job.facts.get("task", ""): job.dataset.about for job in jobs}
+    sections = []
+    for source in config.sources:
+        task = _task(config, source)
+        ranked = _rank(config, source, jobs, runs, directory)
+        lines = _lines(config, source, runs)
+        sections.append(report.Section(task, ranked, lines, abouts[task]))
+    return report.Report(title, sections, note, _joint(_rankings(config, sections)))
+
+
+def _rankings(
+    config: CompareConfig, sections: "Sequence[Section]"
+) -> "dict[str, Ranking]":
+    """Returns the ranking of each data set by its name."""
+    return {each.name or config.sources[0]: each.ranking for each in sections}
+
+
+def _publish(report: "Report", directory: Path, quiet: bool) -> None:
+    """Writes a report, and prints it."""
+    if not quiet:
+        report.show()
+    written = ", ".join([*report.write(directory), "results.jsonl"])
+    if not quiet:
+        print(f"\n{terminal(f'written to {directory}: {written}')}")
+
+
+def _result(
+    config: CompareConfig, report: "Report", runs: list[dict], directory: Path | None
+) -> CompareResult:
+    """Returns the result of a comparison."""
+    rankings = _rankings(config, report.sections)
+    first = next(iter(rankings.values()))
+    shown = report.opening or first
+    return CompareResult(
+        directory,
+        runs,
+        first.comparisons,
+        shown.table,
+        shown.verdict,
+        rankings,
+        report,
+        config,
+    )
+
+
+def _train(
+    config: CompareConfig, jobs: list[Job], directory: Path, quiet: bool
+) -> list[dict]:
     """Trains all replicates of all blocks, or those that are needed to decide."""
+    sweep = Sweep(config, jobs, directory, config.design, quiet)
     if config.stages is None:
-        return train_all(config, jobs, directory, config.design)
+        return sweep.train([job.key for job in jobs], range(config.seeds))
     (source,) = config.sources
 
     def judge(runs: list[dict]) -> "list[Comparison]":
         return _rank(config, source, jobs, runs, directory).comparisons
 
-    sweep = Sweep(config, jobs, directory, config.design)
     return train_until_decided(sweep, jobs, config.stages, config.reference, judge)
 
 
@@ -186,11 +327,7 @@ def _load(config: CompareConfig, source: str, seed: int) -> "Dataset":
         dataset = data.read_npz(config.npz, seed, config.task)
     else:
         dataset = data.load(source, seed)
-    return dataclasses.replace(
-        dataset,
-        valid=data.thin(dataset.valid, config.eval_examples),
-        test=data.thin(dataset.test, config.eval_examples),
-    )
+    return data.thin_parts(dataset, config.eval_examples)
 
 
 def _digest(datasets: "Mapping[str, Dataset | Replicates]") -> str:
@@ -212,33 +349,6 @@ def _test_ratio(dataset: "Dataset | Replicates") -> float | None:
     return dataset.rows["test"].shape[1] / dataset.rows["train"].shape[1]
 
 
-def _match_blocks(config: CompareConfig) -> "list[Match]":
-    """Returns the blocks, each with the hidden width at which all cost the same."""
-    reference = _reference(config)
-    blocks = [dataclasses.replace(reference, kind=name) for name in config.names]
-    return [_match(config, block, reference) for block in blocks]
-
-
-def _match(
-    config: CompareConfig, block: "BlockConfig", reference: "BlockConfig"
-) -> "Match":
-    """Returns a block with the width of the budget, or with the one that is given.
-
-    At equal time it starts with the width of equal FLOPs, until `_match_times`.
-    """
-    from ffnlab.nn.budget import Match, at_width, match
-
-    width = config.given_widths.get(block.kind)
-    if config.budget == "time":
-        products = len(block.block.inputs) + 1
-        hidden = width or max(1, 2 * config.hidden // products)
-        resized = dataclasses.replace(block, hidden=hidden)
-        return Match(resized, "time", math.nan, math.nan)
-    if width is not None:
-        return at_width(block, reference, config.budget, width)
-    return match(block, reference, config.budget)
-
-
 def _match_times(
     config: CompareConfig,
     matches: "list[Match]",
@@ -252,122 +362,8 @@ def _match_times(
     dataset = next(iter(datasets.values()))
 
     def make_job(block: "BlockConfig") -> Job:
-        return Job(block.kind, _model(config, dataset, block), dataset, {})
+        model = block_jobs.make_model(config, dataset, block)
+        return Job(block.kind, model, dataset, {})
 
-    reference = _reference(config)
+    reference = block_jobs.reference_block(config)
     return timing.match_times(config, reference, matches, make_job, directory)
-
-
-def _reference(config: CompareConfig) -> "BlockConfig":
-    """Returns the block whose cost all blocks have."""
-    from ffnlab.nn.ffn import BlockConfig
-
-    return BlockConfig(
-        "mlp:relu",
-        config.features,
-        config.hidden,
-        dropout=config.dropout,
-        norm=config.norm,
-        norm_kind=config.norm_kind,
-        initializer="lecun" if config.initializer == MATCHED else config.initializer,
-    )
-
-
-def _job(
-    config: CompareConfig, source: str, dataset: "Dataset | Replicates", match: "Match"
-) -> Job:
-    """Returns the job of a block, with the facts that its lines hold."""
-    from ffnlab.models import mlp
-    from ffnlab.nn import pure
-
-    block, model = match.config, _model(config, dataset, match.config)
-    costs = {"parameters": pure.parameters(model), "flops": pure.flops(model)}
-    if (counted := _xla_flops(_tower(config, dataset, block))) is not None:
-        costs["xla_flops"] = counted
-    x = _examples(dataset)
-    if config.initializer == MATCHED:
-        model = mlp.with_output_variance(model, x)
-    unmatched = match.difference  # of the block; of the whole model where it is counted
-    if match.budget in costs:
-        excess = config.layers * (match.value - match.target)
-        unmatched = excess / (costs[match.budget] - excess)
-    if match.budget == "time" and not math.isnan(match.value):
-        costs["time"] = 1e6 * match.value  # µs
-    task = _task(config, source)
-    facts = {
-        **({"task": task} if task else {}),
-        "block": block.kind,
-        "activation": block.activation_name,
-        "hidden": block.hidden,
-        "initial_variance": _initial_variance(model, x, config.seed),
-        **costs,
-        "budget": config.budget,
-        "unmatched": unmatched,
-    }
-    return Job(block.kind, model, dataset, facts)
-
-
-def _model(
-    config: CompareConfig, dataset: "Dataset | Replicates", block: "BlockConfig"
-) -> "Model":
-    """Returns a model of a stack of blocks for a data set."""
-    from ffnlab.models import mlp
-
-    return mlp.tower(_tower(config, dataset, block))
-
-
-def _tower(
-    config: CompareConfig, dataset: "Dataset | Replicates", block: "BlockConfig"
-) -> "TowerConfig":
-    """Returns the configuration of a stack of blocks for a data set."""
-    from ffnlab.models.mlp import TowerConfig
-
-    vocabulary = dataset.classes if dataset.task == "bytes" else None
-    return TowerConfig(
-        dataset.features, dataset.classes, block, config.layers, vocabulary
-    )
-
-
-@functools.cache
-def _xla_flops(tower: "TowerConfig") -> int | None:
-    """Returns the operations of a model for one example, as XLA counts them."""
-    import jax
-
-    from ffnlab.models import mlp
-    from ffnlab.nn import pure
-
-    kind = "int32" if tower.vocabulary else "float32"
-    x = jax.ShapeDtypeStruct((8, tower.inputs), kind)
-    return pure.xla_flops(mlp.tower(tower), x)
-
-
-def _examples(dataset: "Dataset | Replicates") -> "Array":
-    """Returns the inputs of some training examples of the first replicate."""
-    import jax.numpy as jnp
-
-    from ffnlab import data
-
-    pool, rows = dataset.train, None
-    if isinstance(dataset, data.Replicates):
-        rows = dataset.rows["train"][0]
-    count = data.size(pool) if rows is None else len(rows)
-    index = data.order(0, 0, min(256, count), count)
-    return jnp.asarray(data.take(pool, index if rows is None else rows[index])["x"])
-
-
-def _initial_variance(model: "Model", x: "Array", seed: int) -> float:
-    """Returns the mean variance of the outputs of the blocks at the start."""
-    import jax
-
-    from ffnlab.models import mlp
-    from ffnlab.nn.pure import quick_to_compile
-
-    def variances(keys: "Array", x: "Array") -> "Array":
-        def draw(key: "Array") -> "Array":
-            return mlp.output_variances(model, model.init(key), x)
-
-        return jax.lax.map(draw, keys)
-
-    keys = jax.random.split(jax.random.key(seed), 4)
-    program = jax.jit(variances).lower(keys, x).compile(quick_to_compile())
-    return float(program(keys, x).mean())

@@ -138,18 +138,22 @@ class CompareConfig(ReplicateOptions):
             raise InputError(f"task={self.task} needs csv=FILE or npz=FILE")
         if bool(self.csv) != bool(self.target):
             raise InputError("csv and target: give both or neither")
-        for name in self.names:
-            kind, _, activation = name.partition(":")
-            choose("blocks", kind, _BLOCKS())
-            if activation:
-                choose("blocks", activation, _ACTIVATIONS())
-                self._check_open(name, kind)
+        self._check_blocks()
         if self.baseline is not None:
             choose("baseline", self.baseline, self.names)
         self._check_stages()
         widths = self.given_widths
         ordered = (f"{name}={widths[name]}" for name in self.names if name in widths)
         object.__setattr__(self, "widths", tuple(ordered))
+
+    def _check_blocks(self) -> None:
+        """Raises if a block or its activation is unknown."""
+        for name in self.names:
+            kind, _, activation = name.partition(":")
+            choose("blocks", kind, _BLOCKS())
+            if activation:
+                choose("blocks", activation, _ACTIVATIONS())
+                self._check_open(name, kind)
 
     def _check_stages(self) -> None:
         """Raises if replicates cannot be added until every block is decided."""

@@ -43,6 +43,13 @@ own, such that all stages together make a false claim in at most one run in twen
 and DeMets 1983); the intervals and p-values of a block are those of the stage that was
 its last (Jennison and Turnbull 1989)."""
 
+_MODELS = """Models have the sizes that they were given. A block by name is a stack of
+{config.layers} blocks of width {config.features} with equal {config.budget}: those of a
+plain mlp of hidden width {config.hidden}; the remaining difference is in brackets."""
+
+REPEAT = """Call `ffnlab.sweep.compare` with the same models and data again; the other
+settings are in the file `flags` of this directory."""
+
 _STATISTIC = """Scores are means with Student's 95 % intervals, each for itself. Δ is
 the mean of the paired differences from the baseline. Its intervals hold for all blocks
 together, and p is adjusted for their number, by the distribution of the largest
@@ -56,14 +63,14 @@ predictor."""
 def note(
     config: CompareConfig,
     datasets: "Mapping[str, Dataset | Replicates]",
-    matches: "list[Match]",
+    matches: "list[Match] | None" = None,
 ) -> str:
     """Returns how the numbers in the table were computed.
 
     Args:
       config: The configuration of the comparison.
       datasets: Name to data set, or to replicates where a split is drawn for each run.
-      matches: The blocks, with their hidden widths.
+      matches: The blocks, with their hidden widths; None for a comparison from Python.
     """
     runs = config.seeds
     if config.stages is not None:
@@ -92,8 +99,10 @@ def _design(
     return _MIXED if any(own) else _GIVEN_PARTS
 
 
-def _budget(config: CompareConfig, matches: "list[Match]") -> str:
+def _budget(config: CompareConfig, matches: "list[Match] | None") -> str:
     """Returns what is equal for all blocks, and which widths were given."""
+    if matches is None:
+        return " ".join(_MODELS.format(config=config).split())
     if config.budget == "time":
         return timing.describe(config, matches, config.sources[0])
     equal = f"""All blocks have equal {config.budget}: those of a plain mlp of hidden

@@ -11,9 +11,12 @@ from ffnlab.escape import terminal
 from ffnlab.report.run_directory import choose_directory
 from ffnlab.sweep.feedback_config import CERTIFIED, FeedbackCompareConfig
 from ffnlab.sweep.jobs import Job, train_all
+from ffnlab.sweep.results import frame_of, plot_ranking
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from ffnlab.data import Dataset, Replicates
@@ -38,6 +41,26 @@ class FeedbackCompareResult(NamedTuple):
     runs: list[dict[str, Any]]
     rankings: "dict[str, Ranking]"
 
+    def __repr__(self) -> str:
+        verdicts = {task: ranking.verdict for task, ranking in self.rankings.items()}
+        return f"FeedbackCompareResult({verdicts!r})"
+
+    def frame(self) -> "pandas.DataFrame":
+        """Returns a DataFrame with a row for each run; see `results.frame_of`."""
+        return frame_of(self.runs)
+
+    def plot(self, ax: "Axes | None" = None, task: str | None = None) -> "Axes":
+        """Draws the differences from the baseline, as differences-TASK.png.
+
+        Args:
+          ax: The axes of matplotlib to draw on; None makes a figure by pyplot.
+          task: The task; None is the first.
+
+        Returns:
+          The axes.
+        """
+        return plot_ranking(self.rankings, ax, task)
+
 
 def compare_feedback(config: FeedbackCompareConfig) -> FeedbackCompareResult:
     """Runs a comparison and writes its report to the run directory.
@@ -52,6 +75,8 @@ def compare_feedback(config: FeedbackCompareConfig) -> FeedbackCompareResult:
 
     out = choose_directory(config.out, "feedback", config.resume)
     devices.select(config.device)
+    for doubt in config.doubts(config.models):
+        print(terminal(f"note: {doubt}"), flush=True)
     datasets = _datasets(config)
 
     from ffnlab.sweep.report import publish  # this imports JAX, what is above does not

@@ -49,12 +49,15 @@ class Job(NamedTuple):
       dataset: What it is trained and scored on; with replicates, each run has its own.
       facts: What all its lines in results.jsonl hold; `block` is the name, and `task`
         is what differs between jobs of one name.
+      optimizer: An optimizer of the caller's own, as `Learner` takes it; None is the
+        one of the configuration.
     """
 
     name: str
     model: "Model"
     dataset: "Dataset | Replicates"
     facts: dict[str, Any]
+    optimizer: Any = None
 
     @property
     def key(self) -> tuple[str, str]:
@@ -112,7 +115,8 @@ def train_all(
 class Sweep:
     """Populations that are trained, some or all replicates at a time; see `train_all`.
 
-    What was compiled for a job serves all its replicates.
+    What was compiled for a job serves all its replicates. A quiet one shows no
+    progress.
     """
 
     def __init__(
@@ -121,8 +125,9 @@ class Sweep:
         jobs: Sequence[Job],
         directory: Path,
         design: Design = FIXED,
+        quiet: bool = False,
     ):
-        self._directory = directory
+        self._directory, self.quiet = directory, quiet
         self._trainings = {
             job.key: _JobTraining(config, job, directory, design) for job in jobs
         }
@@ -140,7 +145,7 @@ class Sweep:
           The lines of all runs so far.
         """
         from ffnlab import io
-        from ffnlab.report.progress import Progress
+        from ffnlab.report.progress import Progress, QuietProgress
         from ffnlab.sweep.result_lines import NAMES
 
         path = self._directory / "results.jsonl"
@@ -155,7 +160,8 @@ class Sweep:
         sizes = {t.job.key: t.steps * len(numbers) for t in trainings}
         left = sum(sizes[t.job.key] for t in waiting)
         total = sum(sizes.values())
-        with Progress(total, "steps", total - left) as progress:
+        kind = QuietProgress if self.quiet else Progress
+        with kind(total, "steps", total - left) as progress:
             for training in waiting:
                 progress.begin(" ".join(filter(None, training.job.key)))
                 runs = [r for r in runs if not training.holds(r, numbers)]
@@ -217,7 +223,21 @@ class _JobTraining:
     @property
     def steps(self) -> int:
         """The steps of a replicate at all given learning rates."""
-        return self.plan.steps * len(self.config.learning_rates)
+        return self.plan.steps * len(self.rates)
+
+    @functools.cached_property
+    def rates(self) -> tuple[float, ...]:
+        """The given learning rates; NaN for an optimizer that has its own."""
+        if self.job.optimizer is None:
+            return self.config.learning_rates
+        import jax
+
+        from ffnlab.sweep.population import OWN_RATE
+        from ffnlab.train.optimizers import has_learning_rate
+
+        params = jax.eval_shape(self.job.model.init, jax.random.key(0))
+        rated = has_learning_rate(self.learner.optimizer, params)
+        return self.config.learning_rates if rated else OWN_RATE
 
     @property
     def folder(self) -> Path:
@@ -247,7 +267,9 @@ class _JobTraining:
         """The model, its objective and its optimizer."""
         from ffnlab.train.loop import Learner
 
-        optimizer = self.config.make_optimizer(self.plan.steps)
+        optimizer = self.job.optimizer
+        if optimizer is None:
+            optimizer = self.config.make_optimizer(self.plan.steps)
         return Learner(self.job.model, self.job.objective, optimizer)
 
     @functools.cached_property
@@ -275,7 +297,7 @@ class _JobTraining:
 
         from ffnlab.sweep import tuning
 
-        rates, folder = self.config.learning_rates, self.folder
+        rates, folder = self.rates, self.folder
         if self.design.fixed or jax.default_backend() != "cpu":
             runs = self.fit_grid(rates, folder)
         else:  # in turn, by the program that further rates need too
@@ -290,7 +312,11 @@ class _JobTraining:
         """Trains all runs at some learning rates."""
         from ffnlab.sweep.population import grid
 
-        identity = {"seeds": [*self.seeds], "learning_rates": [*map(float, rates)]}
+        known = None if self.rates is not self.config.learning_rates else rates
+        identity = {
+            "seeds": [*self.seeds],
+            "learning_rates": known and [*map(float, known)],
+        }
         return self.fit(grid(self.seeds, rates), identity, folder)
 
     def fit_further(self, extension: "Extension") -> "Population":

@@ -20,6 +20,8 @@ from ffnlab.sweep.run_table import (
 )
 
 if TYPE_CHECKING:
+    import pandas
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from ffnlab.report.table import Table
@@ -68,12 +70,62 @@ class JudgeResult(NamedTuple):
       table: The comparisons as a table, as it was printed.
       verdict: What is claimed, and what could have been, in two sentences.
       remarks: What cannot be concluded, a sentence or two each.
+      config: The configuration.
     """
 
     comparisons: "list[Comparison]"
     table: "Table"
     verdict: str
     remarks: list[str]
+    config: JudgeConfig
+
+    def __repr__(self) -> str:
+        return f"JudgeResult({self.verdict!r})"
+
+    def frame(self) -> "pandas.DataFrame":
+        """Returns a DataFrame with a row for each block.
+
+        Its columns are the fields of `stats.Comparison`.
+
+        Raises:
+          InputError: pandas is not installed.
+        """
+        from ffnlab.sweep.results import import_pandas
+
+        rows = [dataclasses.asdict(row) for row in self.comparisons]
+        return import_pandas().DataFrame(rows)
+
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """Draws the differences from the baseline, as differences.png.
+
+        Args:
+          ax: The axes of matplotlib to draw on; None makes a figure by pyplot.
+
+        Returns:
+          The axes.
+        """
+        from ffnlab.sweep.results import plot_differences
+
+        config = self.config
+        return plot_differences(
+            self.comparisons,
+            ax,
+            label=config.score,
+            margin=config.margin,
+            higher_is_better=not config.lower_is_better,
+        )
+
+    def save(self, directory: str | Path) -> Path:
+        """Writes the report, the picture and the numbers to a new directory.
+
+        Raises:
+          InputError: The directory cannot be used.
+        """
+        from ffnlab.sweep.results import check_new
+
+        check_new(directory)
+        _write(self.config, directory, self)
+        return Path(directory)
 
 
 def judge(config: JudgeConfig) -> JudgeResult:
@@ -104,12 +156,13 @@ def judge(config: JudgeConfig) -> JudgeResult:
         *_remarks_on_claims(config, comparisons),
         *_remarks_on_runs(config, baseline, paired),
     ]
-    result = JudgeResult(
-        comparisons, _table(config, comparisons), _verdict(config, comparisons), remarks
-    )
+    table, verdict = _table(config, comparisons), _verdict(config, comparisons)
+    result = JudgeResult(comparisons, table, verdict, remarks, config)
     _show(config, result)
     if config.out:
         _write(config, config.out, result)
+        names = "report.md, differences.png, comparisons.jsonl"
+        print(f"\n{terminal(f'written to {config.out}: {names}')}")
     return result
 
 
@@ -254,7 +307,7 @@ def _caption(config: JudgeConfig) -> str:
     )
 
 
-def _write(config: JudgeConfig, out: str, result: JudgeResult) -> None:
+def _write(config: JudgeConfig, out: str | Path, result: JudgeResult) -> None:
     """Writes the report, the picture and the numbers to a directory."""
     from ffnlab import io
     from ffnlab.report import plots, run_directory
@@ -266,8 +319,6 @@ def _write(config: JudgeConfig, out: str, result: JudgeResult) -> None:
         io.write_lines(directory / "comparisons.jsonl", rows)
         io.write(directory / "report.md", _report(config, result))
         run_directory.finish(directory)
-    names = "report.md, differences.png, comparisons.jsonl"
-    print(f"\n{terminal(f'written to {out}: {names}')}")
 
 
 def _forest(config: JudgeConfig, comparisons: "Sequence[Comparison]") -> "Figure":

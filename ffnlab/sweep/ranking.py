@@ -109,7 +109,8 @@ def rank(
     higher_is_better = objective.higher_is_better
     comparisons = stats.compare(tests, baseline, higher_is_better, **options)
     compared, new = [_tested(unit), f"Δ {baseline}", "p"], test_ratio is not None
-    names = {heading: name for heading, name in _FACTS.items() if _all(name, runs)}
+    of_blocks = [run for run in runs if "hidden" in run] or runs  # some are models
+    names = {head: name for head, name in _FACTS.items() if _all(name, of_blocks)}
     cells = _Cells(
         objective, [*names.values()], diagnostics, _at_the_edge(runs), new, bool(stages)
     )
@@ -266,7 +267,7 @@ def _row(
         ]
     return [
         str(place),
-        comparison.name.partition(":")[0],
+        _format_name(comparison.name, first, cells),
         *(_format_fact(first, name) for name in cells.facts),
         *([str(comparison.replicates)] if cells.stages else []),
         _format_rates(runs),
@@ -279,23 +280,37 @@ def _row(
     ]
 
 
+def _format_name(name: str, run: Line, cells: _Cells) -> str:
+    """Returns the name of a block, without the activation if it has a column."""
+    activation = run.get("activation") if "activation" in cells.facts else None
+    return name.removesuffix(f":{activation}")
+
+
 def _format_p(value: float | None) -> str:
     """Returns a p-value with two digits; empty without one."""
     return "" if value is None else f"{value:.2g}"
 
 
 def _format_rates(runs: Sequence[Line]) -> str:
-    """Returns the learning rate that most runs chose, with their number if not all."""
+    """Returns the learning rate that most runs chose, with their number if not all.
+
+    It is `own` for an optimizer that has a rate of its own.
+    """
+    if any(run["learning_rate"] is None for run in runs):
+        return "own"
     counts = Counter(run["learning_rate"] for run in runs)
     rate, count = max(counts.items(), key=lambda item: (item[1], -item[0]))
     return f"{rate:g}" if count == len(runs) else f"{rate:g} ({count}/{len(runs)})"
 
 
 def _format_fact(run: Line, name: str) -> str:
-    """Returns a fact of a block, with what remains of the budget in brackets."""
-    unmatched = f" ({run['unmatched']:+.1%})" if name == run["budget"] else ""
-    if name == "activation":
-        return run[name]
+    """Returns a fact of a block, with what remains of the budget in brackets.
+
+    It is empty for a model that has no such fact.
+    """
+    unmatched = f" ({run['unmatched']:+.1%})" if name == run.get("budget") else ""
+    if name == "activation" or name not in run:
+        return run.get(name, "")
     form = {"initial_variance": ".2g", "time": ",.0f"}.get(name, ",")
     return f"{run[name]:{form}}{unmatched}"
 
@@ -382,7 +397,7 @@ def _remarks(runs: Sequence[Line], untuned: Mapping[str, str]) -> list[str]:
         remarks.append("runs that diverged have the score of a trivial predictor")
     remarks += [
         f"{run['block']} diverged at step {run['diverged_at']} "
-        f"(seed {run['seed']}, learning rate {run['learning_rate']:g})"
+        f"(seed {run['seed']}, learning rate {_format_rates([run])})"
         for run in diverged
     ]
     if len(remarks) > 12:

@@ -1,6 +1,7 @@
 """How the runs of a model differ, as flags that comparisons share."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import ClassVar
 
 from ffnlab.errors import InputError
@@ -43,6 +44,29 @@ class ReplicateOptions(Training):
                 f"extend_rates={self.extend_rates} needs split=replicates; with "
                 "split=fixed all runs of a model share one of the given rates"
             )
+
+    @property
+    def replicates(self) -> int:
+        """The largest number of replicates of a model."""
+        return self.seeds
+
+    def doubts(self, names: Sequence[str]) -> list[str]:
+        """Returns why nothing can be claimed, as far as it is known before training.
+
+        Args:
+          names: What is compared.
+        """
+        from ffnlab import stats
+
+        least = stats.least_replicates()
+        if len(names) < 2:
+            return [f"{names[0]} is alone, so there is nothing to compare"]
+        if self.replicates < least:
+            return [
+                f"with {self.replicates} replicates nothing can be claimed: a claim "
+                f"needs at least {least}"
+            ]
+        return []
 
     @property
     def design(self) -> Design:

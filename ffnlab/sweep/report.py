@@ -35,9 +35,67 @@ class Section(NamedTuple):
     about: dict[str, Any]
     marks: dict[str, float] = {}  # noqa: RUF012
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of its pictures; there is no picture of rates without any."""
+        rated = all(run["learning_rate"] is not None for run in self.runs)
+        return PICTURES if rated else tuple(k for k in PICTURES if k != "rates")
+
     def picture(self, kind: str) -> str:
         """Returns the file name of one of its pictures."""
         return "-".join(filter(None, (kind, self.name))) + ".png"
+
+
+_REPEAT = """Pass the file `flags` of this directory to the launcher as `--flagfile`."""
+
+
+class Report(NamedTuple):
+    """The report of an experiment.
+
+    Attributes:
+      title: The heading of the report.
+      sections: The rankings.
+      note: How the numbers were computed, in Markdown.
+      opening: The joint verdict on all sections, if there is one.
+      repeat: How to repeat the experiment, a sentence or two.
+    """
+
+    title: str
+    sections: Sequence[Section]
+    note: str
+    opening: Joint | None = None
+    repeat: str = _REPEAT
+
+    def show(self) -> None:
+        """Prints the rankings."""
+        for section in self.sections:
+            _show(self.title, section)
+        if self.opening:
+            print(f"\n{terminal(self.opening.verdict)}\n")
+            self.opening.table.show("all data sets: effects in standard deviations")
+
+    def write(
+        self, directory: Path, pictures: "dict[str, tuple[str, Figure]] | None" = None
+    ) -> list[str]:
+        """Writes report.md and the pictures, and returns the names of the files.
+
+        Args:
+          directory: The run directory.
+          pictures: File name to caption and figure, for the end of the report.
+        """
+        pictures = pictures or {}
+        for section in self.sections:
+            _draw(directory, section)
+        for name, (_, figure) in pictures.items():
+            plots.save(figure, directory / name)
+        io.write(directory / "report.md", _markdown(self, pictures))
+        drawn = [
+            section.picture(kind)
+            for kind in PICTURES
+            for section in self.sections
+            if kind in section.kinds
+        ]
+        return ["report.md", *drawn, *pictures]
 
 
 def publish(
@@ -58,18 +116,9 @@ def publish(
       pictures: File name to caption and figure, for the end of the report.
       opening: The joint verdict on all sections, if there is one.
     """
-    for section in sections:
-        _show(title, section)
-        _draw(directory, section)
-    for name, (_, figure) in (pictures or {}).items():
-        plots.save(figure, directory / name)
-    text = _markdown(title, sections, note, pictures or {}, opening)
-    io.write(directory / "report.md", text)
-    if opening:
-        print(f"\n{terminal(opening.verdict)}\n")
-        opening.table.show("all data sets: effects in standard deviations")
-    drawn = [s.picture(kind) for kind in PICTURES for s in sections]
-    written = ["report.md", *drawn, *(pictures or {}), "results.jsonl"]
+    report = Report(title, sections, note, opening)
+    report.show()
+    written = [*report.write(directory, pictures), "results.jsonl"]
     print(f"\n{terminal(f'written to {directory}: ' + ', '.join(written))}")
 
 
@@ -94,6 +143,7 @@ def _draw(directory: Path, section: Section) -> None:
     scale, higher = ranking.scale, ranking.higher_is_better
     valid = ranking.unit.replace("test", "validation")
     scores, chosen = rate_scores(runs, ranking.score)
+    rated = "rates" in section.kinds
     figures = {
         "differences": verdict_plots.forest(
             ranking.comparisons,
@@ -103,7 +153,6 @@ def _draw(directory: Path, section: Section) -> None:
             higher,
             section.marks,
         ),
-        "rates": validation_plots.rates(scores, chosen, valid, scale, higher),
         "curves": validation_plots.curves(
             runs[0]["curve"]["step"],
             curves(runs, ranking.score),
@@ -111,9 +160,11 @@ def _draw(directory: Path, section: Section) -> None:
             valid,
             scale,
             higher,
-            {name: _with_rate(name, counts) for name, counts in chosen.items()},
+            {n: _with_rate(n, counts) if rated else n for n, counts in chosen.items()},
         ),
     }
+    if rated:
+        figures["rates"] = validation_plots.rates(scores, chosen, valid, scale, higher)
     for kind, figure in figures.items():
         plots.save(figure, directory / section.picture(kind))
 
@@ -123,13 +174,8 @@ def _with_rate(name: str, counts: dict[float, int]) -> str:
     return f"{name}, {max(counts, key=lambda rate: counts[rate]):g}"
 
 
-def _markdown(
-    title: str,
-    sections: Sequence[Section],
-    note: str,
-    pictures: "dict[str, tuple[str, Figure]]",
-    opening: Joint | None,
-) -> str:
+def _markdown(report: Report, pictures: "dict[str, tuple[str, Figure]]") -> str:
+    title, sections, note, opening, repeat = report
     first = ""
     if opening:
         verdict = markdown(opening.verdict)
@@ -147,7 +193,7 @@ def _markdown(
 
 ## How to repeat it
 
-Pass the file `flags` of this directory to the launcher as `--flagfile`. The versions of
+{repeat} The versions of
 the software are in versions.json, all runs with their curves in results.jsonl, and the
 parameters of the chosen runs in best/.
 """
@@ -166,15 +212,27 @@ def _section(section: Section) -> str:
 {ranking.table.markdown()}
 
 {marks}{remarks}
-![differences from the baseline]({section.picture("differences")})
-![validation score by learning rate]({section.picture("rates")})
-![validation score over training]({section.picture("curves")})
+{_pictures(section)}
 
 The data:
 
 {_facts(section.about)}
 
 """
+
+
+_CAPTIONS = {
+    "differences": "differences from the baseline",
+    "rates": "validation score by learning rate",
+    "curves": "validation score over training",
+}
+
+
+def _pictures(section: Section) -> str:
+    """Returns the pictures of a section in Markdown."""
+    return "\n".join(
+        f"![{_CAPTIONS[kind]}]({section.picture(kind)})" for kind in section.kinds
+    )
 
 
 def _facts(about: dict[str, Any]) -> str:

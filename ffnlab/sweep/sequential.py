@@ -38,10 +38,9 @@ def train_until_decided(
     for stage, (first, last) in enumerate(zip((0, *stages), stages, strict=False), 1):
         keys = [job.key for job in jobs if job.name in names]
         blocks = f"{len(keys)} block{'s' * (len(keys) != 1)}"
-        print(
-            f"stage {stage} of at most {len(stages)}: {last} replicates of {blocks}",
-            flush=True,
-        )
+        text = f"stage {stage} of at most {len(stages)}: {last} replicates of {blocks}"
+        if not sweep.quiet:
+            print(text, flush=True)
         runs = sweep.train(keys, range(first, last))
         runs = [run for run in runs if run["seed"] < last]  # a resumed run has more
         undecided = comparison_.going_on(judge(runs))

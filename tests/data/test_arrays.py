@@ -1,5 +1,6 @@
 """Arrays in memory as data sets, and what cannot be one."""
 
+import dataclasses
 import re
 
 import numpy as np
@@ -139,6 +140,11 @@ def test_a_data_set_made_by_hand_is_checked(changed, wanted):
 def test_large_finite_numbers_whose_sum_overflows_are_allowed():
     large = {**TABLE, "x": np.full((30, 4), 3e38, "f4")}
     Dataset("toy", large, TABLE, TABLE, "classes", 4, 3, {})
+
+
+def test_a_changed_copy_is_not_split_again():
+    dataset = data.load("wine")
+    assert dataset.resplit and dataclasses.replace(dataset, test={}).resplit is None
 
 
 def test_data_sets_by_name_and_files_can_be_split_again(tmp_path):

@@ -11,7 +11,7 @@ from ffnlab import data, io
 from ffnlab.data import Dataset
 from ffnlab.errors import InputError
 from ffnlab.nn import ffn
-from ffnlab.sweep import comparison, population
+from ffnlab.sweep import block_jobs, comparison, population
 from ffnlab.sweep.comparison_config import CompareConfig
 from tests.conftest import check_refusal, command, refusals
 
@@ -146,8 +146,8 @@ def test_rates_are_extended_and_a_part_of_a_sweep_has_the_same_lines(
 def test_matched_blocks_start_with_a_variance_of_one(done):
     config = CompareConfig(**{**TWO, "initializer": "matched"})
     dataset = comparison._dataset(config)
-    for match in comparison._match_blocks(config):
-        facts = comparison._job(config, "wine", dataset, match).facts
+    for match in block_jobs.match_blocks(config):
+        facts = block_jobs.make_job(config, dataset, match).facts
         assert facts["initial_variance"] == pytest.approx(1, abs=0.1)
     plain = {run["block"]: run["initial_variance"] for run in done.runs}
     assert max(plain.values()) < 0.9 and len(set(plain.values())) == 3

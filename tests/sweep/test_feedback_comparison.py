@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from experiments import launch
 from ffnlab import io
@@ -34,6 +35,16 @@ def done(tmp_path_factory):
     return feedback_comparison.compare_feedback(
         FeedbackCompareConfig(**SMALL, out=str(out))
     )
+
+
+def test_the_result_is_a_frame_and_a_picture(done):
+    pytest.importorskip("pandas")
+    assert len(done.frame()) == len(done.runs)
+    task = [*done.rankings][-1]
+    axes = Figure().add_subplot()
+    assert done.plot(axes, task) is axes
+    assert f"from {done.rankings[task].baseline}" in axes.get_xlabel()
+    assert done.rankings[task].verdict in repr(done)
 
 
 def test_everything_is_written(done):

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from experiments import launch
 from ffnlab import io, stats
@@ -325,3 +326,19 @@ def test_all_problems_of_a_file_are_reported_at_once(table):
         judge(JudgeConfig(**table(lines)))
     places = [line.split(": ")[0] for line in str(caught.value).splitlines()]
     assert [place.rpartition(":")[2] for place in places] == ["2", "3", "4", "5", "6"]
+
+
+def test_the_result_is_a_frame_a_picture_and_a_report(table, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    result = judge(JudgeConfig(**table(), baseline="mlp", margin=0.01))
+    frame = result.frame()
+    assert isinstance(frame, pandas.DataFrame)
+    assert frame.name.tolist() == [row.name for row in result.comparisons]
+    axes = Figure().add_subplot()
+    assert result.plot(axes) is axes and "from mlp" in axes.get_xlabel()
+    path = result.save(tmp_path / "report")
+    assert result.verdict in (path / "report.md").read_text()
+    assert (path / "differences.png").exists()
+    with pytest.raises(InputError, match="^out: .* is not empty"):
+        result.save(path)
+    assert repr(result) == f"JudgeResult({result.verdict!r})"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from experiments import launch
 from ffnlab import io
 from ffnlab.errors import InputError
-from ffnlab.sweep import comparison, comparison_note, ranking, timing
+from ffnlab.sweep import block_jobs, comparison, comparison_note, ranking, timing
 from ffnlab.sweep.comparison_config import CompareConfig
 from ffnlab.sweep.timing import TimedWidth, measure_in_turn, search_width
 from tests.conftest import check_refusal, refusals
@@ -219,7 +219,7 @@ def measured(timed, tmp_path):
     def match(**options):
         config = CompareConfig(**{**SMALL, **options}, out=str(tmp_path))
         config = timing.recall_widths(config, tmp_path)
-        matches = comparison._match_blocks(config)
+        matches = block_jobs.match_blocks(config)
         datasets = {"wine": comparison._dataset(config)}
         return comparison._match_times(config, matches, datasets, tmp_path)
 
@@ -304,7 +304,7 @@ def test_widths_of_other_budgets_are_not_recalled(tmp_path):
 @pytest.mark.parametrize("budget", ["parameters", "flops"])
 def test_a_given_width_has_the_difference_of_its_budget(budget):
     config = CompareConfig(**{**SMALL, "budget": budget, "widths": ("bilinear=16",)})
-    plain, gated = comparison._match_blocks(config)
+    plain, gated = block_jobs.match_blocks(config)
     assert gated.config.hidden == 16 and plain.difference == 0
     assert gated.difference == pytest.approx(1, abs=0.15)
     note = comparison_note.note(config, {}, [plain, gated])
@@ -323,8 +323,10 @@ def test_the_steps_of_a_sweep_are_timed(batching, monkeypatch):
     """The state goes from call to call, and a call takes the time of its steps."""
     config = CompareConfig(**SMALL)
     dataset = comparison._dataset(config)
-    block = comparison._reference(config)
-    job = comparison.Job("mlp", comparison._model(config, dataset, block), dataset, {})
+    block = block_jobs.reference_block(config)
+    job = comparison.Job(
+        "mlp", block_jobs.make_model(config, dataset, block), dataset, {}
+    )
     if batching == "vmap":
         monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     seconds = timing.make_timer(config, job, 2)
