@@ -13,7 +13,7 @@ from ffnlab.escape import terminal
 from ffnlab.report.run_directory import choose_directory
 from ffnlab.sweep import block_jobs, timing
 from ffnlab.sweep.comparison_config import CompareConfig
-from ffnlab.sweep.jobs import Job, Sweep
+from ffnlab.sweep.jobs import Job, Sweep, train_all
 from ffnlab.sweep.results import CompareResult, check_new
 from ffnlab.sweep.sequential import train_until_decided
 
@@ -244,15 +244,16 @@ def _train(
     config: CompareConfig, jobs: list[Job], directory: Path, quiet: bool
 ) -> list[dict]:
     """Trains all replicates of all blocks, or those that are needed to decide."""
-    sweep = Sweep(config, jobs, directory, config.design, quiet)
     if config.stages is None:
-        return sweep.train([job.key for job in jobs], range(config.seeds))
+        return train_all(config, jobs, directory, config.design, quiet)
     (source,) = config.sources
 
     def judge(runs: list[dict]) -> "list[Comparison]":
         return _rank(config, source, jobs, runs, directory).comparisons
 
-    return train_until_decided(sweep, jobs, config.stages, config.reference, judge)
+    sweep = Sweep(config, jobs, directory, config.design, quiet)
+    stages, baseline = config.stages, config.reference
+    return train_until_decided(sweep, jobs, stages, baseline, judge, quiet)
 
 
 def _rank(

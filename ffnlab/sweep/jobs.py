@@ -92,7 +92,11 @@ class Job(NamedTuple):
 
 
 def train_all(
-    config: Training, jobs: Sequence[Job], directory: Path, design: Design = FIXED
+    config: Training,
+    jobs: Sequence[Job],
+    directory: Path,
+    design: Design = FIXED,
+    quiet: bool = False,
 ) -> list[dict]:
     """Trains the populations that a directory has no results of, one after another.
 
@@ -104,11 +108,12 @@ def train_all(
         replicates have the same test part, and learning rates of their own, it also
         receives examples/NAME.npz, with the score of each on each example.
       design: What the runs of a model have in common.
+      quiet: Whether to show no progress.
 
     Returns:
       One line for every run, as `result_lines.lines` makes them.
     """
-    sweep = Sweep(config, jobs, directory, design)
+    sweep = Sweep(config, jobs, directory, design, quiet)
     return sweep.train([job.key for job in jobs], range(config.seeds))
 
 
@@ -127,7 +132,7 @@ class Sweep:
         design: Design = FIXED,
         quiet: bool = False,
     ):
-        self._directory, self.quiet = directory, quiet
+        self._directory, self._quiet = directory, quiet
         self._trainings = {
             job.key: _JobTraining(config, job, directory, design) for job in jobs
         }
@@ -160,7 +165,7 @@ class Sweep:
         sizes = {t.job.key: t.steps * len(numbers) for t in trainings}
         left = sum(sizes[t.job.key] for t in waiting)
         total = sum(sizes.values())
-        kind = QuietProgress if self.quiet else Progress
+        kind = QuietProgress if self._quiet else Progress
         with kind(total, "steps", total - left) as progress:
             for training in waiting:
                 progress.begin(" ".join(filter(None, training.job.key)))

@@ -18,6 +18,7 @@ def train_until_decided(
     stages: Sequence[int],
     baseline: str,
     judge: Judge,
+    quiet: bool = False,
 ) -> list[dict[str, Any]]:
     """Trains replicates in stages, each time of the blocks that are not decided.
 
@@ -30,6 +31,7 @@ def train_until_decided(
       stages: The number of replicates after each stage.
       baseline: The block that the others are compared with; it is in every stage.
       judge: Compares the blocks, given the lines of all runs so far.
+      quiet: Whether to print nothing.
 
     Returns:
       The lines of all runs.
@@ -39,7 +41,7 @@ def train_until_decided(
         keys = [job.key for job in jobs if job.name in names]
         blocks = f"{len(keys)} block{'s' * (len(keys) != 1)}"
         text = f"stage {stage} of at most {len(stages)}: {last} replicates of {blocks}"
-        if not sweep.quiet:
+        if not quiet:
             print(text, flush=True)
         runs = sweep.train(keys, range(first, last))
         runs = [run for run in runs if run["seed"] < last]  # a resumed run has more
