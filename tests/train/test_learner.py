@@ -3,9 +3,11 @@
 import chex
 import jax
 import numpy as np
+import optax
 import pytest
 
 from ffnlab import data
+from ffnlab.errors import InputError
 from ffnlab.sweep import fit_population
 from ffnlab.train import loop, objectives, optimizers
 from ffnlab.train.learner import Frozen, Learner, bind, with_frozen
@@ -71,3 +73,18 @@ def test_frozen_arrays_are_arguments_of_the_program(wine):
     learner = make({"kernel": KERNEL})
     assert bind(learner, wine.train) == (learner, wine.train)
     assert with_frozen(learner, wine.train) is wine.train
+
+
+def test_fit_uses_a_learning_rate_or_refuses_it(wine):
+    model = Model(
+        lambda key: {"kernel": KERNEL}, lambda p, x, key: (x @ p["kernel"], {})
+    )
+    rated = Learner(model, OBJECTIVE, lambda learning_rate: optax.sgd(learning_rate))
+    fixed = Learner(model, OBJECTIVE, optax.sgd(0.1))
+    losses = [
+        loop.fit(rated, wine, PLAN, learning_rate=0.1).record.loss,
+        loop.fit(fixed, wine, PLAN).record.loss,
+    ]
+    np.testing.assert_allclose(*losses, rtol=1e-6)
+    with pytest.raises(InputError, match="^learning_rate: .* would not be used"):
+        loop.fit(fixed, wine, PLAN, learning_rate=0.1)
