@@ -158,7 +158,9 @@ def acquire(directory: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def open_run(path: str | Path, config: Any, resume: bool | None) -> Iterator[Path]:
+def open_run(
+    path: str | Path, config: Any, resume: bool | None, quiet: bool = False
+) -> Iterator[Path]:
     """Opens the directory of a run and owns it until the block ends.
 
     Args:
@@ -166,10 +168,10 @@ def open_run(path: str | Path, config: Any, resume: bool | None) -> Iterator[Pat
       config: The configuration of the run, whose flag file is written, or compared
         with that of the run to resume.
       resume: Whether to continue the run that it holds; None if there is no way to.
+      quiet: Whether not to print the devices and the dtype of what trains.
 
     Yields:
-      The directory, holding `flags` and `versions.json`. What trains prints its devices
-      and its dtype before.
+      The directory, holding `flags` and `versions.json`.
 
     Raises:
       InputError: As `check_directory`, or the run to resume had other flags, or
@@ -185,7 +187,7 @@ def open_run(path: str | Path, config: Any, resume: bool | None) -> Iterator[Pat
     with acquire(path):
         try:
             _begin(path, config, resume)
-            if hasattr(config, "device"):  # a run that trains
+            if hasattr(config, "device") and not quiet:  # a run that trains
                 print(devices.describe(getattr(config, "dtype", "float32")), flush=True)
             yield path
         except BaseException as error:

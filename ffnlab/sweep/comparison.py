@@ -121,7 +121,7 @@ def _compare_blocks(config: CompareConfig, quiet: bool) -> CompareResult:
 
     config = timing.recall_widths(config, out)
     matches = block_jobs.match_blocks(config)
-    with run_directory.open_run(out, config, config.resume) as directory:
+    with run_directory.open_run(out, config, config.resume, quiet) as directory:
         run_directory.check_same_data(directory, _digest(datasets))
         if not quiet:
             print(terminal(f"writing to {directory}"), flush=True)
@@ -150,9 +150,10 @@ def _compare_candidates(
 
     gathered = candidates.gather(given, dataset, options)
     config, source = gathered.config, gathered.config.source
+    devices.select(config.device)
     _show_doubts(config, quiet)
     jobs = candidates.make_jobs(gathered)
-    with _open(config) as directory:
+    with _open(config, quiet) as directory:
         runs = _train(config, jobs, directory, quiet)
         note = comparison_note.note(config, {source: gathered.dataset})
         title = f"Which model? {source}"
@@ -167,7 +168,7 @@ def _compare_candidates(
 
 
 @contextlib.contextmanager
-def _open(config: CompareConfig) -> Iterator[Path]:
+def _open(config: CompareConfig, quiet: bool) -> Iterator[Path]:
     """Opens the directory of a comparison from Python, or one that is removed."""
     from ffnlab.report import run_directory
 
@@ -175,7 +176,7 @@ def _open(config: CompareConfig) -> Iterator[Path]:
         if config.out:
             check_new(config.out)
         out = config.out or stack.enter_context(tempfile.TemporaryDirectory())
-        yield stack.enter_context(run_directory.open_run(out, config, None))
+        yield stack.enter_context(run_directory.open_run(out, config, None, quiet))
 
 
 def _show_doubts(config: CompareConfig, quiet: bool) -> None:
