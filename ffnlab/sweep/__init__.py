@@ -4,6 +4,7 @@ from ffnlab.lazy import attach
 
 _NAMES = {
     "CompareConfig": "comparison_config",
+    "CompareResult": "results",
     "FeedbackCompareConfig": "feedback_config",
     "JudgeConfig": "judgement",
     "ScratchParityConfig": "scratch_parity_config",
