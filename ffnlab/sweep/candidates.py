@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from ffnlab import data
+from ffnlab import data, devices
 from ffnlab.data import Dataset, Replicates
 from ffnlab.errors import InputError
 from ffnlab.nn import pure
@@ -78,6 +78,7 @@ def gather(candidates: Any, dataset: Any, options: Mapping[str, Any]) -> Candida
         as_optimizer(optimizer)  # raises, with the nearest names
     dataset = data.load(dataset) if isinstance(dataset, str) else dataset
     config = make_config(tuple(candidates), _name_of(dataset), own, options)
+    devices.select(config.device)  # before models are traced, which starts JAX
     dataset = _replicate(config, dataset)
     models = {name: _as_model(name, each) for name, each in candidates.items()}
     if config.initializer == MATCHED and any(

@@ -150,7 +150,6 @@ def _compare_candidates(
 
     gathered = candidates.gather(given, dataset, options)
     config, source = gathered.config, gathered.config.source
-    devices.select(config.device)
     _show_doubts(config, quiet)
     jobs = candidates.make_jobs(gathered)
     with _open(config, quiet) as directory:

@@ -191,7 +191,7 @@ def save_report(
     from ffnlab.report import run_directory
 
     check_new(directory)
-    with run_directory.open_run(directory, config, None) as path:
+    with run_directory.open_run(directory, config, None, quiet=True) as path:
         io.write_lines(path / "results.jsonl", runs)
         report.write(path)
         run_directory.finish(path)
