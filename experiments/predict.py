@@ -5,6 +5,7 @@ Reads a file, or standard input line by line, and writes predictions as they com
     python -m experiments.predict --run=OUT --input=new.txt
     echo "Ada lives in London ." | python -m experiments.predict --run=OUT
     python -m experiments.predict --run=OUT --input=words.conll --output=tagged.conll
+    python -m experiments.predict --run=OUT --input=new.txt --task_output=entities
     python -m experiments.predict --run=OUT --export=model.jax
     python -m experiments.predict --adapter=OUT/adapter --checkpoint=BASE
 
@@ -20,7 +21,16 @@ in UTF-8, whatever the locale is.
 Output: for tag one line per word, the tag last; for generate the text; otherwise one
 line per text: label or answer, probability and text, separated by tabs. Rows, JSON
 lines and CoNLL columns come back whole, with label and probability, or the tag, added;
-SQuAD's .json comes back as answers by id. --export=FILE writes a program for
+SQuAD's .json comes back as answers by id.
+
+--task_output=entities, labels or answers writes a JSON line per input instead: what
+came in, and a list of objects. Entities (for tag) have type, start, end, score and
+text; a text is cut into words as the model's tokenizer cuts it, and start and end are
+characters, but word numbers where the input has lists of words or CoNLL columns.
+Labels (for classify and pairs) have label and probability, all of them or --top_k.
+Answers (for qa) have text, start, end and score; with --top_k the best of all.
+
+--export=FILE writes a program for
 jax.export.deserialize, FILE.tokenizer.json and FILE.labels.json, which describes the
 inputs of the program.
 """

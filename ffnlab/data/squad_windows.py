@@ -8,6 +8,7 @@ A context that is too long for a model is cut into overlapping windows, each of 
 follows the same question.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,8 @@ from ffnlab.data.packed_rows import Rows, pack
 from ffnlab.data.squad import Questions
 from ffnlab.data.tokenizer import Encoded, Tokenizer
 from ffnlab.errors import InputError
+
+Span = tuple[int, int, float]  # first character, the one after the last, probability
 
 
 class Windows(NamedTuple):
@@ -143,7 +146,6 @@ def pack_windows(pieces: Windows, width: int, mix: int | None = None) -> Rows:
     return rows._replace(arrays={**rows.arrays, "x/inside": inside, "y": y})
 
 
-@np.errstate(invalid="ignore")
 def texts_of(
     pieces: Windows,
     questions: Questions,
@@ -152,7 +154,29 @@ def texts_of(
     null_scores: np.ndarray,
     threshold: float = 0.0,
 ) -> tuple[dict[str, str], dict[str, float]]:
-    """Returns one answer to each question, and its probability.
+    """Returns one answer to each question, and its probability, see `choose_answers`.
+
+    Returns:
+      By id the text, empty for no answer, and the probability.
+    """
+    chosen = choose_answers(pieces, questions, spans, scores, null_scores, threshold)
+    texts, probabilities = {}, {}
+    for number, name in enumerate(questions.ids):
+        begin, end, probabilities[name] = chosen[number]
+        texts[name] = questions.contexts[number][begin:end]
+    return texts, probabilities
+
+
+@np.errstate(invalid="ignore")
+def choose_answers(
+    pieces: Windows,
+    questions: Questions,
+    spans: np.ndarray,
+    scores: np.ndarray,
+    null_scores: np.ndarray,
+    threshold: float = 0.0,
+) -> list[Span]:
+    """Returns one answer to each question.
 
     The answer is the best span of all windows, unless the score of no answer, in the
     window where it is least, exceeds that of the span by more than `threshold`. The
@@ -169,8 +193,8 @@ def texts_of(
       threshold: See above; infinity answers every question that has a candidate.
 
     Returns:
-      By id the text, empty for no answer, and the probability, in [0, 1]; NaN if a
-      score is not finite.
+      For each question the first character of its answer, the one after its last, both
+      0 for no answer, and the probability, in [0, 1]; NaN if a score is not finite.
 
     Source: Devlin et al. 2019, section 4.3.
     """
@@ -180,18 +204,100 @@ def texts_of(
     for window, (start, end) in enumerate(spans):
         begin, stop = pieces.spans[window][start, 0], pieces.spans[window][end, 1]
         if begin >= 0:  # the window has tokens of the context
-            own = candidates[pieces.question[window]]
-            best = own.get((begin, stop), -np.inf)
-            own[begin, stop] = float(np.maximum(best, scores[window]))  # NaN stays
-    texts, probabilities = {}, {}
-    for number, name in enumerate(questions.ids):
-        own, null = candidates[number], float(least[number])
+            _add(candidates[pieces.question[window]], begin, stop, scores[window])
+    answers = []
+    for own, null in zip(candidates, least.tolist(), strict=True):
         span = max(own, key=own.__getitem__, default=None)
         if span is not None and null - own[span] > threshold:
             span = None
         chosen, every = own.get(span, null), np.array([*own.values(), null])
         weights = np.exp(every - every.max())
-        probabilities[name] = float(np.exp(chosen - every.max()) / weights.sum())
-        context = questions.contexts[number]
-        texts[name] = "" if span is None else context[span[0] : span[1]]
-    return texts, probabilities
+        probability = float(np.exp(chosen - every.max()) / weights.sum())
+        answers.append((*(span or (0, 0)), probability))
+    return answers
+
+
+def _add(candidates: dict, begin: int, stop: int, score: float) -> None:
+    """Adds a span to candidates; one that is there keeps its best score, NaN stays."""
+    before = candidates.get((int(begin), int(stop)), -np.inf)
+    candidates[int(begin), int(stop)] = float(np.maximum(before, score))
+
+
+@np.errstate(invalid="ignore")
+def rank_answers(
+    pieces: Windows,
+    questions: Questions,
+    logits: Sequence[np.ndarray],
+    max_answer_length: int = 30,
+    threshold: float = 0.0,
+    count: int = 20,
+) -> list[list[Span]]:
+    """Returns the best answers to each question, no answer among them.
+
+    The first is that of `choose_answers`. The probability is the softmax of the scores
+    of the `count` best spans of all windows and of no answer.
+
+    Args:
+      pieces: The result of `windows`.
+      questions: The questions of those windows.
+      logits: The logits of start and end at the tokens of each window, `[T, 2]` each.
+      max_answer_length: The maximum number of tokens of a span.
+      threshold: See `choose_answers`.
+      count: The number of spans.
+
+    Returns:
+      For each question at most `count` + 1 answers, the best first, each as in
+      `choose_answers`.
+
+    Source: the n best answers of run_squad.py, Devlin et al. 2019.
+    """
+    candidates: list[dict] = [{} for _ in questions.ids]
+    least = np.full(len(questions.ids), np.inf)
+    for window, number in enumerate(pieces.question):
+        starts, ends = logits[window].T
+        least[number] = np.minimum(least[number], starts[0] + ends[0])
+        places = pieces.spans[window]
+        for i, j in _best_pairs(starts, ends, places, max_answer_length, count):
+            score = starts[i] + ends[j]
+            _add(candidates[number], places[i, 0], places[j, 1], score)
+    pairs = zip(candidates, least.tolist(), strict=True)
+    return [_rank(own, null, threshold, count) for own, null in pairs]
+
+
+def _rank(
+    candidates: dict, null_score: float, threshold: float, count: int
+) -> list[Span]:
+    """Returns the best candidates and no answer; those not finite come first."""
+
+    def key(span: tuple[int, int]) -> tuple[bool, float]:
+        return bool(np.isfinite(candidates[span])), -candidates[span]
+
+    best = sorted(candidates, key=key)[:count]
+    scores = np.array([*(candidates[span] for span in best), null_score])
+    weights = np.exp(scores - scores.max())
+    *shares, nothing = (weights / weights.sum()).tolist()
+    answers = [(*span, share) for span, share in zip(best, shares, strict=True)]
+    place = int((null_score - scores[:-1] <= threshold).sum())
+    return [*answers[:place], (0, 0, nothing), *answers[place:]]
+
+
+def _best_pairs(
+    starts: np.ndarray,
+    ends: np.ndarray,
+    places: np.ndarray,
+    max_answer_length: int,
+    count: int,
+) -> np.ndarray:
+    """Returns the start and end tokens of the best spans of a window, int `[n, 2]`.
+
+    Where scores are not finite, one such span is returned alone.
+    """
+    inside, tokens = places[:, 0] >= 0, np.arange(len(places))
+    distance = tokens[None] - tokens[:, None]  # [T, T]
+    fits = (distance >= 0) & (distance < max_answer_length)
+    pairs = np.argwhere(fits & inside[:, None] & inside[None])
+    sums = starts[pairs[:, 0]] + ends[pairs[:, 1]]
+    damaged = ~np.isfinite(sums)
+    if damaged.any():
+        return pairs[damaged][:1]
+    return pairs[np.argsort(-sums, kind="stable")[:count]]

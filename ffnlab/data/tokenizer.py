@@ -116,9 +116,10 @@ class Tokenizer:
             are cut off, whole.
 
         Raises:
-          InputError: `length` leaves no room.
+          InputError: `length` leaves no room, or a sentence is a text.
         """
         room = self.room(length)
+        _check_sentences(sentences)
         flat = [" " + w if self._spaced else w for words in sentences for w in words]
         pieces = iter(self._plain(flat))
         tokens, types, first, lost = [], [], [], 0
@@ -239,6 +240,17 @@ class Tokenizer:
         """Returns the special tokens before and after a text."""
         half = (len(special) + 1) // 2
         return special[:half], special[half:]
+
+
+def _check_sentences(sentences: Sequence[Sequence[str]]) -> None:
+    """Raises if a sentence is a text, whose words would be its characters."""
+    whole = [sentences] if isinstance(sentences, str) else sentences
+    for number, sentence in enumerate(whole, 1):
+        if isinstance(sentence, str):
+            raise InputError(
+                f"sentences: sentence {number} is a text, {sentence!r:.60}; give the "
+                "list of its words, such as text.split()"
+            )
 
 
 def _visible(text: str, offsets: Sequence[tuple[int, int]]) -> np.ndarray:

@@ -3,10 +3,13 @@
 from ffnlab.lazy import attach
 
 _NAMES = {
+    "Answer": "outputs",
     "Config": "config",
+    "Entity": "outputs",
     "FinetunedModel": "finetuned_model",
     "Pipeline": "predictor",
     "PredictConfig": "predict_files",
+    "PredictOptions": "predict_options",
     "Prediction": "outputs",
     "Result": "runner",
     "Usage": "usage",

@@ -1,10 +1,12 @@
 """Text-to-text generation by a fine-tuned decoder: translation, summary, dialogue."""
 
 import dataclasses
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 
 from ffnlab.data.corpus import Tokenizes
@@ -21,6 +23,7 @@ from ffnlab.data.seq2seq import (
 from ffnlab.finetune import metrics, outputs
 from ffnlab.finetune.finetuned_model import FinetunedModel
 from ffnlab.finetune.outputs import Example, Prediction
+from ffnlab.finetune.predict_options import PredictOptions
 from ffnlab.finetune.task import (
     MONITORED,
     Task,
@@ -183,6 +186,7 @@ def make_generator(
     max_new_tokens: int,
     num_beams: int | None,
     rows: int,
+    **sampling: Any,
 ) -> Callable[[Params, Sequence[np.ndarray]], list[str | None]]:
     """Returns a function from parameters and prompts to their likeliest continuations.
 
@@ -194,6 +198,7 @@ def make_generator(
       max_new_tokens: The maximum number of tokens to generate.
       num_beams: The width of the beam search; None decodes greedily.
       rows: Prompts per batch.
+      **sampling: Options of `decoding.generate` that sample, instead of `num_beams`.
     """
 
     def decode(params: Params, batch: Prompts) -> np.ndarray:
@@ -205,7 +210,7 @@ def make_generator(
             finite = np.isfinite(scores[:, :1])
             tokens = np.where(finite, beams[:, 0], -1)
         else:
-            tokens = decoding.generate(*given, **options)
+            tokens = decoding.generate(*given, **options, **sampling)
         return np.asarray(tokens)[:, batch.tokens.shape[1] :]
 
     def generate(params: Params, prompts: Sequence[np.ndarray]) -> list[str | None]:
@@ -224,36 +229,47 @@ def make_generator(
 
 
 def text_generator(
-    model: FinetunedModel, report_lost: Callable[[int], Any], num_beams: int | None
+    model: FinetunedModel, report_lost: Callable[[int], Any], options: PredictOptions
 ) -> Callable[[Sequence[Example]], list[Prediction]]:
     """Returns a function that generates a text for each example.
 
     Args:
       model: The fine-tuned decoder.
       report_lost: Receives the number of tokens that were cut off, call by call.
-      num_beams: The width of the beam search; None takes that of training.
+      options: The options of decoding; those that are not given are those of training.
     """
     usage = model.usage
+    longest = options.max_target_length or usage.max_target_length
 
     def generate(examples: Sequence[Example]) -> list[Prediction]:
+        texts = [example.text for example in examples]
         pairs = encode_pairs(
-            model.tokenizer,
-            [example.text for example in examples],
-            None,
-            usage.template,
-            usage.max_seq_length,
-            usage.max_target_length,
+            model.tokenizer, texts, None, usage.template, usage.max_seq_length, longest
         )
         report_lost(pairs.lost)
         write = make_generator(
             model.checkpoint.config,
             model.tokenizer,
-            usage.max_target_length,
-            num_beams or usage.num_beams,
+            longest,
+            None if options.samples else options.num_beams or usage.num_beams,
             next_power(len(examples)),
+            **_sampling(options, texts),
         )
-        texts = write(model.params["encoder"], pairs.prompts)
+        written = write(model.params["encoder"], pairs.prompts)
         lost = Prediction("", float("nan"))
-        return [lost if text is None else Prediction(text) for text in texts]
+        return [lost if text is None else Prediction(text) for text in written]
 
     return generate
+
+
+def _sampling(options: PredictOptions, texts: Sequence[str]) -> dict[str, Any]:
+    """Returns the options that sample from a batch; its texts choose the key."""
+    if not options.samples:
+        return {}
+    batch = zlib.crc32("\0".join(texts).encode())
+    return {
+        "key": jax.random.fold_in(jax.random.key(options.seed), batch),
+        "temperature": 1.0 if options.temperature is None else options.temperature,
+        "top_k": options.top_k,
+        "top_p": options.top_p,
+    }

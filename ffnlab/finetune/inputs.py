@@ -9,7 +9,7 @@ import itertools
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ffnlab.data.entity_markers import check_markers, replace_markers
 from ffnlab.data.examples import (
@@ -21,6 +21,7 @@ from ffnlab.data.examples import (
     read_labelled,
 )
 from ffnlab.data.files import collect, decode_line, read_lines, require_file
+from ffnlab.data.json_lines import parse_objects, read_objects, texts_of, words_of
 from ffnlab.data.squad import parse_questions, read_questions
 from ffnlab.errors import InputError
 from ffnlab.finetune.usage import Usage
@@ -63,7 +64,9 @@ class Source(NamedTuple):
         return f"{self.name}: number {number + 1}"
 
 
-def open_source(source: str, usage: Usage, kind: str = "auto") -> Source:
+def open_source(
+    source: str, usage: Usage, kind: str = "auto", whole: bool = False
+) -> Source:
     """Returns the examples to predict on.
 
     Args:
@@ -71,6 +74,8 @@ def open_source(source: str, usage: Usage, kind: str = "auto") -> Source:
       usage: How the model is used.
       kind: A name of `KINDS`; `auto` is the format of the file's ending, and text for
         `.txt`, no ending and standard input.
+      whole: For tag, whether a line of text stays whole, and JSON lines may have a
+        text in place of a list of words; if not, a line is split at its blanks.
 
     Raises:
       InputError: The file cannot be read, the task does not take its format, or up to
@@ -80,13 +85,15 @@ def open_source(source: str, usage: Usage, kind: str = "auto") -> Source:
     kind = _kind_of(source, usage.task, kind)
     if source == "-":
         lines: list[int] = []
-        return Source(_stream(kind, usage, lines), kind, lines=lines)
+        return Source(_stream(kind, usage, lines, whole), kind, lines=lines)
     if kind == "text":
         texts, problems = read_lines(require_file(source))
         errors = [(line, InputError(problem)) for line, problem in problems]
-        read = [*errors, *_parse_text(enumerate(texts, 1), usage)]
-        lines, examples = zip(*collect(source, read), strict=True) if read else ((), ())
-        return Source(iter(examples), kind, name=source, lines=lines)
+        read = [*errors, *_parse_text(enumerate(texts, 1), usage, whole)]
+        return _collected(source, kind, read)
+    if whole and kind == "jsonl":
+        objects = read_objects(require_file(source))
+        return _collected(source, kind, [*_parse_whole(objects, usage)])
     if usage.task == "qa":
         return Source(_questions(source, kind), kind, name=source)
     task, columns = _reading(usage, kind)
@@ -98,6 +105,12 @@ def open_source(source: str, usage: Usage, kind: str = "auto") -> Source:
     read = map(Example, examples.texts, pairs, examples.rows)
     lines = [line[0] if isinstance(line, list) else line for line in examples.lines]
     return Source(read, kind, examples.header, part, source, lines)
+
+
+def _collected(source: str, kind: str, read: list) -> Source:
+    """Returns the examples of a file that was read, or raises all its problems."""
+    lines, examples = zip(*collect(source, read), strict=True) if read else ((), ())
+    return Source(iter(examples), kind, name=source, lines=lines)
 
 
 def _kind_of(source: str, task: str, kind: str) -> str:
@@ -152,23 +165,44 @@ def _questions(path: str, kind: str) -> Iterator[Example]:
     return map(Example, read.questions, read.contexts, rows)
 
 
-def _stream(kind: str, usage: Usage, lines: list[int]) -> Iterator[Example]:
+def _stream(
+    kind: str, usage: Usage, lines: list[int], whole: bool
+) -> Iterator[Example]:
     """Yields the examples of standard input as they come, and adds their lines."""
-    for line, example in _parse(kind, _standard_input(), usage):
+    for line, example in _parse(kind, _standard_input(), usage, whole):
         if isinstance(example, InputError):
             raise InputError(f"standard input:{line}: {example}")
         lines.append(line)
         yield example
 
 
-def _parse(kind: str, lines: Iterable[tuple[int, str]], usage: Usage) -> Numbered:
+def _parse(
+    kind: str, lines: Iterable[tuple[int, str]], usage: Usage, whole: bool
+) -> Numbered:
     """Yields the examples of lines, or what is wrong with them."""
     if kind == "text":
-        return _parse_text(lines, usage)
+        return _parse_text(lines, usage, whole)
+    if whole and kind == "jsonl":
+        return _parse_whole(parse_objects(lines), usage)
     if usage.task == "qa":
         return parse_questions(lines)
     task, columns = _reading(usage, kind)
     return _checked(parse_examples(lines, task, columns, kind), usage)
+
+
+def _parse_whole(
+    objects: Iterable[tuple[int, dict[str, Any] | InputError]], usage: Usage
+) -> Numbered:
+    """Yields a text or the words of each object, or what is wrong with it."""
+    for line, record in objects:
+        try:
+            if isinstance(record, InputError):
+                raise record
+            text = isinstance(record.get(usage.text_column), str)
+            (value,) = (texts_of if text else words_of)(record, [usage.text_column])
+            yield line, Example(value, row=record)
+        except InputError as error:
+            yield line, error
 
 
 def _standard_input() -> Iterator[tuple[int, str]]:
@@ -182,18 +216,20 @@ def _standard_input() -> Iterator[tuple[int, str]]:
             raise InputError(f"standard input:{line}: {error}") from None
 
 
-def _parse_text(lines: Iterable[tuple[int, str]], usage: Usage) -> Numbered:
+def _parse_text(
+    lines: Iterable[tuple[int, str]], usage: Usage, whole: bool
+) -> Numbered:
     """Yields a text per line, or two with a tab between them."""
-    return _checked(_split(lines, usage), usage)
+    return _checked(_split(lines, usage, whole), usage)
 
 
-def _split(lines: Iterable[tuple[int, str]], usage: Usage) -> Numbered:
+def _split(lines: Iterable[tuple[int, str]], usage: Usage, whole: bool) -> Numbered:
     for number, line in lines:
         if not (line := line.strip()):
             continue
         first, _, second = line.partition("\t")
         if usage.task == "tag":
-            yield number, Example(line.split())
+            yield number, Example(line if whole else line.split())
         elif not usage.two_texts:
             yield number, Example(line)
         elif first.strip() and second.strip() and "\t" not in second:

@@ -43,17 +43,68 @@ class Prediction(NamedTuple):
         return [self.text, round_probability(self.probability)]
 
 
-def is_finite(prediction: Prediction) -> bool:
-    """Returns whether the probabilities of a prediction are numbers."""
+class Entity(NamedTuple):
+    """An entity in a text or in a list of words.
+
+    Attributes:
+      type: Its type, such as `PER`; of a model whose labels are not tags of spans, the
+        label of a word.
+      start: Its first character, from 0; in a list of words the number of its first
+        word.
+      end: The character, or the number of the word, after its last.
+      score: The mean probability of the tags of its words.
+      text: `text[start:end]`, or these words with spaces between them.
+    """
+
+    type: str
+    start: int
+    end: int
+    score: float
+    text: str
+
+
+class Answer(NamedTuple):
+    """An answer to a question, a span of its context.
+
+    Attributes:
+      text: `context[start:end]`; empty if there is no answer.
+      start: Its first character in the context, from 0.
+      end: The character after its last; 0 if there is no answer.
+      score: Its probability, in [0, 1].
+    """
+
+    text: str
+    start: int
+    end: int
+    score: float
+
+    @property
+    def probability(self) -> float:
+        """The score, under the name that it has in files."""
+        return self.score
+
+    def cells(self) -> list[Any]:
+        """Returns the text and the score to four digits.
+
+        >>> Answer("Ada", 0, 3, 0.98765).cells()
+        ['Ada', 0.9877]
+        """
+        return [self.text, round_probability(self.score)]
+
+
+def is_finite(prediction: Any) -> bool:
+    """Returns whether the probabilities of a prediction, or of several, are numbers."""
+    if isinstance(prediction, list):
+        return all(map(is_finite, prediction))
     probability = prediction.probability
     return probability is None or bool(np.isfinite(probability).all())
 
 
-def check_finite(prediction: Prediction, source: str) -> Prediction:
+def check_finite(prediction: Any, source: str) -> Any:
     """Returns a prediction whose probabilities are numbers.
 
     Args:
-      prediction: A prediction.
+      prediction: A prediction, an answer or a list of them.
       source: The text that it is of, for the error.
 
     Raises:
@@ -156,6 +207,45 @@ def added_names(taken: Iterable[str]) -> tuple[str, str]:
         if taken.isdisjoint(names):
             return names
     raise AssertionError  # there is always a next number
+
+
+def record_line(
+    example: Example,
+    keys: Sequence[str],
+    name: str,
+    results: Sequence[Any],
+    header: Sequence[str] | None = None,
+) -> str:
+    r"""Returns a JSON line of an example and its results.
+
+    Args:
+      example: The example; an object of JSON, and a row with a header, come back whole.
+      keys: The names of its texts.
+      name: The key of the results: `entities`, `labels` or `answers`. If the example
+        has it already, a number follows.
+      results: Entities, labels or answers.
+      header: The names of the cells of a row, if there are any.
+
+    >>> found = [Entity("PER", 0, 3, 0.98765, "Ada")]
+    >>> record_line(Example("Ada"), ["text"], "entities", found)[:62]
+    '{"text": "Ada", "entities": [{"type": "PER", "start": 0, "end"'
+    """
+    row = example.row
+    texts = dict(zip(keys, (example.text, example.pair), strict=False))
+    record = {"id": row, **texts} if isinstance(row, str) else texts
+    if header or isinstance(row, dict):
+        record = dict(zip(header, row, strict=True)) if header else dict(row)
+    numbers = itertools.chain([""], itertools.count(2))
+    key = next(f"{name}{n}" for n in numbers if f"{name}{n}" not in record)
+    record[key] = [_fields(result) for result in results]
+    return json_text(json.dumps(record, ensure_ascii=False)) + "\n"
+
+
+def _fields(result: Any) -> dict[str, Any]:
+    """Returns an entity, label or answer ready for JSON, with a rounded score."""
+    if isinstance(result, Prediction):
+        return dict(zip(("label", "probability"), result.cells(), strict=True))
+    return {**result._asdict(), "score": round_probability(result.score)}
 
 
 def answers_json(answers: dict[str, str]) -> str:

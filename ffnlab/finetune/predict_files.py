@@ -7,9 +7,9 @@ import sys
 from collections.abc import Callable, Iterator
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from ffnlab import io, options
+from ffnlab import io
 from ffnlab.data.examples import Example
 from ffnlab.errors import InputError
 from ffnlab.escape import terminal
@@ -20,14 +20,30 @@ from ffnlab.finetune.outputs import (
     answers_json,
     check_finite,
     lists_json,
+    record_line,
 )
+from ffnlab.finetune.pipeline_inputs import keys_of
+from ffnlab.finetune.predict_options import PredictOptions
 from ffnlab.options import option
+
+if TYPE_CHECKING:
+    from ffnlab.finetune.entities import Words
+    from ffnlab.finetune.finetuned_model import FinetunedModel
 
 Pairs = Iterator[tuple[Example, Prediction]]
 
 
+# What --task_output may be, with the tasks that have it.
+_OUTPUTS = {
+    "rows": ("classify", "pairs", "tag", "qa", "generate"),
+    "entities": ("tag",),
+    "labels": ("classify", "pairs"),
+    "answers": ("qa",),
+}
+
+
 @dataclasses.dataclass(frozen=True)
-class PredictConfig:
+class PredictConfig(PredictOptions):
     """The model and the input of a prediction; each field is a flag."""
 
     run: str | None = option(
@@ -43,15 +59,18 @@ class PredictConfig:
         "uses the file ending.",
         known=lambda: ("auto", *inputs.KINDS),
     )
+    task_output: str = option(
+        "rows",
+        "What to write: the input with predictions added (rows), or a JSON line per "
+        "input with its entities (for tag, cut from punctuation, with offsets), labels "
+        "(for classify and pairs, with probabilities) or answers (for qa, with "
+        "offsets).",
+        known=lambda: tuple(_OUTPUTS),
+    )
     probabilities: bool = option(
         False, "For tag, add a column of probabilities before the tags."
     )
     batch_size: int = option(32, "Texts per batch, for files.", least=1)
-    num_beams: int | None = option(
-        None,
-        "Beam width of generate. The default is that of training.",
-        least=1,
-    )
     export: str | None = option(
         None,
         "Write the model to this file, as a program that runs without ffnlab, instead "
@@ -65,7 +84,7 @@ class PredictConfig:
     )
 
     def __post_init__(self):
-        options.check(self)
+        super().__post_init__()
         if not self.run and not self.adapter:
             raise InputError(
                 "run: needed; give the directory of a fine-tuning run, or "
@@ -99,22 +118,93 @@ def predict(config: PredictConfig) -> int:
         files = export_model(model, config.export)
         print(terminal(f"written: {', '.join(map(str, files))}"))
         return 0
-    usage = model.usage
-    if config.num_beams and usage.task != "generate":
-        raise InputError(f"num_beams: for generate, not {usage.task}")
-    if config.probabilities and usage.task != "tag":
-        raise InputError(f"probabilities: for tag, not {usage.task}")
-    source = inputs.open_source(config.input, usage, config.format)
+    usage, whole = model.usage, config.task_output == "entities"
+    _check_task(config, usage.task)
+    source = inputs.open_source(config.input, usage, config.format, whole)
     lost: list[int] = []
-    apply = predictor.make_predictor(model, config.num_beams, lost.append)
+    wanted = dataclasses.replace(_options_of(config), top_k=_top_k(config, usage.task))
+    apply = predictor.make_predictor(model, wanted, lost.append)
     size = 1 if config.input == "-" else config.batch_size
-    form = Format(source.kind, source.header, usage.scheme, config.probabilities)
     with _open(config.output) as file:
-        file.write(form.head(usage.task != "generate"))
-        count = _write(file, form, _pairs(apply, source, size), source.part)
+        if config.task_output == "rows":
+            form = Format(
+                source.kind, source.header, usage.scheme, config.probabilities
+            )
+            file.write(form.head(usage.task != "generate"))
+            count = _write(file, form, _pairs(apply, source, size), source.part)
+        else:
+            lines = _records(config, model, apply, source, size)
+            count = _write_lines(file, lines)
     if sum(lost):
-        most = f"the model reads {usage.max_seq_length} tokens per text"
-        print(f"{sum(lost):,} words or tokens cut off: {most}", file=sys.stderr)
+        print(predictor.cut_off(sum(lost), model), file=sys.stderr)
+    return count
+
+
+def _options_of(config: PredictConfig) -> PredictOptions:
+    """Returns the options of predictions that are flags."""
+    fields = dataclasses.fields(PredictOptions)
+    return PredictOptions(**{each.name: getattr(config, each.name) for each in fields})
+
+
+def _top_k(config: PredictConfig, task: str) -> int | None:
+    """Returns the number of candidates; all labels where they are asked for."""
+    if config.task_output == "labels":
+        return config.top_k or sys.maxsize
+    return config.top_k
+
+
+def _check_task(config: PredictConfig, task: str) -> None:
+    """Raises if an option is given that the task does not have."""
+    tasks = _OUTPUTS[config.task_output]
+    if task not in tasks:
+        raise InputError(
+            f"task_output: {config.task_output} is for {', '.join(tasks)}, not {task}"
+        )
+    config.check_task(task)
+    if config.probabilities and task != "tag":
+        raise InputError(f"probabilities: for tag, not {task}")
+    if config.probabilities and config.task_output != "rows":
+        raise InputError("probabilities: for task_output=rows; entities have a score")
+    if config.top_k and task != "generate" and config.task_output == "rows":
+        other = "answers" if task == "qa" else "labels"
+        raise InputError(f"top_k: needs task_output={other}")
+
+
+def _records(
+    config: PredictConfig,
+    model: "FinetunedModel",
+    apply: Callable[[list[Example]], list[Any]],
+    source: inputs.Source,
+    size: int,
+) -> Iterator[str]:
+    """Yields a JSON line for each example, with its entities, labels or answers."""
+    from ffnlab.finetune.entities import cut_words, entities_of
+
+    name, keys, header = config.task_output, keys_of(model.usage), source.header
+    if name != "entities":
+        for example, results in _pairs(apply, source, size):
+            each = results if isinstance(results, list) else [results]
+            yield record_line(example, keys, name, each[: config.top_k], header)
+        return
+    whole: list[tuple[Example, Words]] = []
+
+    def cut() -> Iterator[Example]:
+        for example in source.examples:
+            whole.append((example, cut_words(model.tokenizer, example.text)))
+            yield Example(whole[-1][1].words)
+
+    for _, tagged in _pairs(apply, source._replace(examples=cut()), size):
+        example, words = whole.pop(0)
+        entities = entities_of(example.text, words, tagged, model.names)
+        yield record_line(example, keys, name, entities)
+
+
+def _write_lines(file: TextIO, lines: Iterator[str]) -> int:
+    """Writes lines as they come; returns their number."""
+    count = 0
+    for count, line in enumerate(lines, 1):  # noqa: B007, returned
+        file.write(line)
+        file.flush()
     return count
 
 
@@ -125,14 +215,10 @@ def _write(file: TextIO, form: Format, pairs: Pairs, part: str | None) -> int:
         if part:
             file.write(lists_json(part, done))
         else:
-            answers = {example.row: prediction.text for example, prediction in done}
+            answers = {example.row: answer.text for example, answer in done}
             file.write(answers_json(answers))
         return len(done)
-    count = 0
-    for count, pair in enumerate(pairs, 1):  # noqa: B007, returned
-        file.write(form.line(*pair))
-        file.flush()
-    return count
+    return _write_lines(file, (form.line(*pair) for pair in pairs))
 
 
 def _pairs(

@@ -11,10 +11,17 @@ import numpy as np
 from ffnlab import io
 from ffnlab.data.packed_rows import Rows, next_width, pad_rows
 from ffnlab.data.squad import Questions, read_questions
-from ffnlab.data.squad_windows import Windows, pack_windows, texts_of, windows
+from ffnlab.data.squad_windows import (
+    Windows,
+    choose_answers,
+    pack_windows,
+    rank_answers,
+    texts_of,
+    windows,
+)
 from ffnlab.finetune import metrics
 from ffnlab.finetune.finetuned_model import FinetunedModel
-from ffnlab.finetune.outputs import Example, Format, Prediction, answers_json
+from ffnlab.finetune.outputs import Answer, Example, Format, Prediction, answers_json
 from ffnlab.finetune.task import (
     MONITORED,
     Task,
@@ -251,29 +258,60 @@ def _summary(part: str, asked: Questions, pieces: Windows, rows: Rows) -> str:
 
 
 def question_answerer(
-    model: FinetunedModel,
-) -> Callable[[Sequence[Example]], list[Prediction]]:
-    """Returns a function that answers questions, each with its context."""
+    model: FinetunedModel, ranked: bool = False
+) -> Callable[[Sequence[Example]], list[Any]]:
+    """Returns a function that answers questions, each with its context.
+
+    Args:
+      model: The fine-tuned model.
+      ranked: Whether it returns for each question a list of answers, the best first,
+        see `rank_answers`; if not, one `Answer`, that of the evaluation.
+    """
     usage = model.usage
+    threshold, longest = usage.null_score_diff_threshold, usage.max_answer_length
 
     @jax.jit
-    def find_spans(params: Params, x: Batch) -> tuple[Array, ...]:
+    def apply(params: Params, x: Batch) -> Any:
         logits = model.model.apply(params, x, None)[0]
-        return best_spans(logits, x, usage.max_answer_length)
+        return logits if ranked else best_spans(logits, x, longest)
 
-    def answer(examples: Sequence[Example]) -> list[Prediction]:
-        ids = [str(number) for number in range(len(examples))]
-        texts, contexts = zip(*(example[:2] for example in examples), strict=True)
-        unanswered = [[] for _ in examples]
-        asked = Questions(ids, [*texts], [*contexts], unanswered, unanswered)
+    def answer(examples: Sequence[Example]) -> list[Any]:
+        asked = _questions(examples)
         most = usage.max_seq_length
         pieces = windows(model.tokenizer, asked, most, usage.doc_stride)
         rows = pack_windows(pieces, next_width(max(map(len, pieces.tokens)), most))
-        padded = find_spans(model.params, pad_rows(rows.arrays))
+        outputs = apply(model.params, pad_rows(rows.arrays))
+        if ranked:
+            logits = _by_window(rows, pieces, np.asarray(outputs))
+            spans = rank_answers(pieces, asked, logits, longest, threshold)
+            pairs = zip(asked.contexts, spans, strict=True)
+            return [[_answer(text, *span) for span in each] for text, each in pairs]
         count, places = rows.example_index.shape
-        spans = [rows.flat(np.asarray(array)[:count, :places]) for array in padded]
-        threshold = usage.null_score_diff_threshold
-        answers, probabilities = texts_of(pieces, asked, *spans, threshold)
-        return [Prediction(answers[name], probabilities[name]) for name in ids]
+        flat = [rows.flat(np.asarray(array)[:count, :places]) for array in outputs]
+        spans = choose_answers(pieces, asked, *flat, threshold)
+        pairs = zip(asked.contexts, spans, strict=True)
+        return [_answer(text, *span) for text, span in pairs]
 
     return answer
+
+
+def _questions(examples: Sequence[Example]) -> Questions:
+    """Returns examples as questions without answers; ids are numbers."""
+    ids = [str(number) for number in range(len(examples))]
+    texts, contexts = zip(*(example[:2] for example in examples), strict=True)
+    unanswered: list[list] = [[] for _ in examples]
+    return Questions(ids, [*texts], [*contexts], unanswered, unanswered)
+
+
+def _by_window(rows: Rows, pieces: Windows, logits: np.ndarray) -> list[np.ndarray]:
+    """Returns the logits `[T, 2]` of each window, of the logits `[B, T, 2]` of rows."""
+    found: dict[int, np.ndarray] = {}
+    first = rows.arrays["x/label_positions"]
+    for row, slot in np.argwhere(rows.example_index >= 0):
+        number, begin = int(rows.example_index[row, slot]), first[row, slot]
+        found[number] = logits[row, begin : begin + len(pieces.tokens[number])]
+    return [found[number] for number in range(len(pieces.tokens))]
+
+
+def _answer(context: str, begin: int, end: int, score: float) -> Answer:
+    return Answer(context[begin:end], begin, end, score)

@@ -9,7 +9,13 @@ import pytest
 from hypothesis import strategies as st
 
 from ffnlab.data.squad import Questions, read_questions
-from ffnlab.data.squad_windows import Windows, pack_windows, texts_of, windows
+from ffnlab.data.squad_windows import (
+    Windows,
+    pack_windows,
+    rank_answers,
+    texts_of,
+    windows,
+)
 from ffnlab.data.tokenizer import Tokenizer
 from ffnlab.errors import InputError
 
@@ -324,3 +330,44 @@ def test_the_answer_is_chosen_over_windows_and_no_answer():
     texts, chances = choose(scores, nothing, threshold=1.0)
     assert texts["x"] == "a b"
     assert chances["x"] == pytest.approx(every[1] / every[1:].sum())
+
+
+def ranked(logits, longest=2, threshold=0.0, count=20):
+    """The ranked answers of two windows, each of one token and a context of three."""
+    asked = Questions(["x"], ["?"], ["a b c"], [[]], [[]])
+    spans = np.array([[-1, -1], [0, 1], [2, 3], [4, 5]])
+    found = Windows([], [], [spans] * 2, np.array([0, 0]), np.zeros((2, 2)))
+    (answers,) = rank_answers(found, asked, logits, longest, threshold, count)
+    return answers
+
+
+def test_answers_are_ranked_as_by_all_pairs_of_tokens():
+    logits = np.random.default_rng(0).normal(size=(2, 4, 2))
+    scores = {}
+    for i, j in ((1, 1), (1, 2), (2, 2), (2, 3), (3, 3)):  # of at most two tokens
+        span = (2 * i - 2, 2 * j - 1)
+        scores[span] = max(window[i, 0] + window[j, 1] for window in logits)
+    scores[0, 0] = min(window[0].sum() for window in logits)
+    total = sum(map(np.exp, scores.values()))
+    wanted = sorted(scores, key=scores.get, reverse=True)
+    answers = ranked(logits)
+    assert [each[:2] for each in answers] == wanted
+    for *span, probability in answers:
+        assert probability == pytest.approx(np.exp(scores[tuple(span)]) / total)
+    assert len(ranked(logits, count=2)) == 3
+
+
+def test_the_threshold_moves_no_answer_alone():
+    logits = np.zeros((2, 4, 2))
+    logits[:, 0] = 1.0  # no answer scores 2, each span 0
+    assert ranked(logits, threshold=1.9)[0][:2] == (0, 0)
+    answers = ranked(logits, threshold=2.0)
+    assert answers[-1][:2] == (0, 0) and answers[-1][2] > answers[0][2]
+
+
+def test_ranked_scores_that_are_not_finite_make_probabilities_nan():
+    for place in ((0, 0, 0), (1, 2, 1)):
+        logits = np.zeros((2, 4, 2))
+        logits[place] = np.nan
+        answers = ranked(logits, count=1)
+        assert np.isnan([each[2] for each in answers]).all()

@@ -81,6 +81,57 @@ def test_new_questions_have_the_same_answers(answering, asked, tmp_path):
     assert rest == ["w25 w24?", context]
 
 
+def test_answers_have_offsets_and_are_ranked(answering, asked, tmp_path):
+    pipe = finetune.pipeline(answering.out, batch_size=5)
+    held = json.loads((asked / "test.json").read_text())["data"][0]["paragraphs"]
+    pairs = [(each["qas"][0]["question"], each["context"]) for each in held]
+    written = json.loads((answering.out / "predictions-test.json").read_text())
+    answers = pipe(pairs)
+    assert [each.text for each in answers] == [*written.values()]
+    assert {"" in written.values()} == {True}
+    ranked = pipe(pairs, top_k=4)
+    for (_, context), answer, best in zip(pairs, answers, ranked, strict=True):
+        assert 0 < answer.score <= 1
+        assert best[0][:3] == answer[:3] and len(best) == 4
+        scores = [each.score for each in best]
+        assert scores == sorted(scores, reverse=True) and sum(scores) <= 1 + 1e-6
+        assert len({each[1:3] for each in best}) == 4
+        for each in (answer, *best):
+            assert context[each.start : each.end] == each.text
+    question, context = pairs[0]
+    one = pipe(question=question, context=context)
+    assert one[:3] == answers[0][:3] and one.score == pytest.approx(answers[0].score)
+    with pytest.raises(InputError, match="^texts: given beside question and context"):
+        pipe(pairs, question="w1")
+    with pytest.raises(InputError, match="^texts: text 1 should be a pair of question"):
+        pipe(question="w1")
+    given = {"run": str(answering.out), "output": str(tmp_path / "out")}
+    given |= {"input": str(asked / "test.json"), "task_output": "answers", "top_k": 2}
+    predict_files.predict(predict_files.PredictConfig(**given))
+    lines = [*map(json.loads, (tmp_path / "out").read_text().splitlines())]
+    assert [line["id"] for line in lines] == [*written]
+    assert [line["answers"][0]["text"] for line in lines] == [*written.values()]
+    assert all(len(line["answers"]) == 2 for line in lines)
+
+
+def test_texts_are_generated_with_options_of_decoding(writing, numbers):
+    pipe = finetune.pipeline(writing.out)
+    text = (numbers / "test.tsv").read_text().splitlines()[1].split("\t")[0]
+    greedy = pipe(text)
+    assert pipe([text], temperature=0) == [greedy] and greedy.probability is None
+    assert pipe(text, top_k=1, seed=3) == greedy
+    assert len(pipe(text, max_target_length=2).text) < len(greedy.text)
+    hot = [pipe(text, temperature=9.0, seed=seed) for seed in (1, 1, 2)]
+    assert hot[0] == hot[1] != hot[2]
+    for options, message in (
+        ({"top_p": 2.0}, "top_p: 2 should be at most 1"),
+        ({"num_beams": 2, "top_k": 3}, "num_beams: a beam search does not sample"),
+        ({"max_target_length": 99}, "max_seq_length=24, max_target_length=99: no room"),
+    ):
+        with pytest.raises(InputError, match=f"^{message}"):
+            pipe(text, **options)
+
+
 def test_texts_are_written(writing, numbers):
     scores = writing.scores["test"][0]
     assert scores["exact"] > 0.8 and scores["bleu"] > 0.8
