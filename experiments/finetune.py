@@ -23,7 +23,7 @@ JSON lines, CoNLL columns, JSON of lists [text, label] under train, val and test
 SQuAD's JSON; tags of spans are in IO, IOB1, IOB2 or BIOES. OUT receives report.md,
 pictures, results.jsonl, predictions of dev and test, flags, versions.json, a model card
 README.md and best/, a directory that experiments.predict and, with a linear head or
-none, transformers load.
+none, transformers load, and errors.md, which shows what was wrong in dev and test.
 """
 
 from experiments import launch

@@ -5,7 +5,48 @@ from collections.abc import Sequence
 from typing import Any
 
 from ffnlab.data.examples import Examples
+from ffnlab.data.files import is_text
 from ffnlab.errors import InputError
+
+
+def describe_missing(value: Any) -> str:
+    """Returns how a missing value is shown; empty if it is not missing.
+
+    >>> describe_missing(None), describe_missing(float("nan")), describe_missing("a")
+    ('None', 'nan', '')
+    """
+    if value is None:
+        return "None"
+    try:
+        return "" if value == value else str(value)  # NaN and NaT
+    except (TypeError, ValueError):  # pandas.NA has no truth value; arrays have several
+        return str(value) if type(value).__name__ == "NAType" else ""
+
+
+def label_text(value: Any) -> str:
+    """Returns a label of any type as a text.
+
+    Args:
+      value: A text, a number, a truth value, or anything else that is hashable.
+
+    Raises:
+      InputError: It is missing, blank or not hashable. The message does not name the
+        label's place.
+
+    >>> label_text(3), label_text(True), label_text("ham")
+    ('3', 'True', 'ham')
+    """
+    if missing := describe_missing(value):
+        raise InputError(f"is missing ({missing}); drop the row, or give it a label")
+    try:
+        hash(value)
+    except TypeError:
+        kind = type(value).__name__
+        raise InputError(f"should be one label, got a {kind}, {value!r:.60}") from None
+    text = str(value)
+    if not is_text(text):
+        raise InputError(f"{text!r} is blank, or has half of a surrogate pair")
+    return text
 
 
 def label_names(train: Examples, task: str, path: str = "train") -> list[str]:

@@ -22,7 +22,7 @@ from ffnlab.data.labels import label_ids, label_names
 from ffnlab.data.packed_rows import Rows, pack
 from ffnlab.data.tags import span_counts
 from ffnlab.data.tokenizer import Encoded, Tokenizer
-from ffnlab.finetune import metrics, outputs
+from ffnlab.finetune import error_rows, metrics, outputs
 from ffnlab.finetune.outputs import Prediction
 from ffnlab.finetune.task import (
     MONITORED,
@@ -181,6 +181,18 @@ class ClassificationTask(Task):
             list(map(Prediction, names, probabilities)),
             examples.scheme if same else "iob1",
         )
+
+    def errors(self, part: str, predicted: tuple) -> list[dict[str, Any]]:
+        """Returns the texts, spans or words with wrong labels."""
+        examples, (labels, probabilities) = self.examples[part], predicted
+        names = [self.label_names[k] for k in labels]
+        if self.config.task != "tag":
+            return error_rows.of_texts(examples, names, probabilities)
+        by_sentence = [
+            split_by_sentence(values, examples.labels)
+            for values in (names, probabilities)
+        ]
+        return error_rows.of_words(examples, *by_sentence, self.spans)
 
     def usage(self) -> Usage:
         """Returns how the fine-tuned model is used."""

@@ -94,6 +94,12 @@ def check(config: "Config", runs: Sequence[Run], directory: Path) -> None:
         raise InputError(found.message(config.learning_rate, directory))
 
 
+def finite_parts(run: Run) -> dict[str, Any]:
+    """Returns the predictions by part of a run, of parts whose numbers are finite."""
+    parts = run.predicted.items()
+    return {part: predicted for part, predicted in parts if is_finite(predicted)}
+
+
 def is_finite(predicted: Any) -> bool:
     """Returns whether all numbers of the predictions of a part are finite."""
     leaves = (leaf for leaf in jax.tree.leaves(predicted) if not isinstance(leaf, str))

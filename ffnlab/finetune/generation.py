@@ -20,7 +20,7 @@ from ffnlab.data.seq2seq import (
     left_padded,
     pack_pairs,
 )
-from ffnlab.finetune import metrics, outputs
+from ffnlab.finetune import error_rows, metrics, outputs
 from ffnlab.finetune.finetuned_model import FinetunedModel
 from ffnlab.finetune.outputs import Example, Prediction
 from ffnlab.finetune.predict_options import PredictOptions
@@ -106,6 +106,10 @@ class GenerationTask(Task):
         """Writes generated texts in the format of the part's file."""
         path, texts = self.config.file_of(part), list(map(Prediction, predicted))
         outputs.write_predictions(directory, path, part, self.examples[part], texts)
+
+    def errors(self, part: str, predicted: list[str]) -> list[dict[str, Any]]:
+        """Returns the generated texts that differ from their targets."""
+        return error_rows.of_generated(self.examples[part], predicted)
 
     def usage(self) -> Usage:
         """Returns how the fine-tuned model is used."""

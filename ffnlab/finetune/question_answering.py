@@ -19,7 +19,7 @@ from ffnlab.data.squad_windows import (
     texts_of,
     windows,
 )
-from ffnlab.finetune import metrics
+from ffnlab.finetune import error_rows, metrics
 from ffnlab.finetune.finetuned_model import FinetunedModel
 from ffnlab.finetune.outputs import Answer, Example, Format, Prediction, answers_json
 from ffnlab.finetune.task import (
@@ -147,6 +147,10 @@ class QuestionAnsweringTask(Task):
         answers = (Prediction(texts[name], probabilities[name]) for name in asked.ids)
         lines = map(Format("jsonl").line, examples, answers)
         io.write(directory / f"predictions-{part}.jsonl", "".join(lines))
+
+    def errors(self, part: str, predicted: tuple) -> list[dict[str, Any]]:
+        """Returns the questions whose answer is no exact match."""
+        return error_rows.of_answers(self.examples[part], *predicted)
 
     def usage(self) -> Usage:
         """Returns how the fine-tuned model is used."""

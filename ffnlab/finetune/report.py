@@ -7,7 +7,7 @@ import numpy as np
 
 from ffnlab import io, stats
 from ffnlab.escape import markdown, terminal
-from ffnlab.finetune import adapting, diverged_runs, model_card
+from ffnlab.finetune import adapting, diverged_runs, error_rows, model_card
 from ffnlab.finetune.adapting import Adaptation
 from ffnlab.finetune.task import MONITORED, Task, describe, save
 from ffnlab.finetune.trainer import Run
@@ -45,9 +45,12 @@ def publish(
     table, tables = scores_table(task, runs), task.details(best.scores[part])
     io.write_lines(directory / "results.jsonl", [result_line(run) for run in runs])
     diverged_runs.write(config, task, directory, runs)
-    for name, predicted in best.predicted.items():
-        if diverged_runs.is_finite(predicted):
-            task.write(name, predicted, directory)
+    finite = diverged_runs.finite_parts(best)
+    for name, predicted in finite.items():
+        task.write(name, predicted, directory)
+    errors = error_rows.collect(task, finite)
+    sizes = {name: task.sizes[name] for name in finite}
+    io.write(directory / error_rows.NAME, error_rows.as_markdown(errors, sizes))
     pictures = task.draw(best.scores[part], directory)
     failed = diverged_runs.summary(runs)
     text = report_text(config, task, table, tables, pictures, trained, failed)

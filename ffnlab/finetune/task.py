@@ -150,6 +150,10 @@ class Task(abc.ABC):
         """Writes predictions in the format of the part's file."""
 
     @abc.abstractmethod
+    def errors(self, part: str, predicted: Any) -> list[dict[str, Any]]:
+        """Returns a row for each error of predictions, see `error_rows`."""
+
+    @abc.abstractmethod
     def usage(self) -> Usage:
         """Returns how the fine-tuned model is used."""
 

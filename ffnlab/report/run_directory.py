@@ -22,8 +22,9 @@ from ffnlab import devices, digests, options
 from ffnlab.errors import InputError
 from ffnlab.io import read, write
 
+DATA = "data"  # the folder of data that was given as values
 # What a run that was interrupted before it wrote its flags can have left.
-_BEGUN = {"lock", digests.NAME, f"{digests.NAME}.part", "flags.part"}
+_BEGUN = {"lock", digests.NAME, f"{digests.NAME}.part", "flags.part", DATA}
 _REMOVED = "checkpoints.part"
 _OWN_CHECKS = ("results.jsonl",)  # each line has a checksum
 _AGAIN = "delete it, and resume the run, which computes it again"

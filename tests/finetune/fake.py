@@ -51,6 +51,10 @@ class FakeTask(Task):
     def write(self, part, predicted, directory):
         (directory / f"predictions-{part}.tsv").write_text(f"{predicted}\n")
 
+    def errors(self, part, predicted):
+        row = {"example": 1, "label": "odd", "predicted": "even", "probability": 0.5}
+        return [{**row, "context": "a|b"}]
+
     def usage(self):
         return Usage(self.config.task, self.config.max_length)
 

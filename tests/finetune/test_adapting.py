@@ -21,7 +21,7 @@ SENTENCES = ["w1 w2 w3", "w7 w20 w14 w4"]
 
 def probabilities(model):
     pipe = predict_files_pipeline(model)
-    return np.concatenate([each.probability for each in pipe(SENTENCES)])
+    return np.concatenate([each.probability for each in pipe.tags(SENTENCES)])
 
 
 def predict_files_pipeline(model):
@@ -76,7 +76,7 @@ def test_best_and_the_adapter_alone_predict_the_same(name, bert, request):
     best = probabilities(read_finetuned(result.out))
     alone = probabilities(read_adapter(result.out / "adapter", bert))
     np.testing.assert_allclose(best, alone, rtol=2e-5)
-    piped = finetune.pipeline(result.out / "adapter")(SENTENCES)
+    piped = finetune.pipeline(result.out / "adapter").tags(SENTENCES)
     found = np.concatenate([each.probability for each in piped])
     np.testing.assert_allclose(found, alone, rtol=1e-6)
     assert (result.out / "best" / "adapter").is_dir() == (name == "bottleneck")

@@ -71,7 +71,7 @@ def test_a_run_that_fails_is_finished_and_says_where(stopped):
     for text in (message, *((out / n).read_text() for n in ("report.md", "README.md"))):
         assert f"{sentence} parameters are those of step {best}" in text
     assert not (out / "checkpoints").exists()
-    predicted = finetune.pipeline(out)(["w0 w1"])
+    predicted = finetune.pipeline(out).tags(["w0 w1"])
     assert np.isfinite(predicted[0].probability).all()
     with pytest.raises(InputError, match="is finished"):
         runner.run(config_again(given))

@@ -14,6 +14,7 @@ from experiments.finetune import ALIASES
 from ffnlab import io
 from ffnlab.data import read_conll
 from ffnlab.data.examples import KEYS, Examples
+from ffnlab.data.tags import convert
 from ffnlab.errors import InputError
 from ffnlab.finetune import (
     classification,
@@ -30,8 +31,8 @@ from tests.tuned import config
 
 
 def test_everything_is_written(tagged, sorted_texts):
-    both = {"README.md", "best", "data.sha256", "flags", "lock", "report.md",
-            "results.jsonl", "types.png", "versions.json",
+    both = {"README.md", "best", "data.sha256", "errors.md", "flags", "lock",
+            "report.md", "results.jsonl", "types.png", "versions.json",
             "manifest.sha256"}  # fmt: skip
     found = {path.name for path in tagged.out.iterdir()}
     assert found == both | {"predictions-dev.conll", "predictions-test.conll"}
@@ -225,7 +226,7 @@ def test_an_exported_model_runs_without_ours(tagged, tmp_path, capsys):
         timeout=300,
     )
     assert got.returncode == 0, got.stderr
-    (predicted,) = predictor.pipeline(tagged.out)([words])
+    (predicted,) = predictor.pipeline(tagged.out).tags([words])
     labels, probabilities = json.loads(got.stdout)
     assert labels == predicted.text
     np.testing.assert_allclose(probabilities, predicted.probability, rtol=1e-5)
@@ -290,6 +291,58 @@ def test_the_flag_file_and_aliases_repeat_the_run(sorted_texts, tmp_path):
     argv += [f"--output_dir={tmp_path / 'again'}"]
     given = launch.parse(Config, argv, aliases=ALIASES)
     assert runner.run(given).scores == sorted_texts.scores
+
+
+SMALL_RUN = {"max_seq_length": 14, "steps": 2, "batch_size": 8}
+
+
+def test_lists_are_data_and_the_result_is_of_use(
+    bert, tmp_path, monkeypatch, without_steps
+):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    sentences = [[f"w{n}" for n in rng.integers(0, 26, 4)] for _ in range(30)]
+    kinds = ("O", "B-A", "B-B")
+    rows = [(row, [kinds[int(w[1:]) % 3] for w in row]) for row in sentences]
+    data = {"train": rows[:20], "dev": rows[20:25], "test": rows[25:]}
+    result = runner.run(checkpoint=bert, task="tag", **data, **SMALL_RUN)
+    assert result.out.parts[0] == "runs" and result.out.name.startswith("finetune-")
+    written = (result.out / "data" / "dev.jsonl").read_text().splitlines()
+    held = [json.loads(line) for line in written]
+    assert [(row["text"], row["label"]) for row in held] == data["dev"]
+
+    errors = result.error_rows
+    assert {row["part"] for row in errors} == {"dev", "test"}
+    first = errors[0]
+    words, _ = data[first["part"]][first["example"] - 1]
+    assert first["context"].replace("[", "").replace("]", "") == " ".join(words)
+    assert len(result.errors()) == len(errors)
+    text = (result.out / "errors.md").read_text()
+    assert "## dev" in text and f"| {first['kind']} |" in text
+
+    (tagged,) = result.pipeline().tags([words])
+    predicted = io.read_lines(result.out / f"predictions-{first['part']}.jsonl")
+    fitting = convert(tagged.text, "iob2", "iob2")
+    assert fitting == predicted[first["example"] - 1]["predicted"]
+
+    flags = f"--flagfile={result.out / 'flags'}"
+    again = runner.run(launch.parse(Config, ["finetune", flags, "--out=again"]))
+    assert again.scores == result.scores
+    with pytest.raises(InputError, match="^resume: .* is finished"):
+        runner.run(checkpoint=bert, task="tag", out=result.out, resume=True, **data)
+
+
+def test_nothing_is_left_of_data_that_cannot_be_used(bert, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = {"checkpoint": bert, "split": (0.6, 0.2, 0.2), **SMALL_RUN}
+    for rows, message in (
+        ([("w1", "x")] * 9, "every label is 'x': there is nothing to tell apart"),
+        ([("w1", "x"), ("w2", None)], "train: row 2: label is missing"),
+        ([("w1", "x"), ("w2", "y")], "split: 2 examples do not fill three parts"),
+    ):
+        with pytest.raises(InputError, match=message):
+            runner.run(train=rows, **given)
+        assert not [*tmp_path.glob("runs/*")]
 
 
 @pytest.mark.slow
