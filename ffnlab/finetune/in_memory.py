@@ -8,8 +8,10 @@ resumed.
 """
 
 import contextlib
+import dataclasses
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -55,8 +57,9 @@ def read_options(
                 "as checkpoint=..., train=..."
             )
         return config, {}
+    fields = [field.name for field in dataclasses.fields(Config)]
     for name in options:
-        choose("option", name, Config.__dataclass_fields__)
+        choose("option", name, fields)
     values = {part: options[part] for part in PARTS if is_in_memory(options.get(part))}
     given = {
         name: os.fspath(value) if isinstance(value, os.PathLike) else value
@@ -97,10 +100,26 @@ def written(config: Config, values: Mapping[str, Any]) -> Any:
             for part, text in texts.items():
                 io.write(config.file_of(part), text)
         yield
-    except BaseException:
+    except BaseException as error:
         if not (out / "flags").exists():
             shutil.rmtree(out if new else folder, ignore_errors=True)
+            if isinstance(error, InputError):
+                raise InputError(_without_paths(str(error), config, texts)) from None
         raise
+
+
+def _without_paths(message: str, config: Config, parts: Iterable[str]) -> str:
+    """Returns an error whose files are removed, with the rows of parts in their place.
+
+    >>> config = Config(checkpoint="tiny", train="o/a.jsonl", dev="b.jsonl")
+    >>> _without_paths("o/a.jsonl:3: no answer", config, ["train"])
+    'train: row 3: no answer'
+    """
+    for part in parts:
+        path = re.escape(terminal(config.file_of(part)))
+        message = re.sub(rf"{path}:(\d+)", rf"{part}: row \1", message)
+        message = re.sub(path, part, message)
+    return message
 
 
 def json_lines(part: str, data: Any, config: Config) -> str:

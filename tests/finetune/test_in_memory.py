@@ -207,6 +207,7 @@ def test_options_build_a_configuration(tmp_path):
     ("config", "options", "message"),
     [
         (None, {**GIVEN, "epoch": 3}, "option: unknown 'epoch'; nearest: epochs"),
+        (None, {**GIVEN, "ADDED": {}}, "option: unknown 'ADDED'"),
         (None, {}, "checkpoint: is needed"),
         (None, {"checkpoint": "tiny"}, "train: is needed"),
         (None, {**GIVEN, "dev": None}, "dev: is needed, or split to take it from"),
@@ -238,10 +239,11 @@ def test_nothing_is_left_of_a_run_that_does_not_begin(config, before):
     if before:
         Path("o").mkdir()
     with (
-        pytest.raises(InputError, match="^no$"),
+        pytest.raises(InputError, match="^train: row 7: no, as train has it$"),
         in_memory.written(config, {"train": [("a", "x")]}),
     ):
-        raise InputError("no")
+        path = config.train
+        raise InputError(f"{path}:7: no, as {path} has it")
     assert Path("o").exists() == before and not Path("o/data").exists()
     with (
         pytest.raises(InputError, match="^train: it is empty"),

@@ -336,7 +336,10 @@ def test_nothing_is_left_of_data_that_cannot_be_used(bert, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     given = {"checkpoint": bert, "split": (0.6, 0.2, 0.2), **SMALL_RUN}
     for rows, message in (
-        ([("w1", "x")] * 9, "every label is 'x': there is nothing to tell apart"),
+        (
+            [("w1", "x")] * 9,
+            "^train: every label is 'x': there is nothing to tell apart",
+        ),
         ([("w1", "x"), ("w2", None)], "train: row 2: label is missing"),
         ([("w1", "x"), ("w2", "y")], "split: 2 examples do not fill three parts"),
     ):
