@@ -17,7 +17,8 @@ WRITERS = {
     "compare": (
         {
             "sweep/result_lines.py": ["lines", "_trivial"],
-            "sweep/comparison.py": ["_job"],
+            "sweep/block_jobs.py": ["make_job"],
+            "sweep/candidates.py": ["_job"],
             "sweep/feedback_comparison.py": ["_job"],
         },
         set(),
