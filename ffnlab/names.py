@@ -44,7 +44,7 @@ TABLES = {
         "lecun_uniform",
         "orthogonal",
     ),
-    ("ffnlab.nn.ffn", "NORMS"): ("layer", "rms"),
+    ("ffnlab.nn.ffn", "NORMS"): ("layer", "rms", "batch"),
     ("ffnlab.models.sequence", "KINDS"): (
         "feedback",
         "elman",

@@ -78,20 +78,20 @@ def feed_forward(x, params, config):
     activation = ACTIVATIONS[config.kind.partition(":")[2] or config.block.activation]
     inside = x
     if config.norm in ("pre", "sandwich"):
-        inside = norm(x, params["norm"], config.epsilon)
+        inside = norm_by(x, params["norm"], config)
     if "gate" in params:
         hidden = activation(linear(inside, params["gate"]))
         hidden = hidden * linear(inside, params["up"])
     else:
         hidden = activation(linear(inside, params["up"]))
     if config.norm == "hidden":
-        hidden = norm(hidden, params["norm"], config.epsilon)
+        hidden = norm_by(hidden, params["norm"], config)
     y = linear(hidden, params["down"])
     if config.norm == "sandwich":
-        y = norm(y, params["norm_out"], config.epsilon)
+        y = norm_by(y, params["norm_out"], config)
     if config.residual:
         y = x + config.residual_scale * y
-    return norm(y, params["norm"], config.epsilon) if config.norm == "post" else y
+    return norm_by(y, params["norm"], config) if config.norm == "post" else y
 
 
 def feedback(drive, left, right, inside=None, activation="tanh", mask=None, ends=None):
@@ -128,6 +128,11 @@ def gru(x, up, bias, kernel, inner):
 def norm_by(x, params, config):
     if config.norm_kind == "layer":
         return layer_norm(x, params["scale"], params["bias"], config.epsilon)
+    if config.norm_kind == "batch":  # by running statistics if there are any
+        axes = tuple(range(x.ndim - 1))
+        mean, var = params.get("mean", x.mean(axes)), params.get("var", x.var(axes))
+        x = (x - mean) / np.sqrt(var + config.epsilon)
+        return x * params["scale"] + params["bias"]
     size = np.sqrt((x**2).mean(-1, keepdims=True) + config.epsilon)
     return x / size * params["scale"]
 

@@ -6,8 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ffnlab.models.transformer_config import TransformerConfig
-from ffnlab.nn import activations
-from ffnlab.nn.ffn import NORMS, parse
+from ffnlab.nn.ffn import NORMS
 from ffnlab.nn.positions import sinusoids
 from ffnlab.nn.precision import keep_dtype
 from ffnlab.types import Array
@@ -73,7 +72,7 @@ class Head(nnx.Module):
 
     def __call__(self, h: Array, embedding: Array) -> Array:
         if self.config.head_dense:
-            name = parse(self.config.blocks[-1])[1]
-            h = self.norm(activations.get(name).function(self.dense(h)))
+            block = self.config.feed_forward(self.config.layers - 1)
+            h = self.norm(block.activation.function(self.dense(h)))
         logits = h @ embedding.T  # [B, T, V]
         return logits + self.bias[...][None, None] if self.config.head_bias else logits

@@ -7,9 +7,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ffnlab.errors import InputError
+from ffnlab.nn.batch_norm import normalize
 from ffnlab.nn.ffn import NORMS, BlockConfig, FeedForward
 from ffnlab.nn.linear import dense
 from ffnlab.nn.pure import functional
+from ffnlab.nn.statistics import STATS
 from ffnlab.types import Array, Key, Model, Params
 
 
@@ -91,7 +93,7 @@ class Tower(nnx.Module):
             name = f"block_{layer}"
             layer_key = None if key is None else jax.random.fold_in(key, layer)
             x, aux[name] = getattr(self, name)(x, layer_key)
-        return self.head(self.norm(x)), aux
+        return self.head(normalize(self.norm, x, key is not None)), aux
 
 
 def tower(config: TowerConfig) -> Model:
@@ -121,8 +123,18 @@ def output_variances(model: Model, params: Params, x: Array) -> Array:
     >>> output_variances(model, params, jnp.eye(5)).shape
     (2,)
     """
-    _, aux = model.apply(params, x)
-    return jnp.stack([_output_variance(params, aux, name) for name in sorted(aux)])
+    aux = _aux(model, params, x)
+    names = sorted(name for name in aux if name.startswith("block_"))
+    return jnp.stack([_output_variance(params, aux, name) for name in names])
+
+
+def _aux(model: Model, params: Params, x: Array) -> dict:
+    """Returns what each block returns beside its output, as in the first step.
+
+    Batch norms then normalize by the statistics of `x`, for which a key is needed.
+    """
+    key = jax.random.key(0) if STATS in params else None
+    return model.apply(params, x, key)[1]
 
 
 def _output_variance(params: Params, aux: dict, name: str) -> Array:
@@ -155,7 +167,7 @@ def with_output_variance(model: Model, x: Array, variance: float = 1.0) -> Model
     def scale(params: Params) -> Params:
         names = sorted(name for name in params if name.startswith("block_"))
         for name in names:
-            _, aux = model.apply(params, x)
+            aux = _aux(model, params, x)
             now = jnp.maximum(_output_variance(params, aux, name), 1e-12)
             down = dict(params[name]["down"])
             down["kernel"] *= jnp.sqrt(variance / now)

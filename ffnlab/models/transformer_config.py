@@ -82,6 +82,11 @@ class TransformerConfig:
         choose("positions", self.positions, POSITIONS)
         choose("norm", self.norm, ("post", "pre"))
         choose("norm_kind", self.norm_kind, NORMS)
+        if self.norm_kind == "batch":
+            raise InputError(
+                "norm_kind: batch would take its statistics over padding, over other "
+                "texts, and in a causal model over later tokens; use layer or rms"
+            )
         choose("head", self.head, ("none", "tied"))
         if self.features % self.heads or self.heads % (self.key_value_heads or 1):
             raise InputError(

@@ -3,7 +3,8 @@
 A plain block computes `down(σ(up(x)))`, a gated block `down(σ(gate(x)) ⊙ up(x))`; the
 gate is the activated half. An equation is a pure function of arrays. `FeedForward` is
 the NNX module that owns the arrays of any block and adds bias, norm, dropout and
-residual. A new block is one equation and one row of `BLOCKS`.
+residual. A new block is one equation and one row of `BLOCKS`; `ffnlab.nn.register`
+checks it and adds it.
 
     config = BlockConfig("swiglu", features=64, hidden=128, norm="pre")
     block = FeedForward(config, rngs=nnx.Rngs(0))
@@ -12,6 +13,7 @@ residual. A new block is one equation and one row of `BLOCKS`.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -20,6 +22,8 @@ from flax import nnx
 
 from ffnlab.errors import InputError, choose
 from ffnlab.nn import activations
+from ffnlab.nn.batch_norm import BatchNorm, normalize
+from ffnlab.nn.block_parameters import BlockParameter
 from ffnlab.nn.dropout import dropout
 from ffnlab.nn.linear import Linear, Weights, dense, weights
 from ffnlab.types import Array, Key
@@ -44,6 +48,7 @@ NORMS: dict[str, Callable[..., nnx.Module]] = {
     # The fast variance E[x²] − E[x]² cancels in float32 when the mean is large.
     "layer": functools.partial(nnx.LayerNorm, use_fast_variance=False),
     "rms": functools.partial(nnx.RMSNorm, use_fast_variance=False),
+    "batch": BatchNorm,
 }
 
 NORM_PLACEMENTS = ("none", "pre", "post", "hidden", "sandwich")
@@ -146,16 +151,28 @@ class Block(NamedTuple):
     """A row of `BLOCKS`.
 
     Attributes:
-      equation: `equation(x, *inputs, down, activation=..., between=...) -> (y, aux)`.
+      equation: `equation(x, *inputs, down, activation=..., between=...) -> (y, aux)`,
+        which also takes the parameters, by name.
       inputs: Names of the projections into the hidden width, in order.
-      activation: The activation of the block, or its default.
+      activation: The activation of the block, or its default; a key of `ACTIVATIONS`,
+        or the name of `function`.
       fixed: Whether the block always has that activation.
+      parameters: Its learnable parameters beside the projections, with their names.
+      function: The activation itself, if it is none of `ACTIVATIONS`.
     """
 
     equation: Callable[..., tuple[Array, Aux]]
     inputs: tuple[str, ...]
     activation: str
     fixed: bool = True
+    parameters: tuple[tuple[str, BlockParameter], ...] = ()
+    function: Elementwise | None = None
+
+    def flops(self, features: int, hidden: int) -> int:
+        """Returns the operations of the products for one token; see `BlockConfig`."""
+        kernels = (each for name, each in self.parameters if name.endswith("kernel"))
+        products = (len(self.inputs) + 1) * features * hidden
+        return 2 * (products + sum(each.size(features, hidden) for each in kernels))
 
 
 BLOCKS: dict[str, Block] = {
@@ -185,7 +202,8 @@ def parse(name: str) -> tuple[str, str]:
     kind, _, activation = name.partition(":")
     row = BLOCKS[choose("block", kind, BLOCKS)]
     activation = activation or row.activation
-    choose("activation", activation, activations.ACTIVATIONS)
+    if row.function is None or activation != row.activation:
+        choose("activation", activation, activations.ACTIVATIONS)
     if row.fixed and ":" in name:
         raise InputError(
             f"block {name!r}: {kind} always has the activation {row.activation}; "
@@ -206,11 +224,12 @@ class BlockConfig:
       dropout: Dropout rate of the hidden units in training, in [0, 1).
       norm: Where to normalise: `none`; `pre` x + f(N(x)); `post` N(x + f(x));
         `hidden` between the activation and `down`; `sandwich` x + N(f(N(x))).
-      norm_kind: `layer` or `rms`.
+      norm_kind: `layer`, `rms`, or `batch` (see `BatchNorm`).
       epsilon: Number that the norm adds to the variance (BERT uses 1e-12).
       initializer: A key of `INITIALIZERS`, for the kernels; biases start at 0.
       residual: Whether x is added to f(x).
       residual_scale: Factor of f(x) before x is added.
+      block: The row of `BLOCKS` at the time of creation.
 
     Raises:
       InputError: A value is out of its range, or a name is unknown.
@@ -222,14 +241,15 @@ class BlockConfig:
     bias: bool = True
     dropout: float = 0.0
     norm: Literal["none", "pre", "post", "hidden", "sandwich"] = "pre"
-    norm_kind: Literal["layer", "rms"] = "layer"
+    norm_kind: Literal["layer", "rms", "batch"] = "layer"
     epsilon: float = 1e-6
     initializer: str = "lecun"
     residual: bool = True
     residual_scale: float = 1.0
+    block: Block = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self):
-        parse(self.kind)
+        object.__setattr__(self, "block", BLOCKS[parse(self.kind)[0]])
         choose("norm", self.norm, NORM_PLACEMENTS)
         choose("norm_kind", self.norm_kind, NORMS)
         choose("initializer", self.initializer, INITIALIZERS)
@@ -243,29 +263,28 @@ class BlockConfig:
             raise InputError(f"epsilon={self.epsilon} must be in (0, 1)")
 
     @property
-    def block(self) -> Block:
-        """The row of `BLOCKS`."""
-        return BLOCKS[parse(self.kind)[0]]
-
-    @property
     def activation(self) -> activations.Activation:
-        """The row of `ACTIVATIONS`."""
-        return activations.get(self.activation_name)
+        """The row of `ACTIVATIONS`, or one that holds the block's own activation."""
+        name, function = self.activation_name, self.block.function
+        if function is not None and name == self.block.activation:
+            return activations.Activation(function, math.inf, name, "own")
+        return activations.get(name)
 
     @property
     def activation_name(self) -> str:
-        """The key of `ACTIVATIONS`."""
-        return parse(self.kind)[1]
+        """The key of `ACTIVATIONS`, or the name of the block's own activation."""
+        return self.kind.partition(":")[2] or self.block.activation
 
     @property
     def parameters(self) -> int:
-        """Number of parameters."""
+        """Number of parameters; running statistics are none."""
         width, hidden, inputs = self.features, self.hidden, len(self.block.inputs)
         total = (inputs + 1) * width * hidden
         if self.bias:
             total += inputs * hidden + width
         total += {None: 0, "layer": 1, "channel": hidden}[self.activation.beta]
-        per_unit = 2 if self.norm_kind == "layer" else 1
+        total += sum(each.size(width, hidden) for _, each in self.block.parameters)
+        per_unit = 1 if self.norm_kind == "rms" else 2
         sizes = {"none": 0, "hidden": hidden, "sandwich": 2 * width}
         return total + per_unit * sizes.get(self.norm, width)
 
@@ -276,7 +295,7 @@ class BlockConfig:
         This is one forward pass. A multiplication and an addition count as two;
         elementwise work is not counted.
         """
-        return 2 * (len(self.block.inputs) + 1) * self.features * self.hidden
+        return self.block.flops(self.features, self.hidden)
 
 
 class FeedForward(nnx.Module):
@@ -305,6 +324,10 @@ class FeedForward(nnx.Module):
             setattr(self, name, linear(width, hidden))
         self.down = linear(hidden, width)
         activations.add_beta(self, config.activation, hidden)
+        for name, parameter in config.block.parameters:
+            initializer = INITIALIZERS[config.initializer]
+            array = parameter.init(width, hidden, initializer, rngs)
+            setattr(self, name, nnx.Param(array))
         norm = functools.partial(
             NORMS[config.norm_kind], epsilon=config.epsilon, rngs=rngs
         )
@@ -318,37 +341,49 @@ class FeedForward(nnx.Module):
 
         Args:
           x: `[..., D]`.
-          key: Dropout key, also of adapters; None in evaluation.
+          key: Dropout key, also of adapters; None in evaluation, where `batch` norms
+            use their running statistics.
 
         Returns:
           `y` `[..., D]`, and `{"hidden": [..., H]}`, the input of `down`.
         """
-        placement = self.config.norm
-        inside = self.norm(x) if placement in ("pre", "sandwich") else x
+        placement, training = self.config.norm, key is not None
+        before = placement in ("pre", "sandwich")
+        inside = normalize(self.norm, x, training) if before else x
         y, aux = self._equation(inside, key)
         if placement == "sandwich":
-            y = self.norm_out(y)
+            y = normalize(self.norm_out, y, training)
         if self.config.residual:
             y = x + self.config.residual_scale * y
-        return (self.norm(y) if placement == "post" else y), aux
+        return (normalize(self.norm, y, training) if placement == "post" else y), aux
 
     def _equation(self, x: Array, key: Key | None) -> tuple[Array, Aux]:
-        inputs = [
-            weights(getattr(self, name), key, name) for name in self.config.block.inputs
-        ]
+        row = self.config.block
+        inputs = [weights(getattr(self, name), key, name) for name in row.inputs]
+        batch = self.config.norm == "hidden" and self.config.norm_kind == "batch"
 
         def between(hidden: Array) -> Array:
-            if self.config.norm == "hidden":
+            if batch:
+                hidden = self.norm.normalize(hidden, key is not None)
+            elif self.config.norm == "hidden":
                 hidden = self.norm(hidden)
             return dropout(hidden, key, self.config.dropout)
 
-        return self.config.block.equation(
-            x,
-            *inputs,
-            weights(self.down, key, "down"),
-            activation=activations.with_beta(self, self.config.activation),
-            between=between,
-        )
+        def call(between: Elementwise) -> tuple[Array, Aux]:
+            return row.equation(
+                x,
+                *inputs,
+                weights(self.down, key, "down"),
+                **{name: getattr(self, name)[...] for name, _ in row.parameters},
+                activation=activations.with_beta(self, self.config.activation),
+                between=between,
+            )
+
+        if batch and key is not None:
+            # An equation may recompute what is inside of it, so statistics are updated
+            # outside. XLA computes what the two calls share once.
+            self.norm.update(call(lambda hidden: hidden)[1]["hidden"])
+        return call(between)
 
 
 def _block_class(name: str, kind: str) -> type[FeedForward]:

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ffnlab.nn.statistics import STATS
 from ffnlab.types import Model, Params
 
 
@@ -45,7 +46,8 @@ def mixed_precision(
       model: Model whose floating-point parameters and inputs are cast.
       dtype: The dtype to compute in.
       keep: Top-level parameter names that are not cast and compute in float32. The head
-        of a classifier costs little, and a solver in it would not converge.
+        of a classifier costs little, and a solver in it would not converge. Running
+        statistics are never cast.
 
     Returns:
       The model, with float32 outputs.
@@ -56,7 +58,7 @@ def mixed_precision(
 
     def apply(params: Params, *inputs: Any, **options: Any) -> Any:
         params = {
-            name: part if name in keep else cast(part, dtype)
+            name: part if name in (*keep, STATS) else cast(part, dtype)
             for name, part in params.items()
         }
         inputs, options = cast((inputs, options), dtype)

@@ -7,46 +7,54 @@ import jax
 from flax import nnx
 
 from ffnlab import trees
-from ffnlab.errors import InputError
-from ffnlab.nn.adapters import attach, detach
+from ffnlab.nn import module_state
+from ffnlab.nn.statistics import split_stats
 from ffnlab.types import Key, Model, Params
 
 
 def functional(build: Callable[[nnx.Rngs], nnx.Module]) -> Model:
     """Returns a module as a pair of pure functions over a plain dict of arrays.
 
+    A module may take a key, as those of this package do, or x alone. Such a plain
+    module may have dropout and batch norm of NNX: a key puts them into training mode
+    and starts their random streams; without one they are deterministic.
+
     Args:
-      build: Function that builds the module from random streams. All of its state must
-        be `nnx.Param`. It is called abstractly, so no arrays are allocated here.
+      build: Function that builds the module from random streams. Its state may be
+        `nnx.Param`, `nnx.BatchStat`, and the random streams of dropout. It is called
+        abstractly, so no arrays are allocated here.
 
     Returns:
-      `Model(init, apply)`: `init(key) -> params`, and `apply(params, ...)`, which calls
-      the module, with the adapters that the parameters hold (see `ffnlab.nn.adapters`).
-      Any `jax.*` transform applies to both.
+      `Model(init, apply)`: `init(key) -> params`, and `apply(params, x, ..., key)`,
+      which calls the module, with the adapters that the parameters hold (see
+      `ffnlab.nn.adapters`). What a module returns is returned as it is, but a single
+      value y as `(y, {})`. Arrays of `nnx.BatchStat` are `params["stats"]`, and with a
+      key the new ones are `aux["stats"]` (see `ffnlab.nn.statistics`). Any `jax.*`
+      transform applies to both.
 
     Raises:
-      InputError: The module has other state, such as running means.
+      InputError: The module has other state, such as a cache.
 
     >>> model = functional(lambda rngs: nnx.Linear(2, 3, rngs=rngs))
     >>> params = model.init(jax.random.key(0))
-    >>> model.apply(params, jax.numpy.ones((5, 2))).shape
+    >>> y, aux = model.apply(params, jax.numpy.ones((5, 2)))
+    >>> y.shape
     (5, 3)
+    >>> model = functional(lambda rngs: nnx.BatchNorm(2, rngs=rngs))
+    >>> params = model.init(jax.random.key(0))
+    >>> y, aux = model.apply(params, jax.numpy.ones((5, 2)), jax.random.key(1))
+    >>> sorted(params), sorted(aux["stats"])
+    (['bias', 'scale', 'stats'], ['mean', 'var'])
     """
-    abstract = nnx.eval_shape(lambda: build(nnx.Rngs(0)))
-    graphdef, _, rest = nnx.split(abstract, nnx.Param, ...)
-    others = jax.tree.leaves(rest, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
-    if others:
-        kinds = sorted({type(variable).__name__ for variable in others})
-        raise InputError(
-            f"functional: the module holds {', '.join(kinds)} beside Param; return "
-            "such state from the call and take keys there, so that the model is pure"
-        )
+    form = module_state.form_of(build)
 
     def init(key: Key) -> Params:
-        return nnx.to_pure_dict(nnx.state(build(nnx.Rngs(key)), nnx.Param))
+        return module_state.init(build(nnx.Rngs(key)), form)
 
     def apply(params: Params, *inputs: Any, **options: Any) -> Any:
-        return _merge(graphdef, params)(*inputs, **options)
+        inputs, options, key = form.take_key(inputs, options)
+        module = form.merge(params, key)
+        return form.outputs(module, module(*inputs, **options), key)
 
     return Model(init, apply)
 
@@ -64,25 +72,18 @@ def bind(build: Callable[[nnx.Rngs], nnx.Module], params: Params) -> nnx.Module:
     >>> bind(build, params).kernel.shape
     (2, 3)
     """
-    graphdef = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))))[0]
-    return _merge(graphdef, params)
-
-
-def _merge(graphdef: Any, params: Params) -> nnx.Module:
-    """Returns a module with its parameters and their adapters."""
-    plain, adapters = detach(params)
-    module = nnx.merge(graphdef, plain)
-    attach(module, adapters)
-    return module
+    return module_state.form_of(build).merge(params)
 
 
 def parameters(model: Model) -> int:
     """Returns the number of parameters of a model, without allocating them.
 
+    Running statistics are not trained and do not count.
+
     >>> parameters(functional(lambda rngs: nnx.Linear(2, 3, rngs=rngs)))
     9
     """
-    return trees.count(jax.eval_shape(model.init, jax.random.key(0)))
+    return trees.count(_trained_shapes(model))
 
 
 def flops(model: Model) -> int:
@@ -95,9 +96,14 @@ def flops(model: Model) -> int:
     >>> flops(functional(lambda rngs: nnx.Linear(2, 3, rngs=rngs)))
     12
     """
-    shapes = trees.flatten(jax.eval_shape(model.init, jax.random.key(0)))
+    shapes = trees.flatten(_trained_shapes(model))
     kernels = {k: v for k, v in shapes.items() if k.endswith("kernel")}
     return 2 * trees.count(kernels)
+
+
+def _trained_shapes(model: Model) -> Params:
+    """Returns the shapes of all parameters but the running statistics."""
+    return split_stats(jax.eval_shape(model.init, jax.random.key(0)))[0]
 
 
 def xla_flops(model: Model, x: Any) -> int | None:

@@ -20,13 +20,16 @@ class Learner(_Learner):
     """A model, and what its steps do to it.
 
     Attributes:
-      model: The model; `apply(params, x, key)` takes the key of its dropout last.
+      model: The model; `apply(params, x, key)` takes the key of its dropout last. It
+        may have running statistics, `params["stats"]`: they are not trained, and become
+        what `apply` returns in `aux["stats"]` (see `ffnlab.nn.statistics`).
       objective: What is minimised and scored: the mean of its score named `loss`.
       optimizer: An optax transformation, for instance of `optimizers.make`; or what
         `optimizers.as_optimizer` takes, such as a function of the learning rate.
       gradient: `gradient(params, batch, key) -> (loss, gradient)`, which the optimizer
         receives; None is the gradient of the objective's mean. `ffnlab.train.gradients`
-        and `ffnlab.train.adversarial` have others.
+        and `ffnlab.train.adversarial` have others. With running statistics, another
+        pass over the batch computes them.
     """
 
     __slots__ = ()

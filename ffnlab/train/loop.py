@@ -20,6 +20,8 @@ import numpy as np
 import optax
 
 from ffnlab import data, signals
+from ffnlab.nn.statistics import join_stats, split_stats
+from ffnlab.train.batch_statistics import gradient_and_stats
 from ffnlab.train.checkpoint import Checkpoints
 from ffnlab.train.divergence import train_to_last_good
 from ffnlab.train.evaluation import Evaluator, Take, make_evaluate
@@ -62,7 +64,7 @@ class TrainState(NamedTuple):
     Attributes:
       step: The number of steps taken, int32 `[]`.
       key: The raw words of the run's root key; step t draws from `fold_in(key, t)`.
-      params: The model's arrays.
+      params: The model's arrays, with its running statistics if it has any.
       optimizer: The optimizer's arrays.
     """
 
@@ -123,7 +125,7 @@ def init_state(
     root = jax.random.fold_in(key, seed)
     start, steps = jax.random.split(root)
     params = learner.model.init(start)
-    state = learner.optimizer.init(params)
+    state = learner.optimizer.init(split_stats(params)[0])
     if learning_rate is not None:
         state = with_learning_rate(state, learning_rate)
     return TrainState(
@@ -133,6 +135,9 @@ def init_state(
 
 def make_step(learner: Learner) -> Step:
     """Returns `step(state, batch) -> (state, loss)`, a pure function.
+
+    Running statistics, the entry `stats` of the parameters, become those that the model
+    returns for the batch; everything else is trained.
 
     >>> from ffnlab.models import TowerConfig, tower
     >>> from ffnlab.nn import BlockConfig
@@ -150,9 +155,13 @@ def make_step(learner: Learner) -> Step:
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Array]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        loss, grads = gradient(state.params, batch, key)
-        updates, moments = optimizer.update(grads, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
+        trained, stats = split_stats(state.params)
+        if stats is None:
+            loss, grads = gradient(state.params, batch, key)
+        else:
+            loss, grads, stats = gradient_and_stats(learner, state.params, batch, key)
+        updates, moments = optimizer.update(grads, state.optimizer, trained)
+        params = join_stats(optax.apply_updates(trained, updates), stats)
         return TrainState(state.step + 1, state.key, params, moments), loss
 
     return step

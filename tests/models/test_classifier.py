@@ -113,7 +113,7 @@ def test_the_feedback_head_receives_label_positions_and_nothing_else(gradient):
     @jax.jit
     def slopes(params, h, weights):
         def value(params, h):
-            logits = model.apply(params, h, mask)
+            logits, _ = model.apply(params, h, mask)
             return (jnp.sin(logits) * weights[..., None]).sum()
 
         return jax.grad(value, argnums=(0, 1))(params, h)

@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from ffnlab import trees
 from ffnlab.errors import InputError
@@ -87,11 +86,6 @@ def test_layers_draw_different_dropout():
 def test_bad_config():
     with pytest.raises(InputError, match="layers=0"):
         TowerConfig(5, 7, BLOCK, layers=0)
-
-
-def test_a_module_with_other_state_is_refused():
-    with pytest.raises(InputError, match="holds BatchStat beside Param"):
-        pure.functional(lambda rngs: nnx.BatchNorm(3, rngs=rngs))
 
 
 @pytest.mark.parametrize("kind", ["mlp:sigmoid", "mlp:relu2", "glu", "bilinear"])

@@ -86,7 +86,7 @@ def test_gru_is_its_equation():
     def run(params, bare, flax):
         h = jnp.zeros((3, 6))
         for t in range(6):
-            h = cell.apply(flax, h, X[:, t])
+            h, _ = cell.apply(flax, h, X[:, t])
         return model.apply(params, X)[0], model.apply(bare, X)[0][:, -1], h
 
     with jax.numpy_rank_promotion("allow"):
