@@ -6,12 +6,15 @@ _NAMES = {
     "ACTIVATIONS": "activations",
     "BLOCKS": "ffn",
     "BlockConfig": "ffn",
+    "BlockParameter": "block_parameters",
     "FeedForward": "ffn",
     "bind": "pure",
+    "dense": "linear",
     "flops": "pure",
     "functional": "pure",
     "match": "budget",
     "parameters": "pure",
+    "register": "registration",
 }
 
 __getattr__, __dir__, __all__ = attach(__name__, _NAMES)
