@@ -97,7 +97,8 @@ def convert(
             continue
         array = tensors[entry.name]
         joined = [*shapes[entry.paths[0]].shape]
-        joined[-1] *= len(entry.paths)
+        if len(entry.paths) > 1:
+            joined[-1] *= len(entry.paths)
         expected = tuple(joined[::-1] if entry.transform is np.transpose else joined)
         if array.shape != expected:
             raise InputError(

@@ -63,11 +63,15 @@ class Entry(NamedTuple):
 
     def read(self, array: np.ndarray) -> list[np.ndarray]:
         """Returns our arrays for an array of the checkpoint."""
-        return np.split(self.transform(array), len(self.paths), axis=-1)
+        whole = self.transform(array)
+        if len(self.paths) == 1:  # also a number
+            return [whole]
+        return np.split(whole, len(self.paths), axis=-1)
 
     def write(self, arrays: list[np.ndarray]) -> np.ndarray:
         """Returns the array of the checkpoint for our arrays."""
-        return np.ascontiguousarray(self.transform(np.concatenate(arrays, axis=-1)))
+        whole = arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=-1)
+        return np.require(self.transform(whole), requirements="C")
 
 
 _BERT = [

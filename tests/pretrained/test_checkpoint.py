@@ -217,6 +217,15 @@ def test_saved_without_a_head_and_from_nothing(tmp_path):
     chex.assert_trees_all_equal(again.params, params)
 
 
+def test_a_scalar_parameter_is_saved_as_one(tmp_path):
+    config = DecoderConfig.tiny(block="glu:swish")
+    params = oracles.random_params(transformer_model(config))
+    checkpoint.save(tmp_path / "new", config, params, family="ffnlab")
+    again = checkpoint.load(tmp_path / "new")
+    assert again.params["layer_1"]["ffn"]["beta"].shape == ()
+    chex.assert_trees_all_equal(again.params, params)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
