@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import itertools
 import json
 import os
 import re
@@ -30,6 +31,7 @@ Presets = Mapping[str, Mapping[str, Any]]
 _SIZE = 2**16  # bytes of all flag files of a command line
 _DEPTH = 20  # flag files inside each other
 _LONGEST = 200  # characters of the name of a flag
+_JOINED = options.IMPORTS  # a flag whose values add up if it is given several times
 _HELP = "(--help lists the flags)"
 
 
@@ -67,16 +69,19 @@ def parse(
     kinds = {
         each.name: kind_of(hints[each.name]) for each in dataclasses.fields(config)
     }
-    renamed = {**getattr(config, "RENAMED", {}), **(aliases or {})}
+    renamed = {options.flag_of(_JOINED): _JOINED} if _JOINED in kinds else {}
+    renamed |= {**getattr(config, "RENAMED", {}), **(aliases or {})}
     words = read_flag_files(map(Word, argv[1:]))
     switches = dict.fromkeys(presets, (bool, False))
     given, where = _assign(words, {**kinds, **switches}, renamed)
+    where = {options.flag_of(name): place for name, place in where.items()}
     values = {}
     for switch, preset in presets.items():
         values |= preset if given.pop(switch, False) else {}
     values |= given
     for name, value in values.items():
-        _check_text(where.get(name, ""), name, value)
+        flag = options.flag_of(name)
+        _check_text(where.get(flag, ""), flag, value)
     try:
         return config(**values)
     except InputError as error:
@@ -137,7 +142,12 @@ def _assign(
             flags.DEFINE_boolean(name, None, "", values)
             continue
         parser = _List(kind) if several else _PARSERS[kind]()
-        flags.DEFINE(parser, name, None, "", values, flags.ArgumentSerializer())
+        if name == _JOINED:
+            flags.DEFINE_multi(
+                parser, flags.ArgumentSerializer(), name, None, "", values
+            )
+        else:
+            flags.DEFINE(parser, name, None, "", values, flags.ArgumentSerializer())
     words = [w._replace(text=options.rename_flag(w.text, renamed)) for w in words]
     where = {_name_of(word, kinds): word.where for word in words}
     for word in words:
@@ -151,7 +161,11 @@ def _assign(
         raise _wrong(words, kinds, str(error)) from None
     if rest:
         raise _stray(next(word for word in words if word.text == rest[0]))
-    return {name: values[name].value for name in kinds if values[name].present}, where
+    given = {name: values[name].value for name in kinds if values[name].present}
+    if _JOINED in given:
+        each = itertools.chain.from_iterable(given[_JOINED])
+        given[_JOINED] = tuple(dict.fromkeys(each))
+    return given, where
 
 
 def _name_of(word: Word, known: Iterable[str]) -> str:
@@ -315,5 +329,10 @@ def with_flags(message: str, config: type) -> str:
     names = "|".join(field.name for field in dataclasses.fields(config))
     lead = re.match(rf"(?:{names})(?:(?:, | and |, and )(?:{names}))*(?=: |=)", message)
     end = lead.end() if lead else 0
-    leading = re.sub(rf"\b({names})\b", r"--\1", message[:end])
-    return leading + re.sub(rf"(?<![\w./-])({names})(?==\S)", r"--\1", message[end:])
+
+    def as_flag(name: re.Match) -> str:
+        return f"--{options.flag_of(name[1])}"
+
+    leading = re.sub(rf"\b({names})\b", as_flag, message[:end])
+    rest = re.sub(rf"(?<![\w./-])({names})(?==\S)", as_flag, message[end:])
+    return leading + rest

@@ -83,7 +83,7 @@ def _flag(field: dataclasses.Field, hint: Any) -> list[str]:
     facts += [limit for limit in [options.limits(field)] if limit]
     shown = "" if field.default is None else options.as_text(field.default)
     text = f"{field.metadata['text']} ({', '.join(facts)})"
-    return [f"  --{field.name}={shown}", *_wrap(text)]
+    return [f"  --{options.flag_of(field.name)}={shown}", *_wrap(text)]
 
 
 def _wrap(text: str) -> list[str]:

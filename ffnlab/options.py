@@ -209,8 +209,22 @@ def to_flags(config: Any, leave_out: Iterable[str] = RUN) -> str:
         for field in dataclasses.fields(config)
         if field.name not in leave_out
     }
-    lines = (f"--{k}={as_text(v)}\n" for k, v in values.items() if v is not None)
+    lines = (
+        f"--{flag_of(k)}={as_text(v)}\n" for k, v in values.items() if v is not None
+    )
     return "".join(lines)
+
+
+IMPORTS = "imports"  # the field of --import
+
+
+def flag_of(field: str) -> str:
+    """Returns the flag of a field, which cannot have the name of a keyword of Python.
+
+    >>> flag_of("imports"), flag_of("seed")
+    ('import', 'seed')
+    """
+    return "import" if field == IMPORTS else field
 
 
 def rename_flag(argument: str, renamed: Mapping[str, str]) -> str:

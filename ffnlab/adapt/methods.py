@@ -9,8 +9,11 @@ import dataclasses
 from collections.abc import Iterable
 from typing import ClassVar
 
-from ffnlab import names
 from ffnlab.errors import InputError, choose
+from ffnlab.options import names_in
+
+_BLOCKS = names_in("ffnlab.nn.ffn", "BLOCKS")
+_ACTIVATIONS = names_in("ffnlab.nn.activations", "ACTIVATIONS")
 
 
 def _at_least(method: "Method", least: float, *fields: str) -> None:
@@ -213,9 +216,9 @@ class Bottleneck(Method):
         choose("placement", self.placement, PLACEMENTS)
         _at_least(self, 1, "hidden")
         kind, _, activation = self.block.partition(":")
-        choose("block", kind, names.TABLES["ffnlab.nn.ffn", "BLOCKS"])
-        known = names.TABLES["ffnlab.nn.activations", "ACTIVATIONS"]
-        choose("block", activation or known[0], known)
+        choose("block", kind, _BLOCKS())
+        if activation:
+            choose("block", activation, _ACTIVATIONS())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

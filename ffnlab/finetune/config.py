@@ -6,6 +6,7 @@ from typing import ClassVar
 from ffnlab.errors import InputError, choose
 from ffnlab.finetune.adapt_options import AdaptOptions
 from ffnlab.finetune.usage import TASKS
+from ffnlab.nn.user_code import ImportOptions
 from ffnlab.options import names_in, option
 from ffnlab.train.config import Steps
 
@@ -286,11 +287,13 @@ class Config(
     TrainingOptions,
     AdaptOptions,
     MethodOptions,
+    ImportOptions,
 ):
     """The configuration of a fine-tuning; each field is a flag."""
 
     # What a flag file of an earlier version, without the flag, stands for.
     ADDED: ClassVar[dict[str, str]] = {
+        **ImportOptions.ADDED,
         "method": "full",
         "target_modules": "",
         "warmup_ratio": "0.0",

@@ -24,6 +24,7 @@ from ffnlab.finetune.outputs import (
 )
 from ffnlab.finetune.pipeline_inputs import keys_of
 from ffnlab.finetune.predict_options import PredictOptions
+from ffnlab.nn import user_code
 from ffnlab.options import option
 
 if TYPE_CHECKING:
@@ -82,8 +83,10 @@ class PredictConfig(PredictOptions):
     checkpoint: str | None = option(
         None, "Directory of the base of --adapter. If not given, that of training."
     )
+    imports: tuple[str, ...] = user_code.imports_option()
 
     def __post_init__(self):
+        user_code.load(self.imports)
         super().__post_init__()
         if not self.run and not self.adapter:
             raise InputError(

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from ffnlab.errors import InputError, choose
+from ffnlab.nn.user_code import ImportOptions
 from ffnlab.options import names_in, option
 from ffnlab.train.config import Steps
 
@@ -159,7 +160,7 @@ class Pretraining(Steps):
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Data, Architecture, Sampling, Pretraining):
+class Config(Data, Architecture, Sampling, Pretraining, ImportOptions):
     """Pretraining of a language model."""
 
     RENAMED: ClassVar[Mapping[str, str]] = {

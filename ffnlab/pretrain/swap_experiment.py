@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from ffnlab import devices, io
 from ffnlab.errors import InputError, choose
 from ffnlab.escape import markdown, terminal
-from ffnlab.options import RunOptions, names_in, option
+from ffnlab.nn.user_code import ImportOptions
+from ffnlab.options import names_in, option
 from ffnlab.report.run_directory import choose_unfinished
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ _SECONDS = 60.0  # between two checkpoints
 
 
 @dataclasses.dataclass(frozen=True)
-class SwapConfig(RunOptions):
+class SwapConfig(ImportOptions):
     """Model, text and new blocks."""
 
     RENAMED: ClassVar[Mapping[str, str]] = {"length": "max_seq_length"}

@@ -21,6 +21,7 @@ from typing import Any
 from ffnlab import devices, digests, options
 from ffnlab.errors import InputError
 from ffnlab.io import read, write
+from ffnlab.nn import user_code
 
 DATA = "data"  # the folder of data that was given as values
 # What a run that was interrupted before it wrote its flags can have left.
@@ -210,6 +211,8 @@ def _begin(path: Path, config: Any, resume: bool | None) -> None:
         _check_same_flags(path / "flags", config)
     else:
         write(path / "flags", options.to_flags(config))
+    if getattr(config, "imports", ()):
+        _check_same_code(path / user_code.NAME, config.imports, resume)
     if not (path / "versions.json").exists():
         write(path / "versions.json", json.dumps(versions(), indent=2) + "\n")
 
@@ -225,6 +228,25 @@ def check_same_data(directory: Path, digest: str) -> None:
         write(path, digest + "\n")
     elif read(path).strip() != digest:
         raise InputError(f"resume: {path}: the data has changed since; start a new run")
+
+
+def _check_same_code(path: Path, imports: tuple[str, ...], resume: bool | None) -> None:
+    """Records the digests of imported files; a resumed run must have the same.
+
+    Raises:
+      InputError: A file has changed since.
+    """
+    now = user_code.digests(imports)
+    before = read(path).splitlines() if resume and path.exists() else []
+    changed = [
+        line.split("  ", 1)[1] for line in now.splitlines() if line not in before
+    ]
+    if before and changed:
+        raise InputError(
+            f"imports: {', '.join(changed)} has changed since the run in {path.parent} "
+            "began; restore it to resume the run, or start a new one"
+        )
+    write(path, now)
 
 
 def _check_same_flags(path: Path, config: Any) -> None:

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from ffnlab import names
 from ffnlab.errors import InputError, choose
+from ffnlab.nn.user_code import ImportOptions
 from ffnlab.options import names_in, option
 from ffnlab.stats.stages import stages_for
 from ffnlab.sweep.replicate_options import ReplicateOptions
@@ -30,12 +31,13 @@ QUICK = {
 
 
 @dataclasses.dataclass(frozen=True)
-class CompareConfig(ReplicateOptions):
+class CompareConfig(ReplicateOptions, ImportOptions):
     """Comparison: the data, the blocks and their budget."""
 
     # What a flag file of an earlier version, without the flag, stands for.
     ADDED: ClassVar[dict[str, str]] = {
         **ReplicateOptions.ADDED,
+        **ImportOptions.ADDED,
         "widths": "",
         "until": "seeds",
     }

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from ffnlab.errors import InputError, choose
+from ffnlab.nn.user_code import ImportOptions
 from ffnlab.options import names_in, option
 from ffnlab.sweep.replicate_options import ReplicateOptions
 
@@ -25,8 +26,13 @@ QUICK = {
 
 
 @dataclasses.dataclass(frozen=True)
-class FeedbackCompareConfig(ReplicateOptions):
+class FeedbackCompareConfig(ReplicateOptions, ImportOptions):
     """Feedback networks: the tasks, the models and the solver."""
+
+    ADDED: ClassVar[dict[str, str]] = {
+        **ReplicateOptions.ADDED,
+        **ImportOptions.ADDED,
+    }
 
     RENAMED: ClassVar[dict[str, str]] = {
         **ReplicateOptions.RENAMED,
