@@ -8,6 +8,7 @@ import pytest
 
 import ffnlab
 from ffnlab.nn import ffn
+from ffnlab.options import flag_of
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -100,7 +101,7 @@ def flags_of(name):
     """Returns the flags of a launcher or a benchmark."""
     module = importlib.import_module(name)
     configs = [value for value in vars(module).values() if is_dataclass(value)]
-    names = {field.name for config in configs for field in fields(config)}
+    names = {flag_of(field.name) for config in configs for field in fields(config)}
     return names | {"help", "quick", "flagfile"}
 
 
