@@ -100,8 +100,8 @@ def moments(x: Array) -> tuple[Array, Array]:
     """
     if x.size == x.shape[-1]:
         raise InputError(
-            "batch: a single row has no variance, which norm_kind=batch needs; use "
-            "more examples per batch, or norm_kind=layer"
+            "norm_kind: batch needs the variance of several rows in training, and "
+            "there is a single one; use larger batches, or norm_kind=layer"
         )
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     axes = tuple(range(x.ndim - 1))
