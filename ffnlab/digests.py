@@ -213,6 +213,8 @@ def recover(directory: Path) -> None:
     for part in sorted(directory.rglob("*.part")):
         path = part.with_name(part.name.removesuffix(".part"))
         manifest = find(path)
+        if not os.path.lexists(part):  # its directory was removed
+            continue
         if part.is_dir():
             shutil.rmtree(part)
         elif manifest and _is_recorded(path, part, manifest):

@@ -113,6 +113,7 @@ def _die(*_):
 def test_what_an_interrupted_writer_left_is_removed(run):
     (run / "best.part").mkdir()
     (run / "best.part" / "half").write_text("half")
+    (run / "best.part" / f"{digests.NAME}.part").write_text("half")
     (run / "flags.part").write_text("half")
     (run / f"{digests.NAME}.part").write_text("half")
     digests.recover(run)
