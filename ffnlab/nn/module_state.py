@@ -110,13 +110,29 @@ class Form(NamedTuple):
         return y, {**aux, STATS: plain_state(module, nnx.BatchStat)}
 
 
+def call_with_rngs(build: Callable[..., nnx.Module], rngs: nnx.Rngs) -> nnx.Module:
+    """Returns the module of a builder, which takes `rngs` by name or as the first.
+
+    >>> class Net(nnx.Module):
+    ...     def __init__(self, *, rngs: nnx.Rngs):
+    ...         self.up = nnx.Linear(2, 3, rngs=rngs)
+    >>> call_with_rngs(Net, nnx.Rngs(0)).up.kernel.shape
+    (2, 3)
+    """
+    function = build.__init__ if isinstance(build, type) else build
+    rngs_parameter = inspect.signature(function).parameters.get("rngs")
+    if rngs_parameter and rngs_parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+        return build(rngs=rngs)
+    return build(rngs)
+
+
 def form_of(build: Callable[[nnx.Rngs], nnx.Module]) -> Form:
     """Returns the form of the modules of a builder, which is called abstractly.
 
     Raises:
       InputError: A module holds state of another kind, or has parameters named `stats`.
     """
-    abstract = nnx.eval_shape(lambda: build(nnx.Rngs(0)))
+    abstract = nnx.eval_shape(lambda: call_with_rngs(build, nnx.Rngs(0)))
     if not isinstance(abstract, nnx.Module):
         raise InputError(
             f"build: should return an nnx.Module, not {type(abstract).__name__}"

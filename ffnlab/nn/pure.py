@@ -49,7 +49,8 @@ def functional(build: Callable[[nnx.Rngs], nnx.Module]) -> Model:
     form = module_state.form_of(build)
 
     def init(key: Key) -> Params:
-        return module_state.init(build(nnx.Rngs(key)), form)
+        module = module_state.call_with_rngs(build, nnx.Rngs(key))
+        return module_state.init(module, form)
 
     def apply(params: Params, *inputs: Any, **options: Any) -> Any:
         inputs, options, key = form.take_key(inputs, options)

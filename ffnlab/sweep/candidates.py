@@ -15,6 +15,7 @@ from ffnlab.errors import InputError
 from ffnlab.nn import pure
 from ffnlab.nn.budget import at_width
 from ffnlab.nn.ffn import BlockConfig, parse
+from ffnlab.nn.module_state import call_with_rngs
 from ffnlab.sweep import block_jobs
 from ffnlab.sweep.candidate_config import CandidateConfig, make_config
 from ffnlab.sweep.comparison_config import MATCHED
@@ -154,15 +155,14 @@ def _as_model(name: str, candidate: Any) -> "str | BlockConfig | Model":
         )
     if not callable(candidate):
         raise InputError(f"{where}: expected {_WANTED}, got {type(candidate).__name__}")
-    return pure.functional(_builder(where, candidate))
+    _check_builder(where, candidate)
+    return pure.functional(candidate)
 
 
-def _builder(where: str, build: Any) -> Callable[[nnx.Rngs], nnx.Module]:
-    """Returns a function that builds a module, after a check that it does."""
-    by_name = isinstance(build, type) and "rngs" in inspect.signature(build).parameters
-    make = (lambda rngs: build(rngs=rngs)) if by_name else build
+def _check_builder(where: str, build: Any) -> None:
+    """Raises unless a function builds a module."""
     try:
-        module = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
+        module = nnx.eval_shape(lambda: call_with_rngs(build, nnx.Rngs(0)))
     except Exception as error:
         raise InputError(
             f"{where}: expected {_WANTED}; calling it failed: {_first_line(error)}"
@@ -170,7 +170,6 @@ def _builder(where: str, build: Any) -> Callable[[nnx.Rngs], nnx.Module]:
     if not isinstance(module, nnx.Module):
         kind = type(module).__name__
         raise InputError(f"{where}: expected {_WANTED}; it returned a {kind}")
-    return make
 
 
 def _first_line(error: Exception) -> str:

@@ -168,3 +168,18 @@ def test_state_of_other_kinds_is_refused():
         jax.eval_shape(model.apply, {"norm": params["norm"]}, X)
     with pytest.raises(InputError, match="should be a key of jax.random.key"):
         jax.eval_shape(lambda p: model.apply(p, X, 3), params)
+
+
+class ByName(nnx.Module):
+    """A module as Flax writes them: the random streams are passed by name."""
+
+    def __init__(self, *, rngs):
+        self.up = nnx.Linear(2, 3, rngs=rngs)
+
+    def __call__(self, x):
+        return self.up(x)
+
+
+def test_random_streams_may_be_taken_by_name():
+    models = pure.functional(ByName), pure.functional(lambda rngs: ByName(rngs=rngs))
+    chex.assert_trees_all_equal(*(model.init(KEY) for model in models))
