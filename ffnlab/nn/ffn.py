@@ -200,7 +200,13 @@ def parse(name: str) -> tuple[str, str]:
     (('swiglu', 'silu'), ('mlp', 'gelu'))
     """
     kind, _, activation = name.partition(":")
-    row = BLOCKS[choose("block", kind, BLOCKS)]
+    try:
+        row = BLOCKS[choose("block", kind, BLOCKS)]
+    except InputError as error:
+        raise InputError(
+            f"{error}; a block of your own needs the file that registers it: import "
+            "it first, or --import=FILE"
+        ) from None
     activation = activation or row.activation
     if row.function is None or activation != row.activation:
         choose("activation", activation, activations.ACTIVATIONS)
