@@ -24,7 +24,8 @@ def run(name, code=None):
 
 def short(code):
     """Returns a recipe for the small checkpoint, which has few positions."""
-    return code.replace('checkpoint="minilm"', 'checkpoint="minilm", max_seq_length=14')
+    code = code.replace(': "minilm",', ': "minilm", "max_seq_length": 14,')
+    return code.replace('="minilm"', '="minilm", max_seq_length=14')
 
 
 @pytest.fixture(autouse=True)
@@ -45,27 +46,26 @@ def test_a_block_of_your_own_is_compared(folder):
     frame = load_wine(as_frame=True).frame.rename(columns={"target": "cultivar"})
     frame["cultivar"] = frame["cultivar"].map({0: "a", 1: "b", 2: "c"})
     frame.to_csv(folder / "wine.csv", index=False)
-    result = run(OWN)["result"]
+    few = "table, replicates=8, steps=20"
+    result = run(OWN, RECIPES[OWN].replace("table, steps=100", few))["result"]
     assert {row.name for row in result.comparisons} == {"mlp:relu", "swiglu", "squared"}
     assert (folder / "wine.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.slow
 def test_modules_of_flax_are_compared(capsys):
-    run(NETS)
+    run(NETS, RECIPES[NETS].replace("layers=1", "layers=1, replicates=8, steps=20"))
     assert "Over 8 replicates" in capsys.readouterr().out.splitlines()[-1]
 
 
 @pytest.mark.slow
 def test_entities_are_found_and_transformers_agrees(folder, capsys):
     tuned.first_layer(tuned.with_vocabulary("bert", folder / "two"), folder / "minilm")
-    code, _, theirs = short(RECIPES[ENTITIES]).partition("same = ")
-    variables = run(ENTITIES, code.replace("from transformers import pipeline", ""))
+    code, line, theirs = short(RECIPES[ENTITIES]).partition("from transformers ")
+    variables = run(ENTITIES, code)
     entities = variables["result"].pipeline()("Ada lives in Rome.")
-    transformers = pytest.importorskip("transformers")
-    code = f"same = {theirs}"
-    variables |= {"pipeline": transformers.pipeline}
-    exec(code, variables)
+    pytest.importorskip("transformers")
+    exec(line + theirs, variables)
     found = variables["same"]("Ada lives in Rome.")
     assert [(e.start, e.end) for e in entities] == [
         (e["start"], e["end"]) for e in found

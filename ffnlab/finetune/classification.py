@@ -255,6 +255,7 @@ def prepare(config: "Config") -> ClassificationTask:
         )
         rows[part] = pack(encoded, labels[part], **options)
         summary.append(_summary(part, each, encoded, rows[part]))
+        summary += _missing_labels(part, rows[part], names)
     arrays = [packed.arrays for packed in rows.values()]
     vocab_ids = renumber_tokens(arrays, mask_token_ids(config, tokenizer))
     return ClassificationTask(
@@ -349,9 +350,19 @@ def _summary(part: str, examples: Examples, encoded: Encoded, rows: Rows) -> str
     scheme = f", tags in {examples.scheme}" if examples.scheme else ""
     lost = f", {encoded.lost:,} words or tokens cut off" if encoded.lost else ""
     return (
-        f"{part}: {len(examples.texts):,} texts in {len(rows.example_index):,} rows, "
-        f"{full:.0%} full{scheme}{lost}"
+        f"{part}: {len(examples.texts):,} texts packed into "
+        f"{len(rows.example_index):,} rows, {full:.0%} full{scheme}{lost}"
     )
+
+
+def _missing_labels(part: str, rows: Rows, names: Sequence[str]) -> list[str]:
+    """Returns a line on the labels that a part has no example of, if there are any."""
+    missing = np.setdiff1d(np.arange(len(names)), rows.arrays["y"])
+    if not missing.size:
+        return []
+    shown = ", ".join(names[k] for k in missing[:5])
+    rest = f" and {missing.size - 5} more" if missing.size > 5 else ""
+    return [f"{part}: no example of {shown}{rest}"]
 
 
 def split_by_sentence(flat: Sequence[Any], like: list) -> list[list[Any]]:

@@ -376,7 +376,9 @@ class Config(
         if self.split and (self.dev or self.test):
             raise InputError("split: it divides train; leave out dev and test")
         if self.split and (len(self.split) != 3 or abs(sum(self.split) - 1) > 1e-6):
-            raise InputError("split: three shares that add up to 1 are needed")
+            raise InputError(
+                "split: three shares that add up to 1 are needed, such as 0.8,0.1,0.1"
+            )
         if not self.split and not self.dev and not self.one_file:
             raise InputError("dev: is needed, or split to take it from train")
 

@@ -179,8 +179,8 @@ def _summary(part: str, pairs: Pairs, rows: Rows) -> str:
     full = rows.arrays["x/mask"].mean()
     lost = f", {pairs.lost:,} tokens cut off" if pairs.lost else ""
     return (
-        f"{part}: {len(pairs.tokens):,} texts in {len(rows.example_index):,} rows, "
-        f"{full:.0%} full{lost}"
+        f"{part}: {len(pairs.tokens):,} texts packed into "
+        f"{len(rows.example_index):,} rows, {full:.0%} full{lost}"
     )
 
 

@@ -285,7 +285,13 @@ def _words(name: str, value: Any) -> list[str]:
 
 
 def _label(name: str, value: Any, known: dict[str, Any]) -> str:
-    """Returns a label as a text, unless another label has the same text."""
+    """Returns a label as a text, unless another label has the same text.
+
+    A whole number among floats, as pandas makes them of integers beside missing ones,
+    becomes the text of the integer.
+    """
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     try:
         text = label_text(value)
     except InputError as error:

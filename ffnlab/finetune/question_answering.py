@@ -256,7 +256,7 @@ def _summary(part: str, asked: Questions, pieces: Windows, rows: Rows) -> str:
     full = rows.arrays["x/mask"].mean()
     return (
         f"{part}: {len(asked.ids):,} questions, {unanswered:,} without an answer, in "
-        f"{len(pieces.tokens):,} windows, {len(rows.example_index):,} rows, "
+        f"{len(pieces.tokens):,} windows packed into {len(rows.example_index):,} rows, "
         f"{full:.0%} full"
     )
 

@@ -160,7 +160,7 @@ def report_text(
     shape, family = task.checkpoint.config, task.checkpoint.family
     most = config.max_length
     length = f"{config.steps:,} steps" if config.steps else f"{config.epochs:g} epochs"
-    return f"""# What does {name} make of {file}?
+    return f"""# {name}, fine-tuned on {file}
 
 {table.markdown()}
 

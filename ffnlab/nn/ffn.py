@@ -200,6 +200,10 @@ def parse(name: str) -> tuple[str, str]:
     (('swiglu', 'silu'), ('mlp', 'gelu'))
     """
     kind, _, activation = name.partition(":")
+    if kind not in BLOCKS and kind in activations.ACTIVATIONS:
+        raise InputError(
+            f"block: {kind} is an activation; write mlp:{kind} or glu:{kind}"
+        )
     try:
         row = BLOCKS[choose("block", kind, BLOCKS)]
     except InputError as error:

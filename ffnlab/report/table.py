@@ -16,7 +16,7 @@ class Table(NamedTuple):
       words: The number of columns of words, which come first and are aligned to the
         left; the others hold numbers.
 
-    >>> print(Table(["block", "test"], [["glu", "0.97"]], 1).markdown())
+    >>> print(Table(["block", "test"], [["glu", "0.97"]], 1))
     | block | test |
     | :-- | --: |
     | glu | 0.97 |
@@ -25,6 +25,9 @@ class Table(NamedTuple):
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     words: int = 1
+
+    def __str__(self) -> str:
+        return self.markdown()
 
     def markdown(self) -> str:
         """Returns the table in Markdown."""

@@ -303,7 +303,7 @@ def _write_title(
     if whole_figure:
         axes.figure.suptitle(f"{label}\n{text}", x=0.01, ha="left", fontsize=9)
     else:
-        axes.set_title(f"{label}\n{text}", loc="left", fontsize=9, pad=18)
+        axes.set_title(label, loc="left", fontsize=9, pad=18)
 
 
 def _add_legend(axes: "Axes", verdicts: set[str | None], whole_figure: bool) -> None:

@@ -80,6 +80,8 @@ def make_config(
     fields = [field.name for field in dataclasses.fields(CompareConfig)]
     known = ["replicates", *(name for name in fields if name not in _TAKEN)]
     for name in options:
+        if name == "seeds":
+            raise InputError("seeds: give the number as replicates=N")
         if name in _TAKEN:
             raise InputError(f"{name}: it needs a CompareConfig")
         choose("argument", name, known)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -66,8 +66,8 @@ def gather(candidates: Any, dataset: Any, options: Mapping[str, Any]) -> Candida
         raise InputError("candidates: at least one is needed")
     if not isinstance(candidates, Mapping):
         raise InputError(
-            "candidates: expected a dict from names to models or blocks, or a "
-            f"CompareConfig, got {type(candidates).__name__}"
+            "candidates: expected a list of block names, a dict from names to models "
+            f"or blocks, or a CompareConfig, got {type(candidates).__name__}"
         )
     if not all(isinstance(name, str) for name in candidates):
         raise InputError("candidates: the names of models should be text")
@@ -77,7 +77,7 @@ def gather(candidates: Any, dataset: Any, options: Mapping[str, Any]) -> Candida
         optimizer = as_optimizer(options.pop("optimizer"))
     elif optimizer is not None and optimizer not in OPTIMIZERS:
         as_optimizer(optimizer)  # raises, with the nearest names
-    dataset = data.load(dataset) if isinstance(dataset, str) else dataset
+    dataset = _load(dataset) if isinstance(dataset, str) else dataset
     config = make_config(tuple(candidates), _name_of(dataset), own, options)
     devices.select(config.device)  # before models are traced, which starts JAX
     dataset = _replicate(config, dataset)
@@ -91,6 +91,16 @@ def gather(candidates: Any, dataset: Any, options: Mapping[str, Any]) -> Candida
     return gathered
 
 
+def _load(name: str) -> Dataset:
+    """Returns a built-in data set."""
+    if name not in data.DATASETS and ("/" in name or "." in name):
+        raise InputError(
+            f"dataset: {name!r} is no built-in data set; read a file by "
+            "data.read_csv(path, target=COLUMN) or data.read_npz(path)"
+        )
+    return data.load(name)
+
+
 def _name_of(dataset: Any) -> str:
     """Returns the name of a data set, after a check that it is one."""
     if isinstance(dataset, (Dataset, Replicates)):
@@ -98,9 +108,9 @@ def _name_of(dataset: Any) -> str:
     if callable(dataset):
         return getattr(dataset, "__name__", "data").strip("<>")
     raise InputError(
-        "dataset: expected a Dataset, such as that of Dataset.from_arrays(x, y), the "
-        f"name of a built-in data set, or a function of a seed, got "
-        f"{type(dataset).__name__}"
+        "dataset: expected a Dataset, such as that of Dataset.from_arrays(x, y) or "
+        "Dataset.from_frame(frame, target=COLUMN), the name of a built-in data set, or "
+        f"a function of a seed, got {type(dataset).__name__}"
     )
 
 
@@ -203,6 +213,36 @@ def make_jobs(candidates: Candidates) -> list[Job]:
     """
     jobs = [_job(candidates, name) for name in candidates.models]
     return [job._replace(optimizer=candidates.optimizer) for job in jobs]
+
+
+def doubts(candidates: Candidates, jobs: Sequence[Job]) -> list[str]:
+    """Returns what a reader of the verdict should know of the models.
+
+    Args:
+      candidates: What is compared.
+      jobs: From `make_jobs`.
+    """
+    found = []
+    sizes = {job.name: job.facts["parameters"] for job in jobs}
+    least, most = min(sizes, key=sizes.get), max(sizes, key=sizes.get)
+    if sizes[most] > 1.1 * sizes[least]:
+        found.append(
+            f"parameters differ: {least} has {sizes[least]:,}, {most} has "
+            f"{sizes[most]:,}"
+        )
+    for job in jobs:
+        if isinstance(candidates.models[job.name], Model) and _is_fixed(job.model):
+            found.append(
+                f"{job.name} starts from the same values in every replicate, since "
+                "they do not depend on the key or on rngs"
+            )
+    return found
+
+
+def _is_fixed(model: Model) -> bool:
+    """Returns whether the initial values of a model do not depend on the key."""
+    one, two = (jax.tree.leaves(model.init(jax.random.key(n))) for n in range(2))
+    return all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
 
 
 def _job(candidates: Candidates, name: str) -> Job:

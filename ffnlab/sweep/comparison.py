@@ -152,6 +152,7 @@ def _compare_candidates(
     config, source = gathered.config, gathered.config.source
     _show_doubts(config, quiet)
     jobs = candidates.make_jobs(gathered)
+    _print_notes([] if quiet else candidates.doubts(gathered, jobs))
     with _open(config, quiet) as directory:
         runs = _train(config, jobs, directory, quiet)
         note = comparison_note.note(config, {source: gathered.dataset})
@@ -180,8 +181,12 @@ def _open(config: CompareConfig, quiet: bool) -> Iterator[Path]:
 
 def _show_doubts(config: CompareConfig, quiet: bool) -> None:
     """Prints why nothing can be claimed, before anything is trained."""
-    for doubt in () if quiet else config.doubts(config.names):
-        print(terminal(f"note: {doubt}"), flush=True)
+    _print_notes([] if quiet else config.doubts(config.names))
+
+
+def _print_notes(notes: Sequence[str]) -> None:
+    for note in notes:
+        print(terminal(f"note: {note}"), flush=True)
 
 
 def _report(

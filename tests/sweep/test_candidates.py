@@ -214,7 +214,7 @@ def apply_integers(params, x):
     ("given", "wanted"),
     [
         ({"config": {}}, "candidates: at least one is needed"),
-        ({"config": None}, "candidates: expected a dict from names to models"),
+        ({"config": None}, "candidates: expected a list of block names, a dict"),
         ({"config": {1: "mlp"}}, "the names of models should be text"),
         ({"config": {"a/b": "mlp"}}, "the name 'a/b' should have up to 60 letters"),
         (
@@ -251,7 +251,7 @@ def apply_integers(params, x):
             "dataset: t has no examples in valid",
         ),
         ({"replicates": 0}, "^replicates: 0 should be a number at least 1"),
-        ({"seeds": 3}, "seeds: it needs a CompareConfig"),
+        ({"seeds": 3}, "seeds: give the number as replicates=N"),
         ({"resume": True}, "resume: it needs a CompareConfig"),
         ({"stepss": 3}, "argument: unknown 'stepss'; nearest: steps"),
         ({"steps": "many"}, "^steps: 'many' should be an integer at least 1"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import launch
-from ffnlab import data, io
+from ffnlab import data, io, options
 from ffnlab.data import Dataset
 from ffnlab.errors import InputError
 from ffnlab.nn import ffn
@@ -354,7 +354,7 @@ def test_help_is_readable():
     assert done.returncode == 0
     assert done.stdout.startswith("Which feed-forward block should I use")
     for field in dataclasses.fields(CompareConfig):
-        assert f"--{field.name}=" in done.stdout
+        assert f"--{options.flag_of(field.name)}=" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 88
 
 
