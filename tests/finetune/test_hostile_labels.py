@@ -76,7 +76,7 @@ def test_names_of_files_are_shown_as_they_are(name, tmp_path, monkeypatch, capsy
         name = name.rpartition("/")[2]
     shown = escape.terminal(name)
     first, *_ = inlines((tmp_path / "report.md").read_text())
-    assert first == f"What does {shown} make of {shown}.tsv?"
+    assert first == f"{shown}, fine-tuned on {shown}.tsv"
     _, _, card = (tmp_path / "README.md").read_text().split("---\n", 2)
     first, *_ = inlines(card)
     assert first == f"{shown}, fine-tuned on {shown}.tsv"

@@ -71,7 +71,7 @@ def test_a_score_of_one_seed_has_no_interval():
 def test_the_report_holds_tables_pictures_and_what_was_done(published):
     folder, table, *_ = published
     text = (folder / "report.md").read_text()
-    assert text.startswith("# What does minilm make of train.tsv?\n")
+    assert text.startswith("# minilm, fine-tuned on train.tsv\n")
     assert table.markdown() in text and "![F1 by label](types.png)" in text
     assert "By label:\n\n| label | F1, % |\n| :-- | --: |\n| odd | 31.2 |" in text
     assert "a bert of 6 layers of width 384,\n2 epochs." in text
