@@ -23,7 +23,11 @@ from ffnlab.adapt.selection import ENCODER, encoder_arrays
 from ffnlab.adapt.surgery import split_path
 from ffnlab.data.files import read_settings
 from ffnlab.errors import InputError
-from ffnlab.pretrained.safetensors_io import read_file, require_safetensors
+from ffnlab.pretrained.safetensors_io import (
+    read_file,
+    require_safetensors,
+    write_arrays,
+)
 from ffnlab.schema import Field, check_object, show
 from ffnlab.types import Params
 
@@ -82,8 +86,6 @@ def save(
       InputError: The directory is not empty, or safetensors is not installed.
     """
     require_safetensors(f"{directory}: writing it")
-    from safetensors.numpy import save_file
-
     settings = {
         "format": _FORMAT,
         "methods": to_json(config),
@@ -95,7 +97,7 @@ def save(
         for path, leaf in trees.flatten(trainable).items()
     }
     with new_directory(directory) as part:
-        save_file(tensors, part / ARRAYS)
+        write_arrays(tensors, part / ARRAYS)
         text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
         (part / SETTINGS).write_text(text, "utf-8")
 

@@ -35,7 +35,7 @@ from ffnlab.adapt.virtual import keys_and_values
 from ffnlab.errors import InputError
 from ffnlab.models.transformer_config import TransformerConfig
 from ffnlab.pretrained.conversion import FAMILIES
-from ffnlab.pretrained.safetensors_io import require_safetensors
+from ffnlab.pretrained.safetensors_io import require_safetensors, write_arrays
 from ffnlab.types import Params
 
 Tensors = dict[str, np.ndarray]
@@ -116,11 +116,9 @@ def save_peft(
 
 def _write(directory: str | Path, tensors: Tensors, settings: dict[str, Any]) -> None:
     """Writes the arrays and the settings of an adapter."""
-    from safetensors.numpy import save_file
-
     with new_directory(directory) as part:
         arrays = {name: np.ascontiguousarray(t) for name, t in tensors.items()}
-        save_file(arrays, part / ARRAYS, {"format": "pt"})
+        write_arrays(arrays, part / ARRAYS, {"format": "pt"})
         text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
         (part / SETTINGS).write_text(text, "utf-8")
 

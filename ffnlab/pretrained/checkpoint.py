@@ -47,6 +47,7 @@ from ffnlab.pretrained.safetensors_io import (
     config_file,
     read_tensors,
     require_safetensors,
+    write_arrays,
 )
 from ffnlab.types import Key, Model, Params
 
@@ -196,8 +197,6 @@ def save(
       InputError: The directory is not empty, or the family cannot represent the model.
     """
     require_safetensors(f"{directory}: writing it")
-    from safetensors.numpy import save_file
-
     directory, kind = Path(directory), family or (like.family if like else None)
     if kind not in FAMILIES:
         raise InputError(f"family {kind!r} should be one of {', '.join(FAMILIES)}")
@@ -215,7 +214,7 @@ def save(
     )
     tensors |= classifier_tensors(classifier or {}, dtype, purpose, kind)
     with io.atomic_directory(directory) as part:
-        save_file(tensors, part / "model.safetensors", {"format": "pt"})
+        write_arrays(tensors, part / "model.safetensors", {"format": "pt"})
         text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
         (part / "config.json").write_text(text, "utf-8")
         for name in TOKENIZER_FILES:

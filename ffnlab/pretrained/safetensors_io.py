@@ -1,6 +1,9 @@
 """Reads the files of a checkpoint directory: config.json and safetensors."""
 
+import errno
 import importlib.util
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +108,30 @@ def read_file(path: Path) -> dict[str, np.ndarray]:
         raise InputError(
             f"{path}: not a complete safetensors file ({error}); download it again"
         ) from None
+
+
+def write_arrays(
+    arrays: dict[str, np.ndarray], path: Path, metadata: dict[str, str] | None = None
+) -> None:
+    """Writes a safetensors file.
+
+    Args:
+      arrays: The arrays by name.
+      path: The file.
+      metadata: Texts for the head of the file, by name.
+
+    Raises:
+      OSError: It cannot be written, for instance for want of room.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    try:
+        save_file(arrays, path, metadata)
+    except SafetensorError as error:
+        found = re.search(r"os error (\d+)", str(error))
+        number = int(found[1]) if found else errno.EIO
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 # Names of the linear layers of a head in `transformers`, by task and family. Other
