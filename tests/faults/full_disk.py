@@ -15,7 +15,8 @@ def fill(shop: Workshop, name: str, fault: Fault) -> Trial:
     ending = shop.run(name, out, fault)
     if not ending.code:
         return shop.judge(name, what, out, ending)
-    if not ending.clean or str(out) not in ending.errors[0]:
+    # A path is named: below `out`, or of a temporary file.
+    if not ending.clean or "/" not in ending.errors[0]:
         shutil.rmtree(out, ignore_errors=True)
         return Trial(what, TRACEBACK, f"{ending.code}: {ending.text[-3000:]}", True)
     trial = shop.judge(name, what, out, shop.resume(name, out))
