@@ -4,8 +4,8 @@ import os
 
 from ffnlab.errors import InputError
 
-# What JAX is told to use. It has no name for whichever GPU there is: it prefers one to
-# the CPU, if it is told nothing. The CPU is there too, since callbacks need it.
+# The value of `jax_platforms` for each device. JAX has no name for any kind of GPU, but
+# prefers a GPU to the CPU by default. The CPU is always included for callbacks.
 _PLATFORMS = {"cpu": "cpu", "gpu": None, "tpu": "tpu,cpu", "cuda": "cuda,cpu"}
 _BACKENDS = {"cuda": "gpu", "rocm": "gpu"}  # how `jax.default_backend` calls them
 _INSTALL = {

@@ -51,7 +51,7 @@ def test_a_number_that_is_set_already_is_kept(environment):
 
 @pytest.fixture
 def platforms():
-    """What JAX is told to use, put back after a test."""
+    """Restores the platforms of JAX after a test."""
     yield jax.config.jax_platforms
     assert jax.default_backend() == "cpu"
 

@@ -57,7 +57,7 @@ def product_flops(jaxpr: Any) -> int:
 
 
 def _id(var: Any) -> int | None:
-    """Returns what tells a variable from others; None for a constant."""
+    """Returns the identity of a variable; None for a constant."""
     return None if hasattr(var, "val") else id(var)
 
 

@@ -71,7 +71,7 @@ def make_job(
       config: The configuration of the comparison.
       dataset: What the block is trained on.
       match: The block, with its hidden width.
-      task: What tells the jobs of one block on several data sets apart.
+      task: The name of the data set, where there are several; otherwise empty.
       name: What the block is called; None is the name of the block itself.
     """
     from ffnlab.models import mlp

@@ -1,14 +1,18 @@
 """Runs whose loss was not finite: where they end, and the batches that led there."""
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ffnlab import data, io
 from ffnlab.train.record import Plan, Record
+from ffnlab.types import Array, Params
 
 NAME = "diverged.json"  # in a run directory
 
@@ -64,6 +68,14 @@ def divergence_of(record: Record) -> Divergence | None:
         return None
     what = "the loss" if step < int(record.step) else "a parameter"
     return Divergence(step, what, int(record.best_step))
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def are_finite(params: Params, axes: int) -> Array:
+    """Returns whether all parameters are finite, bool of the leading axes `[...]`."""
+    leaves = jax.tree.leaves(params)
+    finite = [jnp.isfinite(x).all(tuple(range(axes, x.ndim))) for x in leaves]
+    return jnp.stack(finite).all(axis=0)
 
 
 def train_to_last_good(train: Callable[[int | None], Any]) -> Any:

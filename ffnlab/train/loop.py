@@ -9,7 +9,6 @@ axis or the axis `[S]`.
 
 import contextlib
 import dataclasses
-import functools
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -23,7 +22,7 @@ from ffnlab import data, signals
 from ffnlab.nn.statistics import join_stats, split_stats
 from ffnlab.train.batch_statistics import gradient_and_stats
 from ffnlab.train.checkpoint import Checkpoints
-from ffnlab.train.divergence import train_to_last_good
+from ffnlab.train.divergence import are_finite, train_to_last_good
 from ffnlab.train.evaluation import Evaluator, Take, make_evaluate
 from ffnlab.train.learner import Frozen, Learner, bind, with_frozen
 from ffnlab.train.objectives import mean_loss
@@ -284,7 +283,7 @@ def _train(
             seconds += time.perf_counter() - started
             seconds -= steps.compile_seconds - compiled
             record = add_losses(record, losses)
-            finite = np.asarray(_are_finite(state.params, record.best.ndim))
+            finite = np.asarray(are_finite(state.params, record.best.ndim))
             record = mark_failed(record, finite)
             if calls.evaluates(end) and not record.failed:
                 scores = evaluator(state.params, arrays[1])
@@ -297,14 +296,6 @@ def _train(
                 _save(hooks, progress, final=True)
                 break
     return progress, seconds
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _are_finite(params: Params, axes: int) -> Array:
-    """Returns whether all parameters are finite, bool of the leading axes `[...]`."""
-    leaves = jax.tree.leaves(params)
-    finite = [jnp.isfinite(x).all(tuple(range(axes, x.ndim))) for x in leaves]
-    return jnp.stack(finite).all(axis=0)
 
 
 def _report(hooks: Hooks, progress: Progress, last: bool) -> None:
