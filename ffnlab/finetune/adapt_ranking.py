@@ -12,7 +12,7 @@ from ffnlab.escape import markdown, picture, terminal
 from ffnlab.finetune import example_scores, model_card
 from ffnlab.finetune.adapt_compare_config import AdaptCompareConfig
 from ffnlab.finetune.task import Task
-from ffnlab.report import plots, verdict_plots, verdict_text
+from ffnlab.report import plots, point_labels, verdict_plots, verdict_text
 from ffnlab.report.table import Table
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def draw_parameters(
 
     figure = Figure(figsize=(7.0, 4.2), layout="constrained")
     axes = figure.add_subplot()
-    heights = []
+    points = []
     for row in sorted(comparisons, key=lambda each: each.score):
         trained, score = chosen[row.name][0]["trained"], 100 * row.score
         color, marker = verdict_plots.STYLES.get(row.verdict, ("black", "D"))
@@ -213,22 +213,13 @@ def draw_parameters(
             axes.axhspan(100 * low, 100 * high, color="0.9", zorder=0)
         ends = [[score - 100 * low], [100 * high - score]]
         axes.errorbar(trained, score, ends, color=color, marker=marker, capsize=3)
-        near = any(abs(score - s) < 1.5 and 0.5 < trained / t < 2.0 for s, t in heights)
-        place = (-6, 4) if near else (6, 4)
-        axes.annotate(
-            picture(row.name),
-            (trained, score),
-            place,
-            textcoords="offset points",
-            ha="right" if near else "left",
-            fontsize=8,
-        )
-        heights.append((score, trained))
+        points.append((trained, score, picture(row.name)))
     axes.set(xscale="log", xlabel="trained parameters", ylabel=picture(label, 60))
     axes.set_xlim(right=axes.get_xlim()[1] * 2.5)
     axes.grid(alpha=0.3)
     title = f"means with Student's 95 % intervals; the band is {picture(baseline)}"
     figure.suptitle(title, x=0.01, ha="left", fontsize=9)
+    point_labels.write(axes, points)
     return figure
 
 

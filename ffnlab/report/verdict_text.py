@@ -1,4 +1,4 @@
-"""A verdict on blocks, in two sentences that a reader can quote."""
+"""A verdict on what is compared, in two sentences that a reader can quote."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -42,7 +42,7 @@ def verdict(
     if all(row.verdict == "undecided" for row in rest):
         within = f", or to be within ±{show(margin)} of it" if margin else ""
         return (
-            f"{over}, no block is shown to differ from {baseline}{within}, at "
+            f"{over}, nothing is shown to differ from {baseline}{within}, at "
             f"{_percent(level)} confidence. {reach[0].upper()}{reach[1:]}."
         )
     claims = _claims(rest, baseline, show(margin or 0.0))

@@ -90,7 +90,7 @@ def test_verdict_without_undecided_blocks_and_of_the_baseline_alone():
     pair = (MLP, undecided("a", 1, 9))
     six = [dataclasses.replace(each, replicates=6) for each in pair]
     assert verdict(six) == (
-        "Over 6 replicates, no block is shown to differ from mlp, at 95 % confidence. "
+        "Over 6 replicates, nothing is shown to differ from mlp, at 95 % confidence. "
         "A difference of 1 would be detected four times in five, and about 9 "
         "replicates would decide."
     )
