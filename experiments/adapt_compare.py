@@ -20,7 +20,7 @@ in.
 """
 
 from experiments import launch
-from experiments.finetune import ALIASES
+from experiments.run_scripts import ALIASES
 from ffnlab.devices import use_all_cores
 from ffnlab.finetune.adapt_compare_config import AdaptCompareConfig
 from ffnlab.finetune.adapt_comparison import compare_methods

@@ -16,6 +16,8 @@ the scores of the test part.
         --split=0.8,0.1,0.1 --text_column=article --label_column=summary
     python -m experiments.finetune --flagfile=OUT/flags    (repeats a run)
 
+The flags of transformers' run_ner, run_glue, run_classification and run_qa work too.
+
 Tasks: classify, a label for each text; pairs, a label for two texts, or for two
 entities marked in one; tag, a label for each word; qa, the span of a context that
 answers a question, or no answer; generate, text-to-text generation. Files: CSV, TSV,
@@ -26,31 +28,17 @@ README.md and best/, a directory that experiments.predict and, with a linear hea
 none, transformers load, and errors.md, which shows what was wrong in dev and test.
 """
 
-from experiments import launch
+from experiments import launch, run_scripts
 from ffnlab.devices import use_all_cores
 from ffnlab.finetune.config import Config
 from ffnlab.finetune.runner import run
 
-# The names of these flags in transformers' run_ner, run_glue and similar scripts, and
-# in the peft library.
-ALIASES = {
-    "model_name_or_path": "checkpoint",
-    "train_file": "train",
-    "validation_file": "dev",
-    "test_file": "test",
-    "output_dir": "out",
-    "num_train_epochs": "epochs",
-    "per_device_train_batch_size": "batch_size",
-    "max_steps": "steps",
-    "label_smoothing_factor": "label_smoothing",
-    "text_column_name": "text_column",
-    "label_column_name": "label_column",
-    "r": "rank",
-    "lora_alpha": "alpha",
-    "num_virtual_tokens": "virtual_tokens",
-}
-
-
 if __name__ == "__main__":
     use_all_cores()
-    launch.main(Config, run, __doc__, aliases=ALIASES)
+    launch.main(
+        Config,
+        run,
+        __doc__,
+        aliases=run_scripts.ALIASES,
+        translate=run_scripts.translate,
+    )

@@ -104,6 +104,7 @@ def main(
     description: str,
     presets: Presets | None = None,
     aliases: Mapping[str, str] | None = None,
+    translate: Callable[[list[str]], Any] | None = None,
 ) -> None:
     """Runs a launcher from the command line; how it ends is the exit code.
 
@@ -116,6 +117,8 @@ def main(
       description: The launcher's docstring.
       presets: See `parse`.
       aliases: See `parse`.
+      translate: Returns a command line with the flags of another program replaced by
+        those of this one as `argv`, and lines about them as `notes`.
     """
     parsed = None
     try:
@@ -127,7 +130,10 @@ def main(
             if {"--help", "-h", "--helpfull", "-help"} & set(sys.argv[1:]):
                 print(usage(config, description, presets))
             else:
-                parsed = parse(config, sys.argv, presets, aliases)
+                argv, notes = translate(sys.argv) if translate else (sys.argv, ())
+                for note in notes:
+                    print(escape.terminal(note))
+                parsed = parse(config, argv, presets, aliases)
                 run(parsed)
             _flush()
         finally:

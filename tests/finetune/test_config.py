@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from experiments import launch
-from experiments.finetune import ALIASES
+from experiments.run_scripts import ALIASES
 from ffnlab.finetune.config import Config
 from tests.conftest import ROOT, check_refused
 
@@ -52,7 +52,7 @@ PARSE_ALL = """
 import json, sys
 sys.modules["jax"] = None  # importing it is an error
 from experiments import launch
-from experiments.finetune import ALIASES
+from experiments.run_scripts import ALIASES
 from ffnlab.errors import InputError
 from ffnlab.finetune.config import Config
 

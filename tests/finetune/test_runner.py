@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments import launch
-from experiments.finetune import ALIASES
+from experiments.run_scripts import ALIASES
 from ffnlab import io
 from ffnlab.data import read_conll
 from ffnlab.data.examples import KEYS, Examples

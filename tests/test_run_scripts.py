@@ -1,0 +1,116 @@
+"""Command lines of transformers' scripts, as flags of experiments.finetune."""
+
+import dataclasses
+import json
+
+import pytest
+
+from experiments import launch, run_scripts
+from experiments.run_scripts import translate
+from ffnlab.errors import InputError
+from ffnlab.finetune.config import Config
+
+
+def parse(line):
+    argv, notes = translate(["finetune", *line.split()])
+    return launch.parse(Config, argv, aliases=run_scripts.ALIASES), notes
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("columns")
+    rows = {
+        "ner.json": {"tokens": ["Ada", "sang"], "ner_tags": ["B-PER", "O"]},
+        "squad.json": {
+            "data": [{"question": "Who?", "context": "Ada.", "answers": {}}]
+        },
+        "text.json": {"text": "a", "label": "b"},
+    }
+    for name, row in rows.items():
+        (directory / name).write_text(json.dumps(row))
+    (directory / "pairs.csv").write_text('"sentence1","sentence2",label\na,b,c\n')
+    (directory / "text.csv").write_text("label,sentence\na,b\n")
+    return directory
+
+
+def test_a_command_of_run_ner(files):
+    given, notes = parse(
+        f"--model_name_or_path bert --train_file {files}/ner.json --validation_file "
+        f"{files}/ner.json --output_dir out --do_train --do_eval --fp16 True "
+        "--pad_to_max_length --label_all_tokens False --save_strategy epoch "
+        "--lr_scheduler_type constant_with_warmup --warmup_ratio 0.1 "
+        "--per_device_train_batch_size 12 --per_device_eval_batch_size=8 "
+        "--max_steps -1 --max_grad_norm 0.5 --seed 3 --overwrite_output_dir "
+        "--optim adamw_torch_fused --gradient_checkpointing False "
+        "--return_entity_level_metrics"
+    )
+    assert (given.task, given.checkpoint, given.out) == ("tag", "bert", "out")
+    assert (given.batch_size, given.clip, given.seed) == (12, 0.5, 3)
+    assert (given.schedule, given.warmup_ratio) == ("constant", 0.1)
+    assert (given.dtype, given.optimizer, given.steps) == ("bfloat16", "adamw", None)
+    assert given.gradient_checkpointing is False
+    assert notes[-1] == "task: tag, by the columns of ner.json; --task chooses another"
+    silent = {note.split()[0] for note in notes if "has no effect: " in note}
+    assert {"--do_train", "--label_all_tokens", "--save_strategy"} <= silent
+    assert len(silent) == 8
+
+
+@pytest.mark.parametrize(
+    "flags, task",
+    [
+        ("--train_file {}/squad.json --doc_stride 64", "qa"),
+        ("--train_file {}/text.json", "classify"),
+        ("--train_file {}/text.csv --text_column_names sentence", "classify"),
+        ("--train_file {}/pairs.csv", "pairs"),
+        ("--train_file {}/text.csv --text_column_names sentence,other", "pairs"),
+        ("--train_file {}/absent.csv", "classify"),
+        ("--train_file {}/ner.json --task generate", "generate"),
+    ],
+)
+def test_the_task_follows_from_the_columns(files, flags, task):
+    shared = "--model_name_or_path=m --validation_file=d --do_train "
+    assert parse(shared + flags.format(files))[0].task == task
+
+
+def test_columns_and_steps():
+    files = "--checkpoint=m --train_file=a --validation_file=b "
+    given, _ = parse(f"{files} --text_column_names one,two --max_steps 7")
+    assert (given.text_column, given.pair_column, given.steps) == ("one", "two", 7)
+    given, _ = parse(f"{files} --warmup_steps 0.1 --task_name pos --task tag --no_cuda")
+    assert (given.warmup_ratio, given.warmup_steps) == (0.1, 0)
+    assert (given.label_column, given.device) == ("pos_tags", "cpu")
+    given, _ = parse(f"{files} --bf16=False --resume_from_checkpoint out/c --out=out")
+    assert given.dtype == "float32" and given.resume
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("--task_name mrpc --do_train", "--task_name: mrpc is downloaded by run_glue"),
+        ("--dataset_name imdb", "--dataset_name: imdb would be downloaded"),
+        ("--do_predict --train_file=a", "--do_train: without it there is nothing"),
+        ("--do_train False --do_eval", "experiments.predict"),
+        ("--text_column_names a,b,c", "has 3 columns"),
+        ("--lr_scheduler_type polynomial --train=a --checkpoint=b", "--schedule"),
+        ("--optim adafactor --train=a --checkpoint=b", "--optimizer"),
+    ],
+)
+def test_what_cannot_be_is_refused(line, message):
+    with pytest.raises(InputError, match=message):
+        parse(line)
+
+
+def test_own_flags_are_left_alone():
+    line = ["finetune", "--train=a", "--nofoo", "--split", "0.8,0.1,0.1", "--r=4", "x"]
+    expected = [*line[:-2], "--rank=4", "x"]
+    assert translate(line) == (expected, [])
+
+
+def test_every_name_is_of_a_flag_and_has_one_rule():
+    names = {field.name for field in dataclasses.fields(Config)}
+    assert {*run_scripts.ALIASES.values()} <= names
+    assert not run_scripts._REASONS.keys() & names
+    assert not run_scripts._REASONS.keys() & run_scripts.ALIASES.keys()
+    assert not run_scripts._REASONS.keys() & run_scripts._RULES.keys()
+    for reason, flags in run_scripts._WITHOUT_EFFECT.items():
+        assert reason.isprintable() and len(flags.split()) == len({*flags.split()})
