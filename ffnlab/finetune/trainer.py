@@ -190,7 +190,9 @@ def train(
     units = 1 if together else config.seeds
     parts = [part for part in ("dev", "test") if part in task.rows]
     predictors = make_predictors(task, plan, parts, adaptation)
-    with Progress(plan.steps * units, "steps") as progress:
+    texts = config.batch_size * config.gradient_accumulation_steps
+    texts *= config.seeds if together else 1
+    with Progress(plan.steps * units, "steps", texts=texts) as progress:
         work = Work(config, task, directory, plan, progress, predictors, adaptation)
         if together:
             return _train_together(work)
@@ -306,7 +308,7 @@ def _hooks(work: Work, folder: str, prefix: str = "") -> loop.Hooks:
 def _train_one(work: Work, seed: int) -> Run:
     """Trains one seed."""
     task = work.task
-    work.progress.begin(f"seed {seed}")
+    work.progress.begin(f"seed {seed}", compiling=True)
     result = loop.fit(
         **fit_arguments(work.config, task, work.plan, work.adaptation),
         seed=seed,
@@ -319,7 +321,7 @@ def _train_one(work: Work, seed: int) -> Run:
 def _train_together(work: Work) -> list[Run]:
     """Trains all seeds as one population."""
     config = work.config
-    work.progress.begin(f"{config.seeds} seeds")
+    work.progress.begin(f"{config.seeds} seeds", compiling=True)
     programs = make_programs(work, config.seeds)
     rates = [config.learning_rate]
     return train_members(work, range(config.seeds), rates, programs)

@@ -68,7 +68,7 @@ def train(
     objective = job.objective("valid")
     plan = config.plan(job.dataset, objective)
     with Progress(plan.steps, "steps") as progress:
-        progress.begin(job.dataset.name)
+        progress.begin(job.dataset.name, compiling=True)
         fitted = loop.fit(
             loop.Learner(
                 model, objective, config.make_optimizer(plan.steps, flat=False)

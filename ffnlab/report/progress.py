@@ -5,11 +5,14 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ffnlab import escape
 
 if TYPE_CHECKING:
     from ffnlab.train.record import Plan, Record
 
+_LOSSES = 10  # the last steps over which the loss that is shown is a mean
 _SECONDS = 60.0  # between two lines of a log, where parts take long
 
 
@@ -18,13 +21,16 @@ class Progress:
 
     Args:
       total: The units of work of the whole run.
-      unit: The name of a unit, in the plural.
+      unit: The name of a unit, a plural that ends in s.
       done: The units that were done before, for instance by an interrupted run.
+      texts: The texts of a unit, if texts per second are to be shown.
     """
 
-    def __init__(self, total: int, unit: str, done: int = 0):
-        self._total, self._unit, self._done = total, unit, done
-        self._start, self._done_at_start, self._label = time.monotonic(), done, ""
+    def __init__(self, total: int, unit: str, done: int = 0, texts: int | None = None):
+        self._total, self._unit, self._done, self._texts = total, unit, done, texts
+        self._start, self._label, self._note = time.monotonic(), "", ""
+        self._begun = self._from = (self._start, done)  # where a rate is measured from
+        self._compiling = False
         self._base, self._bar, self._task = done, None, None
         self._shown = self._start
 
@@ -56,15 +62,25 @@ class Progress:
         task = bar.add_task("", total=self._total, completed=self._done, rate="")
         return bar, task
 
-    def begin(self, label: str) -> None:
+    def begin(self, label: str, compiling: bool = False) -> None:
         """Begins a part of the work.
 
         Args:
           label: The name of the part; it is escaped for the terminal.
+          compiling: Whether to say that the first unit of the part is compiled; the
+            rate is then that of the units after it.
         """
         self._label, self._base = escape.terminal(label), self._done
+        self._compiling = compiling
+        shown = f"{self._label}, compiling" if compiling else self._label
         if self._bar:
-            self._bar.update(self._task, description=self._label)
+            self._bar.update(self._task, description=shown)
+        elif compiling:
+            print(shown, file=sys.stderr, flush=True)
+
+    def note(self, text: str) -> None:
+        """Shows a text beside the rate, for instance the loss, until the next one."""
+        self._note = text
 
     def add(self, units: int) -> None:
         """Adds work to the part that `begin` named.
@@ -83,6 +99,11 @@ class Progress:
           units: The units of this part that are done by now.
         """
         self._done = self._base + units
+        if self._compiling and units:
+            self._compiling = False
+            self._from = (time.monotonic(), self._done)
+            if self._bar:
+                self._bar.update(self._task, description=self._label)
         if self._bar:
             self._bar.update(self._task, completed=self._done, rate=self._rate())
         elif time.monotonic() - self._shown >= _SECONDS:
@@ -94,8 +115,7 @@ class Progress:
             return
         self._shown = time.monotonic()
         seconds = time.monotonic() - self._start
-        ran = max(self._done - self._done_at_start, 1)
-        left = seconds * (self._total - self._done) / ran
+        left = (self._total - self._done) * self._seconds_per_unit()
         print(
             f"{self._label:<16} {self._done / self._total:4.0%}  {self._rate()}  "
             f"{seconds:.0f} s elapsed, {left:.0f} s left",
@@ -103,11 +123,28 @@ class Progress:
             flush=True,
         )
 
+    def _seconds_per_unit(self) -> float:
+        """Returns the mean time of a unit, of those after the compiled one if any."""
+        since, done = self._from
+        if self._done == done:
+            since, done = self._begun
+        return max(time.monotonic() - since, 1e-9) / max(self._done - done, 1)
+
     def _rate(self) -> str:
-        """Returns the units done per second since the start, as text."""
-        seconds = max(time.monotonic() - self._start, 1e-9)
-        rate = (self._done - self._done_at_start) / seconds
-        return f"{rate:,.{0 if rate >= 10 else 1}f} {self._unit}/s"
+        """Returns units and texts per second, or seconds per unit, and the note."""
+        seconds = self._seconds_per_unit()
+        if seconds > 1:
+            facts = [f"{_short(seconds)} s/{self._unit.removesuffix('s')}"]
+        else:
+            facts = [f"{_short(1 / seconds)} {self._unit}/s"]
+        if self._texts:
+            facts.append(f"{_short(self._texts / seconds)} texts/s")
+        return "  ".join(filter(None, [*facts, self._note]))
+
+
+def _short(number: float) -> str:
+    """Returns a number with one decimal place below 10, and none above."""
+    return f"{number:,.{0 if number >= 10 else 1}f}"
 
 
 class QuietProgress(Progress):
@@ -115,6 +152,10 @@ class QuietProgress(Progress):
 
     def __enter__(self) -> "QuietProgress":
         return self
+
+    def begin(self, label: str, compiling: bool = False) -> None:
+        """Begins a part of the work, and prints nothing."""
+        super().begin(label)
 
     def end(self) -> None:
         """Prints nothing."""
@@ -139,6 +180,9 @@ def progress_callback(
     def on_progress(record: "Record") -> None:
         nonlocal last
         step = int(record.step)
+        losses = record.loss[..., max(step - _LOSSES, 0) : step]
+        if np.isfinite(losses).any():
+            progress.note(f"loss {np.nanmean(losses):.3g}")
         progress.reach(step - last)
         if step % plan.every == 0 or step == plan.steps:
             value = record.scores[score][..., (step - 1) // plan.every].mean()

@@ -77,4 +77,35 @@ def test_between_evaluations_there_is_a_line_a_minute(capsys, monkeypatch):
             report(record)
         lines = capsys.readouterr().err.splitlines()
     assert 1 <= len(lines) < 3 and all(line.startswith("seed 0") for line in lines)
-    assert " 0.0 steps/s" in lines[0]  # a step takes some minutes
+    assert " s/step  loss 1  " in lines[0]  # a step takes some minutes
+
+
+def test_the_rate_is_that_of_what_follows_the_compilation(capsys, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with Progress(110, "steps", done=9, texts=16) as bar:
+        bar.begin("seed 0", compiling=True)
+        now[0] += 30.0
+        bar.reach(1)
+        now[0] += 20.0
+        bar.reach(11)
+        bar.note("loss 0.5")
+        bar.end()
+        first, line = capsys.readouterr().err.splitlines()
+        assert first == "seed 0, compiling"
+        assert line.split("  ")[-4:] == [
+            "2.0 s/step", "8.0 texts/s", "loss 0.5", "50 s elapsed, 180 s left",
+        ]  # fmt: skip
+        now[0] += 1.0
+        bar.reach(101)
+        bar.end()
+    assert " 4.8 steps/s  76 texts/s" in capsys.readouterr().err
+
+
+def test_a_bar_says_that_the_first_step_is_compiled(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with Progress(2, "steps") as bar:
+        bar.begin("seed 0", compiling=True)
+        assert bar._bar.tasks[0].description == "seed 0, compiling"
+        bar.reach(1)
+        assert bar._bar.tasks[0].description == "seed 0"
