@@ -220,13 +220,14 @@ def _row(where: str, line: str, strict: bool, needed: Sequence[str]) -> dict:
     return {name: value for name, value in row.items() if name != "checksum"}
 
 
-def as_row(cells: Sequence[Any], kind: str) -> str:
+def as_row(cells: Sequence[Any], kind: str, delimiter: str = ",") -> str:
     """Returns cells as a line of CSV or TSV.
 
     Args:
       cells: Any values. Tabs and line ends inside them become spaces in TSV, which has
         no quotes.
       kind: `csv` or `tsv`.
+      delimiter: The character between the cells of CSV.
 
     >>> as_row(["a, b", 1], "csv"), as_row(["a, b", 1], "tsv")
     ('"a, b",1\\n', 'a, b\\t1\\n')
@@ -234,5 +235,6 @@ def as_row(cells: Sequence[Any], kind: str) -> str:
     if kind == "tsv":
         return "\t".join(" ".join(_ENDS.split(str(cell))) for cell in cells) + "\n"
     line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(cells)
-    return line.getvalue()
+    # csv.writer quotes the characters of its line end alone.
+    csv.writer(line, delimiter=delimiter, lineterminator="\r\n").writerow(cells)
+    return line.getvalue().removesuffix("\r\n") + "\n"
