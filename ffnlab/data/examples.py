@@ -1,69 +1,44 @@
-"""Texts, with or without labels, from CSV, TSV, JSON lines, JSON and CoNLL files.
+"""Texts, with or without labels, from CSV, TSV, JSON, Parquet, Arrow and CoNLL files.
 
     train = read_labelled("intents.tsv", "classify", Columns(text="2", label="1"))
     train.texts[0], train.labels[0]
 
 A file is read in one pass that reports every bad line as `file:line: what`. In a JSON
-file of lists the line is the position in the list, from 1.
+array, and in Parquet, the line is the number of the row, from 1.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ffnlab.data import tags
+from ffnlab.data import arrow_files, formats, json_rows, tags
+from ffnlab.data.column_names import Columns
 from ffnlab.data.conll import parse_conll, read_conll
-from ffnlab.data.csv_files import read_columns
-from ffnlab.data.files import collect, is_text, read_json, require_file, stop_at
-from ffnlab.data.json_lines import parse_objects, read_objects, texts_of, words_of
+from ffnlab.data.example import Example
+from ffnlab.data.files import collect, require_file, stop_at
+from ffnlab.data.formats import Layout
+from ffnlab.data.json_files import PART_KEYS, read_json_rows
+from ffnlab.data.json_lines import parse_objects
+from ffnlab.data.json_rows import make_example
+from ffnlab.data.numbered_labels import name_labels
+from ffnlab.data.text_tables import (
+    cell_text,
+    check_columns,
+    quoting_note,
+    read_table,
+)
 from ffnlab.errors import InputError, choose
-from ffnlab.escape import terminal
 
-PARTS = ("train", "dev", "test")
-KEYS = {"train": "train", "dev": "val", "test": "test"}  # of a JSON file with all parts
+PARTS = tuple(PART_KEYS)
+_TABLES = ("csv", "tsv", "jsonl", "json", *formats.BINARY)
 FORMATS = {  # that each task can be read from
-    "classify": ("csv", "tsv", "jsonl", "json"),
-    "pairs": ("csv", "tsv", "jsonl"),
-    "tag": ("conll", "jsonl"),
+    "classify": _TABLES,
+    "pairs": _TABLES,
+    "tag": ("conll", "jsonl", "json", *formats.BINARY),
+    "generate": _TABLES,
 }
 TASKS = tuple(FORMATS)
 _HEADINGS = ("label", "labels", "class", "category", "target", "intent")
-
-
-class Columns(NamedTuple):
-    """The columns of a table: names of a header, keys, or numbers counted from 1.
-
-    Attributes:
-      text: The column of the text.
-      pair: The column of the second text, if the task has one.
-      label: The column of the label; None does not read labels.
-    """
-
-    text: str = "text"
-    pair: str = "text2"
-    label: str | None = "label"
-
-    def names(self, task: str) -> list[str]:
-        """Returns the columns that a task reads: text, second text, label."""
-        pair = [self.pair] if task == "pairs" else []
-        return [self.text, *pair, *([self.label] if self.label else [])]
-
-
-class Example(NamedTuple):
-    """One text, or pair of texts, of a file.
-
-    Attributes:
-      text: The text, the words of a sentence, or a question.
-      pair: The second text, or the context of a question.
-      row: Its source: an object or list of JSON, the cells of a row, the lines of the
-        words, or the id of a question; None for plain text.
-      label: The label, or the tags of the words; None if labels are not read.
-    """
-
-    text: Any
-    pair: str = ""
-    row: Any = None
-    label: Any = None
 
 
 class Examples(NamedTuple):
@@ -76,9 +51,9 @@ class Examples(NamedTuple):
         they are tags of spans; empty if labels are not read.
       lines: The line of each example, from 1; for `tag` the line of each word.
       scheme: The scheme of the tags in the file, a key of `tags.SCHEMES`, or None.
-      rows: The source of each example: the cells of its row, its object or list of
-        JSON, the lines of its words; empty if there is no file.
-      header: The names of these cells, if the file has a header.
+      rows: The source of each example, see `Example`; empty if there is no file.
+      header: The names of the cells of a row, if the file has a header.
+      layout: How the file was written; None if there is no file.
     """
 
     texts: list[Any]
@@ -88,6 +63,7 @@ class Examples(NamedTuple):
     scheme: str | None = None
     rows: Sequence[Any] = ()
     header: list[str] | None = None
+    layout: Layout | None = None
 
     def subset(self, index: Sequence[int]) -> "Examples":
         """Returns some of the examples.
@@ -99,34 +75,37 @@ class Examples(NamedTuple):
         def take(values: Sequence[Any]) -> Sequence[Any]:
             return [values[i] for i in index] if values else values
 
-        *lists, scheme, rows, header = self
-        return Examples(*map(take, lists), scheme, take(rows), header)
+        *lists, scheme, rows, header, layout = self
+        return Examples(*map(take, lists), scheme, take(rows), header, layout)
 
     def joined(self, *others: "Examples") -> "Examples":
         """Returns these examples followed by others of the same kind, without rows."""
         columns = zip(*(examples[:4] for examples in (self, *others)), strict=True)
         joined = ([value for part in parts for value in part] for parts in columns)
-        return Examples(*joined, self.scheme)
+        return Examples(*joined, self.scheme, layout=self.layout)
 
 
 def read_labelled(
     path: str | Path,
     task: str,
     columns: Columns | None = None,
-    part: str = "train",
+    part: str | None = "train",
     kind: str | None = None,
+    names: Sequence[str] = (),
 ) -> Examples:
     """Reads texts and, unless `columns.label` is None, their labels.
 
     Args:
       path: The file; UTF-8, with or without a byte-order mark, any line ends (for CoNLL
-        only line feeds). Blanks at the ends of lines and cells are removed, and blank
-        lines are skipped.
+        only line feeds). Blanks at the ends of lines and cells are removed from texts,
+        and blank lines are skipped.
       task: One of `TASKS`.
       columns: The columns of the text and the label. Numbers are for a file without a
-        header. The default takes the first and the last column of CoNLL.
-      part: The list to read from a JSON file with all parts.
-      kind: The format, see `format_of`; None takes that of the file's name.
+        header. The default takes the first and the last column of CoNLL, and of other
+        files the names that `Columns.resolve` finds.
+      part: The part to read from a JSON file that has several; None takes the last.
+      kind: The format, see `format_of`; None takes that of the file.
+      names: The names of labels that are numbers, in their order.
 
     Raises:
       InputError: No such file, no example in it, or up to 20 lines that cannot be used.
@@ -139,11 +118,11 @@ def read_labelled(
     ['greeting']
     """
     path, columns = require_file(path), columns or Columns()
-    kind = kind or format_of(path, task)
-    if kind == "json":
-        examples = _read_lists(path, part, bool(columns.label))
-    elif kind == "jsonl":
-        examples = _read_objects(path, task, columns)
+    kind = kind or format_of(path, task, columns)
+    if kind in formats.BINARY:
+        examples, names = _read_arrow(path, task, columns, kind, names)
+    elif kind in ("json", "jsonl"):
+        examples = _read_json(path, task, columns, part, kind)
     elif kind == "conll":
         examples = _read_conll(path, columns)
     else:
@@ -151,34 +130,42 @@ def read_labelled(
     if not examples.texts:
         unit = "sentence" if task == "tag" else "example"
         raise InputError(f"{path}:1: no {unit} in it")
-    labelled = task == "tag" and columns.label
-    return _to_iob2(path, examples) if labelled else examples
+    if not columns.label:
+        return examples
+    column = examples.layout.columns.label
+    named = name_labels(path, examples.labels, examples.lines, names, column)
+    examples = examples._replace(labels=named)
+    return _to_iob2(path, examples) if task == "tag" else examples
 
 
-def format_of(path: str | Path, task: str) -> str:
-    """Returns the format that a task's reader takes for a file, by its name.
+def format_of(path: str | Path, task: str, columns: Columns | None = None) -> str:
+    """Returns the format that a task's reader takes for a file.
 
-    `.csv` and `.tsv` are tables, `.jsonl` has an object per line, and `.json` an object
-    of lists `[text, label]` under train, val and test, for classify. For tag, any name
-    but `.jsonl` means CoNLL columns.
+    The ending of its name decides, or the content where that is Parquet or Arrow. A
+    file of another ending is JSON or a table if its first line shows the columns. For
+    tag, any other name means CoNLL columns.
 
     Args:
       path: The file.
       task: One of `TASKS`.
+      columns: The columns of the texts.
 
     Raises:
-      InputError: The task or the ending is unknown.
+      InputError: The task or the format is unknown.
 
     >>> format_of("dev.tsv", "classify"), format_of("dev.txt", "tag")
     ('tsv', 'conll')
     """
-    formats = FORMATS[choose("task", task, TASKS)]
-    ending = Path(path).suffix.lower().removeprefix(".")
+    known = FORMATS[choose("task", task, TASKS)]
+    kind = formats.binary_format(path) or formats.ending_format(path)
+    if kind is None and Path(path).is_file():
+        line = formats.first_line(path)
+        kind = formats.line_format(line, task, columns or Columns())
+    if kind in known:
+        return kind
     if task == "tag":
-        return "jsonl" if ending == "jsonl" else "conll"
-    if ending in formats:
-        return ending
-    *others, last = (f".{name}" for name in formats)
+        return "conll"
+    *others, last = (f".{name}" for name in known)
     endings = f"{', '.join(others)} or {last}"
     raise InputError(f"{path}: expected {endings} for task={task}")
 
@@ -202,7 +189,12 @@ def parse_examples(
     '42'
     """
     if kind == "jsonl":
-        yield from _parse_records(parse_objects(lines), task, columns)
+        objects = parse_objects(lines)
+        first = next(objects, None)
+        if first:
+            columns = columns.resolve(task, json_rows.column_names([first]))
+            yield from json_rows.parse_rows([first], task, columns)
+        yield from json_rows.parse_rows(objects, task, columns)
         return
     token = _place(columns.text, "text") or 1
     for line, value in parse_conll(lines, token, tagged=False):
@@ -210,102 +202,96 @@ def parse_examples(
         yield line, value if error else Example(value.tokens, row=value.rows)
 
 
-def _parse_records(
-    records: Iterable[tuple[int, dict[str, Any] | InputError]],
-    task: str,
-    columns: Columns,
-) -> Iterator[tuple[int, Example | InputError]]:
-    """Yields the example of each object of JSON, or what is wrong with it."""
-    names, values_of = columns.names(task), words_of if task == "tag" else texts_of
-    for line, record in records:
-        try:
-            if isinstance(record, InputError):
-                raise record
-            yield line, _example(values_of(record, names), task, columns, record)
-        except InputError as error:
-            yield line, error
-
-
-def _example(cells: Sequence[Any], task: str, columns: Columns, row: Any) -> Example:
-    """Returns the example of some cells: text, second text if any, label if any."""
-    pair = cells[1] if task == "pairs" else ""
-    return Example(cells[0], pair, row, cells[-1] if columns.label else None)
-
-
 def _examples(
     read: Sequence[tuple[int, Example]],
     task: str,
-    columns: Columns,
+    layout: Layout,
     header: list[str] | None = None,
 ) -> Examples:
     """Returns examples with their lines as parallel lists."""
     texts, pairs, rows, labels = (
         zip(*(e for _, e in read), strict=True) if read else [()] * 4
     )
-    lines = [[line] * len(e.text) if task == "tag" else line for line, e in read]
+    lines = [_lines(line, each) if task == "tag" else line for line, each in read]
     return Examples(
         [*texts],
         [*pairs] if task == "pairs" else [],
-        [*labels] if columns.label else [],
+        [*labels] if layout.columns.label else [],
         lines,
         rows=[*rows],
         header=header,
+        layout=layout,
     )
 
 
-def _read_objects(path: Path, task: str, columns: Columns) -> Examples:
-    """Returns the examples of JSON lines."""
-    read = collect(path, _parse_records(read_objects(path), task, columns))
-    return _examples(read, task, columns)
+def _lines(line: int, sentence: Example) -> list[int]:
+    """Returns the line of each word; in an array a word may be a row of its own."""
+    words = len(sentence.text)
+    if isinstance(sentence.row, tuple):
+        return [*range(line, line + words)]
+    return [line] * words
+
+
+def _read_json(
+    path: Path, task: str, columns: Columns, part: str | None, kind: str
+) -> Examples:
+    """Returns the examples of JSON lines, or of a JSON file in any layout."""
+    file = read_json_rows(path, part, kind, task == "tag")
+    found = columns.resolve(task, json_rows.column_names(file.rows))
+    read = collect(file.where, json_rows.parse_rows(file.rows, task, found))
+    note = "" if kind == file.kind == "jsonl" else file.note
+    named = _columns_note(task, columns, found)
+    note = formats.describe(path, file.kind, note, named)
+    layout = Layout(file.kind, found, note, file.part, file.around)
+    return _examples(read, task, layout)
+
+
+def _read_arrow(
+    path: Path, task: str, columns: Columns, kind: str, names: Sequence[str]
+) -> tuple[Examples, Sequence[str]]:
+    """Returns the examples of a Parquet or Arrow file, and the names of its labels."""
+    held = arrow_files.column_names(path)
+    found = columns.resolve(task, held)
+    needed = found.names(task)
+    for name in needed:
+        choose(f"{path}: column", name, held)
+    rows = enumerate(arrow_files.iter_rows(path, needed), 1)
+    read = collect(path, json_rows.parse_rows(rows, task, found))
+    read = [(line, each._replace(row=line - 1)) for line, each in read]
+    note = ""
+    if found.label and not names:
+        names = arrow_files.class_names(path, found.label)
+        note = f"names of labels from the file: {', '.join(names)}" if names else ""
+    named = _columns_note(task, columns, found)
+    note = formats.describe(path, kind, note, named)
+    return _examples(read, task, Layout(kind, found, note)), names
+
+
+def _columns_note(task: str, columns: Columns, found: Columns) -> str:
+    """Returns the columns that were found, unless they are those that were given."""
+    return f"columns {', '.join(found.names(task))}" if found != columns else ""
 
 
 def _read_table(path: Path, task: str, columns: Columns, kind: str) -> Examples:
     """Returns the examples of a CSV or TSV file."""
-    header, rows, places = read_columns(path, columns.names(task), kind)
-    read = [
-        (line, _example([fields[place] for place in places], task, columns, fields))
-        for line, fields in rows
-    ]
+    records, problems = read_table(path, kind)
+    found = columns
+    if records and not all(map(str.isdecimal, columns.names(task))):
+        found = columns.resolve(task, [cell.strip() for cell in records[0][1]])
+    header, rows, places = check_columns(path, found.names(task), records, problems)
+    read = []
+    for line, row in rows:
+        cells = [cell_text(row[place]) for place in places]
+        read.append((line, make_example(cells, task, found, row)))
     if not header and columns.label and read:
         line, first = read[0]
         if first.label.lower() in _HEADINGS:
             what = "looks like a header; give the columns by name, not by number"
             stop_at(path, [(line, f"{first.label!r} {what}")])
-    return _examples(read, task, columns, header)
-
-
-def _read_lists(path: Path, part: str, labelled: bool) -> Examples:
-    """Returns one part of a JSON file of lists `[text, label]`."""
-    lists, key = read_json(path), KEYS[choose("part", part, KEYS)]
-    if not isinstance(lists.get(key), list):
-        names = [name for name, value in lists.items() if isinstance(value, list)]
-        known = ", ".join(map(terminal, names)) or "none"
-        raise InputError(f"{path}: no list {key!r}; there is {known}")
-    columns = Columns(label="label" if labelled else None)
-    read = []
-    for number, row in enumerate(lists[key], 1):
-        fits = isinstance(row, list) and (len(row) == 2 if labelled else row)
-        if fits and all(map(is_text, row if labelled else row[:1])):
-            read.append((number, _example(row, "classify", columns, row)))
-        else:
-            wanted = "pair [text, label]" if labelled else "list [text]"
-            read.append((number, InputError(f"expected a {wanted}")))
-    read = collect(f"{path}: {key}", read)
-    return _examples(read, "classify", columns)
-
-
-def last_part(path: str | Path) -> str:
-    """Returns the last part that a JSON file of lists has: test, dev or train.
-
-    Raises:
-      InputError: The file cannot be read, or has none of them.
-    """
-    path = require_file(path)
-    lists = read_json(path)
-    parts = [part for part in PARTS if isinstance(lists.get(KEYS[part]), list)]
-    if not parts:
-        raise InputError(f"{path}: no list {', '.join(KEYS.values())}")
-    return parts[-1]
+    quoting = quoting_note([row for _, row in records])
+    named = _columns_note(task, columns, found)
+    note = formats.describe(path, kind, quoting, named)
+    return _examples(read, task, Layout(kind, found, note), header)
 
 
 def _read_conll(path: Path, columns: Columns) -> Examples:
@@ -315,7 +301,8 @@ def _read_conll(path: Path, columns: Columns) -> Examples:
         tag = _place(columns.label, "label")
     read = read_conll(path, True, token, tag, tagged=bool(columns.label))
     labels = read.tags if columns.label else []
-    return Examples(read.tokens, [], labels, read.lines, rows=read.rows)
+    layout = Layout("conll", columns)
+    return Examples(read.tokens, [], labels, read.lines, rows=read.rows, layout=layout)
 
 
 def _place(name: str, default: str) -> int | None:

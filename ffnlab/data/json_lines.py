@@ -1,10 +1,9 @@
 """JSON lines: one object per line, with texts, labels or lists of words."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
-from ffnlab.data.files import is_text, read_lines
+from ffnlab.data.files import is_text
 from ffnlab.errors import InputError
 from ffnlab.escape import terminal
 from ffnlab.schema import parse_json
@@ -39,29 +38,29 @@ def _object(line: str) -> dict[str, Any] | InputError:
     return InputError("expected an object of JSON")
 
 
-def read_objects(path: str | Path) -> list[tuple[int, dict[str, Any] | InputError]]:
-    """Returns the objects of a file with their lines, and what is wrong with others.
-
-    Raises:
-      InputError: As `files.require_text`.
-    """
-    texts, problems = read_lines(path)
-    errors = [(line, InputError(problem)) for line, problem in problems]
-    return [*errors, *parse_objects(enumerate(texts, 1))]
-
-
-def texts_of(record: dict[str, Any], names: Sequence[str]) -> list[str]:
+def texts_of(
+    record: dict[str, Any], names: Sequence[str], label: str | None = None
+) -> list[str]:
     """Returns the texts under some keys; whole numbers are texts too.
+
+    Args:
+      record: An object.
+      names: The keys.
+      label: The key that may also be true or false.
 
     Raises:
       InputError: A key is missing, or its value is not a text; without the line.
 
     >>> texts_of({"text": "a", "label": 3}, ["text", "label"])
     ['a', '3']
+    >>> texts_of({"text": "a", "label": True}, ["text", "label"], "label")
+    ['a', 'true']
     """
     texts = []
     for name in names:
         value = _value(record, name)
+        if isinstance(value, bool) and name == label:
+            value = "true" if value else "false"
         if isinstance(value, bool) or not isinstance(value, (str, int)):
             raise InputError(f"{name!r} should be a text or a whole number")
         if not is_text(str(value)):
@@ -70,8 +69,15 @@ def texts_of(record: dict[str, Any], names: Sequence[str]) -> list[str]:
     return texts
 
 
-def words_of(record: dict[str, Any], names: Sequence[str]) -> list[list[str]]:
+def words_of(
+    record: dict[str, Any], names: Sequence[str], label: str | None = None
+) -> list[list[Any]]:
     """Returns the list of words, and that of tags, under one or two keys.
+
+    Args:
+      record: An object.
+      names: The keys.
+      label: The key whose list may also be of whole numbers.
 
     Raises:
       InputError: A key is missing, its value is not a list of texts, or there are not
@@ -83,7 +89,10 @@ def words_of(record: dict[str, Any], names: Sequence[str]) -> list[list[str]]:
     lists = []
     for name in names:
         value = _value(record, name)
-        if not isinstance(value, list) or not value or not all(map(is_text, value)):
+        numbers = name == label and isinstance(value, list) and bool(value)
+        numbers = numbers and all(type(each) is int for each in value)
+        texts = isinstance(value, list) and value and all(map(is_text, value))
+        if not texts and not numbers:
             raise InputError(f"{name!r} should be a list of words or tags, none blank")
         lists.append(value)
     words, *tags = map(len, lists)

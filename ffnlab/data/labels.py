@@ -49,7 +49,9 @@ def label_text(value: Any) -> str:
     return text
 
 
-def label_names(train: Examples, task: str, path: str = "train") -> list[str]:
+def label_names(
+    train: Examples, task: str, path: str = "train", given: Sequence[str] = ()
+) -> list[str]:
     """Returns the labels of the training part, sorted; for tags of spans O is first.
 
     Every type of span has both of its tags, B- and I-, so that any span can be
@@ -59,6 +61,7 @@ def label_names(train: Examples, task: str, path: str = "train") -> list[str]:
       train: The training part.
       task: One of `TASKS`.
       path: Its file, for errors.
+      given: Names in an order that is kept where all labels are among them.
 
     Raises:
       InputError: There is only one label, and nothing to tell apart.
@@ -73,7 +76,7 @@ def label_names(train: Examples, task: str, path: str = "train") -> list[str]:
     if len(names) < 2:
         what = f"every label is {names[0]!r}: there is nothing to tell apart"
         raise InputError(f"{path}: {what}")
-    return names
+    return list(given) if set(names) <= set(given) else names
 
 
 def label_ids(

@@ -12,11 +12,7 @@ import numpy as np
 from ffnlab import pretrained, stats
 from ffnlab.data.augment import augment
 from ffnlab.data.entity_markers import check_markers, replace_markers
-from ffnlab.data.examples import (
-    Columns,
-    Examples,
-    read_labelled,
-)
+from ffnlab.data.examples import Columns, Examples, read_labelled
 from ffnlab.data.files import read_settings
 from ffnlab.data.labels import label_ids, label_names
 from ffnlab.data.packed_rows import Rows, pack
@@ -27,6 +23,7 @@ from ffnlab.finetune.outputs import Prediction
 from ffnlab.finetune.task import (
     MONITORED,
     Task,
+    layout_notes,
     mask_token_ids,
     packing_options,
     read_checkpoint,
@@ -196,13 +193,13 @@ class ClassificationTask(Task):
 
     def usage(self) -> Usage:
         """Returns how the fine-tuned model is used."""
-        config = self.config
+        config, columns = self.config, self.examples["train"].layout.columns
         return Usage(
             config.task,
             config.max_length,
             dtype=config.dtype,
-            text_column=config.text_column,
-            pair_column=config.pair_column,
+            text_column=columns.text,
+            pair_column=columns.pair,
             head=config.head,
             head_hidden=config.head_hidden,
             dense=self.shape.dense,
@@ -240,12 +237,14 @@ def prepare(config: "Config") -> ClassificationTask:
       InputError: A file, the checkpoint or a flag cannot be used.
     """
     examples = _read_examples(config)
-    names = label_names(examples["train"], config.task, config.train)
+    names = label_names(
+        examples["train"], config.task, config.train, config.label_names
+    )
     checkpoint, tokenizer = read_checkpoint(
         config, _texts(examples["train"]), head=False, pooler=_pooler(config)
     )
     examples["train"] = _augment(config, examples["train"], tokenizer)
-    labels, rows, summary = {}, {}, []
+    labels, rows, summary = {}, {}, layout_notes(config, examples)
     for part, each in examples.items():
         ignore = part != "train" and config.unseen_labels == "ignore"
         labels[part] = label_ids(config.file_of(part), each, names, ignore)
@@ -320,9 +319,10 @@ def _read_examples(config: "Config") -> dict[str, Examples]:
 def _read(config: "Config", path: str, part: str = "train") -> Examples:
     """Returns the examples of a file; two marked entities stand in one text."""
     columns = Columns(config.text_column, config.pair_column, config.label_column)
+    task = "classify" if config.marks else config.task
+    examples = read_labelled(path, task, columns, part, names=config.label_names)
     if not config.marks:
-        return read_labelled(path, config.task, columns, part)
-    examples = read_labelled(path, "classify", columns, part)
+        return examples
     check_markers(path, examples.texts, examples.lines, config.marks)
     return examples
 

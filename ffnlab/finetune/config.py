@@ -23,6 +23,7 @@ _ONLY_FOR = {
     "augment": _LABELS,
     "label_smoothing": (*_LABELS, "generate"),
     "mlm_loss_weight": (*_LABELS, "qa"),
+    "label_names": _LABELS,
     "pair_column": ("pairs",),
     "marks": ("pairs",),
     "doc_stride": ("qa",),
@@ -59,13 +60,20 @@ class DataOptions:
     text_column: str = option(
         "text",
         "Column of the text: a name, or a number from 1 if there is no header. Of "
-        "CoNLL files the first column, unless a number is given.",
+        "CoNLL files the first column, unless a number is given. Where a file has none "
+        "of the default name, names such as tokens or sentence1 are tried.",
     )
     pair_column: str = option("text2", "Column of the second text, for pairs.")
     label_column: str = option(
         "label",
         "Column of the label, or of the target text for generate. Of CoNLL files the "
-        "last column, unless a number is given. In JSON lines, tags are a list.",
+        "last column, unless a number is given. In JSON and Parquet, tags are a list.",
+    )
+    label_names: tuple[str, ...] = option(
+        (),
+        "Names of labels that are numbers in the files, in order, such as "
+        "O,B-PER,I-PER.",
+        empty=True,
     )
     marks: tuple[str, ...] = option(
         (),
@@ -294,6 +302,7 @@ class Config(
     # What a flag file of an earlier version, without the flag, stands for.
     ADDED: ClassVar[dict[str, str]] = {
         **ImportOptions.ADDED,
+        "label_names": "",
         "method": "full",
         "target_modules": "",
         "warmup_ratio": "0.0",
@@ -389,7 +398,7 @@ class Config(
 
     @property
     def one_file(self) -> bool:
-        """Whether the file of train holds all parts, as JSON of lists."""
+        """Whether the file of train holds all parts, as JSON may."""
         alone = self.task == "classify" and not self.dev and not self.split
         return alone and self.train.endswith(".json")
 

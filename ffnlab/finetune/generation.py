@@ -27,6 +27,7 @@ from ffnlab.finetune.predict_options import PredictOptions
 from ffnlab.finetune.task import (
     MONITORED,
     Task,
+    layout_notes,
     packing_options,
     read_checkpoint,
     read_parts,
@@ -118,7 +119,7 @@ class GenerationTask(Task):
             "generate",
             config.max_length,
             dtype=config.dtype,
-            text_column=config.text_column,
+            text_column=self.examples["train"].layout.columns.text,
             max_target_length=config.max_target_length,
             template=config.template,
             num_beams=config.num_beams,
@@ -136,7 +137,7 @@ def prepare(config: "Config") -> GenerationTask:
     examples = _read_examples(config)
     texts = [*examples["train"].texts, *examples["train"].labels]
     checkpoint, tokenizer = read_checkpoint(config, texts, causal=True, head=True)
-    pairs, rows, summary = {}, {}, []
+    pairs, rows, summary = {}, {}, layout_notes(config, examples)
     for part, each in examples.items():
         pairs[part] = encode_pairs(
             tokenizer,
@@ -167,10 +168,10 @@ def _read_examples(config: "Config") -> dict[str, Examples]:
     columns = Columns(config.text_column, config.pair_column, config.label_column)
 
     def read(part: str) -> Examples:
-        return read_labelled(config.file_of(part), "classify", columns, part)
+        return read_labelled(config.file_of(part), "generate", columns, part)
 
     examples = read_parts(config, read)
-    extra = [read_labelled(path, "classify", columns) for path in config.extra]
+    extra = [read_labelled(path, "generate", columns) for path in config.extra]
     return {**examples, "train": examples["train"].joined(*extra)}
 
 

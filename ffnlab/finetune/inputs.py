@@ -2,33 +2,32 @@
 
 Files are read by the readers of training, with labels optional; plain text is read
 here. A file is read whole before the first prediction, so that all its bad lines are
-reported at once.
+reported at once. Of standard input the first line shows whether it is text, JSON or a
+table, which is then read whole too.
 """
 
 import itertools
+import math
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ffnlab.data import arrow_files, formats, squad
+from ffnlab.data.column_names import Columns
 from ffnlab.data.entity_markers import check_markers, replace_markers
-from ffnlab.data.examples import (
-    FORMATS,
-    Columns,
-    Example,
-    last_part,
-    parse_examples,
-    read_labelled,
-)
+from ffnlab.data.example import Example
+from ffnlab.data.examples import FORMATS, format_of, parse_examples, read_labelled
 from ffnlab.data.files import collect, decode_line, read_lines, require_file
-from ffnlab.data.json_lines import parse_objects, read_objects, texts_of, words_of
-from ffnlab.data.squad import parse_questions, read_questions
-from ffnlab.errors import InputError
+from ffnlab.data.json_files import read_json_rows
+from ffnlab.data.json_lines import parse_objects, texts_of, words_of
+from ffnlab.errors import InputError, choose
 from ffnlab.finetune.usage import Usage
 
-KINDS = ("text", "conll", "jsonl", "csv", "tsv", "json")
-_STREAMED = ("text", "conll", "jsonl")
-_FORMATS = {**FORMATS, "qa": ("json", "jsonl"), "generate": FORMATS["classify"]}
+KINDS = ("text", "conll", "jsonl", "csv", "tsv", "json", *formats.BINARY)
+STREAMED = ("text", "conll", "jsonl")
+_FORMATS = {**FORMATS, "qa": squad.FORMATS}
 
 Numbered = Iterator[tuple[int, Example | InputError]]
 
@@ -40,10 +39,13 @@ class Source(NamedTuple):
       examples: The examples, one after another.
       kind: Their format, a name of `KINDS`.
       header: The names of the columns of CSV or TSV, if the file has a header.
-      part: The part of a JSON file of lists, see `data.examples.PARTS`.
+      part: The part of a JSON file that has several, see `data.examples.PARTS`.
       name: The file, or `standard input`.
       lines: The line of each example; those of standard input are added as they come.
         Empty if examples are not known by lines.
+      around: What stands before and after the rows of a JSON array; None for SQuAD's,
+        whose predictions are answers by id.
+      note: What was detected of the format rather than told, in words.
     """
 
     examples: Iterator[Example]
@@ -52,6 +54,8 @@ class Source(NamedTuple):
     part: str | None = None
     name: str = "standard input"
     lines: Sequence[int] = ()
+    around: tuple[str, str] | None = None
+    note: str = ""
 
     def place(self, number: int) -> str:
         """Returns where an example is, by its number from 0.
@@ -72,8 +76,9 @@ def open_source(
     Args:
       source: A file; `-` is standard input.
       usage: How the model is used.
-      kind: A name of `KINDS`; `auto` is the format of the file's ending, and text for
-        `.txt`, no ending and standard input.
+      kind: A name of `KINDS`; `auto` is the format of the file's ending. Without a
+        known ending, and of standard input, the first line shows whether it is JSON or
+        a table; if not, it is text.
       whole: For tag, whether a line of text stays whole, and JSON lines may have a
         text in place of a list of words; if not, a line is split at its blanks.
 
@@ -82,29 +87,116 @@ def open_source(
         20 of its lines cannot be used. The examples of standard input raise it when
         they are read.
     """
-    kind = _kind_of(source, usage.task, kind)
     if source == "-":
-        lines: list[int] = []
-        return Source(_stream(kind, usage, lines, whole), kind, lines=lines)
+        return _open_standard_input(usage, kind, whole)
+    kind = _kind_of(require_file(source), usage, kind)
     if kind == "text":
-        texts, problems = read_lines(require_file(source))
+        texts, problems = read_lines(source)
         errors = [(line, InputError(problem)) for line, problem in problems]
         read = [*errors, *_parse_text(enumerate(texts, 1), usage, whole)]
         return _collected(source, kind, read)
-    if whole and kind == "jsonl":
-        objects = read_objects(require_file(source))
-        return _collected(source, kind, [*_parse_whole(objects, usage)])
+    if whole and kind != "conll" and (found := _open_whole(source, kind, usage)):
+        return found
     if usage.task == "qa":
-        return Source(_questions(source, kind), kind, name=source)
+        return _questions(source, kind)
     task, columns = _reading(usage, kind)
-    part = last_part(source) if kind == "json" else None
-    examples = read_labelled(source, task, columns, part or "train", kind)
+    examples = read_labelled(source, task, columns, None, kind)
     if usage.marks:
         check_markers(source, examples.texts, examples.lines, usage.marks)
     pairs = examples.pairs or itertools.repeat("")
     read = map(Example, examples.texts, pairs, examples.rows)
     lines = [line[0] if isinstance(line, list) else line for line in examples.lines]
-    return Source(read, kind, examples.header, part, source, lines)
+    layout = examples.layout
+    return Source(
+        read,
+        layout.kind,
+        examples.header,
+        layout.part,
+        source,
+        lines,
+        layout.around,
+        layout.note,
+    )
+
+
+def with_rows(source: Source) -> Source:
+    """Returns a source whose examples have the rows of their Parquet or Arrow file."""
+    if source.kind not in formats.BINARY:
+        return source
+    rows = map(_plain, arrow_files.iter_rows(source.name))
+    both = zip(source.examples, rows, strict=True)
+    examples = (example._replace(row=row) for example, row in both)
+    return source._replace(examples=examples, kind="jsonl")
+
+
+def _plain(value: Any) -> Any:
+    """Returns a value of pyarrow as JSON can hold it; dates and bytes as texts.
+
+    >>> _plain({"a": [1, float("nan"), b"c"]})
+    {'a': [1, None, "b'c'"]}
+    """
+    if isinstance(value, dict):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | None) else str(value)
+
+
+def _open_standard_input(usage: Usage, kind: str, whole: bool) -> Source:
+    """Returns the examples of standard input, line by line where its format allows."""
+    known = [name for name in _known(usage.task) if name not in formats.BINARY]
+    lines, head, note = _standard_input(), [], ""
+    if kind == "auto":
+        for line in lines:
+            head.append(line)
+            if line[1].strip():
+                break
+        first = head[-1][1] if head else ""
+        task, columns = _reading(usage, "jsonl")
+        kind = formats.line_format(first, task, columns) or "text"
+        note = "" if kind == "text" else f"{kind}; format=text reads a text per line"
+    _check_kind("standard input", usage.task, kind, known)
+    both = itertools.chain(head, lines)
+    if kind not in STREAMED:
+        return _open_spooled(both, usage, kind, whole)
+    numbers: list[int] = []
+    examples = _stream(kind, both, usage, numbers, whole)
+    return Source(examples, kind, lines=numbers, note=note)
+
+
+def _open_spooled(
+    lines: Iterable[tuple[int, str]], usage: Usage, kind: str, whole: bool
+) -> Source:
+    """Returns the examples of a format that is read whole, from a temporary file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"input.{kind}")
+        with path.open("w", encoding="utf-8", newline="") as file:
+            file.writelines(line for _, line in lines)
+        try:
+            source = open_source(str(path), usage, kind, whole)
+        except InputError as error:
+            message = str(error).replace(str(path), "standard input")
+            raise InputError(message) from None
+    note = source.note or kind
+    return source._replace(name="standard input", note=note)
+
+
+def _open_whole(source: str, kind: str, usage: Usage) -> Source | None:
+    """Returns texts or words of JSON objects or of Parquet; None for lists."""
+    if kind in formats.BINARY:
+        held = arrow_files.column_names(source)
+        name = _reading(usage, kind)[1].resolve("tag", held).text
+        choose(f"{source}: column", name, held)
+        rows = enumerate(arrow_files.iter_rows(source, [name]), 1)
+        return _collected(source, kind, [*_parse_whole(rows, usage)])
+    file = read_json_rows(source, None, kind, words=True)
+    if not any(isinstance(row, dict) for _, row in file.rows):
+        return None
+    read = _collected(file.where, kind, [*_parse_whole(file.rows, usage)])
+    note = "" if kind == file.kind == "jsonl" else file.note
+    return read._replace(name=source, note=note)
 
 
 def _collected(source: str, kind: str, read: list) -> Source:
@@ -113,19 +205,14 @@ def _collected(source: str, kind: str, read: list) -> Source:
     return Source(iter(examples), kind, name=source, lines=lines)
 
 
-def _kind_of(source: str, task: str, kind: str) -> str:
-    """Returns the format of a source.
+def _known(task: str) -> tuple[str, ...]:
+    """Returns the formats that a task takes."""
+    return ("text", *_FORMATS[task])
 
-    Raises:
-      InputError: The task does not take it.
-    """
-    known = ("text", *_FORMATS[task])
-    if source == "-":
-        known = tuple(name for name in known if name in _STREAMED)
-    if kind == "auto":
-        kind = "text" if source == "-" else _ending(source, task)
+
+def _check_kind(where: Any, task: str, kind: str, known: Sequence[str]) -> str:
+    """Returns a format, if it is among those that a task takes."""
     if kind not in known:
-        where = "standard input" if source == "-" else source
         raise InputError(
             f"format: {where}: {task} takes {', '.join(known)}, not {kind}; "
             "format=text reads a text per line"
@@ -133,46 +220,60 @@ def _kind_of(source: str, task: str, kind: str) -> str:
     return kind
 
 
-def _ending(path: str, task: str) -> str:
-    """Returns the format that the ending of a file's name stands for.
+def _kind_of(path: Path, usage: Usage, kind: str) -> str:
+    """Returns the format of a file.
 
-    For tag, as in training, an unknown ending means CoNLL columns. `.csv` and `.json`
-    are not unknown: they hold something else.
+    Raises:
+      InputError: The task does not take it.
     """
-    ending = Path(path).suffix.lower().removeprefix(".")
-    if ending in ("", "txt"):
-        return "text"
-    if task == "tag" and ending not in ("csv", "json"):
-        return "jsonl" if ending == "jsonl" else "conll"
-    return ending if ending in KINDS else "text"
+    task, known = usage.task, _known(usage.task)
+    if kind != "auto":
+        return _check_kind(path, task, kind, known)
+    kind = formats.binary_format(path) or formats.ending_format(path)
+    if kind in known or kind in ("csv", "json"):
+        return _check_kind(path, task, kind, known)
+    plain = path.suffix.lower() in ("", ".txt")
+    if task == "tag" and not plain:
+        return format_of(path, task)
+    reading, columns = _reading(usage, "jsonl")
+    return formats.line_format(formats.first_line(path), reading, columns) or "text"
 
 
 def _reading(usage: Usage, kind: str) -> tuple[str, Columns]:
     """Returns the task whose files are read, and the columns, without labels."""
-    text = usage.text_column
+    text, pair = usage.text_column, usage.pair_column
     if usage.task == "tag":
         # A model that was trained on JSON lines takes the first column of CoNLL.
         text = "text" if kind == "conll" and not text.isdecimal() else text
         return "tag", Columns(text, label=None)
+    if usage.task == "qa":
+        return "qa", Columns("question", "context", None)
     task = "pairs" if usage.two_texts else "classify"
-    return task, Columns(text, usage.pair_column, None)
+    task = "generate" if usage.task == "generate" else task
+    return task, Columns(text, pair, None)
 
 
-def _questions(path: str, kind: str) -> Iterator[Example]:
-    """Returns the questions of a file; those of SQuAD's JSON come in with their ids."""
-    read = read_questions(path, answered=False, kind=kind)
-    rows = read.ids if kind == "json" else read.rows
-    return map(Example, read.questions, read.contexts, rows)
+def _questions(path: str, kind: str) -> Source:
+    """Returns the questions of a file; those of JSON come in with their ids."""
+    read = squad.read_questions(path, answered=False, kind=kind, part=None)
+    layout = read.layout
+    rows = read.ids if layout.kind == "json" else read.rows
+    examples = map(Example, read.questions, read.contexts, rows)
+    return Source(examples, layout.kind, name=path, note=layout.note)
 
 
 def _stream(
-    kind: str, usage: Usage, lines: list[int], whole: bool
+    kind: str,
+    lines: Iterable[tuple[int, str]],
+    usage: Usage,
+    numbers: list[int],
+    whole: bool,
 ) -> Iterator[Example]:
     """Yields the examples of standard input as they come, and adds their lines."""
-    for line, example in _parse(kind, _standard_input(), usage, whole):
+    for line, example in _parse(kind, lines, usage, whole):
         if isinstance(example, InputError):
             raise InputError(f"standard input:{line}: {example}")
-        lines.append(line)
+        numbers.append(line)
         yield example
 
 
@@ -185,7 +286,7 @@ def _parse(
     if whole and kind == "jsonl":
         return _parse_whole(parse_objects(lines), usage)
     if usage.task == "qa":
-        return parse_questions(lines)
+        return squad.parse_questions(lines)
     task, columns = _reading(usage, kind)
     return _checked(parse_examples(lines, task, columns, kind), usage)
 
@@ -194,12 +295,17 @@ def _parse_whole(
     objects: Iterable[tuple[int, dict[str, Any] | InputError]], usage: Usage
 ) -> Numbered:
     """Yields a text or the words of each object, or what is wrong with it."""
+    columns = _reading(usage, "jsonl")[1]
     for line, record in objects:
         try:
             if isinstance(record, InputError):
                 raise record
-            text = isinstance(record.get(usage.text_column), str)
-            (value,) = (texts_of if text else words_of)(record, [usage.text_column])
+            name = columns.resolve("tag", record).text
+            if name not in record:  # of words in training, and now of a text
+                other = Columns().resolve("tag", record).text
+                name = other if other in record else name
+            text = isinstance(record.get(name), str)
+            (value,) = (texts_of if text else words_of)(record, [name])
             yield line, Example(value, row=record)
         except InputError as error:
             yield line, error

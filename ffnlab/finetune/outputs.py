@@ -1,23 +1,29 @@
 """Predictions, written in the format of their inputs.
 
-Rows of a table, JSON lines, lists and CoNLL columns come back whole, with the
+Rows of a table, of JSON and of Parquet, and CoNLL columns come back whole, with the
 prediction added; if they have a `predicted` already, the new one is `predicted2`.
 """
 
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
 from ffnlab import io
-from ffnlab.data import tags
+from ffnlab.data import arrow_files, formats, tags
 from ffnlab.data.conll import is_token
-from ffnlab.data.examples import KEYS, Example, Examples
+from ffnlab.data.example import Example
+from ffnlab.data.examples import Examples
+from ffnlab.data.json_files import document
+from ffnlab.data.text_tables import Record
 from ffnlab.errors import InputError
 from ffnlab.escape import json_text
+
+_ENDS = re.compile(r"[\t\r\n]+")
 
 
 class Prediction(NamedTuple):
@@ -125,7 +131,7 @@ class Format(NamedTuple):
     """How predictions are written.
 
     Attributes:
-      kind: `text`, `conll`, `jsonl`, `csv`, `tsv` or `json`.
+      kind: `text`, `conll`, `jsonl`, `csv`, `tsv`, `json`, `parquet` or `arrow`.
       header: The names of the columns of CSV or TSV, if there are any.
       scheme: The scheme of tags, a key of `tags.SCHEMES`; None leaves them as they are.
       probabilities: Whether columns of tags have a column of probabilities before them.
@@ -145,7 +151,7 @@ class Format(NamedTuple):
         if not self.header:
             return ""
         added = added_names(self.header)[: 1 + probability]
-        return io.as_row([*self.header, *added], self.kind)
+        return self._row(self.header, added)
 
     def line(self, example: Example, prediction: Prediction) -> str:
         r"""Returns the lines of one example.
@@ -162,22 +168,33 @@ class Format(NamedTuple):
         >>> Format("csv").line(example, Prediction("x", 0.75))
         '7,"a, b",x,0.75\n'
         """
-        if self.scheme:
-            converted = tags.convert(prediction.text, "iob2", self.scheme)
-            prediction = prediction._replace(text=converted)
-        if isinstance(prediction.text, list) and not isinstance(example.row, dict):
+        prediction = self.converted(prediction)
+        if self.kind in ("json", "jsonl"):
+            return _json_rows(example.row, prediction)
+        if isinstance(prediction.text, list):
             return self._columns(example, prediction)
         added = prediction.cells()
-        if isinstance(example.row, dict):
-            names = added_names(example.row)[: len(added)]
-            row = {**example.row, **dict(zip(names, added, strict=True))}
-            return json_text(json.dumps(row, ensure_ascii=False)) + "\n"
         if example.row is not None:
-            return io.as_row([*example.row, *added], self.kind)
+            return self._row(example.row, added)
+        label = " ".join(_ENDS.split(prediction.text))
         if prediction.probability is None:
-            return prediction.text.replace("\n", " ") + "\n"
+            return label + "\n"
         text = f"{example.text}\t{example.pair}" if example.pair else example.text
-        return f"{prediction.text}\t{prediction.probability:.4f}\t{text}\n"
+        return f"{label}\t{prediction.probability:.4f}\t{text}\n"
+
+    def converted(self, prediction: Prediction) -> Prediction:
+        """Returns a prediction whose tags are in the scheme of the file."""
+        if not self.scheme:
+            return prediction
+        return prediction._replace(
+            text=tags.convert(prediction.text, "iob2", self.scheme)
+        )
+
+    def _row(self, cells: Sequence[str], added: Sequence[Any]) -> str:
+        """Returns a record of a table with more cells; what was read stays as it is."""
+        if isinstance(cells, Record):
+            return cells.extended(added)
+        return io.as_row([*cells, *added], self.kind)
 
     def _columns(self, example: Example, prediction: Prediction) -> str:
         """Returns the lines of a sentence, each with its tag in one more column."""
@@ -193,6 +210,20 @@ class Format(NamedTuple):
             else:
                 lines.append(between.join([line, *next(cells)]))
         return "".join(line + "\n" for line in [*lines, ""])
+
+
+def _json_rows(row: Any, prediction: Prediction) -> str:
+    """Returns a row of JSON with its prediction; of a tuple the row of each word."""
+    added = prediction.cells()
+    if isinstance(row, dict):
+        rows = [{**row, **dict(zip(added_names(row), added, strict=False))}]
+    elif isinstance(row, tuple):
+        cells = zip(*added, strict=True)  # the tag of each word, and its probability
+        rows = [[*word, *each] for word, each in zip(row, cells, strict=True)]
+    else:
+        rows = [[*row, *added]]
+    texts = (json_text(json.dumps(each, ensure_ascii=False)) for each in rows)
+    return ",\n".join(texts) + "\n"
 
 
 def added_names(taken: Iterable[str]) -> tuple[str, str]:
@@ -253,22 +284,6 @@ def answers_json(answers: dict[str, str]) -> str:
     return json_text(json.dumps(answers, ensure_ascii=False, indent=1)) + "\n"
 
 
-def lists_json(part: str, pairs: Iterable[tuple[Example, Prediction]]) -> str:
-    r"""Returns a JSON file of lists, each with its prediction at the end.
-
-    Args:
-      part: The part of the data, a key of `data.examples.KEYS`.
-      pairs: Examples whose rows are lists, with their predictions.
-
-    >>> example = Example("hello", row=["hello", "greeting"])
-    >>> lists_json("test", [(example, Prediction("greeting", 0.98765))])
-    '{"test": [\n["hello", "greeting", "greeting", 0.9877]\n]}\n'
-    """
-    rows = ([*example.row, *prediction.cells()] for example, prediction in pairs)
-    lines = [json_text(json.dumps(row, ensure_ascii=False)) for row in rows]
-    return f'{{"{KEYS[part]}": [\n' + ",\n".join(lines) + "\n]}\n"
-
-
 def round_probability(probability: Any) -> Any:
     """Returns a probability, or a list of them, to four digits."""
     if isinstance(probability, list):
@@ -294,16 +309,44 @@ def write_predictions(
       predictions: The prediction for each.
       scheme: The scheme to write tags of spans in.
     """
-    kind = Path(path).suffix.lower().removeprefix(".")
-    if isinstance(predictions[0].text, list) and kind != "jsonl":
-        kind = "conll"
+    kind, ending = examples.layout.kind, Path(path).suffix.lower()
+    form = Format(kind, examples.header, scheme)
     second = examples.pairs or itertools.repeat("")
     rows = map(Example, examples.texts, second, examples.rows)
-    pairs = [*zip(rows, predictions, strict=True)]
+    pairs = zip(rows, predictions, strict=True)
+    if kind in formats.BINARY:
+        target = directory / f"predictions-{part}{ending or f'.{kind}'}"
+        with io.atomic(target, "wb") as file:
+            write_arrow(path, file, form, pairs)
+        return
+    lines = (form.line(*pair) for pair in pairs)
     if kind == "json":
-        text = lists_json(part, pairs)
+        text = document(examples.layout.around, lines)
     else:
-        form = Format(kind, examples.header, scheme)
         head = form.head(predictions[0].probability is not None)
-        text = head + "".join(form.line(*pair) for pair in pairs)
+        text = head + "".join(lines)
     io.write(directory / f"predictions-{part}.{kind}", text)
+
+
+def write_arrow(
+    path: str | Path,
+    sink: IO[bytes],
+    form: Format,
+    pairs: Iterable[tuple[Example, Any]],
+) -> int:
+    """Writes a Parquet or Arrow file again, with predictions; returns their number.
+
+    Args:
+      path: The file that was read.
+      sink: The file to write.
+      form: How predictions are written.
+      pairs: Examples, whose rows are their numbers in the file, with predictions.
+    """
+    names = added_names(arrow_files.column_names(path))
+
+    def rows() -> Iterator[tuple[int, dict[str, Any]]]:
+        for example, prediction in pairs:
+            cells = form.converted(prediction).cells()
+            yield example.row, dict(zip(names, cells, strict=False))
+
+    return arrow_files.write_with_columns(path, sink, rows())

@@ -7,10 +7,12 @@ import sys
 from collections.abc import Callable, Iterator
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import IO, TYPE_CHECKING, Any, TextIO
 
 from ffnlab import io
-from ffnlab.data.examples import Example
+from ffnlab.data import formats
+from ffnlab.data.example import Example
+from ffnlab.data.json_files import document
 from ffnlab.errors import InputError
 from ffnlab.escape import terminal
 from ffnlab.finetune import inputs
@@ -19,8 +21,8 @@ from ffnlab.finetune.outputs import (
     Prediction,
     answers_json,
     check_finite,
-    lists_json,
     record_line,
+    write_arrow,
 )
 from ffnlab.finetune.pipeline_inputs import keys_of
 from ffnlab.finetune.predict_options import PredictOptions
@@ -56,8 +58,8 @@ class PredictConfig(PredictOptions):
     output: str = option("-", "Output file, or `-` for standard output.")
     format: str = option(
         "auto",
-        "Format of the input: text, jsonl, csv, tsv, conll (for tag) or json. `auto` "
-        "uses the file ending.",
+        "Format of the input: text, jsonl, csv, tsv, conll (for tag), json, parquet or "
+        "arrow. `auto` uses the file ending, and without one the content.",
         known=lambda: ("auto", *inputs.KINDS),
     )
     task_output: str = option(
@@ -127,20 +129,52 @@ def predict(config: PredictConfig) -> int:
     lost: list[int] = []
     wanted = dataclasses.replace(_options_of(config), top_k=_top_k(config, usage.task))
     apply = predictor.make_predictor(model, wanted, lost.append)
-    size = 1 if config.input == "-" else config.batch_size
-    with _open(config.output) as file:
-        if config.task_output == "rows":
-            form = Format(
-                source.kind, source.header, usage.scheme, config.probabilities
-            )
-            file.write(form.head(usage.task != "generate"))
-            count = _write(file, form, _pairs(apply, source, size), source.part)
-        else:
-            lines = _records(config, model, apply, source, size)
-            count = _write_lines(file, lines)
+    streamed = config.input == "-" and source.kind in inputs.STREAMED
+    size = 1 if streamed else config.batch_size
+    _report(config, source)
+    if _is_binary(config, source):
+        form = Format(source.kind, scheme=usage.scheme)
+        with _open(config.output, "wb") as file:
+            count = write_arrow(config.input, file, form, _pairs(apply, source, size))
+    else:
+        count = _predict_lines(config, model, apply, inputs.with_rows(source), size)
     if sum(lost):
         print(predictor.cut_off(sum(lost), model), file=sys.stderr)
     return count
+
+
+def _is_binary(config: PredictConfig, source: inputs.Source) -> bool:
+    """Returns whether Parquet or Arrow is written: as it came in, to a file."""
+    rows = source.kind in formats.BINARY and config.task_output == "rows"
+    return rows and config.output != "-" and not config.output.endswith(".jsonl")
+
+
+def _report(config: PredictConfig, source: inputs.Source) -> None:
+    """Prints what was detected of the input, and what is written in its place."""
+    if source.note:
+        print(terminal(f"{source.name}: {source.note}"), file=sys.stderr)
+    rows = source.kind in formats.BINARY and config.task_output == "rows"
+    if rows and not _is_binary(config, source):
+        what = f"written as JSON lines; in a file of its own it stays {source.kind}"
+        print(terminal(f"{source.name}: {what}"), file=sys.stderr)
+
+
+def _predict_lines(
+    config: PredictConfig,
+    model: "FinetunedModel",
+    apply: Callable[[list[Example]], list[Any]],
+    source: inputs.Source,
+    size: int,
+) -> int:
+    """Writes predictions as text as they come; returns their number."""
+    usage = model.usage
+    with _open(config.output) as file:
+        if config.task_output != "rows":
+            lines = _records(config, model, apply, source, size)
+            return _write_lines(file, lines)
+        form = Format(source.kind, source.header, usage.scheme, config.probabilities)
+        file.write(form.head(usage.task != "generate"))
+        return _write(file, form, _pairs(apply, source, size), source.around)
 
 
 def _options_of(config: PredictConfig) -> PredictOptions:
@@ -211,12 +245,14 @@ def _write_lines(file: TextIO, lines: Iterator[str]) -> int:
     return count
 
 
-def _write(file: TextIO, form: Format, pairs: Pairs, part: str | None) -> int:
+def _write(
+    file: TextIO, form: Format, pairs: Pairs, around: tuple[str, str] | None
+) -> int:
     """Writes predictions as they come; returns their number."""
-    if form.kind == "json":  # one object
+    if form.kind == "json":  # one value
         done = list(pairs)
-        if part:
-            file.write(lists_json(part, done))
+        if around:
+            file.write(document(around, (form.line(*pair) for pair in done)))
         else:
             answers = {example.row: answer.text for example, answer in done}
             file.write(answers_json(answers))
@@ -238,7 +274,7 @@ def _pairs(
 
 
 @contextlib.contextmanager
-def _open(path: str) -> Iterator[TextIO]:
+def _open(path: str, mode: str = "w") -> Iterator[IO[Any]]:
     """Opens the output: a file is in place at the end, whole, or not at all.
 
     Pipes and devices are written to directly, and links are followed. All are in UTF-8.
@@ -251,10 +287,11 @@ def _open(path: str) -> Iterator[TextIO]:
                 yield sys.stdout
                 sys.stdout.flush()
         elif real.is_file() or not real.exists():
-            with io.atomic(real) as file:
+            with io.atomic(real, mode) as file:
                 yield file
         else:
-            with open(real, "w", encoding="utf-8") as file:
+            encoding = None if "b" in mode else "utf-8"
+            with open(real, mode, encoding=encoding) as file:
                 yield file
     except BrokenPipeError:  # a reader such as head has enough
         raise

@@ -9,6 +9,8 @@ import jax
 import numpy as np
 
 from ffnlab import io
+from ffnlab.data.example import Example
+from ffnlab.data.examples import Examples
 from ffnlab.data.packed_rows import Rows, next_width, pad_rows
 from ffnlab.data.squad import Questions, read_questions
 from ffnlab.data.squad_windows import (
@@ -21,10 +23,16 @@ from ffnlab.data.squad_windows import (
 )
 from ffnlab.finetune import error_rows, metrics
 from ffnlab.finetune.finetuned_model import FinetunedModel
-from ffnlab.finetune.outputs import Answer, Example, Format, Prediction, answers_json
+from ffnlab.finetune.outputs import (
+    Answer,
+    Prediction,
+    answers_json,
+    write_predictions,
+)
 from ffnlab.finetune.task import (
     MONITORED,
     Task,
+    layout_notes,
     mask_token_ids,
     packing_options,
     read_checkpoint,
@@ -137,16 +145,22 @@ class QuestionAnsweringTask(Task):
         return {"types.png": "F1 by question word"}
 
     def write(self, part: str, predicted: tuple, directory: Path) -> None:
-        """Writes answers by id, as SQuAD's evaluation takes them, or JSON lines."""
+        """Writes answers by id, as SQuAD's evaluation takes them, or rows."""
         texts, probabilities = predicted
-        if not self.config.file_of(part).lower().endswith(".jsonl"):
+        asked, path = self.examples[part], self.config.file_of(part)
+        if asked.layout.kind == "json":
             io.write(directory / f"predictions-{part}.json", answers_json(texts))
             return
-        asked = self.examples[part]
-        examples = map(Example, asked.questions, asked.contexts, asked.rows)
-        answers = (Prediction(texts[name], probabilities[name]) for name in asked.ids)
-        lines = map(Format("jsonl").line, examples, answers)
-        io.write(directory / f"predictions-{part}.jsonl", "".join(lines))
+        examples = Examples(
+            asked.questions,
+            asked.contexts,
+            [],
+            [],
+            rows=asked.rows,
+            layout=asked.layout,
+        )
+        answers = [Prediction(texts[name], probabilities[name]) for name in asked.ids]
+        write_predictions(directory, path, part, examples, answers)
 
     def errors(self, part: str, predicted: tuple) -> list[dict[str, Any]]:
         """Returns the questions whose answer is no exact match."""
@@ -214,7 +228,7 @@ def prepare(config: "Config") -> QuestionAnsweringTask:
     questions = _read_examples(config)
     texts = [*questions["train"].contexts, *questions["train"].questions]
     checkpoint, tokenizer = read_checkpoint(config, texts, head=False, pooler=False)
-    pieces, rows, summary = {}, {}, []
+    pieces, rows, summary = {}, {}, layout_notes(config, questions)
     for part, asked in questions.items():
         pieces[part] = windows(
             tokenizer, asked, config.max_length, config.window_stride
@@ -241,7 +255,7 @@ def _read_examples(config: "Config") -> dict[str, Questions]:
     """Returns the questions by part; those of --extra are added to train."""
 
     def read(part: str) -> Questions:
-        return read_questions(config.file_of(part))
+        return read_questions(config.file_of(part), part=part)
 
     # A context may answer several of its questions, so a split keeps them together.
     questions = read_parts(config, read, lambda train: train.contexts)

@@ -227,8 +227,14 @@ def read_parts(
       InputError: A part of the split would be empty, or a file cannot be read.
     """
     if not config.split:
+        examples = {"train": read("train")}
+        if config.one_file and examples["train"].layout.part is None:
+            raise InputError(
+                f"dev: is needed, or split to take it from train: {config.train} has "
+                "no parts"
+            )
         parts = [part for part in PARTS if config.one_file or getattr(config, part)]
-        return {part: read(part) for part in parts}
+        return examples | {part: read(part) for part in parts if part != "train"}
     examples = read("train")
     names = list(groups(examples)) if groups else list(range(len(examples[0])))
     part_of = _split(config, list(dict.fromkeys(names)))
@@ -236,6 +242,13 @@ def read_parts(
         part: examples.subset([i for i, n in enumerate(names) if part_of[n] == part])
         for part in PARTS
     }
+
+
+def layout_notes(config: "Config", examples: dict[str, Any]) -> list[str]:
+    """Returns a line on each file: what was detected of its format and columns."""
+    parts = ["train"] if config.split else list(examples)
+    layouts = {part: examples[part].layout for part in parts}
+    return [f"{part}: {each.note}" for part, each in layouts.items() if each.note]
 
 
 def _split(config: "Config", groups: Sequence) -> dict[Any, str]:

@@ -157,7 +157,7 @@ def test_tags_of_json_lines_and_without_spans(write):
         ("a.tsv", "text,label\na,b\n", "with ',' in it; expected 2 or more, tabs"),
         ("a.csv", "text\nlabel\n", "a.csv:1: one column; expected 2 or more, commas"),
         ("a.tsv", "\ntext\tlabel\ttext\na\tb\tc\n", "a.tsv:2: column: two"),
-        ("a.csv", "text,labels\n", "number, from 1): unknown 'label'; nearest: labels"),
+        ("a.csv", "text,lable\n", "number, from 1): unknown 'label'; nearest: lable"),
         ("a.tsv", "text\tlab\0el\na\n", "a.tsv:1: a NUL byte"),
         ("a.csv", '"text,label\na,b\n', "a.csv:1: unexpected end of data; check"),
         ("a.csv", 'text,label\n"a,b\n', "check the quotes"),
@@ -171,7 +171,7 @@ def test_tags_of_json_lines_and_without_spans(write):
         ("a.json", '{"train": [],\n"train": []}', "a.json: 'train' is there twice"),
         ("a.json", '{"train": [],\n"b"}', "a.json:2: not JSON"),
         ("a.json", '{"train": []}', "a.json:1: no example in it"),
-        ("a.txt", "a", "expected .csv, .tsv, .jsonl or .json"),
+        ("a.txt", "a", "expected .csv, .tsv, .jsonl, .json, .parquet or .arrow for"),
         ("a.tsv", b"text\tlabel\n\xff\tx\n", "a.tsv:2: not UTF-8"),
     ],
 )
@@ -222,9 +222,10 @@ MALFORMED = {  # what is wrong in a line
     },
     "a.json": {
         b'["a"]': "expected a pair",
-        b'["a", " "]': "expected a pair",
-        b'["a", 1]': "expected a pair",
-        b'{"text": "a"}': "expected a pair",
+        b'["a", " "]': "is empty",
+        b'[" ", "a"]': "expected a pair",
+        b'["a", 1.5]': "expected a pair",
+        b'{"text": "a"}': "expected a list of JSON",
     },
 }
 GOOD = {
@@ -295,10 +296,8 @@ def test_columns_by_number_are_checked(write):
         read_labelled(write(CLEAN), "classify", Columns("1", label="2"))
 
 
-def test_lists_hold_no_pairs(write):
-    with pytest.raises(
-        InputError, match="expected .csv, .tsv or .jsonl for task=pairs"
-    ):
+def test_lists_of_texts_are_no_pairs(write):
+    with pytest.raises(InputError, match=r"train:1: expected a list \[text, text, lab"):
         read_labelled(write('{"train": [["a", "b"]]}', "a.json"), "pairs")
 
 
@@ -338,3 +337,18 @@ def test_labels_that_training_has_not_shown(write):
         label_ids("dev.tsv", many, names)
     with pytest.raises(InputError, match="nothing to tell apart"):
         label_names(train._replace(labels=["a", "a"]), "classify")
+
+
+def test_names_that_are_given_keep_their_order(write):
+    train = read_labelled(write(CLEAN), "classify")
+    given = ["parting", "greeting", "question"]
+    assert label_names(train, "classify", given=given) == given
+    assert label_names(train, "classify", given=["a"]) == ["greeting", "parting"]
+
+
+def test_a_file_of_another_ending_is_known_by_its_first_line(write):
+    for text in (CLEAN, CLEAN.replace("\t", ","), '{"sentence": "a", "label": 1}\n'):
+        found = read_labelled(write(text, "a.txt"), "classify")
+        assert found.layout.note.startswith(found.layout.kind)
+    found = read_labelled(write('{"words": ["a"], "tags": ["O"]}\n', "b.txt"), "tag")
+    assert found.texts == [["a"]]

@@ -60,7 +60,7 @@ def test_a_file_is_the_same_however_it_was_saved(write, text):
     found = read_questions(write(text, "a.jsonl" if "\r\n\r\n" in text else NAME))
     assert [row["id"] for row in found.rows] == found.ids
     assert found.subset([1]).rows == [found.rows[1]]
-    found, answers = found._replace(rows=[]), [["Ada", "1843"], []]
+    found, answers = found._replace(rows=[], layout=None), [["Ada", "1843"], []]
     assert found == Questions(
         ["q1", "q2"], ["Who?"] * 2, [CONTEXT] * 2, answers, [[22, 16], []], []
     )
@@ -133,9 +133,11 @@ def test_problems_of_json_lines(write):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.csv", "a", r"a.csv: expected .json of SQuAD, or .jsonl"),
-        ("a.json", "[]", "expected an object of JSON"),
-        ("a.json", "{}", "expected an object with a list 'data'"),
+        ("a.csv", "a", r"a.csv: expected .json of SQuAD or of objects with question"),
+        ("a.json", "[]", "no question in it"),
+        ("a.json", "[3]", "a.json:1: expected an object of JSON"),
+        ("a.json", '["a"]', "a.json:1: expected an object of JSON"),
+        ("a.json", "{}", "no list 'train'; there is none. Expected JSON lines, an arr"),
         ("a.json", '{"data": []}', "no question in it"),
         ("a.json", "{", "a.json:1: not JSON"),
         ("a.jsonl", b"\n\xff", "a.jsonl:2: not UTF-8"),

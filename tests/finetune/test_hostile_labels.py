@@ -8,7 +8,7 @@ import pytest
 from ffnlab import escape, io
 from ffnlab.data.examples import Example
 from ffnlab.finetune import model_card, predict_files, report
-from ffnlab.finetune.outputs import Format, Prediction, answers_json, lists_json
+from ffnlab.finetune.outputs import Format, Prediction, answers_json
 from ffnlab.finetune.runner import run
 from ffnlab.report.table import Table
 from tests.finetune.fake import make_config, make_run, make_task
@@ -100,5 +100,5 @@ def test_predictions_in_json_hold_halves_of_pairs():
     assert read == {**row, "predicted": "b\udfff", "probability": 0.5}
     text = answers_json({"\ud800": "é"})
     assert "é" in text and json.loads(text.encode("utf-8")) == {"\ud800": "é"}
-    text = lists_json("test", [(Example("a", row=["\ud800"]), Prediction("é"))])
-    assert json.loads(text.encode("utf-8"))["test"] == [["\ud800", "é"]]
+    text = Format("json").line(Example("a", row=["\ud800"]), Prediction("é"))
+    assert json.loads(text.encode("utf-8")) == ["\ud800", "é"]

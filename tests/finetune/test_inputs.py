@@ -1,5 +1,6 @@
 """What training reads, predict reads: every format, with the same texts."""
 
+import datetime
 import io
 import json
 import os
@@ -7,7 +8,7 @@ import sys
 
 import pytest
 
-from ffnlab.data import Columns, read_conll, read_labelled, read_questions
+from ffnlab.data import Columns, formats, read_conll, read_labelled, read_questions
 from ffnlab.data.examples import FORMATS
 from ffnlab.errors import InputError
 from ffnlab.finetune import inputs
@@ -59,6 +60,23 @@ FILES = {  # task, name, content, columns if they are not the usual ones
     "JSON lines of words": ("tag", "a.jsonl", lines(
         {"words": ["Ada", "sings"], "tags": ["B-PER", "O"]}),
         Columns("words", label="tags")),
+    "an array": ("classify", "a.json", json.dumps(
+        [{"sentence": "hi", "label": True}, {"sentence": "bye", "label": 0}])),
+    "lines in a .json": ("pairs", "a.json", lines(
+        {"premise": "a", "hypothesis": "b", "label": 0},
+        {"premise": "c", "hypothesis": "d", "label": 1})),
+    "lists of pairs": ("pairs", "a.json", '[["a", "b", 0], ["c", "d", 1]]'),
+    "quoted cells": ("classify", "a.tsv", 'text\tlabel\n"a ""b"""\tx\nc\ty\n'),
+    "table of tabs to write": ("generate", "a.tsv", "document\tsummary\na b\ta\n"),
+    "lines to write": ("generate", "a.jsonl", lines({"article": "a", "highlights": 3})),
+    "words in a .json": ("tag", "a.json", lines(
+        {"tokens": ["Ada", "ran"], "ner_tags": ["B-PER", "O"]},
+        {"tokens": ["Yes"], "ner_tags": ["O"]})),
+    "rows of words": ("tag", "a.json", '[[0, "Ada", "B-PER"], [0, "ran", "O"]]'),
+    "flat questions": ("qa", "a.json", json.dumps({"data": QUESTIONS})),
+    "an array of questions": ("qa", "a.json", json.dumps(QUESTIONS)),
+    "lines of questions in a .json": ("qa", "a.json", lines(*QUESTIONS)),
+    "paragraphs": ("qa", "a.json", json.dumps(SQUAD)),
     "SQuAD": ("qa", "a.json", json.dumps({"data": [{"paragraphs": SQUAD}]})),
     "JSON lines of questions": ("qa", "a.jsonl", lines(*QUESTIONS)),
 }  # fmt: skip
@@ -83,9 +101,8 @@ def trained(path, task, columns):
     if task == "qa":
         read = read_questions(path)
         return [*zip(read.questions, read.contexts, strict=True)]
-    part = "test" if path.name == "a.json" and task == "classify" else "train"
-    task = {"marks": "classify", "generate": "classify"}.get(task, task)
-    read = read_labelled(path, task, columns, part)
+    task = "classify" if task == "marks" else task
+    read = read_labelled(path, task, columns, None)
     pairs = read.pairs or [""] * len(read.texts)
     return [*zip(read.texts, pairs, strict=True)]
 
@@ -107,12 +124,13 @@ def test_predict_reads_what_training_reads(write, name, saved):
 def test_every_format_that_training_reads_is_among_the_cases():
     read = {(task, file.split(".")[1]) for task, file, *_ in FILES.values()}
     for task, kinds in FORMATS.items():
-        assert {(task, kind) for kind in kinds} <= read
+        texts = [kind for kind in kinds if kind not in formats.BINARY]
+        assert {(task, kind) for kind in texts} <= read
     assert {("qa", "json"), ("qa", "jsonl")} <= read
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in FILES if case(n)[1][2:] in inputs._STREAMED]
+    "name", [n for n in FILES if case(n)[1][2:] in inputs.STREAMED]
 )
 def test_standard_input_is_read_as_a_file_is(write, monkeypatch, name):
     task, file, content, columns = case(name)
@@ -134,6 +152,101 @@ def test_the_format_may_be_given(write, name):
     assert source[1:4] == wanted[1:4] and source.name == str(other)
     if wanted.lines:
         assert source.place(0) == wanted.place(0).replace(str(path), str(other))
+
+
+SHOWN = {  # what the first line of a file without an ending shows
+    "an array": "json",
+    "quoted cells": "tsv",
+    "table with commas": "csv",
+    "table with tabs": "tsv",
+    "JSON lines": "jsonl",
+    "lines in a .json": "jsonl",
+    "lists of pairs": "json",
+    "words in a .json": "jsonl",
+    "flat questions": "json",
+    "an array of questions": "json",
+    "JSON lines of questions": "jsonl",
+    "SQuAD": "json",
+}
+
+
+@pytest.mark.parametrize("saved", SAVED)
+@pytest.mark.parametrize("name", SHOWN)
+def test_the_first_line_shows_the_format(write, monkeypatch, name, saved):
+    task, file, content, columns = case(name)
+    usage, content = usage_of(task, columns), SAVED[saved](content)
+    wanted = [*inputs.open_source(str(write(content, file)), usage).examples]
+    source = inputs.open_source(str(write(content, "a.txt")), usage)
+    assert source.kind == SHOWN[name] and [*source.examples] == wanted
+    assert source.note.startswith(SHOWN[name])
+    raw = io.TextIOWrapper(io.BytesIO(content.encode()))
+    monkeypatch.setattr(sys, "stdin", raw)
+    source = inputs.open_source("-", usage)
+    assert source.note and source.name == "standard input"
+    assert [*source.examples] == wanted
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a text, as it seems\n", '{"other": 3}\n', "[laughs] hello\n", "{\n".rstrip("{\n")
+     + "{a}\n", "text\n", '"text" is a word, and label none\n', "text; label\n"],
+)  # fmt: skip
+def test_other_first_lines_are_text(write, monkeypatch, text):
+    usage = usage_of("classify", Columns())
+    source = inputs.open_source(str(write(text, "a.txt")), usage)
+    assert source.kind == "text" and next(source.examples).text == text.strip()
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+    source = inputs.open_source("-", usage)
+    assert source.kind == "text" and next(source.examples).text == text.strip()
+
+
+def test_bad_rows_of_standard_input_that_is_read_whole_are_named(monkeypatch):
+    usage = usage_of("classify", Columns())
+    for text, what in (("id,text\n1\n", "2: expected 2 f"), ('[{"text": 1.5}]', "1: ")):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+        with pytest.raises(InputError, match=f"^standard input:{what}"):
+            inputs.open_source("-", usage)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("PAR1"))
+    with pytest.raises(InputError, match=r"standard input: .* takes .*, not parquet"):
+        inputs.open_source("-", usage, "parquet")
+
+
+def test_parquet_is_read_as_json_lines_are(tmp_path, write):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    rows = [
+        {"tokens": ["Ada", "ran"], "day": datetime.date(2024, 1, 2), "x": 0.5},
+        {"tokens": ["Yes"], "day": None, "x": float("nan")},
+    ]
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pa.Table.from_pylist(rows), path)
+    for whole in (False, True):
+        source = inputs.open_source(str(path), usage_of("tag", Columns()), whole=whole)
+        examples = [*inputs.with_rows(source).examples]
+        assert [example.text for example in examples] == [["Ada", "ran"], ["Yes"]]
+        assert [example.row for example in examples] == [
+            {"tokens": ["Ada", "ran"], "day": "2024-01-02", "x": 0.5},
+            {"tokens": ["Yes"], "day": None, "x": None},
+        ]
+
+
+@pytest.mark.parametrize("column", ["text", "tokens"])  # the column of training
+def test_whole_texts_of_json(write, column):
+    usage = usage_of("tag", Columns(column))
+    for text in (
+        '[{"text": "Ada ran."}, {"text": ["Yes"]}]',
+        '{"text": "Ada ran."}\n{"text": ["Yes"]}',
+    ):
+        source = inputs.open_source(str(write(text, "a.json")), usage, whole=True)
+        assert [each.text for each in source.examples] == ["Ada ran.", ["Yes"]]
+
+
+def test_a_model_of_columns_by_number_reads_json_by_the_usual_names(write):
+    usage = usage_of("pairs", Columns("1", "2"))
+    text = '{"text": "a", "text2": "b"}\n'
+    (example,) = inputs.open_source(str(write(text, "a.jsonl")), usage).examples
+    assert example[:2] == ("a", "b")
 
 
 def test_labels_may_be_missing(write):

@@ -5,11 +5,11 @@ import json
 import pytest
 
 from ffnlab.data import Example, read_labelled
+from ffnlab.data.json_files import document
 from ffnlab.finetune.outputs import (
     Format,
     Prediction,
     answers_json,
-    lists_json,
     write_predictions,
 )
 
@@ -49,11 +49,73 @@ def test_nothing_that_was_there_is_lost():
 
 
 def test_json_of_lists_and_of_answers():
-    pairs = [(Example("a", row=["a", "b"]), LABEL)] * 2
-    assert json.loads(lists_json("dev", pairs)) == {
-        "val": [["a", "b", "x", 0.9877]] * 2
-    }
+    line = Format("json").line(Example("a", row=["a", "b"]), LABEL)
+    text = document(('{"val": [\n', "\n]}\n"), [line] * 2)
+    assert json.loads(text) == {"val": [["a", "b", "x", 0.9877]] * 2}
     assert json.loads(answers_json({"q": "ä"})) == {"q": "ä"}
+
+
+def test_rows_of_words_have_a_tag_each():
+    example = Example(["Ada", "ran"], row=([0, "Ada", 1], [0, "ran", 0]))
+    tagged = Prediction(["B-A", "O"], [0.5, 0.25])
+    line = Format("json", scheme="iob1").line(example, tagged)
+    assert line == '[0, "Ada", 1, "I-A", 0.5],\n[0, "ran", 0, "O", 0.25]\n'
+    example = Example(["Ada"], row=[["Ada"], ["O"]])
+    line = Format("json").line(example, Prediction(["O"], [0.5]))
+    assert line == '[["Ada"], ["O"], ["O"], [0.5]]\n'
+
+
+def test_a_label_breaks_no_line_of_text():
+    label = Prediction("a\tb\r\nc", 0.5)
+    assert Format("text").line(Example("t"), label) == "a b c\t0.5000\tt\n"
+    assert Format("text").line(Example("t"), Prediction("a\rb")) == "a b\n"
+
+
+TABLES = {  # a table, and what stands before the predictions in the written one
+    "a.csv": b'\xef\xbb\xbfid,text,label\r\n 7 ,"a\r\nb",x\r\n8,  c  ,y',
+    "a.tsv": b'text\tlabel\n 5" disk \tx\nb\ty\n',
+    "b.tsv": b'text\tlabel\n"a ""b"""\tx\nb\ty\n',
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_records_come_out_byte_by_byte(write, tmp_path, name):
+    examples = read_labelled(write(TABLES[name], name), "classify")
+    predictions = [Prediction('a "b"', 0.5), Prediction("c,d", 0.25)]
+    write_predictions(tmp_path, name, "test", examples, predictions)
+    written = (tmp_path / f"predictions-test{name[1:]}").read_bytes()
+    end = b"\r\n" if b"\r\n" in TABLES[name] else b"\n"
+    sign = b"," if name == "a.csv" else b"\t"
+    quoted = b'"a ""b"""', b'"c,d"' if name == "a.csv" else b"c,d"
+    labels = (b'a "b"', b"c,d") if name == "a.tsv" else quoted
+    cells = [b"predicted" + sign + b"probability", labels[0] + sign + b"0.5",
+             labels[1] + sign + b"0.25"]  # fmt: skip
+    for cell in cells:
+        assert written.count(sign + cell + end) == 1
+        written = written.replace(sign + cell + end, end)
+    assert written.removesuffix(end) == TABLES[name].removesuffix(end)
+
+
+def test_parquet_comes_back_with_all_its_columns(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    columns = {
+        "tokens": [["Ada"], ["ran", "off"], ["x"]],
+        "ner_tags": [["O"], ["B-A", "O"], ["O"]],
+    }
+    table = pa.table({**columns, "n": pa.array([1, 2, None], pa.int8())})
+    path = tmp_path / "a.parquet"
+    parquet.write_table(table, path)
+    examples = read_labelled(path, "tag").subset([1, 2])
+    predictions = [Prediction(["B-A", "O"], [0.5, 0.25]), Prediction(["O"], [1.0])]
+    write_predictions(tmp_path, str(path), "dev", examples, predictions, "bioes")
+    again = parquet.read_table(tmp_path / "predictions-dev.parquet")
+    assert again.column_names == ["tokens", "ner_tags", "n", "predicted", "probability"]
+    assert again.schema.field("n").type == pa.int8()
+    assert again["predicted"].to_pylist() == [["S-A", "O"], ["O"]]
+    assert again["probability"].to_pylist() == [[0.5, 0.25], [1.0]]
+    assert again["n"].to_pylist() == [2, None]
 
 
 FILES = {

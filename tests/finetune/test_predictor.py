@@ -141,7 +141,7 @@ def test_formats_that_a_task_has_not_are_refused(tagged, sorted_texts, tmp_path)
     for run, source, kind in (
         (tagged, path, "csv"),
         (tagged, path, "auto"),
-        (sorted_texts, "-", "tsv"),
+        (sorted_texts, "-", "parquet"),
     ):
         with pytest.raises(InputError, match="^format: .* takes text, .*jsonl.*, not "):
             predict_files.predict(

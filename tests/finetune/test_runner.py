@@ -13,7 +13,10 @@ from experiments import launch
 from experiments.run_scripts import ALIASES
 from ffnlab import io
 from ffnlab.data import read_conll
-from ffnlab.data.examples import KEYS, Examples
+from ffnlab.data.column_names import Columns
+from ffnlab.data.examples import Examples
+from ffnlab.data.formats import Layout
+from ffnlab.data.json_files import PART_KEYS
 from ffnlab.data.tags import convert
 from ffnlab.errors import InputError
 from ffnlab.finetune import (
@@ -93,13 +96,13 @@ def test_columns_between_and_documents_come_back(bert, files, tmp_path, without_
 
 def test_predictions_of_lists_are_lists(bert, files, tmp_path):
     parts = {}
-    for part, key in KEYS.items():
+    for part, (key, *_) in PART_KEYS.items():
         lines = (files / f"{part}.tsv").read_text().splitlines()
         parts[key] = [line.split("\t")[::-1] for line in lines]
     path = tmp_path / "all.json"
     path.write_text(json.dumps(parts))
     alone = {"train": str(path), "dev": None, "test": None}
-    thrice = {part: str(path) for part in KEYS}
+    thrice = {part: str(path) for part in PART_KEYS}
     task, same = (runner.prepare(config(bert, files, "classify", None, "", **given))
                   for given in (alone, thrice))  # fmt: skip
     assert digest(task) == digest(same)
@@ -119,6 +122,7 @@ def test_predictions_in_io_are_i_alone_where_the_training_is(tmp_path):
     names, labels = ["O", "B-A", "I-A"], np.array([1, 2, 1, 0])
     words = ["a", "b", "c", "d"]
     part = Examples([words], [], [["B-A", "I-A", "I-A", "O"]], [], "io", rows=[words])
+    part = part._replace(layout=Layout("conll", Columns()))
     given = Config(task="tag", checkpoint="a", train="a.conll", dev="b.conll")
     for scheme, third in (("io", "I-A"), ("iob1", "B-A")):
         examples = {"train": part._replace(scheme=scheme), "dev": part}
@@ -384,7 +388,7 @@ def test_predict_says_what_is_wrong(sorted_texts, tagged, bert, tmp_path):
     with pytest.raises(InputError, match="not a run of experiments.finetune"):
         predict_files.predict(predict_files.PredictConfig(bert, "absent.txt"))
     for name, content, message in (
-        ("bad.jsonl", b'{"text": "a"}\n', "bad.jsonl:1: no '2'; there is text"),
+        ("bad.jsonl", b'{"txt": "a"}\n', "bad.jsonl:1: no '2'; there is txt"),
         ("bad.txt", b"a\n\xff\n", "bad.txt:"),
     ):
         (tmp_path / name).write_bytes(content)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -15,8 +16,10 @@ from safetensors import safe_open
 
 from experiments import launch
 from ffnlab import DecoderConfig, EncoderConfig, finetune, io
+from ffnlab.data import read_questions
 from ffnlab.errors import InputError
 from ffnlab.finetune import finetuned_model, predict_files, runner
+from ffnlab.finetune.question_answering import QuestionAnsweringTask
 from ffnlab.models import transformer
 from ffnlab.pretrained import checkpoint, tiny
 from tests.tuned import config, with_vocabulary
@@ -416,3 +419,39 @@ def test_two_entities_in_one_text(bert, tmp_path, without_steps):
 def test_the_flag_file_repeats_a_writing(writing):
     given = launch.parse(finetune.Config, ["x", f"--flagfile={writing.out}/flags"])
     assert given.template == "{text} =" and given.checkpoint == "tiny"
+
+
+def test_one_file_without_parts_is_refused_before_a_run(tmp_path):
+    (tmp_path / "a.json").write_text('[{"text": "a", "label": "b"}]')
+    given = finetune.Config(checkpoint="tiny", train=str(tmp_path / "a.json"))
+    with pytest.raises(InputError, match="^dev: is needed, .*a.json has no parts"):
+        runner.prepare(given)
+    named = finetune.Config(checkpoint="tiny", train="a", dev="b", label_names=("x",))
+    assert named.label_names == ("x",)
+    with pytest.raises(InputError, match="^label_names: for task=classify, pairs, tag"):
+        finetune.Config(
+            checkpoint="a", task="qa", train="a", dev="b", label_names=("x",)
+        )
+
+
+@pytest.mark.parametrize("kind", ["json", "jsonl"])
+def test_answers_are_written_as_their_questions_came(tmp_path, kind):
+    row = {"id": "q", "question": "Who?", "context": "Ada ran.",
+           "answers": {"text": ["Ada"], "answer_start": [0]}}  # fmt: skip
+    path = tmp_path / "a.json"
+    lines = [json.dumps({**row, "id": name}) + "\n" for name in "qr"]
+    path.write_text(json.dumps([row]) if kind == "json" else "".join(lines))
+    task = SimpleNamespace(
+        config=SimpleNamespace(file_of=lambda part: str(path)),
+        examples={"dev": read_questions(path)},
+    )
+    ids = task.examples["dev"].ids
+    predicted = dict.fromkeys(ids, "Ada"), dict.fromkeys(ids, 0.5)
+    QuestionAnsweringTask.write(task, "dev", predicted, tmp_path)
+    text = (tmp_path / f"predictions-dev.{kind}").read_text()
+    if kind == "json":
+        assert json.loads(text) == {"q": "Ada"}
+    else:
+        rows = [json.loads(line) for line in text.splitlines()]
+        assert [row["id"] for row in rows] == ids and len(ids) == 2
+        assert all(row["predicted"] == "Ada" for row in rows)
