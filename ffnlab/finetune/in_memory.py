@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ffnlab import io
+from ffnlab.data.column_names import Columns
 from ffnlab.data.examples import PARTS
 from ffnlab.data.files import is_text, stop_with
 from ffnlab.data.labels import describe_missing, label_text
@@ -138,7 +139,7 @@ def json_lines(part: str, data: Any, config: Config) -> str:
     >>> json_lines("train", [("hello", 3)], config)
     '{"text": "hello", "label": "3"}\n'
     """
-    names, optional = _columns(config)
+    names, optional = _columns(config, _held(data))
     rows = _rows(part, data, names, optional)
     if not rows:
         raise InputError(f"{part}: it is empty; give at least one example")
@@ -155,12 +156,22 @@ def json_lines(part: str, data: Any, config: Config) -> str:
     return "".join(line + "\n" for line in lines)
 
 
-def _columns(config: Config) -> tuple[list[str], list[str]]:
+def _held(data: Any) -> list[str]:
+    """Returns the columns of a table, or the keys of the first of several dicts."""
+    if hasattr(data, "columns") or hasattr(data, "column_names"):
+        names = data.columns if hasattr(data, "columns") else data.column_names
+        return [str(name) for name in names]
+    first = data[0] if isinstance(data, Sequence) and data else data
+    return list(map(str, first)) if isinstance(first, Mapping) else []
+
+
+def _columns(config: Config, held: Sequence[str]) -> tuple[list[str], list[str]]:
     """Returns the columns that a task needs, in the order of a tuple, and may have."""
     if config.task == "qa":
         return ["question", "context", "answers"], ["id"]
-    pair = [config.pair_column] if config.task == "pairs" and not config.marks else []
-    return [config.text_column, *pair, config.label_column], []
+    given = Columns(config.text_column, config.pair_column, config.label_column)
+    task = "classify" if config.marks else config.task
+    return given.resolve(task, held).names(task), []
 
 
 def _rows(

@@ -48,6 +48,17 @@ def test_texts_with_labels_come_in_many_forms(data):
     assert read(data) == ROWS
 
 
+@pytest.mark.parametrize("form", [list, dict, "frame", "datasets"])
+def test_columns_have_the_names_of_files(form):
+    rows = [{"id": 1, "tokens": ["Ada"], "ner_tags": ["B-PER"]}]
+    columns = {name: [value] for name, value in rows[0].items()}
+    data = {list: rows, dict: columns, "frame": table(**columns)}.get(form)
+    if form == "datasets":  # a Dataset yields dicts, and has the names of its columns
+        data = type("Dataset", (), {"__iter__": lambda self: iter(rows)})()
+        data.column_names = list(columns)
+    assert read(data, task="tag") == [{"tokens": ["Ada"], "ner_tags": ["B-PER"]}]
+
+
 def test_labels_of_any_type_become_texts():
     labels = [True, 2.5, np.int64(7), np.str_("x"), ("a", 1), "y"]
     rows = read([("t", label) for label in labels])
