@@ -8,10 +8,11 @@
     scratch.grad(scratch.grad(lambda x: x**3))(2.0)   # 12.
 
 Read it in this order: `tensor` (arrays that record operations), `ops` (operations and
-the rules of their gradients; `operators` adds them to tensors), `graph` (the reverse
-sweep), `derivatives` (of functions), `implicit` (fixed points), `convolution`,
-`losses`, `layers`, `recurrent`, `models`, `optimizers`; and `manual`, the same
-backpropagation by hand.
+the rules of their gradients, by subject: `elementwise`, `shapes`, `reductions`,
+`products`; `arrange` and `contractions` are made of these, and `operators` adds them
+to tensors), `graph` (the reverse sweep), `derivatives` (of functions), `implicit`
+(fixed points), `convolution`, `losses`, `layers`, `recurrent`, `models`, `optimizers`;
+and `manual`, the same backpropagation by hand.
 """
 
 from ffnlab.scratch import (

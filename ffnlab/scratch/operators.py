@@ -15,24 +15,25 @@ BINARY = {
     "truediv": ops.divide,
     "pow": ops.power,
     "matmul": ops.matmul,
+    "mod": ops.remainder,
+    "floordiv": ops.floor_divide,
 }
-REDUCTIONS = {"sum": ops.sum, "mean": ops.mean, "max": ops.max}
+# Functions of `ops` that are methods, too: `x.sum(0)`.
+METHODS = (
+    "sum", "mean", "max", "min", "prod", "var", "std", "cumsum", "dot", "ravel", "clip",
+    "squeeze", "swapaxes", "diagonal", "trace", "repeat", "take",
+)  # fmt: skip
 # What NumPy calls for `array + tensor` and `array < tensor`.
 _ARITHMETIC = {
     getattr(np, name): getattr(ops, name)
-    for name in ("add", "subtract", "multiply", "divide", "power", "matmul")
-}
+    for name in (
+        "add", "subtract", "multiply", "divide", "power", "matmul", "remainder",
+        "floor_divide",
+    )
+}  # fmt: skip
 _COMPARISONS = (
     np.less, np.less_equal, np.greater, np.greater_equal, np.equal, np.not_equal,
 )  # fmt: skip
-# What to use in place of functions of NumPy that `ops` has under another name.
-_OTHERS = {
-    "dot": "scratch.ops.matmul",
-    "maximum": "scratch.ops.where",
-    "minimum": "scratch.ops.where",
-    "sqrt": "x ** 0.5",
-    "square": "x ** 2",
-}
 _SHAPES = (np.shape, np.ndim, np.size)  # which need no graph
 
 
@@ -40,22 +41,27 @@ def _index(index: Any) -> Any:
     """Returns a copy of an index, so that changing it later has no effect."""
     if isinstance(index, tuple):
         return tuple(map(_index, index))
-    return Tensor(index).data if isinstance(index, ops.INDEX_ARRAYS) else index
+    if not isinstance(index, ops.INDEX_ARRAYS):
+        return index
+    places = Tensor(index).data
+    empty = isinstance(index, list) and not places.size  # which NumPy takes for floats
+    return places.astype(int) if empty else places
 
 
 def _unpack(numbers: tuple) -> tuple:
-    """Returns numbers that are passed as arguments or as one tuple."""
-    return numbers[0] if numbers and isinstance(numbers[0], tuple) else numbers
+    """Returns numbers that are passed as arguments, or as one tuple or list."""
+    return numbers[0] if numbers and isinstance(numbers[0], (tuple, list)) else numbers
 
 
 def _format(x: Tensor, specification: str) -> str:
     return format(x.data.item(), specification) if specification else repr(x)
 
 
-def _reduction(function: Any) -> Any:
-    def method(x: Tensor, axis: ops.Axis = None, keepdims: bool = False) -> Tensor:
-        return function(x, axis=axis, keepdims=keepdims)
+def _method(function: Any) -> Any:
+    def method(x: Tensor, *args: Any, **options: Any) -> Tensor:
+        return function(x, *args, **options)
 
+    method.__doc__ = function.__doc__
     return method
 
 
@@ -84,9 +90,8 @@ def _function(x: Tensor, function: Any, types: Any, args: tuple, options: dict) 
 
 def _forgets(name: str) -> TypeError:
     """Returns the error for a function of NumPy that is given a tensor."""
-    own = isinstance(getattr(ops, name, None), ops.Primitive) or name in REDUCTIONS
-    remedy = _OTHERS.get(name, "scratch.ops, or a Primitive of your own")
-    remedy = f"scratch.ops.{name}" if own else remedy
+    remedy = "scratch.ops, or a Primitive of your own"
+    remedy = f"scratch.ops.{name}" if callable(getattr(ops, name, None)) else remedy
     return TypeError(
         f"np.{name} does not record the graph of a tensor: use {remedy}, or .data to "
         "leave the graph"
@@ -101,11 +106,13 @@ def bind() -> None:
     for name in ("lt", "le", "gt", "ge", "eq", "ne"):
         compare = getattr(operator, name)
         setattr(Tensor, f"__{name}__", lambda x, y, f=compare: f(x.data, array(y)))
-    for name, function in REDUCTIONS.items():
-        setattr(Tensor, name, _reduction(function))
+    for name in METHODS:
+        setattr(Tensor, name, _method(getattr(ops, name)))
+    Tensor.flatten = Tensor.ravel
     Tensor.__array_ufunc__ = _ufunc
     Tensor.__array_function__ = _function
     Tensor.__neg__ = lambda x: ops.negative(x)
+    Tensor.__abs__ = lambda x: ops.abs(x)
     Tensor.__getitem__ = lambda x, index: ops.getitem(x, index=_index(index))
     Tensor.__format__ = _format
     Tensor.T = property(lambda x: ops.transpose(x))
@@ -113,6 +120,8 @@ def bind() -> None:
     Tensor.reshape = lambda x, *shape: ops.reshape(x, shape=_unpack(shape))
     Tensor.astype = lambda x, dtype: ops.cast(x, dtype=np.dtype(dtype))
     Tensor.item = lambda x: x.data.item()
+    Tensor.tolist = lambda x: x.data.tolist()
+    Tensor.numpy = lambda x: x.data
 
 
 bind()

@@ -11,6 +11,7 @@ result it ends in.
 """
 
 import contextvars
+import inspect
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -118,7 +119,10 @@ class Tensor:
         return bool(self.data)
 
     def __array__(self, *args: Any, **options: Any) -> np.ndarray:
-        raise TypeError("NumPy does not record the graph: use scratch.ops, or .data")
+        raise TypeError(
+            "NumPy does not record the graph: use scratch.ops, such as ops.stack for "
+            "a list of tensors, or .data"
+        )
 
     def __len__(self) -> int:
         return len(self.data)
@@ -165,6 +169,17 @@ def _remedy(error: Exception) -> str:
     return ""
 
 
+def _option_names(rules: Sequence[Callable[..., Any] | None]) -> tuple[str, ...]:
+    """Returns the names of the options of an operation, which its rules take last."""
+    rule = next(filter(None, rules), None)
+    parameters = inspect.signature(rule).parameters if rule else {}
+    named = [name for name, each in parameters.items() if each.kind in _NAMED]
+    return tuple(named[2 + len(rules) :])
+
+
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
 class Primitive:
     """An operation on tensors: a function of arrays, and the rules of its gradients.
 
@@ -194,15 +209,18 @@ class Primitive:
         own = forward.__doc__ if forward.__name__ != self.name else None
         self.__doc__ = own or f"As `numpy.{self.name}`, without its `out` and `where`."
         self.forward, self.rules, self.joint = forward, rules, joint
+        self.options = () if isinstance(forward, np.ufunc) else _option_names(rules)
 
     def __call__(self, *inputs: Any, name: str = "", **options: Any) -> Tensor:
         """Applies the operation, and records it if an input requires a gradient.
 
         Args:
-          *inputs: Tensors, arrays and numbers.
+          *inputs: Tensors, arrays and numbers. Options may follow them.
           name: The name of the result in a diagram.
           **options: Of the operation, such as an axis.
         """
+        if self.options and len(inputs) > len(self.rules):
+            inputs, options = self._name_options(inputs, options)
         # Python numbers stay as they are beside an array, so that they take its type.
         allowed = (Tensor, int, float) if len(inputs) > 1 else Tensor
         inputs = [x if isinstance(x, allowed) else Tensor(x) for x in inputs]
@@ -224,6 +242,18 @@ class Primitive:
                 )
             y.node = Node(self, tuple(inputs), options)
         return y
+
+    def _name_options(self, inputs: Sequence, options: dict) -> tuple[Sequence, dict]:
+        """Returns the inputs without options that follow them, and all options."""
+        count = len(self.rules)
+        extra = inputs[count:]
+        if len(extra) > len(self.options):
+            allowed = f"{count} inputs and {', '.join(self.options)}"
+            raise TypeError(f"{self.name} takes {allowed}, found {len(inputs)} values")
+        named = dict(zip(self.options, extra, strict=False))
+        for name in named.keys() & options:
+            raise TypeError(f"{self.name} has two values for {name}")
+        return inputs[:count], options | named
 
     def gradients(
         self, g: Tensor, y: Tensor, inputs: Sequence, options: dict, needed: Sequence

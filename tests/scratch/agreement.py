@@ -4,14 +4,34 @@ Each reference is one jitted function of everything that is checked: eager opera
 JAX would compile a program per operation and shape.
 """
 
+import functools
+
 import chex
+import hypothesis
 import jax
+import jax.numpy as jnp
 import numpy as np
+from hypothesis import strategies as st
 
 from ffnlab.nn.pure import functional
-from ffnlab.scratch import trees, value_and_grad, vjp
+from ffnlab.scratch import ops, trees, value_and_grad, vjp
 
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
+SETTINGS = hypothesis.settings(
+    max_examples=5,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def normals(seed, *shapes):
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal(shape) for shape in shapes]
+
+
+def positives(seed, *shapes):
+    return [0.5 + np.abs(x) for x in normals(seed, *shapes)]
 
 
 def normal(*shape, seed=0):
@@ -82,6 +102,23 @@ def check_functions(cases, seed=0):
 def check_function(ours, theirs, inputs, seed=0):
     """Checks one function of arrays, as `check_functions` checks several."""
     check_functions({"function": (ours, theirs, inputs)}, seed)
+
+
+def check_numpy(cases, seed=0):
+    """Checks functions that `ops` and `jax.numpy` have under the same names.
+
+    Args:
+      cases: name to `(f, *inputs)`; f is called as `f(ops, *inputs)`, and with
+        `jax.numpy` in place of `ops`.
+      seed: of the directions of the derivatives.
+    """
+    check_functions(
+        {
+            name: (functools.partial(f, ops), functools.partial(f, jnp), inputs)
+            for name, (f, *inputs) in cases.items()
+        },
+        seed,
+    )
 
 
 def check_layers(cases, second=False):
