@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ffnlab.errors import InputError, choose
+from ffnlab.errors import choose
 from ffnlab.feedback.failures import require_convergence, warn_unless_converged
 from ffnlab.feedback.iteration import (
     Args,
@@ -28,8 +28,10 @@ from ffnlab.feedback.iteration import (
     iterate,
     make_step,
     shift,
+    vary_alike,
     widen,
 )
+from ffnlab.feedback.modes import refuse_forward_mode, refuse_second_gradient
 from ffnlab.feedback.solvers import Name, resolve
 from ffnlab.types import Array
 
@@ -80,7 +82,8 @@ def solve(
     Raises:
       InputError: The start has no positions or no floating-point numbers, the
         tolerance is below what its dtype resolves, the system lacks a field that the
-        solver requires, or `jax.jvp` is applied to `implicit`.
+        solver requires, Krylov is used inside `jax.shard_map`, or forward mode or a
+        gradient of a gradient in reverse mode is taken of `implicit`.
       NotConverged: With `throw`. Inside `jax.jit` it is the JaxRuntimeError that JAX
         makes of it, unless the jitted function is called through `checked`.
 
@@ -104,6 +107,7 @@ def solve(
     check(system, start, solver)
     if probe is None:
         probe = jnp.zeros(start.shape[:-2], start.dtype)
+    args, start, probe = vary_alike((args, start, probe))
     static = (
         system,
         (solver, adjoint_solver),
@@ -111,14 +115,7 @@ def solve(
         checkpoint,
         warn and not throw,
     )
-    try:
-        solution = _solve(*static, args, start, probe)
-    except TypeError as error:
-        if "custom_vjp" not in str(error):
-            raise
-        raise InputError(
-            f"gradient: {gradient!r} has no forward mode (jax.jvp); use 'bptt'"
-        ) from None
+    solution = _solve(*static, args, start, probe)
     solution = require_convergence(solution) if throw else solution
     return solution._replace(state=solution.state.astype(dtype))
 
@@ -143,7 +140,8 @@ def _solve(
         state = jax.lax.stop_gradient(solution.state)
         solution = solution._replace(state=system.step(args, state))
     else:
-        solution = _implicit(system, solvers, warn, args, start, probe)
+        given = refuse_forward_mode((args, start, probe))
+        solution = _implicit(system, solvers, warn, *given)
     return Solution(solution.state, *jax.lax.stop_gradient(tuple(solution[1:])))
 
 
@@ -169,7 +167,8 @@ def _implicit_forward(
 ) -> tuple[Solution, tuple]:
     solution = iterate(system, args, start, solvers[0])
     solution = warn_unless_converged(solution) if warn else solution
-    return solution, (args, solution.state)
+    state = refuse_second_gradient(solution.state)
+    return solution._replace(state=state), (args, state)
 
 
 def _implicit_backward(
@@ -182,7 +181,8 @@ def _implicit_backward(
     args, state = residuals
     solution = adjoint(system, args, state, cotangents.state, solvers[1])
     _, pullback = jax.vjp(lambda args: system.step(args, state), args)
-    return (*pullback(solution.state), jnp.zeros_like(state), solution.residual)
+    u = refuse_second_gradient(solution.state)
+    return (*pullback(u), jnp.zeros_like(state), solution.residual)
 
 
 _implicit.defvjp(_implicit_forward, _implicit_backward)
@@ -205,6 +205,7 @@ def adjoint(
       uᵀ ∂F/∂args.
     """
     solver = resolve(solver)
+    args, state, cotangent = vary_alike((args, state, cotangent))
     _, pullback = jax.vjp(lambda h: system.step(args, h), state)
 
     # Scaled to size 1, since the tolerance is absolute where a state is small.
@@ -247,6 +248,7 @@ def history(
     """
     solver = resolve(solver)
     check(system, start, solver)
+    args, start = vary_alike((args, start))
     tolerance = solver.tolerance or default_tolerance(start.dtype)
     step = make_step(system, args, solver, tolerance)
 
@@ -288,6 +290,7 @@ def spectral_radius(
     >>> round(float(spectral_radius(third, None, jnp.ones((4, 2)))), 4)
     0.3333
     """
+    args, state = vary_alike((args, state))
     _, product = jax.linearize(lambda h: system.step(args, h), state)
     tiny = np.finfo(state.dtype).tiny
 
@@ -299,7 +302,7 @@ def spectral_radius(
     # One direction for all systems: the compiler would fold a large constant slowly.
     shape = (1,) * (state.ndim - 2) + state.shape[-2:]
     first = jax.random.normal(jax.random.key(0), shape, state.dtype)
-    first = jnp.broadcast_to(first, state.shape)
+    first, _ = vary_alike((jnp.broadcast_to(first, state.shape), state))
     _, sizes = jax.lax.scan(multiply, first, length=iterations)  # [iterations, ...]
     late = jnp.log(jnp.maximum(sizes[iterations // 2 :], tiny))
     return jnp.exp(late.mean(axis=0))

@@ -124,6 +124,34 @@ def widen(tree: Any) -> Any:
     return jax.tree.map(widen_leaf, tree)
 
 
+def varying_axes(tree: Any) -> frozenset[str]:
+    """Returns the axes of a mesh over which arrays differ inside `jax.shard_map`.
+
+    >>> sorted(varying_axes((jnp.ones(2), None)))
+    []
+    """
+    kinds = [jax.typeof(leaf).manual_axis_type for leaf in jax.tree.leaves(tree)]
+    return frozenset().union(*(kind.varying for kind in kinds))
+
+
+def vary_alike(tree: Any) -> Any:
+    """Returns a tree whose arrays all vary over the axes that any of them varies over.
+
+    Inside `jax.shard_map` a loop refuses a carry that begins equal on all devices, such
+    as zeros, and does not stay so. Outside of it the tree is returned as it is.
+
+    >>> vary_alike((1.0, None))
+    (1.0, None)
+    """
+    axes = varying_axes(tree)
+
+    def cast(leaf: Any) -> Any:
+        missing = tuple(sorted(axes - varying_axes(leaf)))
+        return jax.lax.pcast(leaf, missing, to="varying") if missing else leaf
+
+    return jax.tree.map(cast, tree) if axes else tree
+
+
 def relative_residual(h: Array, image: Array) -> Array:
     """Returns the residual of each system, `[...]`, from h and F(h), `[..., T, H]`.
 
@@ -216,7 +244,8 @@ def first_progress(
         )
     iterations = jnp.zeros(start.shape[:-2], jnp.int32)
     residual, zero = relative_residual(start, image), jnp.zeros((), jnp.int32)
-    return Progress(start, image, residual, iterations, solver.init(start), zero)
+    memory = solver.init(start)
+    return vary_alike(Progress(start, image, residual, iterations, memory, zero))
 
 
 def _active(progress: Progress, solver: Solver, tolerance: float) -> Array:

@@ -21,6 +21,7 @@ from ffnlab.feedback.iteration import (
     System,
     default_tolerance,
     relative_residual,
+    varying_axes,
 )
 from ffnlab.feedback.tridiagonal import block_tridiagonal
 from ffnlab.types import Array
@@ -289,6 +290,12 @@ class Krylov(IterativeSolver):
         from jax.scipy.sparse import linalg
 
         start = progress.state
+        if varying_axes(start):
+            raise InputError(
+                "adjoint_solver: Krylov does not work inside jax.shard_map, which "
+                "refuses the loops of jax.scipy; use another solver, such as "
+                "'anderson', or shard_map(..., check_vma=False)"
+            )
         constant = system.step(args, jnp.zeros_like(start))
         solve = linalg.gmres if self.method == "gmres" else linalg.bicgstab
         solution, _ = solve(
