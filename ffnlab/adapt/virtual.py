@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from ffnlab.adapt.methods import Prefix, Prompt
 from ffnlab.adapt.targets import trained_dtype
+from ffnlab.nn import activations
 from ffnlab.nn.adapters import fold_name
 from ffnlab.nn.attention import Prefix as KeysAndValues
 from ffnlab.types import Array, Key
@@ -104,7 +105,7 @@ def keys_and_values(arrays: Mapping[str, Array]) -> dict[str, Array]:
     if "embedding" not in arrays:
         return {"key": arrays["key"], "value": arrays["value"]}
     up, down = ((arrays[f"{n}/kernel"], arrays[f"{n}/bias"]) for n in ("up", "down"))
-    hidden = jnp.tanh(arrays["embedding"] @ up[0] + up[1][None])  # [P, M]
+    hidden = activations.tanh(arrays["embedding"] @ up[0] + up[1][None])  # [P, M]
     pairs = jnp.tensordot(hidden, down[0], axes=1) + down[1][None]  # [P, L, 2, ·]
     return {name: pairs[:, :, i].swapaxes(0, 1) for i, name in enumerate(_PAIR)}
 

@@ -164,7 +164,7 @@ class Classifier(nnx.Module):
         label_positions = jnp.maximum(x["label_positions"], 0)[..., None]
         h = jnp.take_along_axis(h, label_positions, axis=1)  # [B, K, D]
         if self.config.encoder.pooler:
-            h = jnp.tanh(self.encoder.pooler(h))
+            h = activations.tanh(self.encoder.pooler(h))
         if self.config.dense:
             h = activations.get(self.config.dense).function(self.head.dense(h))
         h = dropout(h, keys[1], self.config.dropout)

@@ -143,9 +143,9 @@ class GRU(nnx.Module):
             recurrent = h @ kernel  # [..., 3H]
             gates, new = jnp.split(drive, [2 * self.hidden], axis=-1)
             from_gates, from_new = jnp.split(recurrent, [2 * self.hidden], axis=-1)
-            reset, keep = jnp.split(jax.nn.sigmoid(gates + from_gates), 2, axis=-1)
+            reset, keep = jnp.split(activations.sigmoid(gates + from_gates), 2, axis=-1)
             bias = inner.reshape((1,) * (h.ndim - 1) + (-1,))
-            new = jnp.tanh(new + reset * (from_new + bias))
+            new = activations.tanh(new + reset * (from_new + bias))
             return (1.0 - keep) * new + keep * h
 
         return scan_states(cell, self.up(x), self.hidden, mask, self.back), {}

@@ -25,6 +25,7 @@ from ffnlab.models.transformer_config import (
     EncoderConfig,
     TransformerConfig,
 )
+from ffnlab.nn import activations
 from ffnlab.nn.adapters import attached
 from ffnlab.nn.attention import Attention, Prefix, attention_mask
 from ffnlab.nn.dropout import dropout
@@ -195,7 +196,7 @@ class Transformer(nnx.Module):
         if record:
             aux |= dict(zip(("inputs", "outputs"), blocks, strict=True))
         if self.config.pooler:
-            aux["pooled"] = jnp.tanh(self.pooler(x[:, 0]))
+            aux["pooled"] = activations.tanh(self.pooler(x[:, 0]))
         if self.config.head == "tied":
             x = self._logits(x, label_positions)
         return x, aux

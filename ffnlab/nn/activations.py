@@ -4,12 +4,15 @@ A row of `ACTIVATIONS` holds the function, its Lipschitz constant over the real 
 (the largest absolute slope; infinite for relu²), its formula and its source.
 `ffnlab.feedback.layers` uses the constants to bound how much a feedback network
 expands.
+
+In bfloat16 and float16 every activation that rounds is computed in float32, and so is
+its derivative; the result and the gradient are rounded once.
 """
 
 import functools
 import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +20,35 @@ from flax import nnx
 
 from ffnlab.errors import choose
 from ffnlab.types import Array
+
+
+def in_float32(function: Callable[..., Array]) -> Callable[..., Array]:
+    """Returns a function that computes in float32 inside, for half precision.
+
+    The derivative is computed in float32 too: that of a sigmoid, y (1 − y), loses most
+    of its digits where y is near 1 in bfloat16. Other dtypes are left as they are.
+
+    Args:
+      function: `function(x, ...)`, elementwise in x.
+
+    >>> slope = jax.grad(in_float32(jax.nn.sigmoid))(jnp.bfloat16(3.0))
+    >>> round(float(slope), 4)  # 0.045177 exactly; 0.041 without
+    0.0452
+    """
+
+    @functools.wraps(function)
+    def apply(x: Array, *args: Any, **options: Any) -> Array:
+        dtype = jnp.result_type(x)
+        if dtype not in (jnp.bfloat16, jnp.float16):
+            return function(x, *args, **options)
+        wide = jnp.asarray(x, jnp.float32)
+        return function(wide, *args, **options).astype(dtype)
+
+    return apply
+
+
+sigmoid = in_float32(jax.nn.sigmoid)
+tanh = in_float32(jnp.tanh)
 
 
 def identity(x: Array) -> Array:
@@ -37,6 +69,7 @@ def relu_squared(x: Array) -> Array:
     return jnp.square(jax.nn.relu(x))
 
 
+@in_float32
 def gelu(x: Array) -> Array:
     """Returns x Φ(x), Φ being the exact normal CDF (Hendrycks & Gimpel 2016).
 
@@ -46,6 +79,7 @@ def gelu(x: Array) -> Array:
     return jax.nn.gelu(x, approximate=False)
 
 
+@in_float32
 def gelu_tanh(x: Array) -> Array:
     """Returns the tanh approximation of GELU, as in GPT-2.
 
@@ -57,6 +91,7 @@ def gelu_tanh(x: Array) -> Array:
     return jax.nn.gelu(x, approximate=True)
 
 
+@in_float32
 def swish(x: Array, beta: Array | float = 1.0) -> Array:
     """Returns x σ(βx), elementwise (Ramachandran et al. 2017).
 
@@ -103,17 +138,19 @@ ACTIVATIONS: dict[str, Activation] = {
     "relu": Activation(jax.nn.relu, 1.0, "max(x, 0)", "Nair & Hinton 2010"),
     "relu2": Activation(relu_squared, math.inf, "max(x, 0)²", "So et al. 2021"),
     "leaky_relu": Activation(
-        jax.nn.leaky_relu, 1.0, "x if x > 0 else x/100", "Maas et al. 2013"
+        in_float32(jax.nn.leaky_relu), 1.0, "x if x > 0 else x/100", "Maas et al. 2013"
     ),
-    "elu": Activation(jax.nn.elu, 1.0, "x if x > 0 else eˣ − 1", "Clevert et al. 2015"),
+    "elu": Activation(
+        in_float32(jax.nn.elu), 1.0, "x if x > 0 else eˣ − 1", "Clevert et al. 2015"
+    ),
     "selu": Activation(
-        jax.nn.selu,
+        in_float32(jax.nn.selu),
         _SELU_SLOPE,
         "λx if x > 0 else λα(eˣ − 1)",
         "Klambauer et al. 2017",
     ),
-    "sigmoid": Activation(jax.nn.sigmoid, 0.25, "1/(1 + e⁻ˣ)", "logistic function"),
-    "tanh": Activation(jnp.tanh, 1.0, "tanh x", "hyperbolic tangent"),
+    "sigmoid": Activation(sigmoid, 0.25, "1/(1 + e⁻ˣ)", "logistic function"),
+    "tanh": Activation(tanh, 1.0, "tanh x", "hyperbolic tangent"),
     "gelu": Activation(gelu, 1.1289041453, "x Φ(x)", "Hendrycks & Gimpel 2016"),
     "gelu_tanh": Activation(
         gelu_tanh,
@@ -121,15 +158,24 @@ ACTIVATIONS: dict[str, Activation] = {
         "x/2 (1 + tanh(√(2/π)(x + 0.044715 x³)))",
         "Hendrycks & Gimpel 2016",
     ),
-    "silu": Activation(jax.nn.silu, _SWISH_SLOPE, "x σ(x)", "Elfwing et al. 2017"),
+    "silu": Activation(
+        in_float32(jax.nn.silu), _SWISH_SLOPE, "x σ(x)", "Elfwing et al. 2017"
+    ),
     "swish": Activation(swish, _SWISH_SLOPE, "x σ(βx)", _SWISH_SOURCE, "layer"),
     "swish_channel": Activation(
         swish, _SWISH_SLOPE, "x σ(βx), a β per channel", _SWISH_SOURCE, "channel"
     ),
-    "mish": Activation(jax.nn.mish, 1.0884981613, "x tanh(ln(1 + eˣ))", "Misra 2019"),
-    "softplus": Activation(jax.nn.softplus, 1.0, "ln(1 + eˣ)", "Dugas et al. 2000"),
+    "mish": Activation(
+        in_float32(jax.nn.mish), 1.0884981613, "x tanh(ln(1 + eˣ))", "Misra 2019"
+    ),
+    "softplus": Activation(
+        in_float32(jax.nn.softplus), 1.0, "ln(1 + eˣ)", "Dugas et al. 2000"
+    ),
     "hard_swish": Activation(
-        jax.nn.hard_swish, 1.5, "x min(max(x + 3, 0), 6)/6", "Howard et al. 2019"
+        in_float32(jax.nn.hard_swish),
+        1.5,
+        "x min(max(x + 3, 0), 6)/6",
+        "Howard et al. 2019",
     ),
 }
 

@@ -115,7 +115,7 @@ def glu(
     up: Weights,
     down: Weights,
     *,
-    activation: Elementwise = jax.nn.sigmoid,
+    activation: Elementwise = activations.sigmoid,
     between: Elementwise | None = None,
 ) -> tuple[Array, Aux]:
     """Returns the gated block `down(σ(gate(x)) ⊙ up(x))`.

@@ -116,3 +116,52 @@ def test_slope_of_swish_does_not_depend_on_beta(computed):
 def test_unknown_name_offers_the_nearest():
     with pytest.raises(InputError, match="nearest: gelu"):
         activations.get("gellu")
+
+
+HALF = np.concatenate([np.linspace(-12.0, 12.0, 4001), SMOOTH])
+
+
+@pytest.fixture(scope="module")
+def half():
+    """Values and slopes of all activations by dtype, and in float64 at those points."""
+
+    def run(x):
+        functions = {name: activations.get(name).function for name in NAMES}
+        return {name: (f(x), slope(f)(x)) for name, f in functions.items()}
+
+    results = {}
+    for dtype in ("bfloat16", "float16"):
+        x = HALF.astype(jnp.dtype(dtype))
+        with jax.enable_x64(True):
+            exact = jax.jit(run)(x.astype(np.float64))
+            results[dtype] = jax.tree.map(np.asarray, (jax.jit(run)(x), exact))
+    return results
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", NAMES)
+def test_half_precision_rounds_once(name, dtype, half):
+    """Values and slopes are those of float32, to a unit of the last place."""
+    info = jnp.finfo(dtype)
+    for ours, exact in zip(*(part[name] for part in half[dtype]), strict=True):
+        assert ours.dtype == info.dtype
+        with np.errstate(divide="ignore"):
+            unit = 2.0 ** np.floor(np.log2(np.abs(exact))) * float(info.eps)
+        unit = np.maximum(unit, float(info.smallest_subnormal))
+        # Float32 is this far off where large terms cancel, as in the tail of gelu_tanh.
+        error = np.abs(ours.astype(np.float64) - exact) - 1e-5
+        assert (error <= 1.001 * unit).all(), (error / unit).max()
+
+
+def test_half_precision_gives_a_beta_its_gradient():
+    """The gradient by β sums over the positions in float32."""
+    x = np.linspace(-4, 4, 3000).reshape(1000, 3).astype(jnp.bfloat16)
+
+    def total(beta, x):
+        return activations.swish(x, beta).sum(dtype=jnp.float32)
+
+    beta = np.ones(3, jnp.bfloat16)
+    run = jax.jit(jax.grad(total))
+    found, exact = run(beta, x), run(beta.astype(np.float32), x.astype(np.float32))
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(found.astype(np.float32), exact, rtol=2**-8)
