@@ -1,8 +1,8 @@
 """What does a pretrained checkpoint make of your files?
 
-Fine-tunes a BERT, RoBERTa or DistilBERT on files of labelled texts or of questions, or
-a GPT-2 on texts and their targets; chooses the best epoch on the dev part, and reports
-the scores of the test part.
+Fine-tunes a BERT, RoBERTa, XLM-RoBERTa, DistilBERT or ELECTRA on files of labelled
+texts or of questions, or a GPT-2 on texts and their targets; chooses the best epoch on
+the dev part, and reports the scores of the test part.
 
     python -m experiments.finetune --task=tag --checkpoint=minilm \\
         --train=train.conll --dev=dev.conll --test=test.conll

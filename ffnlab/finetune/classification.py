@@ -25,6 +25,7 @@ from ffnlab.finetune.task import (
     Task,
     layout_notes,
     mask_token_ids,
+    notes,
     packing_options,
     read_checkpoint,
     read_parts,
@@ -59,7 +60,12 @@ _CLASSES = {
 }
 # The activation of the dense layer that transformers has in the head, before the last
 # layer; a BERT has its pooler instead.
-_DENSE = {"roberta": "tanh", "distilbert": "relu"}
+DENSE = {
+    "roberta": "tanh",
+    "xlm-roberta": "tanh",
+    "distilbert": "relu",
+    "electra": "gelu",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -244,7 +250,14 @@ def prepare(config: "Config") -> ClassificationTask:
         config, _texts(examples["train"]), head=False, pooler=_pooler(config)
     )
     examples["train"] = _augment(config, examples["train"], tokenizer)
-    labels, rows, summary = {}, {}, layout_notes(config, examples)
+    labels, rows, summary = (
+        {},
+        {},
+        [
+            *layout_notes(config, examples),
+            *notes(checkpoint, tokenizer),
+        ],
+    )
     for part, each in examples.items():
         ignore = part != "train" and config.unseen_labels == "ignore"
         labels[part] = label_ids(config.file_of(part), each, names, ignore)
@@ -274,7 +287,7 @@ def prepare(config: "Config") -> ClassificationTask:
 def _shape(
     config: "Config", checkpoint: Checkpoint, vocabulary: int, classes: int
 ) -> ClassifierConfig:
-    dense = _DENSE.get(checkpoint.family) if config.task != "tag" else None
+    dense = DENSE.get(checkpoint.family) if config.task != "tag" else None
     return ClassifierConfig(
         dataclasses.replace(checkpoint.config, vocabulary=vocabulary),
         classes,

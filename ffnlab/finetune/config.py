@@ -101,8 +101,13 @@ class ModelOptions:
 
     checkpoint: str | None = option(
         None,
-        "Directory of a BERT, RoBERTa or DistilBERT, or of a GPT-2 for generate; or "
-        "tiny, a small model from scratch. Required.",
+        "Directory of a BERT, RoBERTa, XLM-RoBERTa, DistilBERT or ELECTRA, or of a "
+        "GPT-2 for generate; or tiny, a small model from scratch. Required.",
+    )
+    strict: bool = option(
+        False,
+        "Refuse a checkpoint with arrays of other modules, such as crf.transitions, or "
+        "with a prefix of all names, such as module. Otherwise both are only reported.",
     )
     head: str = option(
         "linear",

@@ -28,6 +28,7 @@ from ffnlab.finetune.task import (
     MONITORED,
     Task,
     layout_notes,
+    notes,
     packing_options,
     read_checkpoint,
     read_parts,
@@ -137,7 +138,14 @@ def prepare(config: "Config") -> GenerationTask:
     examples = _read_examples(config)
     texts = [*examples["train"].texts, *examples["train"].labels]
     checkpoint, tokenizer = read_checkpoint(config, texts, causal=True, head=True)
-    pairs, rows, summary = {}, {}, layout_notes(config, examples)
+    pairs, rows, summary = (
+        {},
+        {},
+        [
+            *layout_notes(config, examples),
+            *notes(checkpoint, tokenizer),
+        ],
+    )
     for part, each in examples.items():
         pairs[part] = encode_pairs(
             tokenizer,

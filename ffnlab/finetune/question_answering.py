@@ -34,6 +34,7 @@ from ffnlab.finetune.task import (
     Task,
     layout_notes,
     mask_token_ids,
+    notes,
     packing_options,
     read_checkpoint,
     read_parts,
@@ -228,7 +229,14 @@ def prepare(config: "Config") -> QuestionAnsweringTask:
     questions = _read_examples(config)
     texts = [*questions["train"].contexts, *questions["train"].questions]
     checkpoint, tokenizer = read_checkpoint(config, texts, head=False, pooler=False)
-    pieces, rows, summary = {}, {}, layout_notes(config, questions)
+    pieces, rows, summary = (
+        {},
+        {},
+        [
+            *layout_notes(config, questions),
+            *notes(checkpoint, tokenizer),
+        ],
+    )
     for part, asked in questions.items():
         pieces[part] = windows(
             tokenizer, asked, config.max_length, config.window_stride

@@ -186,7 +186,8 @@ def _read(
     config: "Config", folder: Path, causal: bool, options: dict[str, Any]
 ) -> tuple[Checkpoint, Tokenizer]:
     remat = config.gradient_checkpointing
-    options = {"remat": remat, **dropout_fields(config.dropout), **options}
+    options = {"strict": config.strict, **dropout_fields(config.dropout), **options}
+    options = {"remat": remat, **options}
     checkpoint = pretrained.load(folder, **options)
     _check_checkpoint(config, checkpoint, causal)
     if not causal:  # words and pairs need tokens, and special tokens around them
@@ -208,6 +209,11 @@ def _check_checkpoint(config: "Config", checkpoint: Checkpoint, causal: bool) ->
             f"max_seq_length: {config.max_length} is more than the {shape.length} "
             "positions of the checkpoint"
         )
+
+
+def notes(checkpoint: Checkpoint, tokenizer: Tokenizer) -> list[str]:
+    """Returns a line on everything in a checkpoint that was decided, not told."""
+    return [*checkpoint.summary.notes, *getattr(tokenizer, "notes", ())]
 
 
 def read_parts(
@@ -347,7 +353,13 @@ PURPOSES = {
     "tag": "TokenClassification",
     "qa": "QuestionAnswering",
 }
-_STEMS = {"bert": "Bert", "roberta": "Roberta", "distilbert": "DistilBert"}
+_STEMS = {
+    "bert": "Bert",
+    "roberta": "Roberta",
+    "xlm-roberta": "XLMRoberta",
+    "distilbert": "DistilBert",
+    "electra": "Electra",
+}
 
 
 def save(config: "Config", task: Task, params: Params, folder: Path) -> None:

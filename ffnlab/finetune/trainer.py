@@ -114,7 +114,8 @@ def make_gradient(
         loss needs it.
       penalty: What is added to the loss of the parameters.
     """
-    width, loss = task.checkpoint.config.features, mean_loss(model, task.objective)
+    width = task.checkpoint.config.embedding_width
+    loss = mean_loss(model, task.objective)
     if config.r_drop_alpha:
         loss = gradients.r_drop(
             model, task.objective, config.r_drop_alpha, task.class_logits

@@ -29,6 +29,7 @@ from ffnlab.models.block_distillation import (
     relative_error,
 )
 from ffnlab.models.transformer import TransformerConfig, transformer_model
+from ffnlab.nn.activations import ACTIVATIONS
 from ffnlab.nn.budget import match
 from ffnlab.nn.ffn import BlockConfig
 from ffnlab.train.checkpoint import Checkpoints
@@ -176,9 +177,18 @@ def swap_block(
             train, held_out = (x[count:], y[count:]), (x[:count], y[:count])
             replaced = params[f"layer_{layer}"]["ffn"]
             swap.replace(replaced, train, held_out, jax.random.fold_in(key, layer))
+    config = _with_head_activation(config, old.activation_name)
     config = dataclasses.replace(config, block=new.kind, hidden=new.hidden)
     records = [LayerRecord(*errors) for errors in swap.progress.errors.tolist()]
     return config, _with_blocks(params, swap.progress.params), records
+
+
+def _with_head_activation(config: TransformerConfig, name: str) -> TransformerConfig:
+    """Returns a configuration whose head keeps the activation it was trained with."""
+    has_one = config.head == "tied" and config.head_dense and name in ACTIVATIONS
+    if not has_one or config.head_activation:
+        return config
+    return dataclasses.replace(config, head_activation=name)
 
 
 def _with_blocks(params: Params, blocks: Mapping[str, Params]) -> Params:

@@ -47,7 +47,8 @@ class ClassifierConfig:
       dropout: Dropout rate of the input of the head.
       gradient: Gradient of the feedback layer: `implicit` or `bptt`.
       dense: Activation of a dense layer of the encoder's width before the head, as in
-        RoBERTa (tanh) and DistilBERT (relu); None means no such layer.
+        RoBERTa (tanh), DistilBERT (relu) and ELECTRA (gelu); None means no such
+        layer.
 
     Raises:
       InputError: The encoder has a head, or a value is out of its range.

@@ -158,7 +158,7 @@ class Transformer(nnx.Module):
           segment_ids: Int `[B, T]`, the sequence of each token if several share a row.
           positions: Int `[B, T]`; learned positions must be below `config.length`. None
             counts from 0 in each sequence.
-          offset: `[B, T, D]`, added to the token embeddings.
+          offset: `[B, T, E]`, added to the token embeddings.
           cache: Made by `empty_cache`; the tokens continue those in the cache.
           key: Dropout key; None in evaluation.
           label_positions: Int `[B, K]`, the positions to return logits of; None means
@@ -185,6 +185,7 @@ class Transformer(nnx.Module):
             embed_key, key = jax.random.split(key)
             x = dropout(x, embed_key, self.config.dropout)
             keys = jax.random.split(key, self.config.layers)
+        x = self.embed.widen(x)
         pairs, cache = _attention_mask(self.config, tokens, mask, segment_ids, cache)
         x, states, blocks, cache = self._layers(
             x, pairs, positions, cache, keys, prefix
@@ -262,14 +263,14 @@ class Transformer(nnx.Module):
         so that texts, which attend to them, can share them and share rows.
 
         Args:
-          vectors: `[1, P, D]`, in place of token embeddings.
+          vectors: `[1, P, E]`, in place of token embeddings.
 
         Returns:
           `key` and `value` `[L, 1, P, heads · h]`.
         """
         length = vectors.shape[1]
         positions = token_positions(length)
-        x = self.embed.complete(vectors, positions, None)
+        x = self.embed.widen(self.embed.complete(vectors, positions, None))
         cache = {"layers": empty_layers(self.config, 1, length, x.dtype)}
         mask = attention_mask(length, causal=self.config.causal)
         _, _, _, cache = self._layers(x, mask, positions, cache, None, None)

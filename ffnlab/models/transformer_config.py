@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any, Literal
 
 from ffnlab.errors import InputError, choose
+from ffnlab.nn.activations import ACTIVATIONS, Activation, get
 from ffnlab.nn.ffn import NORMS, BlockConfig, parse
 
 POSITIONS = ("learned", "sinusoidal", "rotary", "none")
@@ -16,6 +17,8 @@ class TransformerConfig:
     Attributes:
       vocabulary: Number of different tokens V.
       features: Model width D.
+      embedding: Width E of the embeddings, projected to the model width, as in ELECTRA;
+        None means D, without a projection.
       layers: Number of layers L.
       heads: Number of attention heads N, each of width D / N.
       key_value_heads: Number of key and value heads; None means N, and 1 is multi-query
@@ -39,6 +42,8 @@ class TransformerConfig:
       head: `none`, or `tied`: logits by the token embeddings.
       head_dense: Whether the head starts with a dense layer, activation and norm.
       head_bias: Whether the head has a bias for each token.
+      head_activation: Activation of the dense layer of the head; None means that of
+        the last feed-forward block, as in BERT.
       remat: Whether the backward pass recomputes the inside of each layer.
       scan: Whether the parameters of all layers are stacked; see `transformer`.
 
@@ -48,6 +53,7 @@ class TransformerConfig:
 
     vocabulary: int = 256
     features: int = 64
+    embedding: int | None = None
     layers: int = 2
     heads: int = 4
     key_value_heads: int | None = None
@@ -69,6 +75,7 @@ class TransformerConfig:
     head: Literal["none", "tied"] = "none"
     head_dense: bool = True
     head_bias: bool = True
+    head_activation: str | None = None
     remat: bool = False
     scan: bool = False
 
@@ -79,6 +86,15 @@ class TransformerConfig:
         for name in counts:
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.embedding is not None and self.embedding < 1:
+            raise InputError(f"embedding={self.embedding} must be at least 1, or None")
+        if self.embedding and self.head == "tied" and not self.head_dense:
+            raise InputError(
+                "embedding: a head tied to embeddings of another width needs "
+                "head_dense=True, whose dense layer ends in their width"
+            )
+        if self.head_activation is not None:
+            choose("head_activation", self.head_activation, ACTIVATIONS)
         choose("positions", self.positions, POSITIONS)
         choose("norm", self.norm, ("post", "pre"))
         choose("norm_kind", self.norm_kind, NORMS)
@@ -113,6 +129,18 @@ class TransformerConfig:
         if isinstance(self.block, str):
             return (self.block,) * self.layers
         return tuple(self.block)
+
+    @property
+    def head_function(self) -> Activation:
+        """The activation of the dense layer of the head."""
+        if self.head_activation is not None:
+            return get(self.head_activation)
+        return self.feed_forward(self.layers - 1).activation
+
+    @property
+    def embedding_width(self) -> int:
+        """The width of the embeddings, before a projection to the model width."""
+        return self.embedding or self.features
 
     def feed_forward(self, layer: int) -> BlockConfig:
         """Returns the configuration of the feed-forward block of a layer."""

@@ -78,6 +78,11 @@ class Architecture:
     checkpoint: str | None = option(
         None, "Checkpoint directory to continue from; its tokenizer is used too."
     )
+    strict: bool = option(
+        False,
+        "Refuse a checkpoint with arrays of other modules, such as crf.transitions, or "
+        "with a prefix of all names, such as module. Otherwise both are only reported.",
+    )
     block: str | None = option(
         None, "Feed-forward block, such as mlp:gelu. The default is swiglu."
     )

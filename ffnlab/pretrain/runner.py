@@ -107,10 +107,12 @@ def _load_checkpoint(config: Config) -> "Checkpoint | None":
         head=True,
         pooler=False,
         remat=config.gradient_checkpointing,
+        strict=config.strict,
         **dropout_fields(config.dropout),
     )
-    if checkpoint.summary.initialised:
-        print(terminal_lines(str(checkpoint.summary)))
+    summary = checkpoint.summary
+    if summary.notes:
+        print(terminal_lines(str(summary)))
     return checkpoint
 
 

@@ -35,7 +35,9 @@ class SwapConfig(ImportOptions):
     RENAMED: ClassVar[Mapping[str, str]] = {"length": "max_seq_length"}
 
     checkpoint: str | None = option(
-        None, "Checkpoint directory of a BERT, RoBERTa, DistilBERT or GPT-2. Required."
+        None,
+        "Checkpoint directory of a BERT, RoBERTa, XLM-RoBERTa, DistilBERT, ELECTRA or "
+        "GPT-2. Required.",
     )
     text: str | None = option(None, "Text file with one sequence per line. Required.")
     blocks: tuple[str, ...] = option(

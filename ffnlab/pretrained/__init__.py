@@ -1,4 +1,4 @@
-"""Loads and saves checkpoint directories of BERT, RoBERTa, DistilBERT and GPT-2."""
+"""Loads and saves checkpoint directories of the families of `transformers`."""
 
 from ffnlab.lazy import attach
 

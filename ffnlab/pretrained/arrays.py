@@ -1,6 +1,6 @@
 """Which arrays of a checkpoint are which parameters of a model, and back."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +17,56 @@ from ffnlab.types import Key, Params
 
 
 def current_names(
-    family: Family, tensors: Mapping[str, np.ndarray]
+    directory: Path, family: Family, tensors: Mapping[str, np.ndarray]
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Returns the arrays by their current names, and the name in the file of each.
 
-    Old files use gamma and beta, and models without a head have no prefix.
+    Old files use gamma and beta, models without a head have no prefix, and those that
+    were saved inside of another module have one more, see `wrapper`.
+
+    Raises:
+      InputError: Two arrays have the same name then.
     """
     roots = {row.name.split(".")[0] for row in family.rows}
-    current, names = {}, {}
+    outer, current, names = wrapper(family, tensors), {}, {}
     for name, tensor in tensors.items():
-        new = name.removesuffix("gamma") + "weight" if name.endswith(".gamma") else name
+        new = name.removeprefix(outer)
+        new = new.removesuffix("gamma") + "weight" if new.endswith(".gamma") else new
         new = new.removesuffix("beta") + "bias" if new.endswith(".beta") else new
         if new.split(".")[0] in roots:
             new = family.prefix + new
+        if new in current:
+            raise InputError(
+                f"{directory}: {names[new]} and {name} are the same array of the "
+                "model; save it again without one of them"
+            )
         current[new], names[new] = tensor, name
+    for copy, original in family.ties.items():
+        if copy in current and original not in current:  # saved under the other name
+            current[original], names[original] = current.pop(copy), names.pop(copy)
     return current, names
+
+
+def wrapper(family: Family, names: Iterable[str]) -> str:
+    """Returns what the names of all modules of a model begin with in a file.
+
+    That is the name of the module that the model was saved inside of, such as `module.`
+    of DataParallel; empty for most files, and where there are several models.
+
+    >>> from ffnlab.pretrained.conversion import FAMILIES
+    >>> wrapper(FAMILIES["bert"], ["module.bert.embeddings.word_embeddings.weight"])
+    'module.'
+    """
+    if family.native:
+        return ""
+    first = f"{family.rows[0].name}.weight"
+    found = {
+        name.removesuffix(first).removesuffix(family.prefix)
+        for name in names
+        if name.endswith(first)
+    }
+    outer = found.pop() if len(found) == 1 else ""
+    return outer if outer.endswith(".") else ""
 
 
 def head_and_pooler(
@@ -58,6 +93,16 @@ def head_and_pooler(
     return fields
 
 
+def some(names: Sequence[str], most: int = 5) -> str:
+    """Returns some of the names, and how many more there are.
+
+    >>> some(["a", "b", "c"], most=2)
+    'a, b and 1 more'
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def parameter_shapes(config: TransformerConfig) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns the shapes of the parameters by path."""
     init = transformer_model(config).init
@@ -75,6 +120,7 @@ def _entries(
         for entry in entries(family, config.layers, config.head == "tied")
         if config.pooler or not entry.paths[0].startswith("pooler")
         if config.types or not entry.paths[0].startswith("embed/types")
+        if config.embedding or not entry.paths[0].startswith("embed/project")
     ]
 
 
@@ -121,13 +167,16 @@ def check_unused(
     tensors: Mapping[str, np.ndarray],
     names: Mapping[str, str],
     loaded: set[str],
-) -> list[str]:
-    """Returns the names of the arrays that are not needed.
+) -> tuple[list[str], list[str]]:
+    """Returns the names of the arrays that are not needed, and of those no model has.
+
+    The latter are of other modules than the model's, such as `crf.transitions`.
 
     Raises:
-      InputError: A name is unknown, or a tied array differs from its original.
+      InputError: A name within the model is unknown, or a tied array differs from its
+        original.
     """
-    unused, unknown = [], []
+    unused, unknown, others = [], [], []
     for name in sorted(set(tensors) - loaded):
         original = family.ties.get(name)
         tied = original in loaded
@@ -136,13 +185,18 @@ def check_unused(
                 f"{directory}: {names[name]} differs from {names[original]}: only "
                 "heads tied to the embeddings are known; head=False leaves it out"
             )
-        (unused if _is_unused(family, name) else unknown).append(names[name])
+        if _is_unused(family, name):
+            unused.append(names[name])
+        elif name.startswith(family.prefix):
+            unknown.append(names[name])
+        else:
+            others.append(names[name])
     if unknown:
         raise InputError(
             f"{directory}: {len(unknown)} arrays are no part of the model that "
             f"config.json describes, the first is {unknown[0]}"
         )
-    return unused
+    return unused, others
 
 
 def _is_unused(family: Family, name: str) -> bool:
@@ -154,6 +208,7 @@ def _is_unused(family: Family, name: str) -> bool:
 
 def complete(
     directory: Path,
+    family: Family,
     config: TransformerConfig,
     shapes: Mapping[str, jax.ShapeDtypeStruct],
     leaves: Mapping[str, np.ndarray],
@@ -168,9 +223,11 @@ def complete(
     new = sorted(set(shapes) - set(leaves))
     missing = [path for path in new if not path.startswith(("head/", "pooler/"))]
     if missing:
+        known = _entries(family, config, shapes)
+        wanted = [each.name for each in known if {*each.paths} & {*missing}]
         raise InputError(
-            f"{directory}: {len(missing)} arrays of the model are missing, the first "
-            f"is that of {missing[0]}"
+            f"{directory}: {len(wanted)} arrays of the model are missing: "
+            f"{some(wanted)}; {ADVICE}"
         )
     if new:
         key = jax.random.key(0) if key is None else key

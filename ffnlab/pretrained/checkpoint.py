@@ -1,4 +1,6 @@
-"""Loads and saves checkpoint directories of BERT, RoBERTa, DistilBERT and GPT-2.
+"""Loads and saves checkpoint directories of `transformers`, and our own.
+
+The families are BERT, RoBERTa, XLM-RoBERTa, DistilBERT, ELECTRA and GPT-2.
 
     checkpoint = load("minilm")             # config.json, model.safetensors
     print(checkpoint.summary)               # which arrays were loaded
@@ -15,7 +17,7 @@ completely or not at all.
 import dataclasses
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +36,8 @@ from ffnlab.pretrained.arrays import (
     head_and_pooler,
     model_tensors,
     parameter_shapes,
+    some,
+    wrapper,
 )
 from ffnlab.pretrained.config_json import (
     ADVICE,
@@ -71,11 +75,30 @@ class LoadSummary(NamedTuple):
         initialised randomly.
       unused: Names of the arrays in the checkpoint that are not needed: buffers, copies
         and the heads of other tasks.
+      unknown: Those of them that no model of the family has, such as `crf.transitions`.
+      wrapper: What all names in the checkpoint begin with, such as `module.`, which
+        was left out.
     """
 
     loaded: list[str]
     initialised: list[str]
     unused: list[str]
+    unknown: Sequence[str] = ()
+    wrapper: str = ""
+
+    @property
+    def notes(self) -> list[str]:
+        """A line on everything that is not as in a checkpoint of `transformers`."""
+        notes = []
+        if self.wrapper:
+            notes.append(f"checkpoint: names are read without {self.wrapper}")
+        for word, names in (("unused", self.unknown), ("missing", self.initialised)):
+            if names:
+                how = ", drawn at random" if word == "missing" else ""
+                notes.append(
+                    f"checkpoint: {len(names)} arrays {word}{how}: {some(names)}"
+                )
+        return notes
 
     def __str__(self) -> str:
         lines = [f"{len(self.loaded)} arrays loaded"]
@@ -83,7 +106,7 @@ class LoadSummary(NamedTuple):
             ("newly initialised", self.initialised),
             ("unused", self.unused),
         ):
-            listed = f": {', '.join(names)}" if names else ""
+            listed = f": {some(names)}" if names else ""
             lines.append(f"{len(names)} {word}{listed}")
         return "\n".join(lines)
 
@@ -120,9 +143,10 @@ def load(
     pooler: bool | None = None,
     dtype: Any = jnp.float32,
     key: Key | None = None,
+    strict: bool = False,
     **options: Any,
 ) -> Checkpoint:
-    """Loads a checkpoint directory of a BERT, RoBERTa, DistilBERT, GPT-2 or our own.
+    """Loads a checkpoint directory of a family of `transformers`, or our own.
 
     Args:
       directory: Directory with config.json, and with model.safetensors or its shards
@@ -134,6 +158,8 @@ def load(
       dtype: Data type of the parameters.
       key: Random key of parameters that the checkpoint lacks; `jax.random.key(0)` if
         None.
+      strict: Whether to refuse arrays that no model of the family has, such as
+        `crf.transitions`, and a prefix of all names, such as `module.`.
       **options: Other fields of the configuration, such as `remat=True` or
         `dropout=0.1`. The default dropout is that of the checkpoint, usually 0.1.
 
@@ -150,7 +176,8 @@ def load(
     settings = read_settings(source, {})
     kind, fields = read_config(str(source), settings)
     family, tensors = FAMILIES[kind], read_tensors(directory)
-    tensors, names = current_names(family, tensors)
+    outer = wrapper(family, tensors)
+    tensors, names = current_names(directory, family, tensors)
     check_sizes(str(source), family, fields, tensors)
     parts = head_and_pooler(family, tensors, head, pooler)
     try:
@@ -160,11 +187,28 @@ def load(
     config = dataclasses.replace(config, **options)
     shapes = parameter_shapes(config)
     leaves, loaded = convert(directory, family, config, shapes, tensors, names)
-    unused = check_unused(directory, family, tensors, names, loaded)
-    params, new = complete(directory, config, shapes, leaves, dtype, key)
+    unused, unknown = check_unused(directory, family, tensors, names, loaded)
+    if strict:
+        _check_strictly(directory, outer, unknown)
+    params, new = complete(directory, family, config, shapes, leaves, dtype, key)
     loaded = sorted(names[name] for name in loaded)
-    summary = LoadSummary(loaded, new, sorted(unused))
+    unused = sorted([*unused, *unknown])
+    summary = LoadSummary(loaded, new, unused, unknown, outer)
     return Checkpoint(directory, kind, config, params, summary, settings)
+
+
+def _check_strictly(directory: Path, outer: str, unknown: Sequence[str]) -> None:
+    """Raises if names have a prefix, or if arrays are of other modules."""
+    if outer:
+        raise InputError(
+            f"strict: {directory}: the names of arrays begin with {outer}; save the "
+            "model that is inside"
+        )
+    if unknown:
+        raise InputError(
+            f"strict: {directory}: {len(unknown)} arrays are of no model of this "
+            f"family: {some(unknown)}; save the checkpoint without them"
+        )
 
 
 def save(

@@ -21,12 +21,16 @@ FIELDS: dict[str, Field] = fields_of(
         for name in (*_REQUIRED, "hidden", "length")
     },
     key_value_heads=Field(kind=int, least=1, most=2**31 - 1, optional=True),
+    embedding=Field(kind=int, least=1, most=2**31 - 1, optional=True),
+    head_activation=Field(kind=str, optional=True),
     offset=Field(kind=int, least=0, most=2**31 - 1),
     types=Field(kind=int, least=0, most=2**31 - 1),
     epsilon=Field(kind=float, least=0, below=1),
     dropout=Field(kind=float, least=0, below=1),
     attention_dropout=Field(kind=float, least=0, below=1),
 )
+# Fields that our own config.json leaves out where they are None, as all older ones do.
+_LATER = ("embedding", "head_activation")
 ADVICE = "download or save the checkpoint again"
 
 
@@ -56,7 +60,7 @@ def read_config(source: str, settings: dict[str, Any]) -> tuple[str, dict[str, A
     """
     kind = read_family(source, settings)
     family = FAMILIES[kind]
-    required = family.fields if family.native else _REQUIRED
+    required = {*family.fields} - {*_LATER} if family.native else _REQUIRED
     checks = {
         key: dataclasses.replace(FIELDS[field], required=field in required)
         for field, key in family.fields.items()
@@ -73,9 +77,12 @@ def read_config(source: str, settings: dict[str, Any]) -> tuple[str, dict[str, A
         wanted = f"only {show(value)} can be loaded"
         only = Field(kind=type(value), known=(value,))
         check(settings.get(key, value), only, f"{source}: {key}", wanted)
+    fields = {**family.defaults, **fields}
+    if fields.get("embedding") == fields["features"]:
+        fields["embedding"] = None
     if fields.get("hidden") is None:
         fields["hidden"] = 4 * fields["features"]
-    if kind == "roberta":
+    if family.padded:
         check_object(settings, {"pad_token_id": FIELDS["offset"]}, source, ADVICE)
         fields["offset"] = settings.get("pad_token_id", 1) + 1
         fields["length"] = fields.get("length", 512) - fields["offset"]
@@ -86,6 +93,8 @@ def read_config(source: str, settings: dict[str, Any]) -> tuple[str, dict[str, A
             f"{', '.join(ACTIVATIONS)}"
         )
     fields["block"] = f"mlp:{ACTIVATIONS[name]}"
+    if family.head_activation:
+        fields["head_activation"] = family.head_activation
     return kind, fields
 
 
@@ -110,7 +119,7 @@ def check_sizes(
     """
     shapes = {name: array.shape for name, array in tensors.items() if array.size}
     most = dict.fromkeys(
-        ("vocabulary", "features", "heads", "hidden", "types"),
+        ("vocabulary", "features", "embedding", "heads", "hidden", "types"),
         max((size for shape in shapes.values() for size in shape), default=0),
     )
     if fields.get("positions", "learned") == "learned":
@@ -154,6 +163,9 @@ def write_config(kind: str, config: TransformerConfig) -> dict[str, Any]:
     family = FAMILIES[kind]
     settings = {key: getattr(config, field) for field, key in family.fields.items()}
     if family.native:
+        for name in _LATER:
+            if settings[name] is None:
+                settings.pop(name)
         return {**settings, "model_type": kind}
     blocks = set(config.blocks)
     names = {f"mlp:{ours}": name for name, ours in reversed(ACTIVATIONS.items())}
@@ -162,7 +174,9 @@ def write_config(kind: str, config: TransformerConfig) -> dict[str, Any]:
             f"a {kind} checkpoint cannot hold the block {', '.join(sorted(blocks))}; "
             f"all layers need the same of {', '.join(sorted(names))}"
         )
-    if kind == "roberta":
+    if "embedding" in family.fields:
+        settings[family.fields["embedding"]] = config.embedding_width
+    if family.padded:
         settings["max_position_embeddings"] += config.offset
         settings["pad_token_id"] = config.offset - 1
     settings[family.fields["block"]] = names[config.blocks[0]]
@@ -170,7 +184,10 @@ def write_config(kind: str, config: TransformerConfig) -> dict[str, Any]:
     settings |= {"model_type": kind, "architectures": [family.architectures[head]]}
     loaded = family.config(**read_config("config.json", settings)[1])
     same = ("types", "norm", "norm_kind", "embed_norm", "causal", "positions", "bias")
-    for name in (*same, "epsilon", "offset", "key_value_heads"):
+    same += ("epsilon", "offset", "key_value_heads", "embedding")
+    if head and config.head_dense:
+        same += ("head_function",)
+    for name in same:
         value, only = getattr(config, name), getattr(loaded, name)
         if value != only:
             raise InputError(

@@ -94,6 +94,11 @@ _BERT = [
     Row("pooler.dense", "pooler"),
 ]
 
+_ELECTRA = [
+    *(row for row in _BERT if row.paths != "pooler"),
+    Row("embeddings_project", "embed/project"),
+]
+
 _DISTILBERT = [
     Row("embeddings.word_embeddings", "embed/tokens", "embedding"),
     Row("embeddings.position_embeddings", "embed/positions", "embedding"),
@@ -150,6 +155,10 @@ class Family(NamedTuple):
       fixed: Values that keys of config.json must have, if they are present.
       config: Function that returns our configuration.
       architectures: Class names in `transformers` without and with the head.
+      head_activation: Activation of the head whatever config.json says; None means
+        that of the blocks.
+      padded: Whether positions start after the id of the padding token.
+      defaults: What config.json leaves out, where it is not our default.
     """
 
     prefix: str
@@ -161,6 +170,9 @@ class Family(NamedTuple):
     fixed: dict[str, Any]
     config: Callable[..., TransformerConfig]
     architectures: tuple[str, str]
+    head_activation: str | None = None
+    padded: bool = False
+    defaults: dict[str, Any] = {}  # noqa: RUF012, a NamedTuple copies no default
 
     @property
     def native(self) -> bool:
@@ -220,6 +232,8 @@ FAMILIES: dict[str, Family] = {
         _BERT_FIXED,
         EncoderConfig,
         ("RobertaModel", "RobertaForMaskedLM"),
+        head_activation="gelu",
+        padded=True,
     ),
     "distilbert": Family(
         "distilbert.",
@@ -272,6 +286,24 @@ FAMILIES: dict[str, Family] = {
         DecoderConfig,
         ("GPT2Model", "GPT2LMHeadModel"),
     ),
+    "electra": Family(
+        "electra.",
+        _ELECTRA,
+        [
+            Row("generator_predictions.dense", "head/dense"),
+            Row("generator_predictions.LayerNorm", "head/norm", "norm"),
+            Row("generator_lm_head.bias", "head/bias", "vector"),
+        ],
+        {"generator_lm_head.weight": "electra.embeddings.word_embeddings.weight"},
+        (r"embeddings\.position_ids", r"discriminator_predictions\..*",
+         r"classifier\..*", r"qa_outputs\..*"),
+        {**_BERT_FIELDS, "embedding": "embedding_size"},
+        _BERT_FIXED,
+        EncoderConfig,
+        ("ElectraModel", "ElectraForMaskedLM"),
+        head_activation="gelu",
+        defaults={"embedding": 128},
+    ),
     "ffnlab": Family(
         "",
         [],
@@ -284,6 +316,11 @@ FAMILIES: dict[str, Family] = {
         ("", ""),
     ),
 }  # fmt: skip
+_XLM_ROBERTA = FAMILIES["roberta"]._replace(
+    architectures=("XLMRobertaModel", "XLMRobertaForMaskedLM")
+)
+# Our own family comes last: it can represent any model.
+FAMILIES |= {"xlm-roberta": _XLM_ROBERTA, "ffnlab": FAMILIES.pop("ffnlab")}
 
 
 def entries(family: Family, layers: int, head: bool) -> Iterator[Entry]:

@@ -136,11 +136,11 @@ def write_arrays(
 
 # Names of the linear layers of a head in `transformers`, by task and family. Other
 # arrays have our own names after `classifier.`.
+_DENSE = {"dense": "classifier.dense", "out": "classifier.out_proj"}
 HEADS: dict[tuple[str, str], dict[str, str]] = {
-    ("SequenceClassification", "roberta"): {
-        "dense": "classifier.dense",
-        "out": "classifier.out_proj",
-    },
+    ("SequenceClassification", "roberta"): _DENSE,
+    ("SequenceClassification", "xlm-roberta"): _DENSE,
+    ("SequenceClassification", "electra"): _DENSE,
     ("SequenceClassification", "distilbert"): {
         "dense": "pre_classifier",
         "out": "classifier",

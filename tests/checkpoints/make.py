@@ -1,16 +1,17 @@
 """Makes the small checkpoints in this directory, and the outputs of transformers.
 
     pip install -e '.[pretrained,peers]'
-    python tests/checkpoints/make.py
+    python tests/checkpoints/make.py [NAME ...]
 
 Each checkpoint is a random model of 2 layers with config.json, model.safetensors and
 expected.npz, which holds the inputs, the hidden states of every layer, the logits, the
-loss and the gradient of every array by its name in the file. The tests need neither
-torch nor transformers.
+loss and the gradient of every array by its name in the file; for some also the arrays
+of a classification head and its logits. The tests need neither torch nor transformers.
 """
 
 import importlib.util
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,14 @@ MODELS = {
     "roberta": lambda: transformers.RobertaForMaskedLM(
         transformers.RobertaConfig(**SIZE, type_vocab_size=1, layer_norm_eps=1e-5)
     ),
+    "xlm-roberta": lambda: transformers.XLMRobertaForMaskedLM(
+        transformers.XLMRobertaConfig(
+            **SIZE, type_vocab_size=1, layer_norm_eps=1e-5, hidden_act="relu"
+        )
+    ),
+    "electra": lambda: transformers.ElectraForMaskedLM(
+        transformers.ElectraConfig(**SIZE, embedding_size=10, hidden_act="relu")
+    ),
     "distilbert": lambda: transformers.DistilBertForMaskedLM(
         transformers.DistilBertConfig(
             vocab_size=31, dim=12, n_layers=2, n_heads=3, hidden_dim=20,
@@ -56,6 +65,9 @@ MODELS = {
 }  # fmt: skip
 
 
+CLASSIFIERS = ("xlm-roberta", "electra")
+
+
 def randomize(model: torch.nn.Module) -> None:
     """Draws all parameters so large that every part of the model matters."""
     generator = torch.Generator().manual_seed(0)
@@ -69,7 +81,7 @@ def expected(name: str, model: torch.nn.Module) -> dict[str, np.ndarray]:
     """Returns the inputs, outputs and gradients of a model as arrays."""
     tokens, mask, types, labels = map(torch.tensor, (TOKENS, MASK, TYPES, LABELS))
     inputs = {"input_ids": tokens, "attention_mask": mask}
-    if name == "bert":
+    if name in ("bert", "electra"):
         inputs["token_type_ids"] = types
     outputs = model(**inputs, output_hidden_states=True)
     logits = outputs[0]
@@ -86,10 +98,29 @@ def expected(name: str, model: torch.nn.Module) -> dict[str, np.ndarray]:
     }
     if name == "bert":
         arrays["pooled"] = model.bert(**inputs).pooler_output
-    for parameter, value in model.named_parameters():
-        if value.grad is not None:
+    for parameter, value in model.named_parameters(remove_duplicate=False):
+        if value.grad is not None and parameter not in model._tied_weights_keys:
             arrays[f"gradient/{parameter}"] = value.grad
     return {key: value.detach().numpy() for key, value in arrays.items()}
+
+
+def classification(model: torch.nn.Module) -> dict[str, np.ndarray]:
+    """Returns the arrays of a classification head on a model, and its logits."""
+    kind = type(model).__name__.replace("MaskedLM", "SequenceClassification")
+    config = model.config.__class__(**{**model.config.to_dict(), "num_labels": 3})
+    classifier = getattr(transformers, kind)(config).eval()
+    classifier.set_attn_implementation("eager")
+    randomize(classifier)
+    classifier.base_model.load_state_dict(model.base_model.state_dict())
+    inputs = {"input_ids": torch.tensor(TOKENS), "attention_mask": torch.tensor(MASK)}
+    arrays = {
+        f"classifier/{key}": value
+        for key, value in classifier.state_dict().items()
+        if key.startswith("classifier.")
+    }
+    with torch.no_grad():
+        arrays["class_logits"] = classifier(**inputs).logits
+    return {key: value.numpy() for key, value in arrays.items()}
 
 
 def minilm() -> None:
@@ -124,16 +155,21 @@ def minilm() -> None:
 
 def main() -> None:
     """Makes all checkpoints and their expected outputs."""
-    minilm()
-    for name, make in MODELS.items():
-        model = make().eval()
+    names = sys.argv[1:] or ["minilm", *MODELS]
+    if "minilm" in names:
+        minilm()
+    for name in [name for name in MODELS if name in names]:
+        model = MODELS[name]().eval()
         model.set_attn_implementation("eager")
         randomize(model)
         directory = HERE / name
         shutil.rmtree(directory, ignore_errors=True)
         model.save_pretrained(directory)
         (directory / "generation_config.json").unlink(missing_ok=True)
-        np.savez_compressed(directory / "expected.npz", **expected(name, model))
+        arrays = expected(name, model)
+        if name in CLASSIFIERS:
+            arrays |= classification(model)
+        np.savez_compressed(directory / "expected.npz", **arrays)
         size = sum(path.stat().st_size for path in directory.iterdir())
         print(f"{name}: {size / 1e3:.0f} kB")
 

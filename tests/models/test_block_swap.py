@@ -80,6 +80,19 @@ def test_the_same_block_is_the_same_model(old, swap_block):
     chex.assert_trees_all_close(before, after, atol=0.05)
 
 
+def test_the_head_keeps_its_activation():
+    """It was trained with that of the old blocks."""
+    with_head = dataclasses.replace(CONFIG, head="tied", block="mlp:relu")
+    change = block_swap._with_head_activation
+    assert change(with_head, "relu").head_activation == "relu"
+    assert change(with_head, "own").head_activation is None
+    assert change(CONFIG, "relu") == CONFIG
+    kept = dataclasses.replace(with_head, head_activation="gelu")
+    assert change(kept, "relu") == kept
+    swapped = dataclasses.replace(change(with_head, "relu"), block="swiglu")
+    assert swapped.head_function == with_head.head_function
+
+
 def test_a_gate_starts_as_the_old_neurons(old, swap_block):
     """With a linear half of 1, a gate of gelu is the plain block of gelu."""
     params = old[0]

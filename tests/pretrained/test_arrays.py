@@ -85,7 +85,11 @@ def without(name):
 @pytest.mark.parametrize(
     ("change", "settings", "message"),
     [
-        (without("bert.embeddings.LayerNorm.bias"), None, "missing, the first is that"),
+        (
+            without("bert.embeddings.LayerNorm.bias"),
+            None,
+            "1 arrays of the model are missing: bert.embeddings.LayerNorm.bias;",
+        ),
         (lambda t: {**t, "bert.odd": np.ones(2)}, None, "no part of .* bert.odd"),
         (None, {"hidden_size": 24}, r"word_embeddings.weight has the shape \[31, 12\]"),
         (None, {"num_hidden_layers": 1}, "no part of the model .*layer.1"),
@@ -106,6 +110,68 @@ def test_what_does_not_fit_is_named(change, settings, message, tmp_path):
     with pytest.raises(InputError, match=message) as caught:
         checkpoint.load(directory)
     assert "\n" not in str(caught.value)
+
+
+CRF = {f"crf.{name}": np.ones(2, np.float32) for name in "abcdefg"}
+
+
+def test_arrays_of_other_modules_are_reported_or_refused(tmp_path):
+    directory = copied("bert", tmp_path, lambda t: {**t, **CRF})
+    found = checkpoint.load(directory)
+    chex.assert_trees_all_equal(found.params, loaded("bert").params)
+    assert found.summary.unknown == sorted(CRF) and found.summary.wrapper == ""
+    some = "crf.a, crf.b, crf.c, crf.d, crf.e and 2 more"
+    assert found.summary.notes == [f"checkpoint: 7 arrays unused: {some}"]
+    assert set(CRF) < set(found.summary.unused)
+    with pytest.raises(InputError, match=f"^strict: .*7 arrays are of no .*: {some}"):
+        checkpoint.load(directory, strict=True)
+    checkpoint.load(HERE / "bert", strict=True, head=False)  # known heads are no error
+
+
+@pytest.mark.parametrize(
+    ("name", "outer"), [("bert", "module."), ("electra", "model."), ("gpt2", "a.b.")]
+)
+def test_a_prefix_of_all_names_is_left_out(name, outer, tmp_path):
+    directory = copied(
+        name, tmp_path, lambda t: {outer + k: a for k, a in t.items()} | CRF
+    )
+    found = checkpoint.load(directory)
+    chex.assert_trees_all_equal(found.params, loaded(name).params)
+    assert found.summary.wrapper == outer
+    assert found.summary.notes[0] == f"checkpoint: names are read without {outer}"
+    with pytest.raises(InputError, match=f"^strict: .*begin with {outer}"):
+        checkpoint.load(directory, strict=True)
+
+
+def test_missing_parts_are_named():
+    found = checkpoint.load(HERE / "roberta", pooler=True)
+    assert found.summary.notes == [
+        "checkpoint: 2 arrays missing, drawn at random: pooler/bias, pooler/kernel"
+    ]
+
+
+def test_tied_arrays_may_have_the_name_of_the_copy_alone(tmp_path):
+    first, second = (
+        "lm_head.decoder.weight",
+        "roberta.embeddings.word_embeddings.weight",
+    )
+    directory = copied(
+        "roberta",
+        tmp_path,
+        lambda t: {first if k == second else k: a for k, a in t.items()},
+    )
+    found = checkpoint.load(directory)
+    chex.assert_trees_all_equal(found.params, loaded("roberta").params)
+    assert first in found.summary.loaded
+
+
+def test_the_same_array_twice_is_refused(tmp_path):
+    name = "bert.embeddings.LayerNorm.weight"
+    directory = copied(
+        "bert", tmp_path, lambda t: {**t, name.replace("weight", "gamma"): t[name]}
+    )
+    with pytest.raises(InputError, match=r"LayerNorm.* and .*LayerNorm.* are the same"):
+        checkpoint.load(directory)
 
 
 @pytest.mark.parametrize("scan", [False, True])

@@ -1,4 +1,4 @@
-"""Checkpoints of four families against what transformers computed on them."""
+"""Checkpoints of six families against what transformers computed on them."""
 
 import dataclasses
 import functools
@@ -33,7 +33,7 @@ def expected(name):
 
 
 def inputs(name, wanted):
-    types = {"types": wanted["types"]} if name == "bert" else {}
+    types = {"types": wanted["types"]} if name in ("bert", "electra") else {}
     return (wanted["tokens"], wanted["mask"]), types
 
 
@@ -341,8 +341,57 @@ def test_without_the_extra_the_error_names_it(monkeypatch, tmp_path):
         checkpoint.save(tmp_path / "out", EncoderConfig.tiny(), {}, family="bert")
 
 
+def test_heads_of_roberta_and_electra_have_gelu_whatever_config_json_says(tmp_path):
+    """The stored XLM-RoBERTa and ELECTRA have relu blocks; so may a RoBERTa."""
+    directory = copied("roberta", tmp_path, settings={"hidden_act": "relu"})
+    for config in (
+        checkpoint.load(directory).config,
+        loaded("xlm-roberta").config,
+        loaded("electra").config,
+    ):
+        assert (config.blocks[0], config.head_activation) == ("mlp:relu", "gelu")
+    config = dataclasses.replace(loaded("roberta").config, head_activation="relu")
+    with pytest.raises(InputError, match="cannot hold head_function"):
+        checkpoint.save(tmp_path / "out", config, {}, family="roberta")
+    changed = dataclasses.replace(loaded("bert").config, head_activation="relu")
+    assert checkpoint.family_of(changed) == "ffnlab"
+
+
+def test_an_electra_with_embeddings_of_the_model_width():
+    settings = json.loads((HERE / "electra" / "config.json").read_text())
+    assert loaded("electra").config.embedding == 10
+    for change, expected in (({"embedding_size": 12}, None), ({}, 10)):
+        _, fields = read_config("config.json", {**settings, **change})
+        assert fields["embedding"] == expected
+    del settings["embedding_size"]  # as transformers, where it is left out
+    assert read_config("config.json", settings)[1]["embedding"] == 128
+
+
+def test_our_own_files_from_before_a_field_are_read(tmp_path):
+    """What a later version added is left out where it is None, and may be missing."""
+    config = DecoderConfig.tiny(positions="rotary")
+    params = oracles.random_params(transformer_model(config))
+    checkpoint.save(tmp_path / "own", config, params, family="ffnlab")
+    settings = json.loads((tmp_path / "own" / "config.json").read_text())
+    assert {"embedding", "head_activation"}.isdisjoint(settings)
+    narrow = EncoderConfig.tiny(
+        block="swiglu", embedding=8, head="tied", head_activation="gelu"
+    )
+    params = oracles.random_params(transformer_model(narrow))
+    checkpoint.save(tmp_path / "narrow", narrow, params, family="ffnlab")
+    found = checkpoint.load(tmp_path / "narrow")
+    assert dataclasses.asdict(found.config) == dataclasses.asdict(narrow)
+    chex.assert_trees_all_equal(found.params, params)
+
+
 def test_the_family_of_a_model():
     decoders = {"gpt2": {}, "ffnlab": {"positions": "rotary"}}
+    encoders = {
+        "roberta": {"offset": 2, "types": 1, "epsilon": 1e-12},
+        "electra": {"embedding": 8},
+    }
+    for family, options in encoders.items():
+        assert checkpoint.family_of(EncoderConfig.tiny(**options)) == family
     for family, options in decoders.items():
         assert checkpoint.family_of(DecoderConfig.tiny(**options)) == family
     assert checkpoint.family_of(EncoderConfig.tiny()) == "bert"
