@@ -92,7 +92,7 @@ def load_peft(
       directory: Directory with adapter_config.json and adapter_model.safetensors.
       params: Parameters of the base, with a head of the adapter's number of classes if
         it has one.
-      family: Family of the checkpoint: bert, roberta, distilbert or gpt2.
+      family: Family of the checkpoint, a key of `FAMILIES`, such as bert.
       transformer: Configuration of the encoder.
 
     Returns:

@@ -77,7 +77,7 @@ def save_peft(
       trainable: The trained part.
       config: LoRA, DoRA, AdaLoRA, (IA)³ or prefix tuning, one of them.
       params: Parameters of the base.
-      family: Family of the checkpoint: bert, roberta, distilbert or gpt2.
+      family: Family of the checkpoint, a key of `FAMILIES`, such as bert.
       transformer: Configuration of the encoder.
       purpose: Task of the head: `SequenceClassification`, `TokenClassification` or
         `QuestionAnswering`; None for a model without a task head.

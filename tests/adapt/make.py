@@ -1,7 +1,7 @@
 """Makes adapters with the peft library, and what peft computes with ours.
 
     pip install -e '.[pretrained,peers]' peft
-    python -m tests.adapt.make
+    python -m tests.adapt.make [NAME ...]
 
 Each directory of tests/adapt/peft is an adapter that peft saved of a checkpoint of
 tests/checkpoints, with random values. expected.npz has the logits of these under their
@@ -10,6 +10,7 @@ tests need neither torch nor peft.
 """
 
 import shutil
+import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -19,13 +20,21 @@ import peft
 import torch
 import transformers
 
-from tests.adapt.small import HERE, OURS, PLAIN, PURPOSES, write_ours
+from tests.adapt.small import HERE, OURS, PLAIN, PURPOSES, family_of, write_ours
 
 OUT = Path(__file__).parent / "peft"
 TASKS = {
     "SequenceClassification": "SEQ_CLS",
     "TokenClassification": "TOKEN_CLS",
     None: "CAUSAL_LM",
+}
+CLASSES = {
+    "bert": "Bert",
+    "roberta": "Roberta",
+    "xlm-roberta": "XLMRoberta",
+    "distilbert": "DistilBert",
+    "electra": "Electra",
+    "gpt2": "GPT2LMHead",
 }
 PATTERNS = {
     "rank_pattern": {"layer.1.attention.self.query": 2},
@@ -46,6 +55,8 @@ THEIRS = {
     "bert-adalora": peft.AdaLoraConfig(**ADALORA),
     "bert-ia3": peft.IA3Config(),
     "roberta-lora": peft.LoraConfig(**LORA, layers_to_transform=[1]),
+    "xlm-roberta-lora": peft.LoraConfig(**LORA, target_modules=["key", "dense"]),
+    "electra-lora": peft.LoraConfig(**LORA, target_modules=["query", "value"]),
     "distilbert-ia3": peft.IA3Config(
         target_modules=["k_lin", "v_lin", "lin2"], feedforward_modules=["lin2"]
     ),
@@ -62,8 +73,7 @@ THEIRS = {
 
 def load_model(family):
     """Returns the task model of transformers of a checkpoint."""
-    purpose, name = PURPOSES[family], {"bert": "Bert", "roberta": "Roberta"}
-    name = {**name, "distilbert": "DistilBert", "gpt2": "GPT2LMHead"}[family]
+    purpose, name = PURPOSES[family], CLASSES[family]
     kind = getattr(transformers, f"{name}{'For' + purpose if purpose else 'Model'}")
     options = {"num_labels": 3} if purpose else {}
     model = kind.from_pretrained(HERE / family, **options).eval()
@@ -105,7 +115,7 @@ def prune(model):
 
 def make_theirs(name, expected):
     """Makes an adapter with peft, and stores what it computes."""
-    family, _ = name.split("-")
+    family = family_of(name)
     config = THEIRS[name]
     config.task_type = TASKS[PURPOSES[family]]
     model = peft.get_peft_model(load_model(family), config)
@@ -120,7 +130,7 @@ def make_theirs(name, expected):
 
 def check_ours(name, expected):
     """Stores what peft computes with an adapter that we wrote."""
-    family, _ = name.split("-")
+    family = family_of(name)
     with tempfile.TemporaryDirectory() as parent:
         directory = Path(parent, name)
         write_ours(directory, name)
@@ -131,13 +141,16 @@ def check_ours(name, expected):
 def main():
     """Makes all adapters and expected outputs."""
     warnings.simplefilter("ignore")
-    shutil.rmtree(OUT, ignore_errors=True)
-    expected = {}
-    for name in THEIRS:
+    names, expected = sys.argv[1:] or [*THEIRS, *OURS], {}
+    if sys.argv[1:]:
+        with np.load(OUT / "expected.npz") as file:
+            expected = dict(file)
+    for name in [name for name in THEIRS if name in names]:
+        shutil.rmtree(OUT / name, ignore_errors=True)
         torch.manual_seed(0)
         make_theirs(name, expected)
         print(name)
-    for name in OURS:
+    for name in [name for name in OURS if name in names]:
         check_ours(name, expected)
         print("ours:", name)
     np.savez_compressed(OUT / "expected.npz", **expected)

@@ -15,7 +15,7 @@ from ffnlab.models.layer_stack import stack_layers
 from ffnlab.pretrained import load
 
 HERE = Path(__file__).parents[1] / "checkpoints"
-FAMILIES = ("bert", "roberta", "distilbert", "gpt2")
+FAMILIES = ("bert", "roberta", "xlm-roberta", "distilbert", "electra", "gpt2")
 X = {
     "tokens": np.array([[2, 7, 5, 9, 3, 30, 4], [2, 8, 4, 6, 1, 1, 1]]),
     "mask": np.array([[True] * 7, [True] * 4 + [False] * 3]),
@@ -70,7 +70,9 @@ def loss(apply, trainable, frozen, x=X):
 PURPOSES = {
     "bert": "SequenceClassification",
     "roberta": "TokenClassification",
+    "xlm-roberta": "TokenClassification",
     "distilbert": "SequenceClassification",
+    "electra": "SequenceClassification",
     "gpt2": None,
 }
 EVERY = {"rank": 2, "alpha": 3.0, "targets": ("all",)}
@@ -80,6 +82,8 @@ OURS = {
     "bert-adalora": adapt.AdaLoRA(**EVERY, target_rank=1, total_steps=9),
     "bert-ia3": adapt.IA3(),
     "roberta-lora": adapt.LoRA(**{**EVERY, "targets": ("layer_1/.*",)}),
+    "xlm-roberta-lora": adapt.LoRA(**EVERY),
+    "electra-lora": adapt.LoRA(**EVERY),
     "distilbert-lora": adapt.LoRA(**EVERY),
     "gpt2-lora": adapt.LoRA(rank=2, alpha=3.0),
     "gpt2-dora": adapt.LoRA(rank=2, targets=("value", "up"), dora=True, rslora=True),
@@ -95,6 +99,11 @@ PLAIN = {
 }
 
 
+def family_of(name):
+    """Returns the family of an adapter's name, such as `xlm-roberta-lora`."""
+    return name.rsplit("-", 1)[0]
+
+
 @functools.cache
 def task_model(family):
     """Returns a model as transformers has it for a task, its parameters and config."""
@@ -106,7 +115,7 @@ def task_model(family):
     encoder = checkpoint.params
     if family == "gpt2":
         return seq2seq_lm(config), {"encoder": encoder}, config
-    dense = {"distilbert": "relu"}.get(family)
+    dense = {"distilbert": "relu", "electra": "gelu"}.get(family)
     head = ClassifierConfig(config, classes=3, dropout=0.0, dense=dense)
     model = classifier_model(head)
     shapes = jax.eval_shape(model.init, jax.random.key(0))["head"]
@@ -115,14 +124,14 @@ def task_model(family):
 
 def ours(name):
     """Returns a trained part of ours, its method, and the model that it adapts."""
-    model, params, config = task_model(name.split("-")[0])
+    model, params, config = task_model(family_of(name))
     trainable, frozen, apply = adapt.apply(params, OURS[name], model)
     return moved(trainable), frozen, apply, params, config
 
 
 def write_ours(directory, name):
     """Writes an adapter of ours in the layout of peft."""
-    family, (trainable, _, _, params, transformer) = name.split("-")[0], ours(name)
+    family, (trainable, _, _, params, transformer) = family_of(name), ours(name)
     adapt.save_peft(
         directory,
         trainable,

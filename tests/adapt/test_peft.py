@@ -14,7 +14,15 @@ from safetensors.numpy import load_file, save_file
 from ffnlab import adapt, trees
 from ffnlab.adapt import adalora, load_peft, save_peft
 from ffnlab.errors import InputError
-from tests.adapt.small import OURS, PURPOSES, ours, positions, task_model, write_ours
+from tests.adapt.small import (
+    OURS,
+    PURPOSES,
+    family_of,
+    ours,
+    positions,
+    task_model,
+    write_ours,
+)
 
 DATA = Path(__file__).parent / "peft"
 THEIRS = sorted(path.name for path in DATA.iterdir() if path.is_dir())
@@ -24,10 +32,6 @@ THEIRS = sorted(path.name for path in DATA.iterdir() if path.is_dir())
 def expected():
     with np.load(DATA / "expected.npz") as file:
         return dict(file)
-
-
-def family_of(name):
-    return name.split("-")[0]
 
 
 def check_logits(family, apply, trainable, frozen, logits):
