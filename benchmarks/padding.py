@@ -30,7 +30,7 @@ from ffnlab.data.packing import (
     pad_sequences,
     scatter,
 )
-from ffnlab.data.tokenizer import read_tokenizer
+from ffnlab.data.tokenizer_files import read_tokenizer
 from ffnlab.models.transformer import EncoderConfig, transformer_model
 from ffnlab.options import option
 

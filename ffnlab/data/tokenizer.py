@@ -8,17 +8,15 @@
 The `tokenizers` library does the tokenization.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ffnlab import io
-from ffnlab.data.corpus import ByteTokenizer, Stream, Tokenizes
-from ffnlab.data.files import read_json, read_settings, require_file
+from ffnlab.data.corpus import Stream
 from ffnlab.errors import InputError
-from ffnlab.schema import Field, check, check_object
 
 
 class Encoded(NamedTuple):
@@ -44,35 +42,79 @@ class Tokenizer:
     Args:
       inner: A `tokenizers.Tokenizer`.
       source: Its file, for errors.
+      notes: A line on everything in which files disagree.
+      names: The names of special tokens, `unk_token` and `mask_token`; the usual ones
+        if there are none.
     """
 
-    def __init__(self, inner: Any, source: str):
+    def __init__(
+        self,
+        inner: Any,
+        source: str,
+        notes: Sequence[str] = (),
+        names: Mapping[str, str] | None = None,
+    ):
         inner.no_truncation()
         inner.no_padding()
-        self.inner, self.source = inner, source
+        self.inner, self.source, self.notes = inner, source, tuple(notes)
+        unknown, mask = ((names or {}).get(f"{n}_token", "") for n in ("unk", "mask"))
         alone, pair = inner.encode(""), inner.encode("", "")
         self._around, self._between = alone.ids, pair.ids
         self._second = (inner.encode("a", "a").type_ids or [0])[-1]
         self._spaced = "ByteLevel" in str(inner.pre_tokenizer)
-        self.unknown = self._known("[UNK]", "<unk>", "<|endoftext|>")
-        self.mask = self._first("[MASK]", "<mask>")
+        self.unknown = self._known(unknown, "[UNK]", "<unk>", "<|endoftext|>")
+        self.mask = self._first(mask, "[MASK]", "<mask>")
         self.around = self._split(self._around)
         self.end = None if self._around else self._first("<|endoftext|>", "</s>")
 
     @property
     def size(self) -> int:
-        """The number of tokens."""
-        return self.inner.get_vocab_size()
+        """One more than the largest id, which is the number of tokens without gaps."""
+        return max(self.inner.get_vocab().values(), default=-1) + 1
+
+    @property
+    def types(self) -> int:
+        """The number of token types: 2 if the second text of a pair has its own."""
+        return self._second + 1
+
+    def check(self, vocabulary: int, types: int = 0) -> None:
+        """Checks that a model has embeddings for all tokens and token types.
+
+        Args:
+          vocabulary: The rows of the embeddings of tokens.
+          types: The rows of the embeddings of token types; 0 for none, which takes any.
+
+        Raises:
+          InputError: A row is missing; the message names the tokens without one.
+        """
+        if self.size > vocabulary:
+            ids = self.inner.get_vocab()
+            lost = sorted((n, token) for token, n in ids.items() if n >= vocabulary)
+            names = ", ".join(repr(token) for _, token in lost[:5])
+            more = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
+            first, last = lost[0][0], lost[-1][0]
+            raise InputError(
+                f"{self.source}: ids {first} to {last} have no embedding ({names}"
+                f"{more}): the model has {vocabulary} rows; in transformers, "
+                "model.resize_token_embeddings(len(tokenizer)) adds the others"
+            )
+        if types and self.types > types:
+            raise InputError(
+                f"{self.source}: the second text of a pair has token type "
+                f"{self._second}, the model has {types} types; save the tokenizer that "
+                "belongs to the model"
+            )
 
     def _known(self, *names: str) -> int:
         token = self._first(*names)
         if token is None:
-            raise InputError(f"{self.source}: none of {', '.join(names)} is a token")
+            known = ", ".join(filter(None, names))
+            raise InputError(f"{self.source}: none of {known} is a token")
         return token
 
     def _first(self, *names: str) -> int | None:
         """Returns the first of some tokens that is in the vocabulary."""
-        tokens = (self.inner.token_to_id(name) for name in names)
+        tokens = (self.inner.token_to_id(name) for name in names if name)
         return next((token for token in tokens if token is not None), None)
 
     def texts(
@@ -280,123 +322,3 @@ def _shares(first: int, second: int, room: int) -> tuple[int, int]:
     if first <= room // 2:
         return first, room - first
     return room - room // 2, room // 2
-
-
-_TOKENIZER_BYTES, _MAX_ID = 2**28, 2**24 - 1
-_ID = Field(kind=int, least=0, most=_MAX_ID)
-_PROBE = "a 1 \u732b \U0001f600"  # a tokenizer without an unknown token fails on it
-
-
-def read_tokenizer(directory: str | Path) -> Tokenizer:
-    """Reads the tokenizer of a checkpoint directory.
-
-    Args:
-      directory: The directory of tokenizer.json, or of vocab.txt of a BERT, which
-        lower-cases texts unless tokenizer_config.json has `do_lower_case` false.
-
-    Raises:
-      InputError: Neither file exists, or it cannot be read.
-    """
-    try:
-        import tokenizers
-    except ImportError:
-        raise InputError(
-            f"{directory}: tokens need tokenizers: pip install 'ffnlab[pretrained]'"
-        ) from None
-    directory = Path(directory)
-    path = directory / "tokenizer.json"
-    if not path.is_file():
-        return Tokenizer(_wordpiece(directory), str(directory / "vocab.txt"))
-    _check_numbers(path)
-    try:
-        inner = tokenizers.Tokenizer.from_file(str(path))
-        inner.no_truncation()
-        inner.no_padding()
-        encoded = inner.encode(_PROBE).ids + inner.encode(_PROBE, _PROBE).ids
-        ids = {*inner.get_vocab().values(), *encoded}
-        if max(ids, default=0) > _MAX_ID:
-            raise InputError(f"{path}: token numbers should be at most {_MAX_ID}")
-        return Tokenizer(inner, str(path))
-    except (InputError, KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # the library raises nothing narrower than panics
-        what = " ".join(str(error).split())
-        raise InputError(f"{path}: not a tokenizer: {what:.200}") from None
-
-
-def _check_numbers(path: Path) -> None:
-    """Checks the numbers of tokens, by the largest of which the library allocates.
-
-    Raises:
-      InputError: The file is too large or not JSON, or a number is out of its range.
-    """
-    if path.stat().st_size > _TOKENIZER_BYTES:
-        raise InputError(f"{path}: should be at most 256 MiB; download it again")
-    settings, advice = read_json(path), "download it again"
-    model, added = settings.get("model"), settings.get("added_tokens")
-    vocabulary = model.get("vocab") if isinstance(model, dict) else None
-    if isinstance(vocabulary, dict):
-        check(vocabulary, Field(kind=dict, items=_ID), f"{path}: vocab", advice)
-    for token in added if isinstance(added, list) else []:
-        check_object(token, {"id": _ID}, f"{path}: added_tokens", advice)
-
-
-def checkpoint_tokenizer(directory: str | Path, vocabulary: int) -> Tokenizes:
-    """Returns the tokenizer of a checkpoint; without a file it is that of bytes.
-
-    Args:
-      directory: The directory of the checkpoint.
-      vocabulary: The number of tokens of its model.
-
-    Raises:
-      InputError: The file is missing, although the model is not one of bytes, or it
-        cannot be read.
-    """
-    names = ("tokenizer.json", "vocab.txt")
-    exists = any(Path(directory, name).exists() for name in names)
-    if vocabulary == ByteTokenizer.size and not exists:
-        return ByteTokenizer()
-    return read_tokenizer(directory)
-
-
-# What tokenizer_config.json may say about BERT's tokenizer.
-_SETTINGS = {
-    name: Field(kind=bool, optional=True)
-    for name in ("do_lower_case", "strip_accents", "tokenize_chinese_chars")
-}
-
-
-def _wordpiece(directory: Path) -> Any:
-    """Returns BERT's tokenizer for a vocab.txt."""
-    from tokenizers import Tokenizer as Inner
-    from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
-
-    path, settings = require_file(directory / "vocab.txt"), {}
-    if (directory / "tokenizer_config.json").is_file():
-        settings = read_settings(directory / "tokenizer_config.json", _SETTINGS)
-        settings = {name: v for name, v in settings.items() if v is not None}
-    try:
-        words = path.read_text("utf-8").removesuffix("\n").split("\n")
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not UTF-8") from None
-    vocabulary = {word: number for number, word in enumerate(words)}
-    if len(vocabulary) < len(words):
-        number = next(n for n, word in enumerate(words) if vocabulary[word] != n)
-        raise InputError(f"{path}:{number + 1}: {words[number]!r} is there twice")
-    for name in ("[UNK]", "[CLS]", "[SEP]"):
-        if name not in vocabulary:
-            raise InputError(f"{path}: {name} is missing; is it the file of a BERT?")
-    inner = Inner(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    inner.normalizer = normalizers.BertNormalizer(
-        lowercase=settings.get("do_lower_case", True),
-        strip_accents=settings.get("strip_accents"),
-        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
-    )
-    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    inner.decoder = decoders.WordPiece()
-    inner.post_processor = processors.BertProcessing(
-        ("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"])
-    )
-    special = [f"[{name}]" for name in ("UNK", "CLS", "SEP", "PAD", "MASK")]
-    inner.add_special_tokens([name for name in special if name in vocabulary])
-    return inner

@@ -9,7 +9,7 @@ import jax
 from ffnlab import adapt, trees
 from ffnlab.adapt.files import SETTINGS
 from ffnlab.data.corpus import Tokenizes
-from ffnlab.data.tokenizer import checkpoint_tokenizer
+from ffnlab.data.tokenizer_files import checkpoint_tokenizer
 from ffnlab.errors import InputError
 from ffnlab.finetune.adapting import FOLDER
 from ffnlab.finetune.task import PURPOSES
@@ -65,7 +65,8 @@ def read_finetuned(directory: str | Path) -> FinetunedModel:
     if KEY not in checkpoint.settings:
         raise InputError(f"run: {folder}: {_NO_RUN}, its config.json has no {KEY}")
     usage = Usage.from_dict(f"run: {path}", checkpoint.settings[KEY])
-    tokenizer = checkpoint_tokenizer(folder, checkpoint.config.vocabulary)
+    shape = checkpoint.config
+    tokenizer = checkpoint_tokenizer(folder, shape.vocabulary, shape.types)
     if usage.task == "generate":
         params = _with_adapter({"encoder": checkpoint.params}, folder)
         return _with_parts(checkpoint, params, tokenizer, [], usage)
@@ -111,7 +112,8 @@ def read_adapter(
     pooler = None if usage.task in ("classify", "pairs") else False
     options = {} if plain else {"head": False, "pooler": pooler}
     loaded = load(base, dropout=0.0, **options)
-    tokenizer = checkpoint_tokenizer(base, loaded.config.vocabulary)
+    shape = loaded.config
+    tokenizer = checkpoint_tokenizer(base, shape.vocabulary, shape.types)
     params = _adapted({"encoder": loaded.params}, Path(directory))
     names = read_labels(f"adapter: {directory}", about.get("id2label"))
     return _with_parts(loaded, params, tokenizer, names, usage)

@@ -16,7 +16,8 @@ from ffnlab.data.dataset import Arrays
 from ffnlab.data.examples import PARTS
 from ffnlab.data.packed_rows import Rows
 from ffnlab.data.packing import even_width
-from ffnlab.data.tokenizer import Tokenizer, checkpoint_tokenizer, read_tokenizer
+from ffnlab.data.tokenizer import Tokenizer
+from ffnlab.data.tokenizer_files import checkpoint_tokenizer
 from ffnlab.errors import InputError
 from ffnlab.finetune import usage
 from ffnlab.finetune.usage import Usage
@@ -190,9 +191,12 @@ def _read(
     options = {"remat": remat, **options}
     checkpoint = pretrained.load(folder, **options)
     _check_checkpoint(config, checkpoint, causal)
-    if not causal:  # words and pairs need tokens, and special tokens around them
-        return checkpoint, read_tokenizer(folder)
-    return checkpoint, checkpoint_tokenizer(folder, checkpoint.config.vocabulary)
+    shape = checkpoint.config
+    # Words and pairs need tokens, and special tokens around them.
+    tokenizer = checkpoint_tokenizer(
+        folder, shape.vocabulary, shape.types, texts=not causal, warn=False
+    )
+    return checkpoint, tokenizer
 
 
 def _check_checkpoint(config: "Config", checkpoint: Checkpoint, causal: bool) -> None:

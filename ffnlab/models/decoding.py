@@ -18,6 +18,7 @@ import numpy as np
 from ffnlab.errors import InputError
 from ffnlab.models.key_value_cache import empty_cache
 from ffnlab.models.transformer import TransformerConfig, transformer_model
+from ffnlab.nn.indices import check_indices
 from ffnlab.types import Array, Key, Params
 
 
@@ -57,11 +58,14 @@ def filter_logits(
     return logits
 
 
-def _check_prompt(prompt: Any, mask: Any) -> tuple[Array, np.ndarray]:
+def _check_prompt(
+    config: TransformerConfig, prompt: Any, mask: Any
+) -> tuple[Array, np.ndarray]:
     """Returns the prompts and their mask as arrays `[B, T]`, after checking both."""
     prompt = jnp.asarray(prompt, jnp.int32)
     if prompt.ndim != 2 or 0 in prompt.shape:
         raise InputError(f"a prompt {[*prompt.shape]} must be [B, T] with T above 0")
+    check_indices("prompt", prompt, config.vocabulary, "embeddings")
     if mask is None:
         return prompt, np.ones(prompt.shape, bool)
     mask = np.asarray(mask, bool)
@@ -142,7 +146,7 @@ def generate(
     >>> generate(config, params, jnp.array([[1, 2, 3]]), steps=4).shape
     (1, 7)
     """
-    prompt, mask = _check_prompt(prompt, mask)
+    prompt, mask = _check_prompt(config, prompt, mask)
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
     _check_options(config, mask, steps, **options)
     if key is None or temperature == 0.0:
@@ -246,7 +250,7 @@ def beam_search(
     Raises:
       InputError: See `generate`.
     """
-    prompt, mask = _check_prompt(prompt, mask)
+    prompt, mask = _check_prompt(config, prompt, mask)
     _check_options(config, mask, steps, width=width)
     return _beam_search(
         params, prompt, mask, config, steps, width, stop, length_penalty

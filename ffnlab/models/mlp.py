@@ -9,6 +9,7 @@ from flax import nnx
 from ffnlab.errors import InputError
 from ffnlab.nn.batch_norm import normalize
 from ffnlab.nn.ffn import NORMS, BlockConfig, FeedForward
+from ffnlab.nn.indices import check_indices
 from ffnlab.nn.linear import dense
 from ffnlab.nn.pure import functional
 from ffnlab.nn.statistics import STATS
@@ -86,6 +87,7 @@ class Tower(nnx.Module):
           Outputs `[..., K]`, and the `aux` of each block by its name.
         """
         if self.config.vocabulary:
+            check_indices("x", x, self.config.vocabulary, "embeddings")
             x = self.embed(x)  # [..., F, embedding]
             x = x.reshape(x.shape[:-2] + (-1,))  # [..., F · embedding]
         x, aux = self.stem(x), {}  # [..., D]

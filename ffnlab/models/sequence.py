@@ -12,6 +12,7 @@ from ffnlab.errors import InputError, choose
 from ffnlab.feedback.layers import Coupling, FeedbackConfig, FeedbackNetwork
 from ffnlab.models.recurrent import GRU, Bidirectional, Elman, Window
 from ffnlab.nn import activations, budget
+from ffnlab.nn.indices import check_indices
 from ffnlab.nn.pure import functional
 from ffnlab.types import Array, Key, Model
 
@@ -244,6 +245,7 @@ class SequenceModel(nnx.Module):
         values, mask = x.get("values"), x.get("mask")
         if self.config.vocabulary:
             tokens = x["tokens"]
+            check_indices("tokens", tokens, self.config.vocabulary, "embeddings")
             values = self.embed(tokens)  # [..., T, E] or [..., T, G, E]
             if mask is not None and tokens.ndim > mask.ndim:
                 values = values.sum(axis=-2)

@@ -30,6 +30,7 @@ from ffnlab.nn.adapters import attached
 from ffnlab.nn.attention import Attention, Prefix, attention_mask
 from ffnlab.nn.dropout import dropout
 from ffnlab.nn.ffn import FeedForward
+from ffnlab.nn.indices import check_indices
 from ffnlab.nn.positions import token_positions
 from ffnlab.nn.pure import functional
 from ffnlab.types import Array, Key, Model
@@ -172,13 +173,15 @@ class Transformer(nnx.Module):
           extended `cache`; and with `record`, `inputs` and `outputs` `[L, B, T, D]`.
 
         Raises:
-          InputError: There are more tokens than learned positions.
+          InputError: There are more tokens than learned positions, or a token, a type
+            or a position has no row in its table, which inside `jax.jit` gives NaN.
         """
         self._check(tokens, mask, segment_ids)
         prefix, shift = self._prefix()
         if positions is None:
             positions = self._positions(tokens, segment_ids, cache, shift)
         positions = positions + shift if shift else positions
+        self._check_indices(tokens, types, positions, label_positions)
         x = self.embed(tokens, positions, types, offset)
         keys = None
         if key is not None:
@@ -231,6 +234,24 @@ class Transformer(nnx.Module):
                 )
         if tokens.ndim != 2:
             raise InputError(f"tokens {[*tokens.shape]} must be [B, T]")
+
+    def _check_indices(
+        self,
+        tokens: Array,
+        types: Array | None,
+        positions: Array,
+        label_positions: Array | None,
+    ) -> None:
+        """Raises if an index of a look-up is out of the range of its table."""
+        config = self.config
+        check_indices("tokens", tokens, config.vocabulary, "embeddings")
+        if types is not None and config.types:
+            check_indices("types", types, config.types, "token types")
+        if config.positions == "learned":
+            check_indices("positions", positions, config.length, "positions")
+        if label_positions is not None:
+            length = tokens.shape[1]
+            check_indices("label_positions", label_positions, length, "tokens")
 
     def _check_length(self, tokens: Array, cache: dict | None, shift: int) -> None:
         last = tokens.shape[1] if cache is None else cache["mask"].shape[1]

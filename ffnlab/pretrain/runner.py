@@ -71,7 +71,7 @@ def run(config: Config) -> Result:
 def _make_job(config: Config) -> trainer.Job:
     """Returns the model, data and tokenizer of a run, after checking all inputs."""
     from ffnlab.data.corpus import ByteTokenizer
-    from ffnlab.data.tokenizer import checkpoint_tokenizer, read_tokenizer
+    from ffnlab.data.tokenizer_files import checkpoint_tokenizer, read_tokenizer
     from ffnlab.models import language_model
     from ffnlab.pretrained.safetensors_io import require_safetensors
 
@@ -79,7 +79,9 @@ def _make_job(config: Config) -> trainer.Job:
     checkpoint = _load_checkpoint(config)
     if checkpoint:
         transformer = checkpoint.config
-        tokenizer = checkpoint_tokenizer(config.checkpoint, transformer.vocabulary)
+        tokenizer = checkpoint_tokenizer(
+            config.checkpoint, transformer.vocabulary, transformer.types
+        )
     else:
         path = config.tokenizer
         tokenizer = read_tokenizer(path) if path else ByteTokenizer()

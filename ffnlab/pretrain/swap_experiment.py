@@ -106,14 +106,15 @@ def swap_blocks(config: SwapConfig) -> SwapResult:
       InputError: A file cannot be used, or the blocks of the model cannot be swapped.
     """
     from ffnlab import pretrained
-    from ffnlab.data.tokenizer import checkpoint_tokenizer
+    from ffnlab.data.tokenizer_files import checkpoint_tokenizer
     from ffnlab.report import run_directory
 
     out = choose_unfinished(config, "exchange")
     devices.select(config.device)
     lines = _read_lines(config)
     checkpoint = pretrained.load(config.checkpoint, pooler=False)
-    tokenizer = checkpoint_tokenizer(config.checkpoint, checkpoint.config.vocabulary)
+    shape = checkpoint.config
+    tokenizer = checkpoint_tokenizer(config.checkpoint, shape.vocabulary, shape.types)
     tokens = _tokenize(config, tokenizer, lines)
     old = _Transformer(checkpoint.config, checkpoint.params)
     with run_directory.open_run(out, config, config.resume) as directory:

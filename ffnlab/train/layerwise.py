@@ -20,6 +20,7 @@ import optax
 
 from ffnlab import trees
 from ffnlab.errors import InputError
+from ffnlab.nn.indices import check_indices
 from ffnlab.types import Array, Batch, Key, Model, Params
 
 
@@ -226,12 +227,17 @@ def prune_embeddings(params: Params, vocab_ids: Array) -> Params:
       vocab_ids: The ids of the tokens to keep, int `[N]`. The new id of a token is its
         index in this array.
 
+    Raises:
+      InputError: A token has no embedding.
+
     >>> params = {"embed": {"tokens": {"embedding": jnp.arange(6.0).reshape(3, 2)}}}
     >>> pruned = prune_embeddings(params, jnp.array([0, 2]))
     >>> pruned["embed"]["tokens"]["embedding"].tolist()
     [[0.0, 1.0], [4.0, 5.0]]
     """
-    return _with_table(params, params["embed"]["tokens"]["embedding"][vocab_ids])
+    table = params["embed"]["tokens"]["embedding"]
+    check_indices("vocab_ids", vocab_ids, len(table), "embeddings")
+    return _with_table(params, table[vocab_ids])
 
 
 def restore_embeddings(params: Params, original: Params, vocab_ids: Array) -> Params:

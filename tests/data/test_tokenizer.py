@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ffnlab.data.tokenizer import Encoded, read_tokenizer
+from ffnlab.data.tokenizer import Encoded
+from ffnlab.data.tokenizer_files import read_tokenizer
 from ffnlab.errors import InputError
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

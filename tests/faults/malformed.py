@@ -16,7 +16,7 @@ from experiments import launch
 from ffnlab import digests, io, pretrained
 from ffnlab.data import corpus, read_conll, read_npz, squad, tabular
 from ffnlab.data.examples import Columns, read_labelled
-from ffnlab.data.tokenizer import read_tokenizer
+from ffnlab.data.tokenizer_files import read_tokenizer
 from ffnlab.finetune.finetuned_model import read_finetuned
 from ffnlab.sweep.comparison_config import CompareConfig
 from ffnlab.sweep.run_table import RunTable, read_scores

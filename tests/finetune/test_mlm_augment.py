@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ffnlab.data.examples import Examples
-from ffnlab.data.tokenizer import read_tokenizer
+from ffnlab.data.tokenizer_files import read_tokenizer
 from ffnlab.errors import InputError
 from ffnlab.finetune import mlm_augment
 from ffnlab.finetune.mlm_augment import mlm_substitute
