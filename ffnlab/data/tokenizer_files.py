@@ -97,7 +97,8 @@ def checkpoint_tokenizer(
     Args:
       directory: The directory of the checkpoint.
       vocabulary: The number of tokens of its model.
-      types: The number of token types of its model; 0 for none.
+      types: The number of token types of its model; 0 for none, or where no text has a
+        second one.
       texts: Whether a tokenizer of texts is needed. If not, a model of bytes without a
         file has that of bytes.
       warn: Whether to warn where two files disagree; `notes` of the tokenizer has it in

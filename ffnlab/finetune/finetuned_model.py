@@ -15,6 +15,7 @@ from ffnlab.finetune.adapting import FOLDER
 from ffnlab.finetune.task import PURPOSES
 from ffnlab.finetune.usage import KEY, Usage, read_labels
 from ffnlab.models.classifier import ClassifierConfig, classifier_model
+from ffnlab.models.transformer_config import TransformerConfig
 from ffnlab.nn.precision import mixed_precision
 from ffnlab.pretrained.checkpoint import Checkpoint, load
 from ffnlab.pretrained.safetensors_io import load_classifier
@@ -66,7 +67,7 @@ def read_finetuned(directory: str | Path) -> FinetunedModel:
         raise InputError(f"run: {folder}: {_NO_RUN}, its config.json has no {KEY}")
     usage = Usage.from_dict(f"run: {path}", checkpoint.settings[KEY])
     shape = checkpoint.config
-    tokenizer = checkpoint_tokenizer(folder, shape.vocabulary, shape.types)
+    tokenizer = checkpoint_tokenizer(folder, shape.vocabulary, _types(usage, shape))
     if usage.task == "generate":
         params = _with_adapter({"encoder": checkpoint.params}, folder)
         return _with_parts(checkpoint, params, tokenizer, [], usage)
@@ -76,6 +77,11 @@ def read_finetuned(directory: str | Path) -> FinetunedModel:
     params = _with_adapter({"encoder": checkpoint.params, "head": head}, folder)
     names = read_labels(f"run: {path}", checkpoint.settings.get("id2label"))
     return _with_parts(checkpoint, params, tokenizer, names, usage)
+
+
+def _types(usage: Usage, shape: TransformerConfig) -> int:
+    """Returns how many token types a tokenizer may give; 0 where there is one text."""
+    return shape.types if usage.two_texts else 0
 
 
 def _with_adapter(params: Params, folder: Path) -> Params:
@@ -113,7 +119,7 @@ def read_adapter(
     options = {} if plain else {"head": False, "pooler": pooler}
     loaded = load(base, dropout=0.0, **options)
     shape = loaded.config
-    tokenizer = checkpoint_tokenizer(base, shape.vocabulary, shape.types)
+    tokenizer = checkpoint_tokenizer(base, shape.vocabulary, _types(usage, shape))
     params = _adapted({"encoder": loaded.params}, Path(directory))
     names = read_labels(f"adapter: {directory}", about.get("id2label"))
     return _with_parts(loaded, params, tokenizer, names, usage)

@@ -192,9 +192,10 @@ def _read(
     checkpoint = pretrained.load(folder, **options)
     _check_checkpoint(config, checkpoint, causal)
     shape = checkpoint.config
+    paired = config.task in ("pairs", "qa") and not config.marks
     # Words and pairs need tokens, and special tokens around them.
     tokenizer = checkpoint_tokenizer(
-        folder, shape.vocabulary, shape.types, texts=not causal, warn=False
+        folder, shape.vocabulary, shape.types * paired, texts=not causal, warn=False
     )
     return checkpoint, tokenizer
 

@@ -79,9 +79,7 @@ def _make_job(config: Config) -> trainer.Job:
     checkpoint = _load_checkpoint(config)
     if checkpoint:
         transformer = checkpoint.config
-        tokenizer = checkpoint_tokenizer(
-            config.checkpoint, transformer.vocabulary, transformer.types
-        )
+        tokenizer = checkpoint_tokenizer(config.checkpoint, transformer.vocabulary)
     else:
         path = config.tokenizer
         tokenizer = read_tokenizer(path) if path else ByteTokenizer()

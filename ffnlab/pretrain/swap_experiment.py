@@ -113,8 +113,7 @@ def swap_blocks(config: SwapConfig) -> SwapResult:
     devices.select(config.device)
     lines = _read_lines(config)
     checkpoint = pretrained.load(config.checkpoint, pooler=False)
-    shape = checkpoint.config
-    tokenizer = checkpoint_tokenizer(config.checkpoint, shape.vocabulary, shape.types)
+    tokenizer = checkpoint_tokenizer(config.checkpoint, checkpoint.config.vocabulary)
     tokens = _tokenize(config, tokenizer, lines)
     old = _Transformer(checkpoint.config, checkpoint.params)
     with run_directory.open_run(out, config, config.resume) as directory:

@@ -83,7 +83,7 @@ LOWER, KEPT = [GUT, CAFE], [CASED, ACCENT]
         (True, {**NO_CASE, "tokenizer_class": "BertTokenizerFast"}, "bert", KEPT, "_"),
         (True, {"do_lower_case": False}, "electra", KEPT, "tokenizer_config.json"),
         (True, AS_IT_IS, "bert", LOWER, "tokenizer.json"),
-        (True, {**NO_CASE, "strip_accents": True}, "bert", [CASED, CAFE], "accents null"),
+        (True, {**NO_CASE, "strip_accents": True}, "bert", [CASED, CAFE], "s null"),
         (True, {"tokenizer_class": "BertTokenizer"}, "bert", LOWER, None),
         (False, {"tokenizer_class": "BertTokenizer"}, "bert", LOWER, "by default"),
         (False, NO_CASE, "bert", KEPT, None),
