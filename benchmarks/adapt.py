@@ -16,6 +16,7 @@ equal arithmetic. Without torch, transformers and peft only ffnlab runs.
     pip install -e '.[peers]' peft
     python -m benchmarks.adapt
     python -m benchmarks.adapt --min_seq_length=4 --max_seq_length=60
+    python -m benchmarks.adapt --conll=train.conll
     python -m benchmarks.adapt --methods=full,lora,head --rounds=1    (a smoke run)
 """
 
@@ -35,9 +36,11 @@ from benchmarks.protocol import Entry, Work
 from experiments import launch
 from ffnlab import adapt, options, pretrained, train
 from ffnlab.data import Arrays
+from ffnlab.data.conll import read_conll
 from ffnlab.data.packed_rows import pack
 from ffnlab.data.packing import even_width
 from ffnlab.data.tokenizer import Encoded
+from ffnlab.data.tokenizer_files import read_tokenizer
 from ffnlab.errors import InputError
 from ffnlab.finetune import adapting
 from ffnlab.finetune.adapting import Adaptation
@@ -82,6 +85,11 @@ class Config(protocol.Config):
     batch_size: int = option(16, "Texts per step.", least=1)
     min_seq_length: int = option(32, "Tokens of the shortest text.", least=1)
     max_seq_length: int = option(32, "Tokens of the longest text.", least=1)
+    conll: str | None = option(
+        None,
+        "File of CoNLL columns, of which sentences give the lengths of the texts, "
+        "instead of the two flags above.",
+    )
     vocab_ids: int = option(
         10_000,
         "Distinct tokens of the data set. ffnlab leaves out the embeddings of others. "
@@ -174,7 +182,7 @@ def make_setup(config: Config, folder: Path) -> Setup:
     )
     pruned = layerwise.prune_embeddings(checkpoint.params, ids)
     params = {"encoder": jax.tree.map(jnp.array, pruned), "head": head}
-    texts = _texts(config, ids, encoder.length, rng)
+    texts = _texts(config, checkpoint, ids, rng)
     return Setup(checkpoint, model, params, ids, *texts)
 
 
@@ -193,17 +201,35 @@ def _checkpoint(config: Config, folder: Path) -> Checkpoint:
     return pretrained.load(folder / "random", pooler=True, **options)
 
 
+def _lengths(
+    config: Config, checkpoint: Checkpoint, rng: np.random.Generator
+) -> np.ndarray:
+    """Returns the numbers of tokens of the texts, `[B]`."""
+    if config.conll is None:
+        least, most = config.min_seq_length, config.max_seq_length
+        lengths = rng.integers(least, most + 1, config.batch_size)
+        lengths[0] = most
+        return lengths
+    sentences = read_conll(config.conll, tagged=False).tokens
+    drawn = rng.permutation(len(sentences))[: config.batch_size]
+    words = [sentences[number] for number in drawn]
+    encoded = read_tokenizer(checkpoint.directory).words(words, 128)
+    return np.array([len(tokens) for tokens in encoded.tokens])
+
+
 def _texts(
-    config: Config, vocab_ids: np.ndarray, positions: int, rng: np.random.Generator
+    config: Config,
+    checkpoint: Checkpoint,
+    vocab_ids: np.ndarray,
+    rng: np.random.Generator,
 ) -> tuple[Arrays, np.ndarray, np.ndarray]:
     """Returns texts of random tokens with random labels, packed and padded."""
-    size, most = config.batch_size, config.max_seq_length
-    lengths = rng.integers(config.min_seq_length, most + 1, size)
-    lengths[0] = most
+    size, lengths = config.batch_size, _lengths(config, checkpoint, rng)
+    most = int(lengths.max())
     texts = [rng.integers(0, len(vocab_ids), length) for length in lengths]
     labels = rng.integers(0, CLASSES, size)
     types = [np.zeros(length, np.int32) for length in lengths]
-    width = even_width(lengths, size, min(4 * most, positions))
+    width = even_width(lengths, size, min(4 * most, checkpoint.config.length))
     rows = pack(Encoded(texts, types, [], 0), labels, width)
     padded = np.full((size, most), -1)
     for row, text in enumerate(texts):

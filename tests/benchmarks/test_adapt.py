@@ -1,6 +1,7 @@
 """The benchmark runs without torch, and its tables divide the right times."""
 
 import importlib.util
+import shutil
 
 import numpy as np
 import pytest
@@ -50,6 +51,19 @@ def test_setup_holds_the_tokens_that_occur_and_writes_the_rest(tmp_path):
     np.testing.assert_array_equal(
         trees.flatten(start.params)["embed/tokens/embedding"], whole
     )
+
+
+def test_lengths_of_texts_are_those_of_sentences_of_a_file(tmp_path):
+    directory = shutil.copytree(HERE / "bert", tmp_path / "bert")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b"]
+    (directory / "vocab.txt").write_text("\n".join(words))
+    path = tmp_path / "a.conll"
+    path.write_text("a O\n\na O\nb O\n\n")
+    changed = {"checkpoint": str(directory), "conll": str(path), "batch_size": 2}
+    config = Config(**SMALL | changed)
+    setup = adapt.make_setup(config, tmp_path)
+    lengths = (setup.tokens >= 0).sum(1)
+    assert sorted(lengths - 2) == [1, 2]  # beside the special tokens
 
 
 def test_each_peer_is_compared_at_its_best_setting():
