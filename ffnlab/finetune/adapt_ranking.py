@@ -178,11 +178,12 @@ def _paired(row: "Comparison") -> list[str]:
 
 
 def _interval(middle: float, interval: stats.Interval | None, sign: str = "") -> str:
-    """Returns a score with its interval as text, in per cent."""
+    """Returns a score with its interval within its range as text, in per cent."""
     text = f"{100 * middle:{sign}.2f}"
     if interval is None:
         return text
-    low, high = (f"{100 * end:{sign}.2f}" for end in interval)
+    ends = interval.clip(-1.0 if sign else 0.0, 1.0)
+    low, high = (f"{100 * end:{sign}.2f}" for end in ends)
     return f"{text} [{low}, {high}]"
 
 
@@ -208,7 +209,7 @@ def draw_parameters(
     for row in sorted(comparisons, key=lambda each: each.score):
         trained, score = chosen[row.name][0]["trained"], 100 * row.score
         color, marker = verdict_plots.STYLES.get(row.verdict, ("black", "D"))
-        low, high = row.interval or (row.score, row.score)
+        low, high = row.interval.clip(0.0, 1.0) if row.interval else (row.score,) * 2
         if row.name == baseline:
             axes.axhspan(100 * low, 100 * high, color="0.9", zorder=0)
         ends = [[score - 100 * low], [100 * high - score]]

@@ -115,7 +115,10 @@ def result_line(run: Run) -> dict[str, Any]:
 
 
 def scores_table(task: Task, runs: list[Run]) -> Table:
-    """Returns a row for each part: mean scores over seeds, with their intervals."""
+    """Returns a row for each part: mean scores over seeds, with their intervals.
+
+    Intervals end where the range of a score ends.
+    """
     rows, runs = [], diverged_runs.counted_runs(runs)
     for part in runs[0].scores:
         cells = []
@@ -123,7 +126,9 @@ def scores_table(task: Task, runs: list[Run]) -> Table:
             values = 100 * np.array([run.scores[part][key] for run in runs])
             cell = f"{values.mean():.2f}"
             if interval := stats.mean_interval(values):
-                cell += f" [{interval.low:.2f}, {interval.high:.2f}]"
+                lowest = -100.0 if key == "matthews" else 0.0
+                low, high = interval.clip(lowest, 100.0)
+                cell += f" [{low:.2f}, {high:.2f}]"
             cells.append(cell)
         rows.append([part, f"{task.sizes[part]:,}", *cells])
     return Table(["part", "texts", *(f"{n}, %" for n in task.columns)], rows, words=1)

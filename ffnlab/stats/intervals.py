@@ -17,6 +17,18 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    def clip(self, lowest: float, highest: float) -> "Interval":
+        """Returns the part of the interval that is within the range of the score.
+
+        Args:
+          lowest: The lowest value that the score can have; -inf if there is none.
+          highest: The highest; inf if there is none.
+
+        >>> Interval(0.97, 1.01).clip(0.0, 1.0)
+        Interval(low=0.97, high=1.0)
+        """
+        return Interval(*(min(max(end, lowest), highest) for end in self))
+
 
 def mean_interval(
     scores: ArrayLike, level: float = 0.95, example_variance: float = 0.0

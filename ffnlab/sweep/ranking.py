@@ -3,7 +3,7 @@
 import functools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from ffnlab import stats
 from ffnlab.errors import InputError, choose
 from ffnlab.report import verdict_text
 from ffnlab.report.table import Table
+from ffnlab.sweep import units
 from ffnlab.sweep.result_lines import Line
 from ffnlab.types import Objective
 
@@ -24,17 +25,6 @@ _FACTS = {
     "XLA FLOPs": "xla_flops",
     "time, µs": "time",
 }
-
-# How a score is shown: its label, the factor it is multiplied by, its decimals.
-UNITS: dict[str, tuple[str, float, int]] = {
-    "accuracy": ("test accuracy, %", 100.0, 2),
-    "bits": ("test bits per byte", 1.0, 3),
-    "loss": ("test squared error (variance = 1)", 1.0, 4),
-}
-
-
-# The largest difference that does not matter, in the units of the table.
-MARGINS = {"accuracy": 0.5, "bits": 0.01}
 
 
 class Ranking(NamedTuple):
@@ -99,11 +89,11 @@ def rank(
     """
     choose("baseline", baseline, {run["block"] for run in runs})
     chosen = _chosen_by_block(runs, stages is not None)
-    unit, scale, _ = UNITS[objective.monitor]
+    unit, scale, _ = units.UNITS[objective.monitor]
     tests = {name: _scores(rows, "test", objective) for name, rows in chosen.items()}
     if margin is None:
         first = tests[baseline][: stages[0] if stages else None]
-        margin = _default_margin(objective, first)
+        margin = units.default_margin(objective, float(first.mean()))
     options = {"test_ratio": test_ratio, "examples": examples, "stages": stages}
     options |= {"margin": margin / scale, "seed": seed}
     higher_is_better = objective.higher_is_better
@@ -114,7 +104,7 @@ def rank(
     cells = _Cells(
         objective, [*names.values()], diagnostics, _at_the_edge(runs), new, bool(stages)
     )
-    show = functools.partial(_format_difference, objective)
+    show = functools.partial(units.format_difference, objective)
     return Ranking(
         comparisons=comparisons,
         table=_table(comparisons, chosen, list(names), compared, cells),
@@ -128,12 +118,6 @@ def rank(
         margin=margin / scale,
         essential=["", "block", "activation", "rate", *compared, "verdict"],
     )
-
-
-def _default_margin(objective: Objective, scores: np.ndarray) -> float:
-    """Returns the margin in the unit of the table, given scores of the baseline."""
-    _, scale, _ = UNITS[objective.monitor]
-    return MARGINS.get(objective.monitor) or 0.01 * scale * float(scores.mean())
 
 
 def _tested(unit: str) -> str:
@@ -189,7 +173,7 @@ def _verdict(
 def block_score(
     runs: Sequence[Line], block: str, objective: Objective
 ) -> tuple[float, stats.Interval]:
-    """Returns the mean of a block's test scores, and its interval.
+    """Returns the mean of a block's test scores, and its interval within their range.
 
     Args:
       runs: From `lines`.
@@ -199,7 +183,8 @@ def block_score(
     rows = [run for run in runs if run["block"] == block and run["chosen"]]
     scores = _scores(rows, "test", objective)
     mean = float(scores.mean())
-    return mean, stats.mean_interval(scores) or stats.Interval(mean, mean)
+    interval = stats.mean_interval(scores) or stats.Interval(mean, mean)
+    return mean, interval.clip(*units.RANGES[objective.monitor])
 
 
 def _chosen_by_block(
@@ -249,7 +234,7 @@ def _row(
     place: int, comparison: stats.Comparison, runs: Sequence[Line], cells: _Cells
 ) -> list[str]:
     """Returns the cells of a block in the table."""
-    first, show = runs[0], functools.partial(_format_score, cells.objective)
+    first, show = runs[0], functools.partial(units.format_score, cells.objective)
     valid = _scores(runs, "valid", cells.objective)
     steps = [r["diverged_at"] for r in runs if r["diverged_at"] is not None]
     diverged = f"{len(steps)}/{len(runs)} at step {min(steps)}" if steps else "0"
@@ -313,25 +298,6 @@ def _format_fact(run: Line, name: str) -> str:
         return run.get(name, "")
     form = {"initial_variance": ".2g", "time": ",.0f"}.get(name, ",")
     return f"{run[name]:{form}}{unmatched}"
-
-
-def _format_score(
-    objective: Objective, middle: float, interval: Any, sign: str = ""
-) -> str:
-    """Returns a score and its interval as text; with a sign, a difference."""
-    _, scale, digits = UNITS[objective.monitor]
-    text = f"{scale * middle:{sign}.{digits}f}"
-    if interval is None:
-        return text
-    low, high = (f"{scale * end:{sign}.{digits}f}" for end in interval)
-    return f"{text} [{low}, {high}]"
-
-
-def _format_difference(objective: Objective, difference: float) -> str:
-    """Returns the size of a difference with its unit."""
-    _, scale, digits = UNITS[objective.monitor]
-    unit = {"accuracy": " points", "bits": " bits"}.get(objective.monitor, "")
-    return f"{scale * difference:.{digits}f}{unit}"
 
 
 def _format_mean(runs: Sequence[Line], name: str) -> str:

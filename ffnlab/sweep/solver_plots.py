@@ -15,7 +15,7 @@ from ffnlab.feedback.solvers import Anderson, GaussSeidel, Jacobi, Newton
 from ffnlab.models.sequence import SequenceConfig, SequenceModel
 from ffnlab.nn import pure
 from ffnlab.report import plots
-from ffnlab.sweep import ranking
+from ffnlab.sweep import ranking, units
 from ffnlab.train import objectives
 
 if TYPE_CHECKING:
@@ -117,12 +117,12 @@ def plot_certificates(
     """
     objective = objectives.OBJECTIVES[dataset.task]
     scores = [ranking.block_score(runs, name, objective) for name in names.values()]
-    unit, scale, _ = ranking.UNITS[objective.monitor]
+    label, scale, _ = units.UNITS[objective.monitor]
     figure = plots.scores_by_setting(
         list(names),
         [scale * middle for middle, _ in scores],
         [tuple(scale * end for end in ends) for _, ends in scores],
-        ("γ, the bound on the Lipschitz constant", unit),
+        ("γ, the bound on the Lipschitz constant", label),
         {name: scale * value for name, value in marks.items()},
     )
     caption = "The test score against the certificate, with intervals over replicates."

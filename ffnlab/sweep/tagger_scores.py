@@ -33,7 +33,8 @@ def span_f1_remark(jobs: Sequence[Job], seeds: int, directory: Path) -> str:
             for member in range(seeds)
         ]
         part, ends = f"{job.name} {np.mean(scores):.3f}", stats.mean_interval(scores)
-        parts.append(f"{part} [{ends.low:.3f}, {ends.high:.3f}]" if ends else part)
+        low, high = ends.clip(0.0, 1.0) if ends else (None, None)
+        parts.append(f"{part} [{low:.3f}, {high:.3f}]" if ends else part)
     return f"span F1 on the test part: {', '.join(parts)}"
 
 

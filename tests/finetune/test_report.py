@@ -5,7 +5,7 @@ import pytest
 
 from ffnlab import io, stats
 from ffnlab.finetune import report
-from tests.finetune.fake import make_config, make_run, make_task
+from tests.finetune.fake import FakeTask, make_config, make_run, make_task
 
 
 @pytest.fixture
@@ -57,10 +57,23 @@ def test_a_score_of_several_seeds_has_an_interval(published):
     _, table, *_ = published
     assert table.columns == ["part", "texts", "accuracy, %", "macro F1, %"]
     values = np.array([75.0, 62.5, 100.0])
-    low, high = stats.mean_interval(values)
+    low, high = stats.mean_interval(values).clip(0.0, 100.0)
     part, count, accuracy, _ = table.rows[1]
     assert (part, count) == ("test", "6")
     assert accuracy == f"79.17 [{low:.2f}, {high:.2f}]"
+
+
+def test_intervals_end_where_the_range_of_a_score_ends(monkeypatch):
+    columns = {"accuracy": "accuracy", "Matthews": "matthews"}
+    monkeypatch.setattr(FakeTask, "columns", columns)
+    values = [0.0, 0.9, 1.0]
+    runs = [make_run(seed, value) for seed, value in enumerate(values)]
+    for run, value in zip(runs, values, strict=True):
+        run.scores["dev"]["matthews"] = -value
+    low, high = stats.mean_interval(values)
+    assert low < 0.0 and high > 1.0
+    (row,) = report.scores_table(make_task(make_config()), runs).rows
+    assert row[2:] == ["63.33 [0.00, 100.00]", f"-63.33 [-100.00, {-100 * low:.2f}]"]
 
 
 def test_a_score_of_one_seed_has_no_interval():

@@ -63,5 +63,5 @@ def test_the_remark_has_the_score_of_every_run(monkeypatch):
     monkeypatch.setattr(tagger_scores, "read_best", read_best)
     remark = tagger_scores.span_f1_remark(taggers, 2, "run")
     assert members == [("run", 0), ("run", 1)]
-    assert remark == "span F1 on the test part: elman 0.500 [-5.853, 6.853]"
+    assert remark == "span F1 on the test part: elman 0.500 [0.000, 1.000]"
     assert tagger_scores.span_f1_remark(taggers, 1, "run").endswith("elman 1.000")
