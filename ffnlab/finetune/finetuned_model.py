@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 
 from ffnlab import adapt, trees
-from ffnlab.adapt.files import SETTINGS
+from ffnlab.adapt.files import ARRAYS, SETTINGS
 from ffnlab.data.corpus import Tokenizes
 from ffnlab.data.tokenizer_files import checkpoint_tokenizer
 from ffnlab.errors import InputError
@@ -18,10 +18,11 @@ from ffnlab.models.classifier import ClassifierConfig, classifier_model
 from ffnlab.models.transformer_config import TransformerConfig
 from ffnlab.nn.precision import mixed_precision
 from ffnlab.pretrained.checkpoint import Checkpoint, load
-from ffnlab.pretrained.safetensors_io import load_classifier
+from ffnlab.pretrained.safetensors_io import load_classifier, read_file
 from ffnlab.schema import Field, check_object
 from ffnlab.types import Model, Params
 
+_POOLER = "encoder/pooler/"
 _NO_RUN = "not a run of experiments.finetune"
 
 
@@ -116,6 +117,8 @@ def read_adapter(
         )
     plain = usage.task == "generate"
     pooler = None if usage.task in ("classify", "pairs") else False
+    if any(path.startswith(_POOLER) for path in read_file(Path(directory) / ARRAYS)):
+        pooler = True  # that of a base without one was drawn, and trained
     options = {} if plain else {"head": False, "pooler": pooler}
     loaded = load(base, dropout=0.0, **options)
     shape = loaded.config

@@ -1,11 +1,12 @@
 """Fine-tuning of few parameters, from files to files."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from ffnlab import adapt, finetune, io
 from ffnlab.errors import InputError
@@ -91,6 +92,26 @@ def test_predictions_by_an_adapter_on_a_file(bottleneck, bert, tmp_path):
     alone = PredictConfig(**adapter, output=str(second), **common)
     assert predict_files.predict(best) == predict_files.predict(alone) == 2
     assert first.read_text() == second.read_text()
+
+
+def test_a_base_without_a_pooler_gets_that_of_its_adapter(bert, files, tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(bert, base)
+    arrays = load_file(f"{bert}/model.safetensors")
+    kept = {name: array for name, array in arrays.items() if "pooler" not in name}
+    assert len(kept) < len(arrays)
+    save_file(kept, base / "model.safetensors", {"format": "pt"})
+    options = {"method": "lora", "rank": 2, "epochs": 1.0}
+    options |= {"text_column": "2", "label_column": "1"}
+    result = run(config(str(base), files, "classify", tmp_path / "out", ".tsv", **options))
+    best = finetune.pipeline(result.out)(SENTENCES)
+    alone = finetune.pipeline(result.out / "adapter")(SENTENCES)
+    assert [each.text for each in best] == [each.text for each in alone]
+    np.testing.assert_allclose(
+        [each.probability for each in best],
+        [each.probability for each in alone],
+        rtol=1e-5,
+    )
 
 
 def test_an_adapter_of_another_base_is_refused(bottleneck, two_layers, tmp_path):
