@@ -29,6 +29,7 @@ from ffnlab.feedback.chain import (
 from ffnlab.feedback.iteration import Solver, System, widen
 from ffnlab.nn import activations
 from ffnlab.nn.ffn import INITIALIZERS
+from ffnlab.nn.random_streams import check_rngs
 from ffnlab.types import Array
 
 Problem = tuple[System, dict[str, Any], Array]
@@ -156,6 +157,7 @@ class FeedbackLayer(nnx.Module):
     """
 
     def __init__(self, config: FeedbackConfig, *, rngs: nnx.Rngs):
+        check_rngs(rngs)
         self.config = config
         hidden = config.hidden
         self.up = nnx.Linear(config.features, hidden, rngs=rngs)
@@ -308,6 +310,7 @@ class FeedbackNetwork(nnx.Module):
         *,
         rngs: nnx.Rngs,
     ):
+        check_rngs(rngs)
         if layers < 1:
             raise InputError(f"layers={layers} must be at least 1")
         if top_down and config.boundary == "learned":

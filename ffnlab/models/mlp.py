@@ -12,6 +12,7 @@ from ffnlab.nn.ffn import NORMS, BlockConfig, FeedForward
 from ffnlab.nn.indices import check_indices
 from ffnlab.nn.linear import dense
 from ffnlab.nn.pure import functional
+from ffnlab.nn.random_streams import check_rngs
 from ffnlab.nn.statistics import STATS
 from ffnlab.types import Array, Key, Model, Params
 
@@ -64,6 +65,7 @@ class Tower(nnx.Module):
     """
 
     def __init__(self, config: TowerConfig, *, rngs: nnx.Rngs):
+        check_rngs(rngs)
         self.config = config
         width = config.inputs
         if config.vocabulary:

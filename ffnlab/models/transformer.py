@@ -33,6 +33,7 @@ from ffnlab.nn.ffn import FeedForward
 from ffnlab.nn.indices import check_indices
 from ffnlab.nn.positions import token_positions
 from ffnlab.nn.pure import functional
+from ffnlab.nn.random_streams import check_rngs
 from ffnlab.types import Array, Key, Model
 
 __all__ = [
@@ -116,6 +117,7 @@ class Transformer(nnx.Module):
     """
 
     def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs):
+        check_rngs(rngs)
         self.config = config
         self.embed = Embedding(config, rngs=rngs)
         layers = [Layer(config, i, rngs=rngs) for i in range(config.layers)]

@@ -26,6 +26,7 @@ from ffnlab.nn.batch_norm import BatchNorm, normalize
 from ffnlab.nn.block_parameters import BlockParameter
 from ffnlab.nn.dropout import dropout
 from ffnlab.nn.linear import Linear, Weights, dense, weights
+from ffnlab.nn.random_streams import check_rngs
 from ffnlab.types import Array, Key
 
 Elementwise = Callable[[Array], Array]
@@ -322,6 +323,7 @@ class FeedForward(nnx.Module):
     """
 
     def __init__(self, config: BlockConfig, *, rngs: nnx.Rngs):
+        check_rngs(rngs)
         self.config = config
         width, hidden = config.features, config.hidden
         linear = functools.partial(
