@@ -36,7 +36,6 @@ Boundary = tuple[Array, Array]
 Certificate = Literal["joint", "sum"]
 
 
-@functools.cache
 def chain_system(name: str) -> System:
     """Returns the coupled system of an activation, for `fixed_point.solve`.
 
@@ -48,7 +47,12 @@ def chain_system(name: str) -> System:
       kernels are those of the left neighbour, of the right neighbour and, optionally,
       of the state itself. `"mask"`, bool `[..., T]`, and `"beta"` are optional.
     """
-    row = activations.get(name)
+    return _system_of(activations.get(name))
+
+
+@functools.cache
+def _system_of(row: Activation) -> System:
+    """Returns the coupled system of a row of `ACTIVATIONS`."""
 
     def activate(args: dict, z: Array, mask: Array | None) -> Array:
         beta = {"beta": args["beta"]} if "beta" in args else {}

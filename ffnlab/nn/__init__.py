@@ -15,6 +15,7 @@ _NAMES = {
     "match": "budget",
     "parameters": "pure",
     "register": "registration",
+    "register_activation": "activation_registration",
 }
 
 __getattr__, __dir__, __all__ = attach(__name__, _NAMES)

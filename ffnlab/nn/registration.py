@@ -76,7 +76,7 @@ def register(
     89
     >>> del ffn.BLOCKS["gated_sq"]
     """
-    _check_name(name, replace)
+    check_name("a block", name, ffn.BLOCKS, replace)
     inputs = _checked_inputs(inputs)
     specs = _checked_parameters(parameters or {}, inputs)
     if not callable(equation):
@@ -87,15 +87,22 @@ def register(
     return row
 
 
-def _check_name(name: str, replace: bool) -> None:
-    """Raises if a name cannot be that of a new block."""
+def check_name(kind: str, name: str, table: Mapping[str, Any], replace: bool) -> None:
+    """Raises if a name cannot be that of a new row of a table.
+
+    Args:
+      kind: What the rows are, with an article, for errors.
+      name: The name.
+      table: The table.
+      replace: Whether a row of this name may be replaced.
+    """
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII):
         raise InputError(
             f"name: {name!r} should be letters, digits and _, after a first letter"
         )
-    if name in ffn.BLOCKS and not replace:
+    if name in table and not replace:
         raise InputError(
-            f"name: there is a block {name!r}; give another name, or replace=True"
+            f"name: there is {kind} {name!r}; give another name, or replace=True"
         )
 
 

@@ -60,6 +60,21 @@ def test_names_of_a_file_are_known_to_all_launchers_with_blocks(write):
         parse(CompareConfig, f"--import={path}", "--blocks=trebled")
 
 
+def test_an_activation_of_a_file_is_known_by_name(write):
+    path = write(
+        "from ffnlab.nn import register_activation\n"
+        "register_activation('cube', lambda x: x**3)\n"
+    )
+    config = parse(CompareConfig, f"--import={path}", "--blocks=mlp,mlp:cube,glu:cube")
+    assert {"mlp:cube", "glu:cube"} <= set(config.names)
+    given = ("--activation=cube", "--tasks=brackets")
+    assert parse(FeedbackCompareConfig, f"--import={path}", *given)
+    with pytest.raises(InputError, match="my_blocks.py:2: name: there is an activ"):
+        write("from ffnlab.nn import register_activation\n"
+              "register_activation('relu', lambda x: x)\n")  # fmt: skip
+        user_code.load(str(path))
+
+
 def test_a_flag_file_repeats_the_import(write, tmp_path):
     one = write(FILE)
     two = write(FILE.replace("doubled", "other"), "two.py")
