@@ -20,6 +20,7 @@ from ffnlab.data.tags import span_counts
 from ffnlab.data.tokenizer import Encoded, Tokenizer
 from ffnlab.finetune import error_rows, metrics, outputs
 from ffnlab.finetune.outputs import Prediction
+from ffnlab.finetune.splitting import read_parts
 from ffnlab.finetune.task import (
     MONITORED,
     Task,
@@ -28,7 +29,6 @@ from ffnlab.finetune.task import (
     notes,
     packing_options,
     read_checkpoint,
-    read_parts,
     renumber_tokens,
 )
 from ffnlab.finetune.usage import Usage
@@ -242,7 +242,7 @@ def prepare(config: "Config") -> ClassificationTask:
     Raises:
       InputError: A file, the checkpoint or a flag cannot be used.
     """
-    examples = _read_examples(config)
+    examples, remark = _read_examples(config)
     names = label_names(
         examples["train"], config.task, config.train, config.label_names
     )
@@ -250,14 +250,12 @@ def prepare(config: "Config") -> ClassificationTask:
         config, _texts(examples["train"]), head=False, pooler=_pooler(config)
     )
     examples["train"] = _augment(config, examples["train"], tokenizer)
-    labels, rows, summary = (
-        {},
-        {},
-        [
-            *layout_notes(config, examples),
-            *notes(checkpoint, tokenizer),
-        ],
-    )
+    labels, rows = {}, {}
+    summary = [
+        *layout_notes(config, examples),
+        *notes(checkpoint, tokenizer),
+        *filter(None, [remark]),
+    ]
     for part, each in examples.items():
         ignore = part != "train" and config.unseen_labels == "ignore"
         labels[part] = label_ids(config.file_of(part), each, names, ignore)
@@ -318,15 +316,18 @@ def _pooler(config: "Config") -> bool | None:
     return {"bert": True, "ffnlab": None}.get(kind, False)
 
 
-def _read_examples(config: "Config") -> dict[str, Examples]:
-    """Returns the examples by part; those of --extra are added to train."""
+def _read_examples(config: "Config") -> tuple[dict[str, Examples], str]:
+    """Returns the examples by part, those of --extra in train, and how they were split.
+
+    The second is empty if they were not.
+    """
 
     def read(part: str) -> Examples:
         return _read(config, config.file_of(part), part)
 
-    examples = read_parts(config, read)
+    examples, remark = read_parts(config, read)
     extra = [_read(config, path) for path in config.extra]
-    return {**examples, "train": examples["train"].joined(*extra)}
+    return {**examples, "train": examples["train"].joined(*extra)}, remark
 
 
 def _read(config: "Config", path: str, part: str = "train") -> Examples:

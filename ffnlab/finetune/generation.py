@@ -24,6 +24,7 @@ from ffnlab.finetune import error_rows, metrics, outputs
 from ffnlab.finetune.finetuned_model import FinetunedModel
 from ffnlab.finetune.outputs import Example, Prediction
 from ffnlab.finetune.predict_options import PredictOptions
+from ffnlab.finetune.splitting import read_parts
 from ffnlab.finetune.task import (
     MONITORED,
     Task,
@@ -31,7 +32,6 @@ from ffnlab.finetune.task import (
     notes,
     packing_options,
     read_checkpoint,
-    read_parts,
 )
 from ffnlab.finetune.usage import Usage
 from ffnlab.models import decoding, language_model
@@ -178,7 +178,7 @@ def _read_examples(config: "Config") -> dict[str, Examples]:
     def read(part: str) -> Examples:
         return read_labelled(config.file_of(part), "generate", columns, part)
 
-    examples = read_parts(config, read)
+    examples = read_parts(config, read).examples
     extra = [read_labelled(path, "generate", columns) for path in config.extra]
     return {**examples, "train": examples["train"].joined(*extra)}
 

@@ -38,6 +38,15 @@ class Prediction(NamedTuple):
     text: Any
     probability: Any = None
 
+    @property
+    def label(self) -> Any:
+        """The text of a label, under the name that it has in JSON lines.
+
+        >>> Prediction("greeting", 0.98765).label
+        'greeting'
+        """
+        return self.text
+
     def cells(self) -> list[Any]:
         """Returns the text and, if there is one, the probability to four digits.
 

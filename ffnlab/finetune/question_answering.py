@@ -29,6 +29,7 @@ from ffnlab.finetune.outputs import (
     answers_json,
     write_predictions,
 )
+from ffnlab.finetune.splitting import read_parts
 from ffnlab.finetune.task import (
     MONITORED,
     Task,
@@ -37,7 +38,6 @@ from ffnlab.finetune.task import (
     notes,
     packing_options,
     read_checkpoint,
-    read_parts,
     renumber_tokens,
 )
 from ffnlab.finetune.usage import Usage
@@ -266,7 +266,7 @@ def _read_examples(config: "Config") -> dict[str, Questions]:
         return read_questions(config.file_of(part), part=part)
 
     # A context may answer several of its questions, so a split keeps them together.
-    questions = read_parts(config, read, lambda train: train.contexts)
+    questions = read_parts(config, read, lambda train: train.contexts).examples
     for path in config.extra:
         questions["train"] = questions["train"].joined(read_questions(path))
     return questions

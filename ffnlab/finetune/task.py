@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ffnlab import data, pretrained
+from ffnlab import pretrained
 from ffnlab.data.dataset import Arrays
-from ffnlab.data.examples import PARTS
 from ffnlab.data.packed_rows import Rows
 from ffnlab.data.packing import even_width
 from ffnlab.data.tokenizer import Tokenizer
@@ -221,56 +220,11 @@ def notes(checkpoint: Checkpoint, tokenizer: Tokenizer) -> list[str]:
     return [*checkpoint.summary.notes, *getattr(tokenizer, "notes", ())]
 
 
-def read_parts(
-    config: "Config",
-    read: Callable[[str], Any],
-    groups: Callable[[Any], Sequence] | None = None,
-) -> dict[str, Any]:
-    """Returns the examples by part; --split takes all parts from one file.
-
-    Args:
-      config: The flags.
-      read: `read(part)` returns the examples of a part: lists side by side, and
-        `subset`.
-      groups: Returns a group for each example; a split keeps groups together.
-
-    Raises:
-      InputError: A part of the split would be empty, or a file cannot be read.
-    """
-    if not config.split:
-        examples = {"train": read("train")}
-        if config.one_file and examples["train"].layout.part is None:
-            raise InputError(
-                f"dev: is needed, or split to take it from train: {config.train} has "
-                "no parts"
-            )
-        parts = [part for part in PARTS if config.one_file or getattr(config, part)]
-        return examples | {part: read(part) for part in parts if part != "train"}
-    examples = read("train")
-    names = list(groups(examples)) if groups else list(range(len(examples[0])))
-    part_of = _split(config, list(dict.fromkeys(names)))
-    return {
-        part: examples.subset([i for i, n in enumerate(names) if part_of[n] == part])
-        for part in PARTS
-    }
-
-
 def layout_notes(config: "Config", examples: dict[str, Any]) -> list[str]:
     """Returns a line on each file: what was detected of its format and columns."""
     parts = ["train"] if config.split else list(examples)
     layouts = {part: examples[part].layout for part in parts}
     return [f"{part}: {each.note}" for part, each in layouts.items() if each.note]
-
-
-def _split(config: "Config", groups: Sequence) -> dict[Any, str]:
-    """Returns the part of each group, drawn by the seed."""
-    order = data.order(config.seed, 0, len(groups), len(groups))
-    ends = np.round(np.cumsum(config.split) * len(order)).astype(int)[:2]
-    pieces = np.split(order, ends)
-    if not all(map(len, pieces)):
-        raise InputError(f"split: {len(order)} examples do not fill three parts")
-    pairs = zip(PARTS, pieces, strict=True)
-    return {groups[i]: part for part, piece in pairs for i in piece}
 
 
 def packing_options(

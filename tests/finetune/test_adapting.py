@@ -103,7 +103,9 @@ def test_a_base_without_a_pooler_gets_that_of_its_adapter(bert, files, tmp_path)
     save_file(kept, base / "model.safetensors", {"format": "pt"})
     options = {"method": "lora", "rank": 2, "epochs": 1.0}
     options |= {"text_column": "2", "label_column": "1"}
-    result = run(config(str(base), files, "classify", tmp_path / "out", ".tsv", **options))
+    result = run(
+        config(str(base), files, "classify", tmp_path / "out", ".tsv", **options)
+    )
     best = finetune.pipeline(result.out)(SENTENCES)
     alone = finetune.pipeline(result.out / "adapter")(SENTENCES)
     assert [each.text for each in best] == [each.text for each in alone]
