@@ -194,11 +194,16 @@ def open_run(
             yield path
         except BaseException as error:
             if resume is not None and (path / "flags").exists():
-                flags = [f"--flagfile={path / 'flags'}", f"--out={path}", "--resume"]
-                device = getattr(config, "device", None)
-                flags += [f"--device={device}"] if device else []
-                error.add_note(f"to continue: {shlex.join(flags)}")
+                error.add_note(f"to continue: {_way_to_continue(path, config)}")
             raise
+
+
+def _way_to_continue(path: Path, config: Any) -> str:
+    """Returns what continues a run: flags, or the call that a configuration names."""
+    flags = [f"--flagfile={path / 'flags'}", f"--out={path}", "--resume"]
+    device = getattr(config, "device", None)
+    flags += [f"--device={device}"] if device else []
+    return getattr(config, "TO_CONTINUE", shlex.join(flags))
 
 
 def _begin(path: Path, config: Any, resume: bool | None) -> None:

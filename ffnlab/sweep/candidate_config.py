@@ -12,7 +12,6 @@ OWN = "own"  # the name of an optimizer of the caller's own
 # Fields of CompareConfig that say what is compared, on which data, and where.
 _TAKEN = (
     "data", "csv", "target", "npz", "task", "blocks", "activations", "widths", "seeds",
-    "resume", "strict_resume",
 )  # fmt: skip
 # What an optimizer of the caller's own decides itself.
 _OF_NAMED = ("schedule", "warmup_steps", "weight_decay", "clip")
@@ -23,6 +22,7 @@ class CandidateConfig(CompareConfig):
     """Comparison from Python: the names of what is compared, and of the data."""
 
     ADDED: ClassVar[dict[str, str]] = {}
+    TO_CONTINUE: ClassVar[str] = "the same call of compare with resume=True"
 
     candidates: tuple[str, ...] = option(("mlp:relu",), "Names of what is compared.")
     source: str = option("arrays", "Name of the data set.")

@@ -39,6 +39,7 @@ def compare(
     baseline: str | None = None,
     seed: int | None = None,
     out: str | Path | None = None,
+    resume: bool = False,
     quiet: bool = False,
     **options: Any,
 ) -> CompareResult:
@@ -70,6 +71,10 @@ def compare(
       seed: Seed of the splits and of everything else, 0 if None.
       out: A new directory for the report, all runs and the parameters of the chosen
         ones; None keeps nothing.
+      resume: Whether `out` holds this comparison, interrupted or finished, to continue
+        bit for bit: finished models are not trained again, and the one that was being
+        trained goes on from its last checkpoint, at most a minute before. The same
+        models, optimizer, data and settings are to be given; others are an error.
       quiet: Whether to print nothing.
       **options: Further fields of `CompareConfig`, such as `margin`, `evaluations` or
         `layers`.
@@ -96,6 +101,7 @@ needs at least 6 replicates.'
         "baseline": baseline,
         "seed": seed,
         "out": out,
+        "resume": resume or None,
     }
     given = {k: v for k, v in {**named, **options}.items() if v is not None}
     if not isinstance(config, CompareConfig):
@@ -146,7 +152,7 @@ def _compare_candidates(
 ) -> CompareResult:
     """Runs a comparison from Python; see `compare`."""
     from ffnlab.report import run_directory
-    from ffnlab.sweep import candidates, comparison_note
+    from ffnlab.sweep import candidate_files, candidates, comparison_note
 
     gathered = candidates.gather(given, dataset, options)
     config, source = gathered.config, gathered.config.source
@@ -154,6 +160,10 @@ def _compare_candidates(
     jobs = candidates.make_jobs(gathered)
     _print_notes([] if quiet else candidates.doubts(gathered, jobs))
     with _open(config, quiet) as directory:
+        if config.out:
+            digest = _digest({source: gathered.dataset})
+            run_directory.check_same_data(directory, digest)
+            candidate_files.check_same_models(directory, jobs)
         runs = _train(config, jobs, directory, quiet)
         note = comparison_note.note(config, {source: gathered.dataset})
         title = f"Which model? {source}"
@@ -173,10 +183,11 @@ def _open(config: CompareConfig, quiet: bool) -> Iterator[Path]:
     from ffnlab.report import run_directory
 
     with contextlib.ExitStack() as stack:
-        if config.out:
+        if config.out and not config.resume:
             check_new(config.out)
         out = config.out or stack.enter_context(tempfile.TemporaryDirectory())
-        yield stack.enter_context(run_directory.open_run(out, config, None, quiet))
+        resume = config.resume if config.out else None
+        yield stack.enter_context(run_directory.open_run(out, config, resume, quiet))
 
 
 def _show_doubts(config: CompareConfig, quiet: bool) -> None:

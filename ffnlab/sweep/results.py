@@ -202,4 +202,5 @@ def check_new(directory: str | Path) -> None:
     """Raises if a directory exists and holds something."""
     path = Path(directory)
     if path.is_dir() and any(path.iterdir()):
-        raise InputError(f"out: {path} is not empty; name a new directory")
+        way = ", or resume=True" if (path / "flags").is_file() else ""
+        raise InputError(f"out: {path} is not empty; name a new directory{way}")
