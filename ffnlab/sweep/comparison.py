@@ -184,7 +184,8 @@ def _open(config: CompareConfig, quiet: bool) -> Iterator[Path]:
 
     with contextlib.ExitStack() as stack:
         if config.out and not config.resume:
-            check_new(config.out)
+            begun = Path(config.out, "flags").is_file()
+            check_new(config.out, ", or resume=True" if begun else "")
         out = config.out or stack.enter_context(tempfile.TemporaryDirectory())
         resume = config.resume if config.out else None
         yield stack.enter_context(run_directory.open_run(out, config, resume, quiet))

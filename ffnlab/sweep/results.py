@@ -198,9 +198,13 @@ def save_report(
     return path
 
 
-def check_new(directory: str | Path) -> None:
-    """Raises if a directory exists and holds something."""
+def check_new(directory: str | Path, way: str = "") -> None:
+    """Raises if a directory exists and holds something.
+
+    Args:
+      directory: The directory.
+      way: What the error adds: another way out.
+    """
     path = Path(directory)
     if path.is_dir() and any(path.iterdir()):
-        way = ", or resume=True" if (path / "flags").is_file() else ""
         raise InputError(f"out: {path} is not empty; name a new directory{way}")
