@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import ffnlab
+from experiments import run_scripts
 from ffnlab.nn import ffn
 from ffnlab.options import flag_of
 
@@ -108,6 +109,8 @@ def flags_of(name):
 @pytest.mark.parametrize("page, words", COMMANDS)
 def test_commands_use_flags_that_exist(page, words):
     known = flags_of(words[0].rstrip(".,;)"))
+    if words[0] == "experiments.finetune":
+        words = run_scripts.translate(words).argv
     for flag in re.findall(r"--([a-z_]+)", " ".join(words)):
         assert flag in known, f"{page}: --{flag} of {words[0]}"
 
