@@ -21,11 +21,12 @@ The flags of transformers' run_ner, run_glue, run_classification and run_qa work
 Tasks: classify, a label for each text; pairs, a label for two texts, or for two
 entities marked in one; tag, a label for each word; qa, the span of a context that
 answers a question, or no answer; generate, text-to-text generation. Files: CSV, TSV,
-JSON of any layout, Parquet, Arrow, CoNLL columns, and SQuAD's JSON; tags of spans are
-in IO, IOB1, IOB2 or BIOES. OUT receives report.md,
-pictures, results.jsonl, predictions of dev and test, flags, versions.json, a model card
-README.md and best/, a directory that experiments.predict and, with a linear head or
-none, transformers load, and errors.md, which shows what was wrong in dev and test.
+JSON of any layout, Parquet, Arrow, CoNLL columns, and SQuAD's JSON; for tag also
+CoNLL-U and tables with a column Sentence #. Tags of spans are in IO, IOB1, IOB2, BIOES,
+BMES or BMEWO. OUT receives report.md, pictures, results.jsonl, predictions of dev and
+test, flags, versions.json, a model card README.md and best/, a directory that
+experiments.predict and, with a linear head or none, transformers load, and errors.md,
+which shows what was wrong in dev and test.
 """
 
 from experiments import launch, run_scripts

@@ -182,7 +182,8 @@ def parse_examples(
       kind: `jsonl` or `conll`.
 
     Yields:
-      Line numbers, and the example or an error that does not name the line.
+      Line numbers, and the example or an error that does not name the line. Where
+      lines without words end CoNLL, the last example has these and no words.
 
     >>> lines = enumerate(['{"text": 42}', "[]"], 1)
     >>> [*parse_examples(lines, "classify", Columns(label=None), "jsonl")][0][1].text
@@ -196,10 +197,9 @@ def parse_examples(
             yield from json_rows.parse_rows([first], task, columns)
         yield from json_rows.parse_rows(objects, task, columns)
         return
-    token = _place(columns.text, "text") or 1
-    for line, value in parse_conll(lines, token, tagged=False):
+    for line, value in parse_conll(lines, columns.text, tagged=False):
         error = isinstance(value, InputError)
-        yield line, value if error else Example(value.tokens, row=value.rows)
+        yield line, value if error else Example(value.tokens, row=value.source)
 
 
 def _examples(
@@ -295,34 +295,26 @@ def _read_table(path: Path, task: str, columns: Columns, kind: str) -> Examples:
 
 
 def _read_conll(path: Path, columns: Columns) -> Examples:
-    """Returns the sentences of CoNLL columns."""
-    token, tag = _place(columns.text, "text") or 1, None
-    if columns.label:
-        tag = _place(columns.label, "label")
-    read = read_conll(path, True, token, tag, tagged=bool(columns.label))
-    labels = read.tags if columns.label else []
-    layout = Layout("conll", columns)
-    return Examples(read.tokens, [], labels, read.lines, rows=read.rows, layout=layout)
-
-
-def _place(name: str, default: str) -> int | None:
-    """Returns the number of a column of CoNLL; None for the default one."""
-    if name == default:
-        return None
-    if not name.isdecimal():
-        what = "columns of CoNLL have no names; give a number, from 1"
-        raise InputError(f"{default}_column: {name!r}: {what}")
-    return int(name)
+    """Returns the sentences of CoNLL columns, of CoNLL-U or of a table of words."""
+    tagged = bool(columns.label)
+    read = read_conll(path, True, columns.text, columns.label, tagged)
+    labels = read.tags if tagged else []
+    layout = Layout("conll", columns, read.source[0].about)
+    return Examples(
+        read.tokens, [], labels, read.lines, rows=read.source, layout=layout
+    )
 
 
 def _to_iob2(path: Path, examples: Examples) -> Examples:
     """Returns examples with tags of spans in IOB2; other tags stay as they are."""
-    if not tags.are_of_spans(tag for row in examples.labels for tag in row):
+    labelled = examples.rows and getattr(examples.rows[0], "labelled", False)
+    known = {tag for row in examples.labels for tag in row}
+    if labelled or not tags.are_of_spans(known):
         return examples  # one label per word, such as parts of speech
-    problems = []
+    problems, family = [], tags.family_of(examples.labels)
     for row, lines in zip(examples.labels, examples.lines, strict=True):
         try:
-            tags.spans(row, "bioes")
+            tags.spans(row, family)
         except InputError as error:
             problems.append((lines[0], str(error)))
     stop_at(path, problems)

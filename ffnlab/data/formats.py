@@ -19,11 +19,15 @@ ENDINGS = {  # and the format that they stand for
     "arrow": "arrow",
     "feather": "arrow",
     "ipc": "arrow",
+    "conll": "conll",
+    "conllu": "conll",
+    "conllup": "conll",
 }
 BINARY = ("parquet", "arrow")
 _MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"FEA1": "arrow"}
-# The first line of a JSON array of objects or lists, or of an indented object.
-_JSON = re.compile(r'\[\s*([{\[]\s*["\[{]|$)|\{$')
+# The first line of a JSON array of objects or lists, such as [[0, "word", "tag"], or of
+# an indented object.
+_JSON = re.compile(r'\[\s*([{\[]\s*(["\[{]|-?\d+\s*,\s*")|$)|\{$')
 _QUESTIONS = ("data", "paragraphs", "qas")  # keys of SQuAD's JSON
 _SEPARATORS = {"tsv": "\t", "csv": ","}
 _FIRST = 2**16  # bytes among which the first line is
@@ -33,7 +37,8 @@ class Layout(NamedTuple):
     """How a file was written.
 
     Attributes:
-      kind: Its format: `csv`, `tsv`, `jsonl`, `json`, `parquet`, `arrow` or `conll`.
+      kind: Its format: `csv`, `tsv`, `jsonl`, `json`, `parquet`, `arrow`, or `conll`,
+        which has layouts of its own, see `tag_layouts.TagLayout`.
       columns: The columns that were read.
       note: What was detected rather than told, in words; empty if nothing was.
       part: The part that was read from a JSON file that has several.

@@ -7,6 +7,8 @@ A tag is O, outside of every entity, or a prefix, a hyphen and the entity's type
 - iob2: B- at the first token of every entity, I- at the others.
 - bioes: as iob2, but E- at the last of several tokens and S- at a single one. L- and U-
   are read as E- and S-, as in BILOU.
+- bmes: as bioes, but M- inside; common for Chinese.
+- bmewo: as bmes, but W- at a single token.
 
 Tags that a model predicts need not follow a scheme. They are read as conlleval does,
 with one rule: a token continues the entity before it if it has I- or E-, the tag before
@@ -24,11 +26,21 @@ from ffnlab.errors import InputError, choose
 
 Span = tuple[str, int, int]
 
-SCHEMES = {"io": "I", "iob1": "BI", "iob2": "BI", "bioes": "BIESLU"}
+SCHEMES = {
+    "io": "I",
+    "iob1": "BI",
+    "iob2": "BI",
+    "bioes": "BIESLU",
+    "bmes": "BMES",
+    "bmewo": "BMEW",
+}
 
-TAG = re.compile(r"O|[BIESLU]-\S+")
+TAG = re.compile(r"O|[BIESLUMW]-\S+")
 
-_READ_AS = {"L": "E", "U": "S"}
+_READ_AS = {"L": "E", "U": "S", "M": "I", "W": "S"}
+_WRITTEN_AS = {"bmes": {"I": "M"}, "bmewo": {"I": "M", "S": "W"}}
+# Prefixes that alone make tags those of spans; M- and W- occur in labels of words too.
+_SURE = re.compile(r"[BIESLU]-\S+")
 
 
 def spans(tags: Sequence[str], scheme: str) -> set[Span]:
@@ -36,8 +48,8 @@ def spans(tags: Sequence[str], scheme: str) -> set[Span]:
 
     Args:
       tags: The tags of its tokens.
-      scheme: `io`, `iob1`, `iob2` or `bioes`, which determines the allowed prefixes;
-        all are read by the rule above.
+      scheme: A name of `SCHEMES`, which determines the allowed prefixes; all are read
+        by the rule above.
 
     Returns:
       For each entity its type, its first token and the one after its last.
@@ -76,7 +88,7 @@ def are_of_spans(tags: Iterable[str]) -> bool:
     """
     kinds = set(tags)
     misspelt = "O" in kinds and any("-" in tag for tag in kinds)
-    return misspelt or any(TAG.fullmatch(tag) for tag in kinds - {"O"})
+    return misspelt or any(map(_SURE.fullmatch, kinds))
 
 
 def convert(tags: Sequence[str], source: str, target: str) -> list[str]:
@@ -107,19 +119,40 @@ def convert(tags: Sequence[str], source: str, target: str) -> list[str]:
     for kind, start, stop in _in_order(spans(tags, source)):
         prefixes = ["I"] * (stop - start)
         touching = before == (kind, start)
-        if target in ("iob2", "bioes") or (target == "iob1" and touching):
+        if target not in ("io", "iob1") or (target == "iob1" and touching):
             prefixes[0] = "B"
-        if target == "bioes":
+        if target in ("bioes", *_WRITTEN_AS):
             prefixes[-1] = "E" if len(prefixes) > 1 else "S"
+        letters = _WRITTEN_AS.get(target, {})
+        prefixes = [letters.get(prefix, prefix) for prefix in prefixes]
         written[start:stop] = [f"{prefix}-{kind}" for prefix in prefixes]
         before = kind, stop
     return written
 
 
-def scheme_of(sentences: Iterable[Sequence[str]]) -> str:
+def family_of(sentences: Iterable[Sequence[str]]) -> str:
+    """Returns a scheme that has all prefixes of the tags of a corpus, if one does.
+
+    Args:
+      sentences: The tags of each sentence.
+
+    Returns:
+      `bmewo` where there is a W-, `bmes` where there is an M-, otherwise `bioes`.
+
+    >>> family_of([["B-LOC", "M-LOC", "E-LOC"]]), family_of([["I-LOC"]])
+    ('bmes', 'bioes')
+    """
+    prefixes = {tag[:2] for tags in sentences for tag in tags}
+    if "W-" in prefixes:
+        return "bmewo"
+    return "bmes" if "M-" in prefixes else "bioes"
+
+
+def scheme_of(sentences: Sequence[Sequence[str]]) -> str:
     """Returns the scheme of the tags of a corpus.
 
-    One E-, S-, L- or U- means bioes. I- without any B- means io; iob1 without adjacent
+    One W- means bmewo, one M- bmes, which have no I-. One E-, S-, L- or U- means bioes.
+    I- without any B- means io; iob1 without adjacent
     entities looks the same, and is read the same. Otherwise iob1 and iob2 differ in the
     first token of every entity that does not follow another of its type: I- or B-. The
     majority decides, so that a few errors do not change it. A tie, also that of a
@@ -136,15 +169,15 @@ def scheme_of(sentences: Iterable[Sequence[str]]) -> str:
     >>> scheme_of([["I-LOC", "I-LOC"], ["O", "I-PER"]])
     'io'
     """
-    votes, seen = Counter(), set()
+    votes, seen, family = Counter(), set(), family_of(sentences)
     for tags in sentences:
         before = ("", 0)
-        for kind, start, stop in _in_order(spans(tags, "bioes")):
+        for kind, start, stop in _in_order(spans(tags, family)):
             votes[tags[start][0]] += before != (kind, start)
             before = kind, stop
         seen |= {tag[0] for tag in tags}
-    if seen & set("ESLU"):
-        return "bioes"
+    if family != "bioes" or seen & set("ESLU"):
+        return family
     if "I" in seen and "B" not in seen:
         return "io"
     return "iob1" if votes["I"] > votes["B"] else "iob2"
@@ -158,7 +191,7 @@ def span_f1(
     Args:
       predicted: The predicted tags of each sentence.
       gold: The true tags, as many in each sentence.
-      scheme: The scheme of both: `io`, `iob1`, `iob2` or `bioes`.
+      scheme: The scheme of both, a name of `SCHEMES`.
 
     Returns:
       `precision`, `recall` and `f1`, each from 0 to 1, over the entities of all types,

@@ -20,11 +20,11 @@ from ffnlab.data.tags import span_counts
 from ffnlab.data.tokenizer import Encoded, Tokenizer
 from ffnlab.finetune import error_rows, metrics, outputs
 from ffnlab.finetune.outputs import Prediction
-from ffnlab.finetune.splitting import read_parts
+from ffnlab.finetune.splitting import layout_notes, read_parts
+from ffnlab.finetune.tagged_words import columns_of, scheme_to_write
 from ffnlab.finetune.task import (
     MONITORED,
     Task,
-    layout_notes,
     mask_token_ids,
     notes,
     packing_options,
@@ -173,16 +173,13 @@ class ClassificationTask(Task):
         if self.config.task == "tag":
             names = split_by_sentence(names, examples.labels)
             probabilities = split_by_sentence(probabilities, examples.labels)
-        # A small part may have no B- tags although the scheme has them: spans that
-        # touch must then be told apart.
-        same = examples.scheme != "io" or self.examples["train"].scheme == "io"
         outputs.write_predictions(
             directory,
             self.config.file_of(part),
             part,
             examples,
             list(map(Prediction, names, probabilities)),
-            examples.scheme if same else "iob1",
+            scheme_to_write(examples, self.examples["train"].scheme),
         )
 
     def errors(self, part: str, predicted: tuple) -> list[dict[str, Any]]:
@@ -211,7 +208,14 @@ class ClassificationTask(Task):
             dense=self.shape.dense,
             scheme=self.examples["train"].scheme,
             marks=config.marks,
+            **self._tagged_files(),
         )
+
+    def _tagged_files(self) -> dict[str, Any]:
+        """Returns the format of the files of a tagger; train keeps no rows."""
+        if self.config.task != "tag":
+            return {}
+        return columns_of(self.examples["dev"], self.config.label_column)
 
 
 def encode(
@@ -242,7 +246,7 @@ def prepare(config: "Config") -> ClassificationTask:
     Raises:
       InputError: A file, the checkpoint or a flag cannot be used.
     """
-    examples, remark = _read_examples(config)
+    examples, summary = _read_examples(config)
     names = label_names(
         examples["train"], config.task, config.train, config.label_names
     )
@@ -251,11 +255,7 @@ def prepare(config: "Config") -> ClassificationTask:
     )
     examples["train"] = _augment(config, examples["train"], tokenizer)
     labels, rows = {}, {}
-    summary = [
-        *layout_notes(config, examples),
-        *notes(checkpoint, tokenizer),
-        *filter(None, [remark]),
-    ]
+    summary += notes(checkpoint, tokenizer)
     for part, each in examples.items():
         ignore = part != "train" and config.unseen_labels == "ignore"
         labels[part] = label_ids(config.file_of(part), each, names, ignore)
@@ -316,18 +316,16 @@ def _pooler(config: "Config") -> bool | None:
     return {"bert": True, "ffnlab": None}.get(kind, False)
 
 
-def _read_examples(config: "Config") -> tuple[dict[str, Examples], str]:
-    """Returns the examples by part, those of --extra in train, and how they were split.
-
-    The second is empty if they were not.
-    """
+def _read_examples(config: "Config") -> tuple[dict[str, Examples], list[str]]:
+    """Returns the examples by part, those of --extra in train; and what was found."""
 
     def read(part: str) -> Examples:
         return _read(config, config.file_of(part), part)
 
     examples, remark = read_parts(config, read)
     extra = [_read(config, path) for path in config.extra]
-    return {**examples, "train": examples["train"].joined(*extra)}, remark
+    found = [*layout_notes(config, examples, extra), *filter(None, [remark])]
+    return {**examples, "train": examples["train"].joined(*extra)}, found
 
 
 def _read(config: "Config", path: str, part: str = "train") -> Examples:

@@ -34,14 +34,16 @@ class DataOptions:
     text_column: str = option(
         "text",
         "Column of the text: a name, or a number from 1 if there is no header. Of "
-        "CoNLL files the first column, unless a number is given. Where a file has none "
-        "of the default name, names such as tokens or sentence1 are tried.",
+        "CoNLL columns the first, unless a number is given; of CoNLL-U form. Where a "
+        "file has none of the default name, names such as tokens or sentence1 are "
+        "tried.",
     )
     pair_column: str = option("text2", "Column of the second text, for pairs.")
     label_column: str = option(
         "label",
-        "Column of the label, or of the target text for generate. Of CoNLL files the "
-        "last column, unless a number is given. In JSON and Parquet, tags are a list.",
+        "Column of the label, or of the target text for generate. Of CoNLL columns the "
+        "last, unless a number is given; of CoNLL-U upos, or another name such as xpos "
+        "or misc:NER. In JSON and Parquet, tags are a list.",
     )
     label_names: tuple[str, ...] = option(
         (),

@@ -24,11 +24,10 @@ from ffnlab.finetune import error_rows, metrics, outputs
 from ffnlab.finetune.finetuned_model import FinetunedModel
 from ffnlab.finetune.outputs import Example, Prediction
 from ffnlab.finetune.predict_options import PredictOptions
-from ffnlab.finetune.splitting import read_parts
+from ffnlab.finetune.splitting import layout_notes, read_parts
 from ffnlab.finetune.task import (
     MONITORED,
     Task,
-    layout_notes,
     notes,
     packing_options,
     read_checkpoint,
@@ -135,17 +134,11 @@ def prepare(config: "Config") -> GenerationTask:
         the metrics are missing.
     """
     metrics.generation_report(["a"], ["a"])  # a missing library fails before training
-    examples = _read_examples(config)
+    examples, summary = _read_examples(config)
     texts = [*examples["train"].texts, *examples["train"].labels]
     checkpoint, tokenizer = read_checkpoint(config, texts, causal=True, head=True)
-    pairs, rows, summary = (
-        {},
-        {},
-        [
-            *layout_notes(config, examples),
-            *notes(checkpoint, tokenizer),
-        ],
-    )
+    pairs, rows = {}, {}
+    summary += notes(checkpoint, tokenizer)
     for part, each in examples.items():
         pairs[part] = encode_pairs(
             tokenizer,
@@ -171,8 +164,8 @@ def prepare(config: "Config") -> GenerationTask:
     )
 
 
-def _read_examples(config: "Config") -> dict[str, Examples]:
-    """Returns the examples by part; those of --extra are added to train."""
+def _read_examples(config: "Config") -> tuple[dict[str, Examples], list[str]]:
+    """Returns the examples by part, those of --extra in train; and what was found."""
     columns = Columns(config.text_column, config.pair_column, config.label_column)
 
     def read(part: str) -> Examples:
@@ -180,7 +173,8 @@ def _read_examples(config: "Config") -> dict[str, Examples]:
 
     examples = read_parts(config, read).examples
     extra = [read_labelled(path, "generate", columns) for path in config.extra]
-    return {**examples, "train": examples["train"].joined(*extra)}
+    found = layout_notes(config, examples, extra)
+    return {**examples, "train": examples["train"].joined(*extra)}, found
 
 
 def _summary(part: str, pairs: Pairs, rows: Rows) -> str:

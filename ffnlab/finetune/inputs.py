@@ -18,16 +18,21 @@ from ffnlab.data import arrow_files, formats, squad
 from ffnlab.data.column_names import Columns
 from ffnlab.data.entity_markers import check_markers, replace_markers
 from ffnlab.data.example import Example
-from ffnlab.data.examples import FORMATS, format_of, parse_examples, read_labelled
+from ffnlab.data.examples import parse_examples, read_labelled
 from ffnlab.data.files import collect, decode_line, read_lines, require_file
 from ffnlab.data.json_files import read_json_rows
 from ffnlab.data.json_lines import parse_objects, texts_of, words_of
+from ffnlab.data.tag_layouts import MARK
 from ffnlab.errors import InputError, choose
+from ffnlab.finetune.input_formats import (
+    STREAMED,
+    check_format,
+    find_format,
+    known_formats,
+    reading,
+    show_format,
+)
 from ffnlab.finetune.usage import Usage
-
-KINDS = ("text", "conll", "jsonl", "csv", "tsv", "json", *formats.BINARY)
-STREAMED = ("text", "conll", "jsonl")
-_FORMATS = {**FORMATS, "qa": squad.FORMATS}
 
 Numbered = Iterator[tuple[int, Example | InputError]]
 
@@ -46,6 +51,8 @@ class Source(NamedTuple):
       around: What stands before and after the rows of a JSON array; None for SQuAD's,
         whose predictions are answers by id.
       note: What was detected of the format rather than told, in words.
+      rest: The lines of standard input after the last sentence of columns, which are
+        added when they come.
     """
 
     examples: Iterator[Example]
@@ -56,6 +63,7 @@ class Source(NamedTuple):
     lines: Sequence[int] = ()
     around: tuple[str, str] | None = None
     note: str = ""
+    rest: Sequence[str] = ()
 
     def place(self, number: int) -> str:
         """Returns where an example is, by its number from 0.
@@ -69,7 +77,11 @@ class Source(NamedTuple):
 
 
 def open_source(
-    source: str, usage: Usage, kind: str = "auto", whole: bool = False
+    source: str,
+    usage: Usage,
+    kind: str = "auto",
+    whole: bool = False,
+    labels: Sequence[str] = (),
 ) -> Source:
     """Returns the examples to predict on.
 
@@ -78,9 +90,11 @@ def open_source(
       usage: How the model is used.
       kind: A name of `KINDS`; `auto` is the format of the file's ending. Without a
         known ending, and of standard input, the first line shows whether it is JSON or
-        a table; if not, it is text.
+        a table, and for tag the first lines whether they are columns; if not, it is
+        text.
       whole: For tag, whether a line of text stays whole, and JSON lines may have a
         text in place of a list of words; if not, a line is split at its blanks.
+      labels: The labels of the model, by which columns are known.
 
     Raises:
       InputError: The file cannot be read, the task does not take its format, or up to
@@ -88,8 +102,8 @@ def open_source(
         they are read.
     """
     if source == "-":
-        return _open_standard_input(usage, kind, whole)
-    kind = _kind_of(require_file(source), usage, kind)
+        return _open_standard_input(usage, kind, whole, labels)
+    kind = find_format(require_file(source), usage, kind, labels)
     if kind == "text":
         texts, problems = read_lines(source)
         errors = [(line, InputError(problem)) for line, problem in problems]
@@ -99,7 +113,7 @@ def open_source(
         return found
     if usage.task == "qa":
         return _questions(source, kind)
-    task, columns = _reading(usage, kind)
+    task, columns = reading(usage)
     examples = read_labelled(source, task, columns, None, kind)
     if usage.marks:
         check_markers(source, examples.texts, examples.lines, usage.marks)
@@ -144,26 +158,21 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | None) else str(value)
 
 
-def _open_standard_input(usage: Usage, kind: str, whole: bool) -> Source:
+def _open_standard_input(
+    usage: Usage, kind: str, whole: bool, labels: Sequence[str]
+) -> Source:
     """Returns the examples of standard input, line by line where its format allows."""
-    known = [name for name in _known(usage.task) if name not in formats.BINARY]
-    lines, head, note = _standard_input(), [], ""
+    known = [name for name in known_formats(usage.task) if name not in formats.BINARY]
+    lines, note = _standard_input(), ""
     if kind == "auto":
-        for line in lines:
-            head.append(line)
-            if line[1].strip():
-                break
-        first = head[-1][1] if head else ""
-        task, columns = _reading(usage, "jsonl")
-        kind = formats.line_format(first, task, columns) or "text"
+        kind, lines = show_format(lines, usage, labels)
         note = "" if kind == "text" else f"{kind}; format=text reads a text per line"
-    _check_kind("standard input", usage.task, kind, known)
-    both = itertools.chain(head, lines)
+    check_format("standard input", usage.task, kind, known)
     if kind not in STREAMED:
-        return _open_spooled(both, usage, kind, whole)
-    numbers: list[int] = []
-    examples = _stream(kind, both, usage, numbers, whole)
-    return Source(examples, kind, lines=numbers, note=note)
+        return _open_spooled(lines, usage, kind, whole)
+    numbers, rest = [], []
+    examples = _stream(kind, lines, usage, whole, numbers, rest)
+    return Source(examples, kind, lines=numbers, note=note, rest=rest)
 
 
 def _open_spooled(
@@ -187,7 +196,7 @@ def _open_whole(source: str, kind: str, usage: Usage) -> Source | None:
     """Returns texts or words of JSON objects or of Parquet; None for lists."""
     if kind in formats.BINARY:
         held = arrow_files.column_names(source)
-        name = _reading(usage, kind)[1].resolve("tag", held).text
+        name = reading(usage)[1].resolve("tag", held).text
         choose(f"{source}: column", name, held)
         rows = enumerate(arrow_files.iter_rows(source, [name]), 1)
         return _collected(source, kind, [*_parse_whole(rows, usage)])
@@ -205,54 +214,6 @@ def _collected(source: str, kind: str, read: list) -> Source:
     return Source(iter(examples), kind, name=source, lines=lines)
 
 
-def _known(task: str) -> tuple[str, ...]:
-    """Returns the formats that a task takes."""
-    return ("text", *_FORMATS[task])
-
-
-def _check_kind(where: Any, task: str, kind: str, known: Sequence[str]) -> str:
-    """Returns a format, if it is among those that a task takes."""
-    if kind not in known:
-        raise InputError(
-            f"format: {where}: {task} takes {', '.join(known)}, not {kind}; "
-            "format=text reads a text per line"
-        )
-    return kind
-
-
-def _kind_of(path: Path, usage: Usage, kind: str) -> str:
-    """Returns the format of a file.
-
-    Raises:
-      InputError: The task does not take it.
-    """
-    task, known = usage.task, _known(usage.task)
-    if kind != "auto":
-        return _check_kind(path, task, kind, known)
-    kind = formats.binary_format(path) or formats.ending_format(path)
-    if kind in known or kind in ("csv", "json"):
-        return _check_kind(path, task, kind, known)
-    plain = path.suffix.lower() in ("", ".txt")
-    if task == "tag" and not plain:
-        return format_of(path, task)
-    reading, columns = _reading(usage, "jsonl")
-    return formats.line_format(formats.first_line(path), reading, columns) or "text"
-
-
-def _reading(usage: Usage, kind: str) -> tuple[str, Columns]:
-    """Returns the task whose files are read, and the columns, without labels."""
-    text, pair = usage.text_column, usage.pair_column
-    if usage.task == "tag":
-        # A model that was trained on JSON lines takes the first column of CoNLL.
-        text = "text" if kind == "conll" and not text.isdecimal() else text
-        return "tag", Columns(text, label=None)
-    if usage.task == "qa":
-        return "qa", Columns("question", "context", None)
-    task = "pairs" if usage.two_texts else "classify"
-    task = "generate" if usage.task == "generate" else task
-    return task, Columns(text, pair, None)
-
-
 def _questions(path: str, kind: str) -> Source:
     """Returns the questions of a file; those of JSON come in with their ids."""
     read = squad.read_questions(path, answered=False, kind=kind, part=None)
@@ -266,13 +227,17 @@ def _stream(
     kind: str,
     lines: Iterable[tuple[int, str]],
     usage: Usage,
-    numbers: list[int],
     whole: bool,
+    numbers: list[int],
+    rest: list[str],
 ) -> Iterator[Example]:
     """Yields the examples of standard input as they come, and adds their lines."""
     for line, example in _parse(kind, lines, usage, whole):
         if isinstance(example, InputError):
             raise InputError(f"standard input:{line}: {example}")
+        if not example.text:  # lines after the last sentence of columns
+            rest += example.row.lines
+            return
         numbers.append(line)
         yield example
 
@@ -281,13 +246,15 @@ def _parse(
     kind: str, lines: Iterable[tuple[int, str]], usage: Usage, whole: bool
 ) -> Numbered:
     """Yields the examples of lines, or what is wrong with them."""
+    if kind != "conll":  # which comes back as it came
+        lines = ((number, line.removeprefix(MARK)) for number, line in lines)
     if kind == "text":
         return _parse_text(lines, usage, whole)
     if whole and kind == "jsonl":
         return _parse_whole(parse_objects(lines), usage)
     if usage.task == "qa":
         return squad.parse_questions(lines)
-    task, columns = _reading(usage, kind)
+    task, columns = reading(usage)
     return _checked(parse_examples(lines, task, columns, kind), usage)
 
 
@@ -295,7 +262,7 @@ def _parse_whole(
     objects: Iterable[tuple[int, dict[str, Any] | InputError]], usage: Usage
 ) -> Numbered:
     """Yields a text or the words of each object, or what is wrong with it."""
-    columns = _reading(usage, "jsonl")[1]
+    columns = reading(usage)[1]
     for line, record in objects:
         try:
             if isinstance(record, InputError):
@@ -317,7 +284,8 @@ def _standard_input() -> Iterator[tuple[int, str]]:
     for line, data in enumerate(iter(stream), 1):
         data = data.encode() if isinstance(data, str) else data
         try:
-            yield line, decode_line(data, line)
+            mark = MARK if line == 1 and data.startswith(MARK.encode()) else ""
+            yield line, mark + decode_line(data, line)
         except InputError as error:
             raise InputError(f"standard input:{line}: {error}") from None
 

@@ -15,10 +15,11 @@ import numpy as np
 
 from ffnlab import io
 from ffnlab.data import arrow_files, formats, tags
-from ffnlab.data.conll import is_token
 from ffnlab.data.example import Example
 from ffnlab.data.examples import Examples
 from ffnlab.data.json_files import document
+from ffnlab.data.tag_layouts import TagLayout
+from ffnlab.data.tagged_lines import TaggedLines, join_written
 from ffnlab.data.text_tables import Record
 from ffnlab.errors import InputError
 from ffnlab.escape import json_text
@@ -165,7 +166,8 @@ class Format(NamedTuple):
     def line(self, example: Example, prediction: Prediction) -> str:
         r"""Returns the lines of one example.
 
-        >>> example = Example(["Ada", "ran"], row=["Ada NNP", "ran VBD"])
+        >>> source = TaggedLines(["Ada NNP\n", "ran VBD\n", "\n"], [0, 1])
+        >>> example = Example(["Ada", "ran"], row=source)
         >>> tagged = Prediction(["B-PER", "O"])
         >>> Format("conll", scheme="iob1").line(example, tagged)
         'Ada NNP I-PER\nran VBD O\n\n'
@@ -178,6 +180,10 @@ class Format(NamedTuple):
         '7,"a, b",x,0.75\n'
         """
         prediction = self.converted(prediction)
+        if isinstance(example.row, TaggedLines):
+            probable = prediction.probability if self.probabilities else None
+            names = added_names(example.row.layout.names)
+            return example.row.written(prediction.text, probable, names)
         if self.kind in ("json", "jsonl"):
             return _json_rows(example.row, prediction)
         if isinstance(prediction.text, list):
@@ -206,19 +212,12 @@ class Format(NamedTuple):
         return io.as_row([*cells, *added], self.kind)
 
     def _columns(self, example: Example, prediction: Prediction) -> str:
-        """Returns the lines of a sentence, each with its tag in one more column."""
-        added = [[tag] for tag in prediction.text]
-        if self.probabilities:
-            pairs = zip(prediction.probability, prediction.text, strict=True)
-            added = [[f"{probability:.4f}", tag] for probability, tag in pairs]
-        cells, lines = iter(added), []
-        for line in example.row or example.text:
-            between = " " if " " in line and "\t" not in line else "\t"
-            if example.row and not is_token(line):
-                lines += [line, ""]  # a new document
-            else:
-                lines.append(between.join([line, *next(cells)]))
-        return "".join(line + "\n" for line in [*lines, ""])
+        """Returns a line for each word of a text, with its tag after a tab."""
+        lines = [f"{word}\n" for word in example.text]
+        layout = TagLayout(separator="\t")
+        source = TaggedLines([*lines, "\n"], [*range(len(lines))], layout)
+        probable = prediction.probability if self.probabilities else None
+        return source.written(prediction.text, probable)
 
 
 def _json_rows(row: Any, prediction: Prediction) -> str:
@@ -331,10 +330,22 @@ def write_predictions(
     lines = (form.line(*pair) for pair in pairs)
     if kind == "json":
         text = document(examples.layout.around, lines)
+    elif kind == "conll":
+        kind, text = examples.rows[0].layout.format, _written_lines(form, pairs)
     else:
         head = form.head(predictions[0].probability is not None)
         text = head + "".join(lines)
     io.write(directory / f"predictions-{part}.{kind}", text)
+
+
+def _written_lines(form: Format, pairs: Iterable[tuple[Example, Prediction]]) -> str:
+    """Returns sentences in the layout of their file; they may be a part of it."""
+    texts, sources = [], []
+    for example, prediction in pairs:
+        source = example.row._replace(first=not sources)
+        texts.append(form.line(example._replace(row=source), prediction))
+        sources.append(source)
+    return join_written(texts, sources)
 
 
 def write_arrow(

@@ -13,9 +13,10 @@ from ffnlab import io
 from ffnlab.data import formats
 from ffnlab.data.example import Example
 from ffnlab.data.json_files import document
+from ffnlab.data.tagged_lines import TaggedLines
 from ffnlab.errors import InputError
 from ffnlab.escape import terminal
-from ffnlab.finetune import inputs
+from ffnlab.finetune import input_formats, inputs
 from ffnlab.finetune.outputs import (
     Format,
     Prediction,
@@ -32,6 +33,7 @@ from ffnlab.options import option
 if TYPE_CHECKING:
     from ffnlab.finetune.entities import Words
     from ffnlab.finetune.finetuned_model import FinetunedModel
+    from ffnlab.finetune.usage import Usage
 
 Pairs = Iterator[tuple[Example, Prediction]]
 
@@ -58,9 +60,10 @@ class PredictConfig(PredictOptions):
     output: str = option("-", "Output file, or `-` for standard output.")
     format: str = option(
         "auto",
-        "Format of the input: text, jsonl, csv, tsv, conll (for tag), json, parquet or "
-        "arrow. `auto` uses the file ending, and without one the content.",
-        known=lambda: ("auto", *inputs.KINDS),
+        "Format of the input: text, jsonl, csv, tsv, conll (for tag: columns, CoNLL-U "
+        "or a table of words), json, parquet or arrow. `auto` uses the file ending; "
+        "without one, and of .txt and standard input, the first lines.",
+        known=lambda: ("auto", *input_formats.KINDS),
     )
     task_output: str = option(
         "rows",
@@ -72,6 +75,12 @@ class PredictConfig(PredictOptions):
     )
     probabilities: bool = option(
         False, "For tag, add a column of probabilities before the tags."
+    )
+    predicted_column: str | None = option(
+        None,
+        "Column to write tags to, for CoNLL columns (a number from 1) and CoNLL-U (a "
+        "name such as upos, or a pair such as misc:NER). If not given, a new last "
+        "column; for CoNLL-U the column of training, or misc:Predicted.",
     )
     batch_size: int = option(32, "Texts per batch, for files.", least=1)
     export: str | None = option(
@@ -125,11 +134,12 @@ def predict(config: PredictConfig) -> int:
         return 0
     usage, whole = model.usage, config.task_output == "entities"
     _check_task(config, usage.task)
-    source = inputs.open_source(config.input, usage, config.format, whole)
+    source = inputs.open_source(config.input, usage, config.format, whole, model.names)
+    source = _placed(source, config, usage)
     lost: list[int] = []
     wanted = dataclasses.replace(_options_of(config), top_k=_top_k(config, usage.task))
     apply = predictor.make_predictor(model, wanted, lost.append)
-    streamed = config.input == "-" and source.kind in inputs.STREAMED
+    streamed = config.input == "-" and source.kind in input_formats.STREAMED
     size = 1 if streamed else config.batch_size
     _report(config, source)
     if _is_binary(config, source):
@@ -147,6 +157,33 @@ def _is_binary(config: PredictConfig, source: inputs.Source) -> bool:
     """Returns whether Parquet or Arrow is written: as it came in, to a file."""
     rows = source.kind in formats.BINARY and config.task_output == "rows"
     return rows and config.output != "-" and not config.output.endswith(".jsonl")
+
+
+def _placed(
+    source: inputs.Source, config: PredictConfig, usage: "Usage"
+) -> inputs.Source:
+    """Returns a source whose columns, if it has any, are told where predictions go.
+
+    What was found of their layout is added to its note.
+    """
+    first = next(source.examples, None)
+    examples = itertools.chain([first] if first else [], source.examples)
+    row = first.row if first else None
+    if not isinstance(row, TaggedLines):
+        if config.predicted_column:
+            what = "the input has no columns of CoNLL or CoNLL-U; leave it out"
+            raise InputError(f"predicted_column: {what}")
+        return source._replace(examples=examples)
+    column = config.predicted_column
+    trained = usage.label_column if usage.file_format == "conllu" else None
+    if column is None and trained and row.layout.has(trained):
+        column = trained
+    place = row.at(column).place
+    placed = (
+        example._replace(row=example.row._replace(place=place)) for example in examples
+    )
+    note = "; ".join(filter(None, dict.fromkeys([row.about, source.note])))
+    return source._replace(examples=placed, note=note)
 
 
 def _report(config: PredictConfig, source: inputs.Source) -> None:
@@ -174,7 +211,9 @@ def _predict_lines(
             return _write_lines(file, lines)
         form = Format(source.kind, source.header, usage.scheme, config.probabilities)
         file.write(form.head(usage.task != "generate"))
-        return _write(file, form, _pairs(apply, source, size), source.around)
+        count = _write(file, form, _pairs(apply, source, size), source.around)
+        file.write("".join(source.rest))
+        return count
 
 
 def _options_of(config: PredictConfig) -> PredictOptions:
@@ -200,6 +239,8 @@ def _check_task(config: PredictConfig, task: str) -> None:
     config.check_task(task)
     if config.probabilities and task != "tag":
         raise InputError(f"probabilities: for tag, not {task}")
+    if config.predicted_column and (task != "tag" or config.task_output != "rows"):
+        raise InputError("predicted_column: for tag and task_output=rows")
     if config.probabilities and config.task_output != "rows":
         raise InputError("probabilities: for task_output=rows; entities have a score")
     if config.top_k and task != "generate" and config.task_output == "rows":

@@ -29,11 +29,10 @@ from ffnlab.finetune.outputs import (
     answers_json,
     write_predictions,
 )
-from ffnlab.finetune.splitting import read_parts
+from ffnlab.finetune.splitting import layout_notes, read_parts
 from ffnlab.finetune.task import (
     MONITORED,
     Task,
-    layout_notes,
     mask_token_ids,
     notes,
     packing_options,
@@ -226,17 +225,11 @@ def prepare(config: "Config") -> QuestionAnsweringTask:
     Raises:
       InputError: A file, the checkpoint or a flag cannot be used.
     """
-    questions = _read_examples(config)
+    questions, summary = _read_examples(config)
     texts = [*questions["train"].contexts, *questions["train"].questions]
     checkpoint, tokenizer = read_checkpoint(config, texts, head=False, pooler=False)
-    pieces, rows, summary = (
-        {},
-        {},
-        [
-            *layout_notes(config, questions),
-            *notes(checkpoint, tokenizer),
-        ],
-    )
+    pieces, rows = {}, {}
+    summary += notes(checkpoint, tokenizer)
     for part, asked in questions.items():
         pieces[part] = windows(
             tokenizer, asked, config.max_length, config.window_stride
@@ -259,17 +252,17 @@ def prepare(config: "Config") -> QuestionAnsweringTask:
     )
 
 
-def _read_examples(config: "Config") -> dict[str, Questions]:
-    """Returns the questions by part; those of --extra are added to train."""
+def _read_examples(config: "Config") -> tuple[dict[str, Questions], list[str]]:
+    """Returns the questions by part, those of --extra in train; and what was found."""
 
     def read(part: str) -> Questions:
         return read_questions(config.file_of(part), part=part)
 
     # A context may answer several of its questions, so a split keeps them together.
     questions = read_parts(config, read, lambda train: train.contexts).examples
-    for path in config.extra:
-        questions["train"] = questions["train"].joined(read_questions(path))
-    return questions
+    extra = [read_questions(path) for path in config.extra]
+    found = layout_notes(config, questions, extra)
+    return {**questions, "train": questions["train"].joined(*extra)}, found
 
 
 def _summary(part: str, asked: Questions, pieces: Windows, rows: Rows) -> str:

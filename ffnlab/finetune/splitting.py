@@ -68,6 +68,25 @@ def read_parts(
     return Parts(subsets, remark)
 
 
+def layout_notes(
+    config: "Config", examples: dict[str, Any], extra: Sequence[Any] = ()
+) -> list[str]:
+    """Returns a line for each layout that files have: what was detected, not told.
+
+    Args:
+      config: The flags.
+      examples: The examples or questions by part, with their `layout`.
+      extra: Those of each file of --extra.
+    """
+    parts = ["train"] if config.split else list(examples)
+    read = [(part, examples[part]) for part in parts]
+    found: dict[str, list[str]] = {}
+    for name, each in [*read, *zip(config.extra, extra, strict=True)]:
+        if each.layout.note:
+            found.setdefault(each.layout.note, []).append(name)
+    return [f"{', '.join(names)}: {note}" for note, names in found.items()]
+
+
 def _split(config: "Config", groups: Sequence) -> dict[Any, str]:
     """Returns the part of each group, drawn by the seed."""
     pieces = _cut(config, np.arange(len(groups)), 0, 0)

@@ -220,13 +220,6 @@ def notes(checkpoint: Checkpoint, tokenizer: Tokenizer) -> list[str]:
     return [*checkpoint.summary.notes, *getattr(tokenizer, "notes", ())]
 
 
-def layout_notes(config: "Config", examples: dict[str, Any]) -> list[str]:
-    """Returns a line on each file: what was detected of its format and columns."""
-    parts = ["train"] if config.split else list(examples)
-    layouts = {part: examples[part].layout for part in parts}
-    return [f"{part}: {each.note}" for part, each in layouts.items() if each.note]
-
-
 def packing_options(
     config: "Config", checkpoint: Checkpoint, part: str, tokens: Sequence, count: int
 ) -> dict[str, Any]:

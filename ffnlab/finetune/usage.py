@@ -33,7 +33,10 @@ _OF_TASK = {
     ),
     "generate": ("max_target_length", "template", "num_beams"),
 }
-_OF_TASK["pairs"] = _OF_TASK["tag"] = _OF_TASK["classify"]
+_OF_TASK["pairs"] = _OF_TASK["classify"]
+_OF_TASK["tag"] = (*_OF_TASK["classify"], "label_column", "file_format")
+# What records of earlier versions may lack.
+_ADDED = {"marks", "scheme", "label_column", "file_format"}
 _SIZE = Field(kind=int, least=1, most=2**31 - 1)
 # What is narrower than the types of the fields.
 _RANGES = {
@@ -61,6 +64,10 @@ class Usage:
       head_hidden: The hidden width of that head.
       dense: The activation of a dense layer before it, or None.
       scheme: The tagging scheme that predictions are written in, or None.
+      label_column: The column of the tags in training, a name of CoNLL-U or a number;
+        None if it was the last column, or the files had no columns.
+      file_format: The format of the files of training, for tag: that of a
+        `tag_layouts.TagLayout`, or `jsonl`; None if it is not known.
       marks: The names of the two entity markers, or none.
       doc_stride: Tokens that two windows of a context share.
       max_answer_length: The maximum number of tokens of an answer.
@@ -81,6 +88,8 @@ class Usage:
     dense: str | None = None
     scheme: str | None = None
     marks: tuple[str, ...] = ()
+    label_column: str | None = None
+    file_format: str | None = None
     doc_stride: int = 128
     max_answer_length: int = 30
     null_score_diff_threshold: float = 0.0
@@ -125,7 +134,7 @@ class Usage:
                 f"{', '.join(TASKS)}; this is not a fine-tuned model of ffnlab"
             )
         known = {_IN_FILE.get(name, name): name for name in _fields_of(task)}
-        missing = sorted(known.keys() - held.keys() - {"marks", "scheme"})
+        missing = sorted(known.keys() - held.keys() - _ADDED)
         if missing:
             raise InputError(f"{source}: {KEY} has no {missing[0]!r}; train again")
         fields = fields_of(cls, **_RANGES)

@@ -70,9 +70,9 @@ def conlleval_spans(tags):
     starts |= {"EE", "EI", "SE", "SI", "OE", "OI"}
     found, start, prefix, kind = set(), 0, "O", ""
     for i, tag in enumerate([*tags, "O"]):
-        next_prefix, _, next_kind = (
-            tag.replace("L-", "E-").replace("U-", "S-").partition("-")
-        )
+        next_prefix, _, next_kind = tag.partition("-")
+        read_as = {"L": "E", "U": "S", "M": "I", "W": "S"}
+        next_prefix = read_as.get(next_prefix, next_prefix)
         pair, changed = prefix + next_prefix, kind != next_kind
         if pair in ends or (prefix != "O" and changed):
             found.add((kind, start, i))
@@ -160,6 +160,10 @@ def test_a_scheme_is_told_from_what_is_written_in_it(scheme, sentences):
     written = [convert(tags, "bioes", scheme) for tags in sentences]
     prefixes = {tag[0] for tags in written for tag in tags} - {"O"}
     scheme = "io" if prefixes == {"I"} else scheme  # iob1 without a B-
+    if scheme == "bmewo" and "W" not in prefixes:
+        scheme = "bmes"
+    if scheme == "bmes" and "M" not in prefixes:
+        scheme = "bioes"
     assert scheme_of(written) == (scheme if prefixes else "iob2")
 
 

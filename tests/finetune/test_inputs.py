@@ -1,5 +1,6 @@
 """What training reads, predict reads: every format, with the same texts."""
 
+import dataclasses
 import datetime
 import io
 import json
@@ -10,6 +11,7 @@ import pytest
 
 from ffnlab.data import Columns, formats, read_conll, read_labelled, read_questions
 from ffnlab.data.examples import FORMATS
+from ffnlab.data.tagged_lines import TaggedLines
 from ffnlab.errors import InputError
 from ffnlab.finetune import inputs
 from ffnlab.finetune.usage import Usage
@@ -31,6 +33,7 @@ def lines(*rows):
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
+CONLLU = "# text = Hi\n1-2\tHi" + "\t_" * 8 + "\n1\tNew York\tx\tX" + "\t_" * 6 + "\n\n"
 FILES = {  # task, name, content, columns if they are not the usual ones
     "table with commas": ("classify", "a.csv", 'label,text\na,"hi, you"\nb,"a\n\nb"\n'),
     "table with tabs": ("classify", "a.tsv", 'text\tlabel\n"hi\tgreet\nbye\tpart\n'),
@@ -57,6 +60,12 @@ FILES = {  # task, name, content, columns if they are not the usual ones
                               Columns("2", label="3")),
     "CoNLL of another name": ("tag", "a.bio", "Ada B-PER\nsings O\n"),
     "CoNLL in a .tsv": ("tag", "a.tsv", "Ada\tB-PER\nsings\tO\n"),
+    "CoNLL of words with blanks": ("tag", "a.conll", "Hà Nội\tB-LOC\n\n#\tO\n"),
+    "CoNLL with comments": ("tag", "a.conll",
+                            "# id 4 x\nAda _ _ O\n# _ _ O\n\n\n# id 5 x\n"),
+    "CoNLL-U": ("tag", "a.conllu", CONLLU),
+    "CoNLL-U of another name": ("tag", "a.dat", CONLLU, Columns("lemma")),
+    "a table of words": ("tag", "a.csv", 'Sentence #,Word,Tag\n1,Ada,O\n,",",O\n'),
     "JSON lines of words": ("tag", "a.jsonl", lines(
         {"words": ["Ada", "sings"], "tags": ["B-PER", "O"]}),
         Columns("words", label="tags")),
@@ -129,16 +138,73 @@ def test_every_format_that_training_reads_is_among_the_cases():
     assert {("qa", "json"), ("qa", "jsonl")} <= read
 
 
-@pytest.mark.parametrize(
-    "name", [n for n in FILES if case(n)[1][2:] in inputs.STREAMED]
-)
+STREAMED = [n for n in FILES if case(n)[0] == "tag" or case(n)[1][2:] == "jsonl"]
+
+
+@pytest.mark.parametrize("name", STREAMED)
 def test_standard_input_is_read_as_a_file_is(write, monkeypatch, name):
     task, file, content, columns = case(name)
     path, usage = write(content, file), usage_of(task, columns)
-    wanted = [example for example in inputs.open_source(str(path), usage).examples]
+    wanted = inputs.open_source(str(path), usage)
     monkeypatch.setattr(sys, "stdin", io.StringIO(content))
-    source = inputs.open_source("-", usage, file[2:])
-    assert [*source.examples] == wanted
+    source = inputs.open_source("-", usage, wanted.kind)
+    assert texts_and_lines(source) == texts_and_lines(wanted)
+
+
+def texts_and_lines(source):
+    """Returns the texts of examples, and their sources with all lines in one."""
+    examples = [*source.examples]
+    rows = [example.row for example in examples]
+    if isinstance(rows[0], TaggedLines):
+        rows = "".join(row.head * row.first + "".join(row.lines) for row in rows)
+        rows += "".join(source.rest)
+    return [example[:2] for example in examples], rows
+
+
+@pytest.mark.parametrize("name", [n for n in FILES if case(n)[0] == "tag"])
+@pytest.mark.parametrize("place", ["new.txt", "new", "-"])
+def test_taggers_read_what_they_were_trained_on_without_a_telling_name(
+    write, monkeypatch, name, place
+):
+    task, file, content, columns = case(name)
+    usage = usage_of(task, columns)
+    wanted = inputs.open_source(str(write(content, file)), usage)
+    usage = dataclasses.replace(
+        usage,
+        file_format=wanted.kind,
+        label_column=columns.label if columns.label.isdecimal() else None,
+    )
+    monkeypatch.setattr(sys, "stdin", io.StringIO(content))
+    other = place if place == "-" else str(write(content, place))
+    source = inputs.open_source(other, usage, labels=["O", "B-PER", "VB", "NNP"])
+    assert texts_and_lines(source) == texts_and_lines(wanted)
+    assert source.kind == wanted.kind
+
+
+def test_sentences_are_texts_for_a_tagger_of_columns(write, monkeypatch):
+    text = "Ada sings .\nHe ran\n"
+    for file_format in ("conll", None):
+        usage = Usage("tag", 64, file_format=file_format)
+        for place in (str(write(text, "a.txt")), "-"):
+            monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+            source = inputs.open_source(place, usage, labels=["O", "B-PER"])
+            found = [example.text for example in source.examples]
+            assert found == [["Ada", "sings", "."], ["He", "ran"]]
+    old = Usage("tag", 64)  # of a run that did not keep the format of its files
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Ada O\nran O\n"))
+    assert inputs.open_source("-", old, labels=["O", "B-PER"]).kind == "text"
+
+
+def test_a_text_of_standard_input_is_there_at_once(monkeypatch):
+    reader, writer = os.pipe()
+    with open(reader) as stream, open(writer, "w") as out:
+        monkeypatch.setattr(sys, "stdin", stream)
+        usage = Usage("tag", 64, file_format="conll")
+        for text in ("Ada\n", "Ada sings\n"):
+            out.write(text)
+            out.flush()  # and the pipe stays open
+            source = inputs.open_source("-", usage, labels=["O", "B-PER"])
+            assert next(source.examples).text == text.split()
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -350,6 +416,19 @@ def test_files_that_people_have_are_read_as_in_training():
             wanted = trained(CASES / name, task, where)
             source = inputs.open_source(str(CASES / name), usage_of(task, where))
             assert [example[:2] for example in source.examples] == wanted
-    wanted = read_conll(CASES / "cols.conll", plain=True).tokens
-    source = inputs.open_source(str(CASES / "cols.conll"), usage_of("tag", Columns()))
-    assert [example.text for example in source.examples] == wanted
+    usage = Usage("tag", 64, file_format="conll")
+    for name, first in {
+        "cols.conll": ["Ada", "sings", "New York", "."],
+        "vi.conll": ["Học sinh", "học", "ở", "Hà Nội", "."],
+        "mc_test.conll": ["Dmitri", "lives", "in", "Oslo", "."],
+        "kaggle.csv": ["Ada", "lives", "in", "Oslo"],
+        "plain_test.txt": ["Dmitri", "lives", "in", "Oslo", "."],
+    }.items():
+        labels = ["O", "B-PER", "B-LOC"]
+        source = inputs.open_source(str(CASES / name), usage, labels=labels)
+        examples = [*source.examples]
+        assert examples[0].text == first
+        raw = "".join(e.row.head * e.row.first + "".join(e.row.lines) for e in examples)
+        assert raw.encode() == (CASES / name).read_bytes()
+        wanted = read_conll(CASES / name, plain=True).tokens
+        assert [example.text for example in examples] == wanted

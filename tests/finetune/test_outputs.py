@@ -6,6 +6,7 @@ import pytest
 
 from ffnlab.data import Example, read_labelled
 from ffnlab.data.json_files import document
+from ffnlab.data.tagged_lines import TaggedLines
 from ffnlab.finetune.outputs import (
     Format,
     Prediction,
@@ -28,8 +29,9 @@ LABEL = Prediction("x", 0.98765)
          "a\tO\nb\tB-x\n\n"),
         (Format("text", probabilities=True), Example(["a"]), Prediction(["O"], [0.5]),
          "a\t0.5000\tO\n\n"),
-        (Format("conll"), Example(["a", "b"], row=["-DOCSTART-", "a x", "b\ty"]),
-         Prediction(["O", "O"], [1.0, 1.0]), "-DOCSTART-\n\na x O\nb\ty\tO\n\n"),
+        (Format("conll"), Example(["a", "b"], row=TaggedLines(
+            ["-DOCSTART-\n", "a x\n", "b\ty"], [1, 2])),
+         Prediction(["O", "O"], [1.0, 1.0]), "-DOCSTART-\na x O\nb\ty\tO"),
     ],
 )  # fmt: skip
 def test_lines(form, example, prediction, wanted):
@@ -154,4 +156,4 @@ def test_tags_are_written_in_a_column_of_their_scheme(write, tmp_path):
     predictions = [Prediction(["O", "B-A"], [1.0, 0.5])]
     write_predictions(tmp_path, str(path), "dev", examples, predictions, "iob1")
     written = (tmp_path / "predictions-dev.conll").read_text()
-    assert written == "Ada x I-A O\nran y O I-A\n\n"
+    assert written == "Ada x I-A O\nran y O I-A\n"

@@ -76,7 +76,7 @@ def test_prediction_keeps_the_header_of_a_table(sorted_texts, tmp_path):
         (
             "conll",
             "w1 x\nw2\n\n-DOCSTART-\nw3\ty\n",
-            ["w1 x ", "w2\t", "", "-DOCSTART-", "", "w3\ty\t", ""],
+            ["w1 x ", "w2\t", "", "-DOCSTART-", "w3\ty\t"],
         ),
         ("jsonl", '{"text": ["w1", "w2"], "id": 7}\n', None),
     ],
@@ -140,13 +140,14 @@ def test_formats_that_a_task_has_not_are_refused(tagged, sorted_texts, tmp_path)
     path = str(tmp_path / "a.csv")
     for run, source, kind in (
         (tagged, path, "csv"),
-        (tagged, path, "auto"),
         (sorted_texts, "-", "parquet"),
     ):
         with pytest.raises(InputError, match="^format: .* takes text, .*jsonl.*, not "):
             predict_files.predict(
                 predict_files.PredictConfig(str(run.out), source, format=kind)
             )
+    with pytest.raises(InputError, match="a.csv:1: expected a column that numbers"):
+        predict_files.predict(predict_files.PredictConfig(str(tagged.out), path))
     with pytest.raises(InputError, match="^probabilities: for tag, not classify"):
         predict_files.predict(
             predict_files.PredictConfig(str(sorted_texts.out), probabilities=True)

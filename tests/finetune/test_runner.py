@@ -287,7 +287,7 @@ def check_predictions(found, files, folder):
     predict_files.predict(
         predict_files.PredictConfig(str(found.out), str(files / "test.conll"), str(out))
     )
-    assert out.read_text().count("\n\n") == 16
+    assert out.read_text().count("\n\n") == 15
 
 
 def test_the_flag_file_and_aliases_repeat_the_run(sorted_texts, tmp_path):
