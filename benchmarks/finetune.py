@@ -27,7 +27,7 @@ from ffnlab import data, finetune, options
 from ffnlab.data.labels import label_ids
 from ffnlab.data.packed_rows import pack
 from ffnlab.errors import InputError
-from ffnlab.finetune import classification, runner, trainer
+from ffnlab.finetune import runner, text_parts, trainer
 from ffnlab.finetune.task import packing_options
 from ffnlab.options import option
 from ffnlab.report.table import Table
@@ -135,9 +135,7 @@ def _rows(config: Config, task: Any, examples: Any) -> Any:
     """Returns the examples packed into rows, with the token ids of the task."""
     finetuning, tokenizer = config.finetuning(), task.tokenizer
     labels = label_ids(config.train, examples, task.label_names)
-    encoded = classification.encode(
-        config.task, tokenizer, examples, finetuning.max_length
-    )
+    encoded = text_parts.encode(config.task, tokenizer, examples, finetuning.max_length)
     options = packing_options(
         finetuning, task.checkpoint, "train", encoded.tokens, len(examples.texts)
     )

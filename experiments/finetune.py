@@ -14,13 +14,16 @@ the dev part, and reports the scores of the test part.
         --dev=dev.json
     python -m experiments.finetune --task=generate --checkpoint=gpt2 --train=a.tsv \\
         --split=0.8,0.1,0.1 --text_column=article --label_column=summary
+    python -m experiments.finetune --task=pairs --checkpoint=minilm --train=sts.tsv \\
+        --split=0.8,0.1,0.1 --problem_type=regression
     python -m experiments.finetune --flagfile=OUT/flags    (repeats a run)
 
 The flags of transformers' run_ner, run_glue, run_classification and run_qa work too.
 
 Tasks: classify, a label for each text; pairs, a label for two texts, or for two
 entities marked in one; tag, a label for each word; qa, the span of a context that
-answers a question, or no answer; generate, text-to-text generation. Files: CSV, TSV,
+answers a question, or no answer; generate, text-to-text generation. With
+--problem_type, classify and pairs predict a number, or several labels. Files: CSV, TSV,
 JSON of any layout, Parquet, Arrow, CoNLL columns, and SQuAD's JSON; for tag also
 CoNLL-U and tables with a column Sentence #. Tags of spans are in IO, IOB1, IOB2, BIOES,
 BMES or BMEWO. OUT receives report.md, pictures, results.jsonl, predictions of dev and

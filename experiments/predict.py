@@ -22,10 +22,12 @@ All bad lines of a file are reported before anything is written. Input and outpu
 UTF-8, whatever the locale is.
 
 Output: for tag one line per word, the tag last; for generate the text; otherwise one
-line per text: label or answer, probability and text, separated by tabs. Rows of tables,
-of JSON and of Parquet, and CoNLL columns come back whole, with label and probability,
-or the tag, added. CoNLL-U has its tags in the column of training, or in
---predicted_column. Questions of .json come back as answers by id.
+line per text: label or answer, probability and text, separated by tabs. Numbers have no
+probability; several labels, and their probabilities, have a separator between them in
+text and tables, and are lists in JSON and Parquet. Rows of tables, of JSON and of
+Parquet, and CoNLL columns come back whole, with label and probability, or the tag,
+added. CoNLL-U has its tags in the column of training, or in --predicted_column.
+Questions of .json come back as answers by id.
 
 --task_output=entities, labels or answers writes a JSON line per input instead: what
 came in, and a list of objects. Entities (for tag) have type, start, end, score and

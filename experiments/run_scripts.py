@@ -243,6 +243,10 @@ def _cpu(flag: _Flag) -> tuple[list[str], None]:
     return ["--device=cpu"] if flag.on else [], None
 
 
+def _regression(flag: _Flag) -> tuple[list[str], None]:
+    return ["--problem_type=regression"] if flag.on else [], None
+
+
 def _resume(flag: _Flag) -> tuple[list[str], str | None]:
     if flag.value is not None and flag.value.lower() in ("false", "none"):
         return [], None
@@ -301,6 +305,7 @@ _RULES: Mapping[str, Callable[[_Flag], tuple[list[str], str | None]]] = {
     "gradient_checkpointing": _checkpointing,
     "warmup_steps": _warmup,
     "use_cpu": _cpu,
+    "do_regression": _regression,
     "no_cuda": _cpu,
     "resume_from_checkpoint": _resume,
     "text_column_names": _columns,

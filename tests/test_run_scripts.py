@@ -114,3 +114,11 @@ def test_every_name_is_of_a_flag_and_has_one_rule():
     assert not run_scripts._REASONS.keys() & run_scripts._RULES.keys()
     for reason, flags in run_scripts._WITHOUT_EFFECT.items():
         assert reason.isprintable() and len(flags.split()) == len({*flags.split()})
+
+
+def test_regression_is_a_kind_of_target(files):
+    shared = f"--model_name_or_path=m --train_file {files}/pairs.csv "
+    shared += "--validation_file=d --do_train "
+    given = parse(shared + "--do_regression True")[0]
+    assert (given.task, given.problem_type) == ("pairs", "regression")
+    assert parse(shared + "--do_regression False")[0].problem_type is None

@@ -22,6 +22,7 @@ _NAMES = {
     "SEQUENCES": "synthetic",
     "Sentences": "conll",
     "TaggedLines": "tagged_lines",
+    "Targets": "targets",
     "brackets": "synthetic",
     "breast_cancer": "builtin",
     "checkpoint_tokenizer": "tokenizer_files",

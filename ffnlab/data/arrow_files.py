@@ -188,8 +188,10 @@ def _extended(schema: Any, rows: Sequence[Mapping[str, Any]]) -> Any:
     """Returns a schema with the columns of some rows."""
     import pyarrow
 
-    for name, value in rows[0].items():
-        inner = value[0] if isinstance(value, list) else value
+    for place, (name, value) in enumerate(rows[0].items()):
+        kept = (row[name] for row in rows if row[name] != [])  # lists may be empty
+        inner = next(kept, "" if place == 0 else 0.0)
+        inner = inner[0] if isinstance(inner, list) else inner
         kind = pyarrow.string() if isinstance(inner, str) else pyarrow.float64()
         kind = pyarrow.list_(kind) if isinstance(value, list) else kind
         schema = schema.append(pyarrow.field(name, kind))

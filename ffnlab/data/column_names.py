@@ -35,7 +35,7 @@ _TEXTS = {
 }
 _LABELS = {
     "qa": ("answers",),
-    "classify": ("label", "labels"),
+    "classify": ("label", "labels", "score"),
     "pairs": ("label", "labels", "score"),
     "tag": ("label", "ner_tags", "tags", "labels", "pos_tags", "chunk_tags"),
     "generate": ("label", "target", "summary", "highlights", "target_text"),
@@ -49,16 +49,24 @@ class Columns(NamedTuple):
       text: The column of the text.
       pair: The column of the second text, if the task has one.
       label: The column of the label; None does not read labels.
+      indicators: Columns of 0 and 1, one for each of several labels, in place of the
+        column of the label.
     """
 
     text: str = "text"
     pair: str = "text2"
     label: str | None = "label"
+    indicators: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> list[str]:
+        """The columns of labels."""
+        return list(self.indicators or [self.label]) if self.label else []
 
     def names(self, task: str) -> list[str]:
         """Returns the columns that a task reads: text, second text, label."""
         pair = [self.pair] if task in ("pairs", "qa") else []
-        return [self.text, *pair, *([self.label] if self.label else [])]
+        return [self.text, *pair, *self.labels]
 
     def resolve(self, task: str, held: Iterable[str]) -> "Columns":
         """Returns columns in which a default that a file lacks has its other name.
@@ -71,12 +79,13 @@ class Columns(NamedTuple):
           task: A name of `examples.TASKS`, or `qa`.
           held: The columns of the file.
 
-        >>> Columns().resolve("pairs", ["premise", "hypothesis", "label"])
-        Columns(text='premise', pair='hypothesis', label='label')
-        >>> Columns("title").resolve("classify", ["sentence", "labels"])
-        Columns(text='title', pair='text2', label='labels')
+        >>> held = ["premise", "hypothesis", "label"]
+        >>> Columns().resolve("pairs", held).names("pairs")
+        ['premise', 'hypothesis', 'label']
+        >>> Columns("title").resolve("classify", ["sentence", "labels"]).labels
+        ['labels']
         """
-        held, (text, pair, label) = set(held), self
+        held, (text, pair, label) = set(held), self[:3]
         texts = (text, pair) if task in ("pairs", "qa") else (text,)
         if _is_default(texts, _TEXTS[task][0], held):
             known = (names for names in _TEXTS[task] if held.issuperset(names))
@@ -84,7 +93,7 @@ class Columns(NamedTuple):
         if label and _is_default((label,), _LABELS[task][:1], held):
             others = (name for name in _LABELS[task] if name in held)
             label = next((name for name in others if name not in (text, pair)), label)
-        return Columns(text, pair, label)
+        return Columns(text, pair, label, self.indicators)
 
 
 def _is_default(

@@ -21,6 +21,7 @@ from ffnlab.data.json_files import PART_KEYS, read_json_rows
 from ffnlab.data.json_lines import parse_objects
 from ffnlab.data.json_rows import make_example
 from ffnlab.data.numbered_labels import name_labels
+from ffnlab.data.targets import Targets, check_separator, single_labels
 from ffnlab.data.text_tables import (
     cell_text,
     check_columns,
@@ -38,6 +39,7 @@ FORMATS = {  # that each task can be read from
     "generate": _TABLES,
 }
 TASKS = tuple(FORMATS)
+_ONE_LABEL = ("classify", "pairs")  # tasks of a label for each example
 _HEADINGS = ("label", "labels", "class", "category", "target", "intent")
 
 
@@ -47,8 +49,8 @@ class Examples(NamedTuple):
     Attributes:
       texts: The text of each example; for `tag` its words.
       pairs: The second texts of `pairs`; otherwise empty.
-      labels: The label of each example; for `tag` the tags of its words, in IOB2 if
-        they are tags of spans; empty if labels are not read.
+      labels: The label of each example, or its `Targets`; for `tag` the tags of its
+        words, in IOB2 if they are tags of spans; empty if labels are not read.
       lines: The line of each example, from 1; for `tag` the line of each word.
       scheme: The scheme of the tags in the file, a key of `tags.SCHEMES`, or None.
       rows: The source of each example, see `Example`; empty if there is no file.
@@ -92,6 +94,7 @@ def read_labelled(
     part: str | None = "train",
     kind: str | None = None,
     names: Sequence[str] = (),
+    targets: Targets | None = None,
 ) -> Examples:
     """Reads texts and, unless `columns.label` is None, their labels.
 
@@ -106,6 +109,8 @@ def read_labelled(
       part: The part to read from a JSON file that has several; None takes the last.
       kind: The format, see `format_of`; None takes that of the file.
       names: The names of labels that are numbers, in their order.
+      targets: How targets are read that are numbers, or several labels of a text; None
+        reads one label.
 
     Raises:
       InputError: No such file, no example in it, or up to 20 lines that cannot be used.
@@ -120,22 +125,42 @@ def read_labelled(
     path, columns = require_file(path), columns or Columns()
     kind = kind or format_of(path, task, columns)
     if kind in formats.BINARY:
-        examples, names = _read_arrow(path, task, columns, kind, names)
+        examples, names = _read_arrow(path, task, columns, kind, names, targets)
     elif kind in ("json", "jsonl"):
-        examples = _read_json(path, task, columns, part, kind)
+        examples = _read_json(path, task, columns, part, kind, targets)
     elif kind == "conll":
         examples = _read_conll(path, columns)
     else:
-        examples = _read_table(path, task, columns, kind)
+        examples = _read_table(path, task, columns, kind, targets)
     if not examples.texts:
         unit = "sentence" if task == "tag" else "example"
         raise InputError(f"{path}:1: no {unit} in it")
     if not columns.label:
         return examples
+    if targets:
+        return _named_targets(path, examples, names, targets, part)
     column = examples.layout.columns.label
     named = name_labels(path, examples.labels, examples.lines, names, column)
     examples = examples._replace(labels=named)
     return _to_iob2(path, examples) if task == "tag" else examples
+
+
+def _named_targets(
+    path: Path,
+    examples: Examples,
+    names: Sequence[str],
+    targets: Targets,
+    part: str | None,
+) -> Examples:
+    """Returns examples whose lists of labels are of names, where there are names."""
+    if targets.several and targets.separator is None and part == "train":
+        check_separator(path, examples.labels, examples.layout.columns.label)
+    if not targets.several or not names:
+        return examples
+    pairs = zip(examples.labels, examples.lines, strict=True)
+    lines = [[line] * len(labels) for labels, line in pairs]
+    named = name_labels(path, examples.labels, lines, names)
+    return examples._replace(labels=named)
 
 
 def format_of(path: str | Path, task: str, columns: Columns | None = None) -> str:
@@ -233,12 +258,20 @@ def _lines(line: int, sentence: Example) -> list[int]:
 
 
 def _read_json(
-    path: Path, task: str, columns: Columns, part: str | None, kind: str
+    path: Path,
+    task: str,
+    columns: Columns,
+    part: str | None,
+    kind: str,
+    targets: Targets | None,
 ) -> Examples:
     """Returns the examples of JSON lines, or of a JSON file in any layout."""
     file = read_json_rows(path, part, kind, task == "tag")
     found = columns.resolve(task, json_rows.column_names(file.rows))
-    read = collect(file.where, json_rows.parse_rows(file.rows, task, found))
+    rows = file.rows
+    if found.label and not targets and task in _ONE_LABEL:
+        rows = single_labels(file.where, rows, found.label)
+    read = collect(file.where, json_rows.parse_rows(rows, task, found, targets))
     note = "" if kind == file.kind == "jsonl" else file.note
     named = _columns_note(task, columns, found)
     note = formats.describe(path, file.kind, note, named)
@@ -247,7 +280,12 @@ def _read_json(
 
 
 def _read_arrow(
-    path: Path, task: str, columns: Columns, kind: str, names: Sequence[str]
+    path: Path,
+    task: str,
+    columns: Columns,
+    kind: str,
+    names: Sequence[str],
+    targets: Targets | None,
 ) -> tuple[Examples, Sequence[str]]:
     """Returns the examples of a Parquet or Arrow file, and the names of its labels."""
     held = arrow_files.column_names(path)
@@ -256,7 +294,9 @@ def _read_arrow(
     for name in needed:
         choose(f"{path}: column", name, held)
     rows = enumerate(arrow_files.iter_rows(path, needed), 1)
-    read = collect(path, json_rows.parse_rows(rows, task, found))
+    if found.label and not targets and task in _ONE_LABEL:
+        rows = single_labels(path, rows, found.label)
+    read = collect(path, json_rows.parse_rows(rows, task, found, targets))
     read = [(line, each._replace(row=line - 1)) for line, each in read]
     note = ""
     if found.label and not names:
@@ -272,18 +312,27 @@ def _columns_note(task: str, columns: Columns, found: Columns) -> str:
     return f"columns {', '.join(found.names(task))}" if found != columns else ""
 
 
-def _read_table(path: Path, task: str, columns: Columns, kind: str) -> Examples:
+def _read_table(
+    path: Path, task: str, columns: Columns, kind: str, targets: Targets | None
+) -> Examples:
     """Returns the examples of a CSV or TSV file."""
     records, problems = read_table(path, kind)
     found = columns
     if records and not all(map(str.isdecimal, columns.names(task))):
         found = columns.resolve(task, [cell.strip() for cell in records[0][1]])
-    header, rows, places = check_columns(path, found.names(task), records, problems)
-    read = []
+    optional = found.labels if targets and targets.several else ()
+    header, rows, places = check_columns(
+        path, found.names(task), records, problems, optional
+    )
+    parsed: list[tuple[int, Example | InputError]] = []
     for line, row in rows:
         cells = [cell_text(row[place]) for place in places]
-        read.append((line, make_example(cells, task, found, row)))
-    if not header and columns.label and read:
+        try:
+            parsed.append((line, make_example(cells, task, found, row, targets)))
+        except InputError as error:
+            parsed.append((line, error))
+    read = collect(path, parsed)
+    if not header and columns.label and not targets and read:
         line, first = read[0]
         if first.label.lower() in _HEADINGS:
             what = "looks like a header; give the columns by name, not by number"

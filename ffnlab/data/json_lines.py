@@ -58,7 +58,7 @@ def texts_of(
     """
     texts = []
     for name in names:
-        value = _value(record, name)
+        value = value_of(record, name)
         if isinstance(value, bool) and name == label:
             value = "true" if value else "false"
         if isinstance(value, bool) or not isinstance(value, (str, int)):
@@ -88,7 +88,7 @@ def words_of(
     """
     lists = []
     for name in names:
-        value = _value(record, name)
+        value = value_of(record, name)
         numbers = name == label and isinstance(value, list) and bool(value)
         numbers = numbers and all(type(each) is int for each in value)
         texts = isinstance(value, list) and value and all(map(is_text, value))
@@ -101,7 +101,15 @@ def words_of(
     return lists
 
 
-def _value(record: dict[str, Any], name: str) -> Any:
+def value_of(record: dict[str, Any], name: str) -> Any:
+    """Returns the value under a key.
+
+    Raises:
+      InputError: There is no such key; without the line.
+
+    >>> value_of({"a": 2}, "a")
+    2
+    """
     if name not in record:
         names = ", ".join(map(terminal, record)) or "nothing"
         raise InputError(f"no {name!r}; there is {names}")

@@ -12,20 +12,24 @@ from typing import Any
 from ffnlab.data.column_names import Columns
 from ffnlab.data.example import Example
 from ffnlab.data.files import is_text
-from ffnlab.data.json_lines import texts_of, words_of
+from ffnlab.data.json_lines import texts_of, value_of, words_of
+from ffnlab.data.targets import Targets
 from ffnlab.errors import InputError
 
 Rows = Iterable[tuple[int, Any]]
 Numbered = Iterator[tuple[int, Example | InputError]]
 
 
-def parse_rows(rows: Rows, task: str, columns: Columns) -> Numbered:
+def parse_rows(
+    rows: Rows, task: str, columns: Columns, targets: Targets | None = None
+) -> Numbered:
     """Yields the example of each row, or what is wrong with it.
 
     Args:
       rows: The number of each row, and its object, list or error.
       task: A name of `examples.TASKS`.
       columns: The columns; those of lists are known by their places.
+      targets: How targets are read; None reads one label of each.
 
     >>> rows = [(1, ["hello", True]), (2, {"text": "bye", "label": 0})]
     >>> [example.label for _, example in parse_rows(rows, "classify", Columns())]
@@ -37,7 +41,7 @@ def parse_rows(rows: Rows, task: str, columns: Columns) -> Numbered:
         try:
             if isinstance(row, InputError):
                 raise row
-            yield line, _parse(row, task, columns)
+            yield line, _parse(row, task, columns, targets)
         except InputError as error:
             yield line, error
 
@@ -48,14 +52,21 @@ def column_names(rows: Rows) -> list[str]:
 
 
 def make_example(
-    cells: Sequence[Any], task: str, columns: Columns, row: Any
+    cells: Sequence[Any],
+    task: str,
+    columns: Columns,
+    row: Any,
+    targets: Targets | None = None,
 ) -> Example:
     """Returns the example of some cells: text, second text if any, label if any."""
-    pair = cells[1] if task == "pairs" else ""
-    return Example(cells[0], pair, row, cells[-1] if columns.label else None)
+    pair, names = cells[1] if task == "pairs" else "", columns.labels
+    label = cells[-1] if names else None
+    if targets and names:
+        label = targets.parse(cells[-len(names) :], names)
+    return Example(cells[0], pair, row, label)
 
 
-def _parse(row: Any, task: str, columns: Columns) -> Example:
+def _parse(row: Any, task: str, columns: Columns, targets: Targets | None) -> Example:
     """Returns the example of a row.
 
     Raises:
@@ -66,26 +77,34 @@ def _parse(row: Any, task: str, columns: Columns) -> Example:
         return row
     values = row
     if not isinstance(row, dict):
-        values = dict(zip(names, _list_cells(row, task, columns), strict=True))
+        cells = _list_cells(row, task, columns, targets)
+        values = dict(zip(names, cells, strict=True))
+    if targets and columns.label:
+        texts = texts_of(values, columns._replace(label=None).names(task))
+        held = [value_of(values, name) for name in columns.labels]
+        return make_example([*texts, *held], task, columns, row, targets)
     values_of = words_of if task == "tag" else texts_of
     cells = values_of(values, names, columns.label)
     return make_example(cells, task, columns, row)
 
 
-def _list_cells(row: list[Any], task: str, columns: Columns) -> list[Any]:
+def _list_cells(
+    row: list[Any], task: str, columns: Columns, targets: Targets | None
+) -> list[Any]:
     """Returns the cells that are needed of a list.
 
     Raises:
       InputError: It has others; without its number.
     """
     count = len(columns.names(task))
-    label = ["label"] if columns.label else []
+    label = ["label"] * len(columns.labels)
     names = {"tag": ["words"], "pairs": ["text", "text"]}.get(task, ["text"]) + label
     fits = len(row) == count if label else len(row) >= count
     texts = row[: count - len(label)] if fits else []
     if fits and (task == "tag" or all(map(is_text, texts))):
         cells = row[:count]
-        if task == "tag" or not label or isinstance(cells[-1], str | int):
+        single = not targets and bool(label)
+        if task == "tag" or not single or isinstance(cells[-1], str | int):
             return cells
     kind = "pair" if count == 2 else "list"
     raise InputError(f"expected a {kind} [{', '.join(names)}]")

@@ -6,6 +6,7 @@ from typing import Any
 
 from ffnlab.data.examples import Examples
 from ffnlab.data.files import is_text
+from ffnlab.data.targets import MULTI
 from ffnlab.errors import InputError
 
 
@@ -42,7 +43,10 @@ def label_text(value: Any) -> str:
         hash(value)
     except TypeError:
         kind = type(value).__name__
-        raise InputError(f"should be one label, got a {kind}, {value!r:.60}") from None
+        raise InputError(
+            f"should be one label, got a {kind}, {value!r:.60}; "
+            f"problem_type={MULTI} takes several"
+        ) from None
     text = str(value)
     if not is_text(text):
         raise InputError(f"{text!r} is blank, or has half of a surrogate pair")
@@ -100,18 +104,38 @@ def label_ids(
     flat, lines = examples.labels, examples.lines
     if nested:
         flat, lines = ([v for row in rows for v in row] for rows in (flat, lines))
-    unseen = Counter(label for label in flat if label not in known)
-    if unseen and not ignore:
-        first = dict(reversed([*zip(flat, lines, strict=True)]))
-        shown = ", ".join(
-            f"{name!r} ({count}, first in line {first[name]})"
-            for name, count in unseen.most_common(8)
-        )
-        shown += f" and {len(unseen) - 8} more" if len(unseen) > 8 else ""
-        raise InputError(
-            f"{path}: labels that training does not show: {shown}; correct them, or "
-            "unseen_labels=ignore counts them as missed"
-        )
+    if not ignore:
+        refuse_unseen(path, flat, lines, names)
     if nested:
         return [[known.get(tag, -1) for tag in row] for row in examples.labels]
     return [known.get(label, -1) for label in examples.labels]
+
+
+def refuse_unseen(
+    path: str, labels: Sequence[str], lines: Sequence[int], names: Sequence[str]
+) -> None:
+    """Raises if labels do not occur in training.
+
+    Args:
+      path: The file, for errors.
+      labels: Labels.
+      lines: The line of each.
+      names: The labels of training.
+
+    Raises:
+      InputError: As `label_ids`.
+    """
+    known = set(names)
+    unseen = Counter(label for label in labels if label not in known)
+    if not unseen:
+        return
+    first = dict(reversed([*zip(labels, lines, strict=True)]))
+    shown = ", ".join(
+        f"{name!r} ({count}, first in line {first[name]})"
+        for name, count in unseen.most_common(8)
+    )
+    shown += f" and {len(unseen) - 8} more" if len(unseen) > 8 else ""
+    raise InputError(
+        f"{path}: labels that training does not show: {shown}; correct them, or "
+        "unseen_labels=ignore counts them as missed"
+    )

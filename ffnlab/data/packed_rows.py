@@ -95,6 +95,28 @@ def pack(
     return Rows(arrays, example_index, int(begins[-1]))
 
 
+def with_targets(rows: Rows, targets: np.ndarray, empty: float) -> Rows:
+    """Returns rows whose y is an array of targets in place of labels.
+
+    Args:
+      rows: Packed texts.
+      targets: The target of each text, `[count]` or `[count, L]`.
+      empty: What stands at positions without a text.
+
+    Returns:
+      The rows; y is `[N, K]` or `[N, K, L]` in the dtype of the targets.
+
+    >>> encoded = Encoded([np.array([1, 2])] * 2, [np.zeros(2, int)] * 2, [], 0)
+    >>> rows = with_targets(pack(encoded, None, 4), np.array([0.5, 1.5]), np.nan)
+    >>> rows.arrays["y"].tolist()
+    [[0.5, nan, 1.5]]
+    """
+    index = rows.example_index
+    mask = (index >= 0).reshape(*index.shape, *[1] * (targets.ndim - 1))
+    placed = np.where(mask, targets[index], targets.dtype.type(empty))
+    return rows._replace(arrays={**rows.arrays, "y": placed})
+
+
 def _flat_labels(labels: Sequence | None, per_word: bool, count: int) -> np.ndarray:
     """Returns a label for each position; −100, which the loss ignores, for no label."""
     if labels is None:

@@ -139,8 +139,17 @@ def check_columns(
     names: Sequence[str],
     records: list[tuple[int, Record]],
     problems: Problems,
+    optional: Sequence[str] = (),
 ) -> tuple[Record | None, list[tuple[int, Record]], list[int]]:
-    """Returns what `read_columns` does, of the result of `read_table`."""
+    """Returns what `read_columns` does, of the result of `read_table`.
+
+    Args:
+      path: The file.
+      names: The columns.
+      records: From `read_table`.
+      problems: From `read_table`.
+      optional: The columns whose cells may be empty.
+    """
     numbered = all(name.isdecimal() for name in names)
     line, first = records[0] if records else (0, [])
     if not records or (not numbered and any(bad < line for bad, _ in problems)):
@@ -157,7 +166,8 @@ def check_columns(
             problems.append((line, what))
             continue
         pairs = zip(names, places, strict=True)
-        empty = [name for name, place in pairs if not cells[place].strip()]
+        needed = [pair for pair in pairs if pair[0] not in optional]
+        empty = [name for name, place in needed if not cells[place].strip()]
         if empty:
             problems.append((line, f"column {empty[0]} is empty"))
     stop_at(path, problems)

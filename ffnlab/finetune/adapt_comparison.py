@@ -163,7 +163,7 @@ class _MethodRuns:
             for index, run in enumerate(results):
                 rate = runs.rates[index // len(runs.seeds)]
                 lines.append(_line(self.name, rate, run, work, steps, size))
-                scores[run.seed, rate] = self.task.example_scores(
+                scores[run.seed, rate] = self.task.settle(run.predicted).example_scores(
                     self.task.last_part, run.predicted[self.task.last_part]
                 )
             example_scores.add(self.directory, self.name, scores)

@@ -9,33 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ffnlab import pretrained, stats
-from ffnlab.data.augment import augment
-from ffnlab.data.entity_markers import check_markers, replace_markers
-from ffnlab.data.examples import Columns, Examples, read_labelled
-from ffnlab.data.files import read_settings
+from ffnlab import stats
+from ffnlab.data.examples import Examples
 from ffnlab.data.labels import label_ids, label_names
-from ffnlab.data.packed_rows import Rows, pack
+from ffnlab.data.packed_rows import Rows
 from ffnlab.data.tags import span_counts
-from ffnlab.data.tokenizer import Encoded, Tokenizer
+from ffnlab.data.targets import check_classes
 from ffnlab.finetune import error_rows, metrics, outputs
 from ffnlab.finetune.outputs import Prediction
-from ffnlab.finetune.splitting import layout_notes, read_parts
 from ffnlab.finetune.tagged_words import columns_of, scheme_to_write
-from ffnlab.finetune.task import (
-    MONITORED,
-    Task,
-    mask_token_ids,
-    notes,
-    packing_options,
-    read_checkpoint,
-    renumber_tokens,
-)
+from ffnlab.finetune.task import MONITORED, Task
+from ffnlab.finetune.text_parts import pack_parts, read_examples, usage_of
 from ffnlab.finetune.usage import Usage
 from ffnlab.models.classifier import ClassifierConfig, Predictor, classifier_model
-from ffnlab.pretrained.checkpoint import Checkpoint
-from ffnlab.pretrained.config_json import read_family
-from ffnlab.pretrained.safetensors_io import config_file
 from ffnlab.report import plots
 from ffnlab.report.table import Table
 from ffnlab.train import layerwise
@@ -57,14 +43,6 @@ _CLASSES = {
     "macro F1": "macro",
     "weighted F1": "weighted",
     "Matthews": "matthews",
-}
-# The activation of the dense layer that transformers has in the head, before the last
-# layer; a BERT has its pooler instead.
-DENSE = {
-    "roberta": "tanh",
-    "xlm-roberta": "tanh",
-    "distilbert": "relu",
-    "electra": "gelu",
 }
 
 
@@ -196,48 +174,10 @@ class ClassificationTask(Task):
 
     def usage(self) -> Usage:
         """Returns how the fine-tuned model is used."""
-        config, columns = self.config, self.examples["train"].layout.columns
-        return Usage(
-            config.task,
-            config.max_length,
-            dtype=config.dtype,
-            text_column=columns.text,
-            pair_column=columns.pair,
-            head=config.head,
-            head_hidden=config.head_hidden,
-            dense=self.shape.dense,
-            scheme=self.examples["train"].scheme,
-            marks=config.marks,
-            **self._tagged_files(),
-        )
-
-    def _tagged_files(self) -> dict[str, Any]:
-        """Returns the format of the files of a tagger; train keeps no rows."""
-        if self.config.task != "tag":
-            return {}
-        return columns_of(self.examples["dev"], self.config.label_column)
-
-
-def encode(
-    task: str,
-    tokenizer: Tokenizer,
-    examples: Examples,
-    max_length: int,
-    marks: Sequence[str] = (),
-) -> Encoded:
-    """Returns the tokens of examples; entity markers become special signs.
-
-    Args:
-      task: `classify`, `pairs` or `tag`.
-      tokenizer: The tokenizer of the checkpoint.
-      examples: The examples.
-      max_length: The maximum number of tokens of an example.
-      marks: The names of the two entity markers, or none.
-    """
-    if task == "tag":
-        return tokenizer.words(examples.texts, max_length)
-    texts = replace_markers(examples.texts, marks)[0] if marks else examples.texts
-    return tokenizer.texts(texts, examples.pairs or None, max_length)
+        tagged = {}
+        if self.config.task == "tag":  # train keeps no rows
+            tagged = columns_of(self.examples["dev"], self.config.label_column)
+        return usage_of(self.config, self.examples["train"], self.shape, **tagged)
 
 
 def prepare(config: "Config") -> ClassificationTask:
@@ -246,125 +186,23 @@ def prepare(config: "Config") -> ClassificationTask:
     Raises:
       InputError: A file, the checkpoint or a flag cannot be used.
     """
-    examples, summary = _read_examples(config)
-    names = label_names(
-        examples["train"], config.task, config.train, config.label_names
-    )
-    checkpoint, tokenizer = read_checkpoint(
-        config, _texts(examples["train"]), head=False, pooler=_pooler(config)
-    )
-    examples["train"] = _augment(config, examples["train"], tokenizer)
-    labels, rows = {}, {}
-    summary += notes(checkpoint, tokenizer)
-    for part, each in examples.items():
+    (examples, found), labels = read_examples(config), {}
+    train, columns = examples["train"], examples["train"].layout.columns
+    if config.task != "tag" and config.problem_type is None and not config.resume:
+        note = check_classes(config.train, train.labels, columns.label)
+        found += [f"train: {note}"] if note else []
+    names = label_names(train, config.task, config.train, config.label_names)
+
+    def numbered(part: str, each: Examples) -> list:
         ignore = part != "train" and config.unseen_labels == "ignore"
         labels[part] = label_ids(config.file_of(part), each, names, ignore)
-        encoded = encode(config.task, tokenizer, each, config.max_length, config.marks)
-        options = packing_options(
-            config, checkpoint, part, encoded.tokens, len(each.texts)
-        )
-        rows[part] = pack(encoded, labels[part], **options)
-        summary.append(_summary(part, each, encoded, rows[part]))
-        summary += _missing_labels(part, rows[part], names)
-    arrays = [packed.arrays for packed in rows.values()]
-    vocab_ids = renumber_tokens(arrays, mask_token_ids(config, tokenizer))
-    return ClassificationTask(
-        config=config,
-        examples=examples,
-        rows=rows,
-        checkpoint=checkpoint,
-        tokenizer=tokenizer,
-        vocab_ids=vocab_ids,
-        summary="\n".join(summary),
-        label_names=names,
-        labels=labels,
-        shape=_shape(config, checkpoint, len(vocab_ids), len(names)),
-    )
+        return labels[part]
 
+    def missing(part: str, rows: Rows) -> list[str]:
+        return _missing_labels(part, rows, names)
 
-def _shape(
-    config: "Config", checkpoint: Checkpoint, vocabulary: int, classes: int
-) -> ClassifierConfig:
-    dense = DENSE.get(checkpoint.family) if config.task != "tag" else None
-    return ClassifierConfig(
-        dataclasses.replace(checkpoint.config, vocabulary=vocabulary),
-        classes,
-        config.head,
-        config.head_hidden,
-        checkpoint.config.dropout,
-        config.gradient,
-        dense,
-    )
-
-
-def _texts(examples: Examples) -> list[str]:
-    """Returns all texts; words are joined by spaces."""
-    texts = [*examples.texts, *examples.pairs]
-    return [" ".join(text) if isinstance(text, list) else text for text in texts]
-
-
-def _pooler(config: "Config") -> bool | None:
-    """Returns whether the encoder has a pooler, a dense layer on the first token.
-
-    As in transformers, that of a BERT is drawn if the checkpoint has none. None takes
-    what the checkpoint has, for our own family.
-    """
-    if config.task == "tag" or config.scratch:
-        return config.task != "tag"
-    path = config_file(Path(config.checkpoint))
-    kind = read_family(str(path), read_settings(path, {}))
-    return {"bert": True, "ffnlab": None}.get(kind, False)
-
-
-def _read_examples(config: "Config") -> tuple[dict[str, Examples], list[str]]:
-    """Returns the examples by part, those of --extra in train; and what was found."""
-
-    def read(part: str) -> Examples:
-        return _read(config, config.file_of(part), part)
-
-    examples, remark = read_parts(config, read)
-    extra = [_read(config, path) for path in config.extra]
-    found = [*layout_notes(config, examples, extra), *filter(None, [remark])]
-    return {**examples, "train": examples["train"].joined(*extra)}, found
-
-
-def _read(config: "Config", path: str, part: str = "train") -> Examples:
-    """Returns the examples of a file; two marked entities stand in one text."""
-    columns = Columns(config.text_column, config.pair_column, config.label_column)
-    task = "classify" if config.marks else config.task
-    examples = read_labelled(path, task, columns, part, names=config.label_names)
-    if not config.marks:
-        return examples
-    check_markers(path, examples.texts, examples.lines, config.marks)
-    return examples
-
-
-def _augment(config: "Config", train: Examples, tokenizer: Tokenizer) -> Examples:
-    """Returns the training part with altered copies."""
-    names = [name for name in config.augment if name != "mlm_substitute"]
-    copies, seed = config.augment_copies, config.seed
-    augmented = augment(train, config.task, names, copies, config.augment_rate, seed)
-    if "mlm_substitute" not in config.augment:
-        return augmented
-    from ffnlab.finetune.mlm_augment import mlm_substitute
-
-    model = pretrained.load(config.checkpoint)
-    substituted = mlm_substitute(
-        train, config.task, model, tokenizer, copies, seed=seed
-    )
-    new = range(len(train.texts), len(substituted.texts))
-    return augmented.joined(substituted.subset(new))
-
-
-def _summary(part: str, examples: Examples, encoded: Encoded, rows: Rows) -> str:
-    """Returns a line on a part: its size, how full its rows are, what was cut off."""
-    full = rows.arrays["x/mask"].mean()
-    scheme = f", tags in {examples.scheme}" if examples.scheme else ""
-    lost = f", {encoded.lost:,} words or tokens cut off" if encoded.lost else ""
-    return (
-        f"{part}: {len(examples.texts):,} texts packed into "
-        f"{len(rows.example_index):,} rows, {full:.0%} full{scheme}{lost}"
-    )
+    fields = pack_parts(config, examples, len(names), found, numbered, missing)
+    return ClassificationTask(**fields, label_names=names, labels=labels)
 
 
 def _missing_labels(part: str, rows: Rows, names: Sequence[str]) -> list[str]:

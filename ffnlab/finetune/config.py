@@ -3,9 +3,11 @@
 import dataclasses
 from typing import ClassVar
 
+from ffnlab.data.column_names import Columns
 from ffnlab.errors import InputError, choose
 from ffnlab.finetune.adapt_options import AdaptOptions
 from ffnlab.finetune.data_options import DataOptions
+from ffnlab.finetune.target_options import TargetOptions
 from ffnlab.finetune.usage import TASKS
 from ffnlab.nn.user_code import ImportOptions
 from ffnlab.options import names_in, option
@@ -242,6 +244,7 @@ class Config(
     DataOptions,
     ModelOptions,
     TaskOptions,
+    TargetOptions,
     TrainingOptions,
     AdaptOptions,
     MethodOptions,
@@ -282,6 +285,7 @@ class Config(
             if not getattr(self, name):
                 raise InputError(f"{name}: is needed")
         self._check_task()
+        self.check_targets(self.task)
         self._check_method()
         self._check_augmentation()
         self.check_split()
@@ -336,6 +340,14 @@ class Config(
     def scratch(self) -> bool:
         """Whether a small model from scratch is trained."""
         return self.checkpoint == "tiny"
+
+    @property
+    def columns(self) -> Columns:
+        """The columns of the files, by the flags."""
+        names = [name.strip() for name in self.label_column.split(",")]
+        several = len(names) > 1 and bool(self.targets and self.targets.several)
+        given = (self.text_column, self.pair_column, self.label_column)
+        return Columns(*given, tuple(names) if several else ())
 
     @property
     def window_stride(self) -> int:

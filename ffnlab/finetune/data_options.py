@@ -43,7 +43,8 @@ class DataOptions:
         "label",
         "Column of the label, or of the target text for generate. Of CoNLL columns the "
         "last, unless a number is given; of CoNLL-U upos, or another name such as xpos "
-        "or misc:NER. In JSON and Parquet, tags are a list.",
+        "or misc:NER. In JSON and Parquet, tags are a list. For "
+        "several labels of a text also their columns of 0 and 1, with commas.",
     )
     label_names: tuple[str, ...] = option(
         (),
@@ -84,9 +85,12 @@ class DataOptions:
             )
         if not self.split and not self.dev and not self.one_file:
             raise InputError("dev: is needed, or split to take it from train")
-        labelled = self.task in ("classify", "pairs")
+        labelled = self.task in ("classify", "pairs") and not self.targets
         if self.stratify and not (self.split and labelled):
-            raise InputError("stratify: it needs split, and the task classify or pairs")
+            raise InputError(
+                "stratify: it needs split, and the task classify or pairs with one "
+                "label for each text"
+            )
         if self.stratify is None:
             by_label = bool(self.split) and labelled and not self._began_at_random()
             object.__setattr__(self, "stratify", by_label)

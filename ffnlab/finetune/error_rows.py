@@ -5,7 +5,9 @@ Every row has `part`, `example` (its number in the part from 1, of questions the
 model read; but for questions also `line`, in its file from 1. Rows of tags have
 `label_text` and `predicted_text`, the words of the two spans, which brackets mark in
 the context; those of spans also `kind`: `missed`, `spurious`, `type`, `boundary` or
-`both`. Rows of questions have `question` and `f1`.
+`both`. Rows of questions have `question` and `f1`. Rows of numbers, which are of all
+examples, have `difference`; rows of several labels have `missed` and `spurious` ones,
+and the probability is that of the surest wrong one to be as it is predicted.
 """
 
 from collections.abc import Sequence
@@ -62,12 +64,77 @@ def of_texts(
     triples = zip(examples.labels, names, probabilities, strict=True)
     for number, (label, name, probability) in enumerate(triples):
         if label != name:
-            pair = examples.pairs[number : number + 1]
             row = {"example": number + 1, "line": examples.lines[number]}
             row |= {"label": label, "predicted": name}
             row["probability"] = float(probability)
-            rows.append({**row, "context": " | ".join([examples.texts[number], *pair])})
+            rows.append({**row, "context": _text(examples, number)})
     return sorted(rows, key=lambda row: -row["probability"])
+
+
+def of_scores(examples: Examples, predicted: Sequence[float]) -> list[Row]:
+    """Returns all texts with their numbers, the largest difference first.
+
+    Args:
+      examples: The examples of a part; labels are the true numbers.
+      predicted: The predicted numbers.
+
+    >>> examples = Examples(["hi", "bye"], [], [2.0, 3.0], [1, 2])
+    >>> [row["difference"] for row in of_scores(examples, [2.5, 2.0])]
+    [-1.0, 0.5]
+    """
+    rows = []
+    pairs = zip(examples.labels, predicted, strict=True)
+    for number, (true, guess) in enumerate(pairs):
+        row = {"example": number + 1, "line": examples.lines[number]}
+        row |= {"label": true, "predicted": guess, "difference": guess - true}
+        rows.append({**row, "probability": None, "context": _text(examples, number)})
+    return sorted(rows, key=lambda row: -abs(row["difference"]))
+
+
+def of_label_sets(
+    examples: Examples,
+    probabilities: np.ndarray,
+    names: Sequence[str],
+    threshold: float,
+) -> list[Row]:
+    """Returns the texts whose labels are not all right, the surest errors first.
+
+    Args:
+      examples: The examples of a part; labels are lists of labels.
+      probabilities: The probability of each label, `[N, L]`.
+      names: The names of the labels.
+      threshold: The probability from which on a text has a label.
+
+    >>> examples = Examples(["hi"], [], [["a", "b"]], [1])
+    >>> row = of_label_sets(examples, np.array([[0.75, 0.25]]), ["a", "b"], 0.5)[0]
+    >>> row["predicted"], row["missed"], row["probability"]
+    ('a', 'b', 0.75)
+    """
+    rows = []
+    for number, gold in enumerate(examples.labels):
+        shares = dict(zip(names, probabilities[number].tolist(), strict=True))
+        guess = [name for name in names if shares[name] >= threshold]
+        missed = [name for name in gold if name not in guess]
+        spurious = [name for name in guess if name not in gold]
+        if not missed and not spurious:
+            continue
+        sure = [1.0 - shares.get(name, 0.0) for name in missed]
+        sure += [shares[name] for name in spurious]
+        row: Row = {"example": number + 1, "line": examples.lines[number]}
+        pairs = zip(
+            ("label", "predicted", "missed", "spurious"),
+            (gold, guess, missed, spurious),
+            strict=True,
+        )
+        row |= {key: " | ".join(labels) for key, labels in pairs}
+        row |= {"probability": max(sure), "context": _text(examples, number)}
+        rows.append(row)
+    return sorted(rows, key=lambda row: -row["probability"])
+
+
+def _text(examples: Examples, number: int) -> str:
+    """Returns the text of an example, or both texts."""
+    return " | ".join([examples.texts[number], *examples.pairs[number : number + 1]])
 
 
 def of_words(
@@ -214,23 +281,30 @@ def _section(part: str, size: int, rows: Sequence[Row]) -> str:
     own = [row for row in rows if row["part"] == part]
     wrong = len({row["example"] for row in own})
     text = f"## {part}\n\n{wrong:,} of {size:,} examples have an error"
+    if own and "difference" in own[0]:
+        text = f"## {part}\n\n{size:,} examples, the largest difference first"
     if not own:
         return f"{text}.\n"
     shown = own[:_SHOWN]
-    more = f"; {len(own):,} errors, of which the first {_SHOWN} are here"
+    more, form = f"; {len(own):,} errors, of which the first {_SHOWN} are here", ".2f"
+    if "difference" in own[0]:
+        more, form = f"; the first {_SHOWN} are here", ".4g"
     text += f"{more if len(own) > _SHOWN else ''}.\n\n"
     names = [name for name in own[0] if name != "part"]
     names = [name for name in names if any(row[name] is not None for row in shown)]
-    cells = [[_cell(row[name], name == "context") for name in names] for row in shown]
+    cells = [
+        [_cell(row[name], name == "context", form) for name in names] for row in shown
+    ]
     heads = [_NAMES.get(name, name) for name in names]
     return text + Table(heads, cells, words=len(names)).markdown() + "\n"
 
 
-def _cell(value: Any, context: bool) -> str:
+def _cell(value: Any, context: bool, form: str) -> str:
     """Returns a value as a cell; of a long context what is around the brackets."""
     if value is None:
         return ""
-    text = f"{value:.2f}" if isinstance(value, float) else " ".join(str(value).split())
+    number = isinstance(value, float)
+    text = f"{value:{form}}" if number else " ".join(str(value).split())
     if len(text) <= _CELL:
         return text
     place = text.find("[") if context else 0

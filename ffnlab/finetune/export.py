@@ -11,15 +11,19 @@ The program is written by `jax.export`, beside the tokenizer and the labels:
 
 import contextlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ffnlab import io
+from ffnlab.data.targets import MULTI
 from ffnlab.data.tokenizer import Tokenizer
 from ffnlab.errors import InputError
+from ffnlab.finetune.usage import Usage
 
 if TYPE_CHECKING:
     from ffnlab.finetune.finetuned_model import FinetunedModel
+    from ffnlab.types import Array
 
 
 def export_model(model: "FinetunedModel", path: str | Path) -> list[Path]:
@@ -68,6 +72,8 @@ def export_model(model: "FinetunedModel", path: str | Path) -> list[Path]:
 def _labels(model: "FinetunedModel") -> str:
     """Returns the labels, and how the model is used, as JSON."""
     inputs, outputs = _signature(model.usage.task)
+    if not model.usage.predicts_labels:
+        outputs = "numbers [B, K, 1]"
     signature = {"labels": model.names, "inputs": inputs, "outputs": outputs}
     settings = {**model.usage.to_dict(), **signature}
     return json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
@@ -120,7 +126,6 @@ def _program(model: "FinetunedModel") -> bytes:
 
 def _apply(model: "FinetunedModel", x: dict[str, Any]) -> Any:
     """Returns the outputs of the model, with one text per row."""
-    import jax
     import jax.numpy as jnp
 
     from ffnlab.models.transformer import transformer_model
@@ -135,4 +140,21 @@ def _apply(model: "FinetunedModel", x: dict[str, Any]) -> Any:
         x["inside"] = x["mask"]
         return model.model.apply(model.params, x, None)[0]
     x["label_positions"] = x.pop("at")
-    return jax.nn.softmax(model.model.apply(model.params, x, None)[0])
+    return read_outputs(model.usage)(model.model.apply(model.params, x, None)[0])
+
+
+def read_outputs(usage: Usage) -> Callable[["Array"], "Array"]:
+    """Returns the function from the outputs of a classifier to what it predicts.
+
+    Args:
+      usage: How the model is used.
+
+    Returns:
+      A function of `[..., L]`: numbers as they are, probabilities that add up to 1, or
+      the probability of each label by itself.
+    """
+    import jax
+
+    if not usage.predicts_labels:
+        return lambda outputs: outputs
+    return jax.nn.sigmoid if usage.problem_type == MULTI else jax.nn.softmax

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from ffnlab import io
-from ffnlab.data.column_names import Columns
 from ffnlab.data.examples import PARTS
 from ffnlab.data.files import is_text, stop_with
 from ffnlab.data.labels import describe_missing, label_text
@@ -169,9 +168,8 @@ def _columns(config: Config, held: Sequence[str]) -> tuple[list[str], list[str]]
     """Returns the columns that a task needs, in the order of a tuple, and may have."""
     if config.task == "qa":
         return ["question", "context", "answers"], ["id"]
-    given = Columns(config.text_column, config.pair_column, config.label_column)
     task = "classify" if config.marks else config.task
-    return given.resolve(task, held).names(task), []
+    return config.columns.resolve(task, held).names(task), []
 
 
 def _rows(
@@ -260,10 +258,25 @@ def _record(row: _Record, config: Config, known: dict[str, Any]) -> _Record:
                 f"{len(words)} words and {len(tags)} tags; give one tag per word"
             )
         return {names[0]: words, last: [_label(last, tag, known) for tag in tags]}
+    if config.targets:
+        return _with_targets(row, config)
     texts = {name: _text(name, row[name]) for name in names}
     generates = config.task == "generate"
     label = _text(last, row[last]) if generates else _label(last, row[last], known)
     return {**texts, last: label}
+
+
+def _with_targets(row: _Record, config: Config) -> _Record:
+    """Returns a row of texts with a number, or with several labels, ready for JSON."""
+    count = len(config.columns.labels)
+    labels = [*row][-count:]
+    values = [row[name] for name in labels]
+    plain = [each.tolist() if hasattr(each, "tolist") else each for each in values]
+    target = config.targets.parse(plain, labels)
+    texts = {name: _text(name, row[name]) for name in [*row][:-count]}
+    if count > 1:
+        return texts | {name: int(name in target) for name in labels}
+    return texts | {labels[0]: target}
 
 
 def _text(name: str, value: Any) -> str:

@@ -27,6 +27,10 @@ _USES = {
     "qa": "finds the answer to a question in a text, or that there is none",
     "generate": "generates a text from a text",
 }
+_USES_OF_TARGETS = {
+    "regression": "gives {} a number",
+    "multi_label_classification": "gives {} any number of labels",
+}
 _FILES = ("train", "extra", "dev", "test")
 _ALWAYS = ("epochs", "batch_size", "learning_rate", "seed")
 _LEFT_OUT = (*_FILES, "task", "checkpoint", "out", "resume")
@@ -58,7 +62,7 @@ def model_card(config: "Config", task: Task, table: Table, failed: str = "") -> 
 {lines}---
 # {markdown(checkpoint_name(config))}, fine-tuned on {markdown(Path(config.train).name)}
 
-It {_USES[config.task]}{_labels(task)}.
+It {_use(config)}{_labels(task)}.
 
 {table.markdown()}
 
@@ -79,6 +83,13 @@ def _seeds(config: "Config") -> str:
         return "One seed was trained."
     best = f"The best of {config.seeds} seeds by the dev part is here;"
     return f"{best} the table is of all."
+
+
+def _use(config: "Config") -> str:
+    """Returns what the model does, in words."""
+    texts = "two texts" if config.task == "pairs" else "a text"
+    known = _USES_OF_TARGETS.get(config.problem_type or "", _USES[config.task])
+    return known.format(texts)
 
 
 def _labels(task: Task) -> str:

@@ -23,6 +23,7 @@ from ffnlab.data.tagged_lines import TaggedLines, join_written
 from ffnlab.data.text_tables import Record
 from ffnlab.errors import InputError
 from ffnlab.escape import json_text
+from ffnlab.finetune.target_outputs import LabelSet, Score
 
 _ENDS = re.compile(r"[\t\r\n]+")
 
@@ -145,12 +146,14 @@ class Format(NamedTuple):
       header: The names of the columns of CSV or TSV, if there are any.
       scheme: The scheme of tags, a key of `tags.SCHEMES`; None leaves them as they are.
       probabilities: Whether columns of tags have a column of probabilities before them.
+      separator: What stands between several labels in a cell; None writes lists.
     """
 
     kind: str
     header: list[str] | None = None
     scheme: str | None = None
     probabilities: bool = False
+    separator: str | None = None
 
     def head(self, probability: bool) -> str:
         """Returns the text before all predictions: a header, if the input has one.
@@ -188,9 +191,12 @@ class Format(NamedTuple):
             return _json_rows(example.row, prediction)
         if isinstance(prediction.text, list):
             return self._columns(example, prediction)
-        added = prediction.cells()
+        several = isinstance(prediction, LabelSet)
+        added = prediction.joined(self.separator) if several else prediction.cells()
         if example.row is not None:
             return self._row(example.row, added)
+        if several or isinstance(prediction, Score):
+            return _plain_line(example, added)
         label = " ".join(_ENDS.split(prediction.text))
         if prediction.probability is None:
             return label + "\n"
@@ -218,6 +224,12 @@ class Format(NamedTuple):
         source = TaggedLines([*lines, "\n"], [*range(len(lines))], layout)
         probable = prediction.probability if self.probabilities else None
         return source.written(prediction.text, probable)
+
+
+def _plain_line(example: Example, added: Sequence[Any]) -> str:
+    """Returns the line of a text: its number, or labels and probabilities, and it."""
+    cells = [*added, example.text, *([example.pair] if example.pair else [])]
+    return "\t".join(" ".join(_ENDS.split(str(cell))) for cell in cells) + "\n"
 
 
 def _json_rows(row: Any, prediction: Prediction) -> str:
@@ -306,6 +318,7 @@ def write_predictions(
     examples: Examples,
     predictions: Sequence[Prediction],
     scheme: str | None = None,
+    separator: str | None = None,
 ) -> None:
     """Writes predictions for a part of the data, in the format that it was read in.
 
@@ -316,9 +329,10 @@ def write_predictions(
       examples: The examples of that part.
       predictions: The prediction for each.
       scheme: The scheme to write tags of spans in.
+      separator: What stands between several labels in a cell; None writes lists.
     """
     kind, ending = examples.layout.kind, Path(path).suffix.lower()
-    form = Format(kind, examples.header, scheme)
+    form = Format(kind, examples.header, scheme, separator=separator)
     second = examples.pairs or itertools.repeat("")
     rows = map(Example, examples.texts, second, examples.rows)
     pairs = zip(rows, predictions, strict=True)

@@ -27,6 +27,7 @@ from ffnlab.finetune.outputs import (
 )
 from ffnlab.finetune.pipeline_inputs import keys_of
 from ffnlab.finetune.predict_options import PredictOptions
+from ffnlab.finetune.usage import Usage
 from ffnlab.nn import user_code
 from ffnlab.options import option
 
@@ -134,6 +135,7 @@ def predict(config: PredictConfig) -> int:
         return 0
     usage, whole = model.usage, config.task_output == "entities"
     _check_task(config, usage.task)
+    _check_targets(config, usage)
     source = inputs.open_source(config.input, usage, config.format, whole, model.names)
     source = _placed(source, config, usage)
     lost: list[int] = []
@@ -143,7 +145,7 @@ def predict(config: PredictConfig) -> int:
     size = 1 if streamed else config.batch_size
     _report(config, source)
     if _is_binary(config, source):
-        form = Format(source.kind, scheme=usage.scheme)
+        form = Format(source.kind, scheme=usage.scheme, separator=usage.label_separator)
         with _open(config.output, "wb") as file:
             count = write_arrow(config.input, file, form, _pairs(apply, source, size))
     else:
@@ -209,8 +211,14 @@ def _predict_lines(
         if config.task_output != "rows":
             lines = _records(config, model, apply, source, size)
             return _write_lines(file, lines)
-        form = Format(source.kind, source.header, usage.scheme, config.probabilities)
-        file.write(form.head(usage.task != "generate"))
+        form = Format(
+            source.kind,
+            source.header,
+            usage.scheme,
+            config.probabilities,
+            usage.label_separator,
+        )
+        file.write(form.head(usage.task != "generate" and usage.predicts_labels))
         count = _write(file, form, _pairs(apply, source, size), source.around)
         file.write("".join(source.rest))
         return count
@@ -246,6 +254,15 @@ def _check_task(config: PredictConfig, task: str) -> None:
     if config.top_k and task != "generate" and config.task_output == "rows":
         other = "answers" if task == "qa" else "labels"
         raise InputError(f"top_k: needs task_output={other}")
+
+
+def _check_targets(config: PredictConfig, usage: Usage) -> None:
+    """Raises if an option is given that is of labels, and the model has none."""
+    if usage.predicts_labels:
+        return
+    for name, default in (("task_output", "rows"), ("top_k", None)):
+        if getattr(config, name) != default:
+            raise InputError(f"{name}: for labels; this model predicts a number")
 
 
 def _records(

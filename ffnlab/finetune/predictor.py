@@ -18,14 +18,16 @@ import numpy as np
 
 from ffnlab.data.examples import Example, Examples
 from ffnlab.data.packed_rows import next_width, pack, pad_rows
+from ffnlab.data.targets import MULTI
 from ffnlab.errors import InputError, choose
-from ffnlab.finetune.classification import encode
 from ffnlab.finetune.entities import cut_words, entities_of
-from ffnlab.finetune.export import export_model
+from ffnlab.finetune.export import export_model, read_outputs
 from ffnlab.finetune.finetuned_model import FinetunedModel, read_finetuned
 from ffnlab.finetune.outputs import Entity, Prediction, check_finite, is_finite
 from ffnlab.finetune.pipeline_inputs import read_inputs
 from ffnlab.finetune.predict_options import PredictOptions
+from ffnlab.finetune.target_outputs import Score, label_set
+from ffnlab.finetune.text_parts import encode
 from ffnlab.types import Array, Batch, Params
 
 Predict = Callable[[Sequence[Example]], list[Any]]
@@ -77,8 +79,8 @@ class Pipeline:
 
     @property
     def labels(self) -> list[str]:
-        """The labels of the model; empty for qa and generate."""
-        return list(self.model.names)
+        """The labels of the model; empty for qa, generate and numbers."""
+        return list(self.model.names) if self.model.usage.predicts_labels else []
 
     def __call__(
         self, texts: Any = None, *, question: Any = None, context: Any = None, **options
@@ -91,6 +93,8 @@ class Pipeline:
         | tag | a list of words | `Entity` tuples, by number of the word |
         | classify | a text | a `Prediction`; with `top_k` a list of them |
         | pairs | a tuple of two texts | a `Prediction`; with `top_k` a list of them |
+        | regression | as classify or pairs | a `Score` |
+        | several labels | as classify or pairs | a `LabelSet`; `top_k` as above |
         | qa | a tuple of question and context | an `Answer`; with `top_k` a list |
         | generate | a text | a `Prediction` whose text was generated |
 
@@ -179,6 +183,8 @@ class Pipeline:
         if options.num_beams is None and not options.samples:
             options = dataclasses.replace(options, num_beams=self._num_beams)
         options.check_task(self.model.usage.task)
+        if options.top_k and not self.model.usage.predicts_labels:
+            raise InputError("top_k: for labels; this model predicts a number")
         return options
 
     def _predicted(
@@ -281,9 +287,11 @@ def _label_predictor(
     """
     usage, names = model.usage, model.names
 
+    read = read_outputs(usage)
+
     @jax.jit
     def probabilities_of(params: Params, x: Batch) -> Array:
-        return jax.nn.softmax(model.model.apply(params, x, None)[0])
+        return read(model.model.apply(params, x, None)[0])
 
     def predict(examples: Sequence[Example]) -> list[Any]:
         texts = [example.text for example in examples]
@@ -297,8 +305,12 @@ def _label_predictor(
         flat = rows.flat(padded[:count, :positions])  # [labels of all texts, K]
         if usage.task == "tag":
             return _by_sentence(flat, names, texts)
+        if not usage.predicts_labels:
+            return [Score(float(number)) for number in flat[:, 0]]
         if ranked:
             return [_ranked(p, names) for p in flat]
+        if usage.problem_type == MULTI:
+            return [label_set(p, names, usage.threshold) for p in flat]
         return [Prediction(names[p.argmax()], float(p.max())) for p in flat]
 
     return predict

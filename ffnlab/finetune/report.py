@@ -40,6 +40,7 @@ def publish(
       The table of scores by part.
     """
     best = diverged_runs.best_run(runs)
+    task = task.settle(best.predicted)
     trained = _save(config, task, best.params, directory, adaptation)
     part = "test" if "test" in best.scores else "dev"
     table, tables = scores_table(task, runs), task.details(best.scores[part])
@@ -85,7 +86,7 @@ def _save(
         folders.append(best / adapting.FOLDER)
     for folder in folders:
         about = {**describe(config, task), "checkpoint": config.checkpoint}
-        adapting.save(adaptation, params, folder, base, about)
+        adapting.save(adaptation, task.exported(params), folder, base, about)
     size = adapting.size(folders[0])
     return f"Method {config.method}: {adaptation.summary}; adapter/ has {size:,} bytes."
 
@@ -123,15 +124,16 @@ def scores_table(task: Task, runs: list[Run]) -> Table:
     for part in runs[0].scores:
         cells = []
         for key in task.columns.values():
-            values = 100 * np.array([run.scores[part][key] for run in runs])
-            cell = f"{values.mean():.2f}"
+            values = np.array([run.scores[part][key] for run in runs])
+            values, form = (100 * values, ".2f") if task.percent else (values, "#.4g")
+            cell = f"{values.mean():{form}}"
             if interval := stats.mean_interval(values):
-                lowest = -100.0 if key == "matthews" else 0.0
-                low, high = interval.clip(lowest, 100.0)
-                cell += f" [{low:.2f}, {high:.2f}]"
+                low, high = interval.clip(*task.limits(key))
+                cell += f" [{low:{form}}, {high:{form}}]"
             cells.append(cell)
         rows.append([part, f"{task.sizes[part]:,}", *cells])
-    return Table(["part", "texts", *(f"{n}, %" for n in task.columns)], rows, words=1)
+    names = [f"{name}, %" if task.percent else name for name in task.columns]
+    return Table(["part", "texts", *names], rows, words=1)
 
 
 def report_text(

@@ -25,6 +25,7 @@ _MODULES = {
     "qa": "question_answering",
     "generate": "generation",
 }
+_PROBLEMS = {"regression": "regression", "multi_label_classification": "multi_label"}
 
 
 class Result(NamedTuple):
@@ -107,8 +108,11 @@ def _run(config: Config, out: str) -> Result:
         run_directory.finish(directory)
     diverged_runs.check(config, runs, directory)
     scores = {part: [run.scores[part] for run in runs] for part in runs[0].scores}
-    finite = diverged_runs.finite_parts(diverged_runs.best_run(runs))
-    return Result(directory, scores, table, error_rows.collect(task, finite))
+    best = diverged_runs.best_run(runs)
+    errors = error_rows.collect(
+        task.settle(best.predicted), diverged_runs.finite_parts(best)
+    )
+    return Result(directory, scores, table, errors)
 
 
 def prepare(config: Config) -> "Task":
@@ -117,5 +121,6 @@ def prepare(config: Config) -> "Task":
     Raises:
       InputError: A file, the checkpoint or a flag cannot be used.
     """
-    module = importlib.import_module(f"ffnlab.finetune.{_MODULES[config.task]}")
+    name = _PROBLEMS.get(config.problem_type or "", _MODULES[config.task])
+    module = importlib.import_module(f"ffnlab.finetune.{name}")
     return module.prepare(config)

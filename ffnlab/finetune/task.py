@@ -53,6 +53,7 @@ class Task(abc.ABC):
       label_names: The names of the labels, if the task has labels.
       monitor: The name of the metric that chooses the best epoch.
       columns: The metrics to report: their headings, and their keys in the scores.
+      percent: Whether the metrics are shown as percentages.
     """
 
     config: "Config"
@@ -66,6 +67,7 @@ class Task(abc.ABC):
 
     monitor: ClassVar[str]
     columns: ClassVar[dict[str, str]]
+    percent: ClassVar[bool] = True
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -110,6 +112,29 @@ class Task(abc.ABC):
     def class_logits(self, outputs: Any, batch: Batch) -> Array:
         """Returns the logits of the classes for each entry of y."""
         return outputs
+
+    def limits(self, key: str) -> tuple[float, float]:
+        """Returns the range of a score, by its key, as it is shown."""
+        return (-100.0 if key == "matthews" else 0.0), 100.0
+
+    def settle(self, predicted: dict[str, Any]) -> "Task":
+        """Returns the task with what the predictions of a run decide.
+
+        That is a threshold that the dev part chooses, for example; `score` and what
+        follows it then go by it in all parts.
+
+        Args:
+          predicted: The predictions of the run by part.
+        """
+        return self
+
+    def exported(self, params: Params) -> Params:
+        """Returns parameters as a saved model has them.
+
+        Args:
+          params: The parameters, or the part of them that trains.
+        """
+        return params
 
     @property
     @abc.abstractmethod
@@ -317,6 +342,7 @@ _STEMS = {
 def save(config: "Config", task: Task, params: Params, folder: Path) -> None:
     """Writes a checkpoint directory with the head and how the model is used."""
     shutil.rmtree(folder, ignore_errors=True)
+    params = task.exported(params)
     encoder, checkpoint = params["encoder"], task.checkpoint
     if task.vocab_ids is not None:
         whole = checkpoint.params
@@ -337,6 +363,8 @@ def save(config: "Config", task: Task, params: Params, folder: Path) -> None:
 def describe(config: "Config", task: Task) -> dict[str, Any]:
     """Returns how a fine-tuned model is used, and its labels, ready for JSON."""
     settings: dict[str, Any] = {usage.KEY: task.usage().to_dict()}
+    if config.targets:
+        settings["problem_type"] = config.problem_type
     if task.label_names:
         names = dict(enumerate(task.label_names))
         settings["id2label"] = {str(number): name for number, name in names.items()}

@@ -295,7 +295,7 @@ class Work(NamedTuple):
 
 def _hooks(work: Work, folder: str, prefix: str = "") -> loop.Hooks:
     """Returns the checkpoints and the progress of a run or population."""
-    shown = f"{prefix}{work.task.monitor} {{:.2%}}"
+    shown = f"{prefix}{work.task.monitor} {{:{'.2%' if work.task.percent else '.4f'}}}"
     return loop.Hooks(
         Checkpoints(
             work.directory / "checkpoints" / folder,
@@ -381,5 +381,6 @@ def _score(
 ) -> Run:
     """Returns a run with the predictions and scores of its best parameters."""
     predicted = {part: predict(params) for part, predict in work.predictors.items()}
-    scores = {part: work.task.score(part, each) for part, each in predicted.items()}
+    task = work.task.settle(predicted)
+    scores = {part: task.score(part, each) for part, each in predicted.items()}
     return Run(seed, params, record, scores, predicted, seconds)

@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from ffnlab.data.targets import MULTI, PROBLEM_TYPES, REGRESSION, SINGLE
 from ffnlab.errors import InputError
 from ffnlab.schema import Field, check, check_object, fields_of
 
@@ -35,8 +36,12 @@ _OF_TASK = {
 }
 _OF_TASK["pairs"] = _OF_TASK["classify"]
 _OF_TASK["tag"] = (*_OF_TASK["classify"], "label_column", "file_format")
-# What records of earlier versions may lack.
-_ADDED = {"marks", "scheme", "label_column", "file_format"}
+# Fields of other targets than one label, which files without them do not have.
+_OF_TARGETS = {
+    SINGLE: (),
+    REGRESSION: ("problem_type",),
+    MULTI: ("problem_type", "threshold", "label_separator"),
+}
 _SIZE = Field(kind=int, least=1, most=2**31 - 1)
 # What is narrower than the types of the fields.
 _RANGES = {
@@ -46,7 +51,12 @@ _RANGES = {
     "num_beams": Field(kind=int, least=1, most=2**31 - 1, optional=True),
     "dtype": Field(kind=str, known=("float32", "bfloat16")),
     "marks": Field(kind=list, items=Field(kind=str), most=2, optional=True),
+    "problem_type": Field(kind=str, known=PROBLEM_TYPES),
+    "threshold": Field(kind=float, least=0.0, most=1.0),
 }
+_MAY_LACK = {
+    "marks", "scheme", "label_column", "file_format", "problem_type", "label_separator",
+}  # fmt: skip
 _ALWAYS = ("task", "dtype", "max_seq_length", "text_column")
 
 
@@ -69,6 +79,10 @@ class Usage:
       file_format: The format of the files of training, for tag: that of a
         `tag_layouts.TagLayout`, or `jsonl`; None if it is not known.
       marks: The names of the two entity markers, or none.
+      problem_type: What is predicted of a text, a name of `targets.PROBLEM_TYPES`.
+      threshold: The probability from which on a text has a label, of several.
+      label_separator: What stands between the labels of a cell; None writes a list of
+        JSON.
       doc_stride: Tokens that two windows of a context share.
       max_answer_length: The maximum number of tokens of an answer.
       null_score_diff_threshold: How much the score of no answer must exceed that of
@@ -90,6 +104,9 @@ class Usage:
     marks: tuple[str, ...] = ()
     label_column: str | None = None
     file_format: str | None = None
+    problem_type: str = SINGLE
+    threshold: float = 0.5
+    label_separator: str | None = None
     doc_stride: int = 128
     max_answer_length: int = 30
     null_score_diff_threshold: float = 0.0
@@ -102,13 +119,19 @@ class Usage:
         """Whether an example has two texts; marked entities stand in one."""
         return self.task in ("pairs", "qa") and not self.marks
 
+    @property
+    def predicts_labels(self) -> bool:
+        """Whether predictions of a text are labels, and not numbers."""
+        return self.problem_type != REGRESSION
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the record as config.json holds it, with the fields of its task.
 
         >>> Usage("generate", 64).to_dict()["target_length"]
         48
         """
-        values = {name: getattr(self, name) for name in _fields_of(self.task)}
+        names = (*_fields_of(self.task), *_OF_TARGETS[self.problem_type])
+        values = {name: getattr(self, name) for name in names}
         values = {k: list(v) if k == "marks" else v for k, v in values.items()}
         return {_IN_FILE.get(name, name): value for name, value in values.items()}
 
@@ -133,8 +156,11 @@ class Usage:
                 f"{source}: {KEY} should be a record with one of the tasks "
                 f"{', '.join(TASKS)}; this is not a fine-tuned model of ffnlab"
             )
-        known = {_IN_FILE.get(name, name): name for name in _fields_of(task)}
-        missing = sorted(known.keys() - held.keys() - _ADDED)
+        problem = held.get("problem_type", SINGLE)
+        more = _OF_TARGETS.get(problem, ()) if isinstance(problem, str) else ()
+        names = [*_fields_of(task), "problem_type", *more]
+        known = {_IN_FILE.get(name, name): name for name in names}
+        missing = sorted(known.keys() - held.keys() - _MAY_LACK)
         if missing:
             raise InputError(f"{source}: {KEY} has no {missing[0]!r}; train again")
         fields = fields_of(cls, **_RANGES)

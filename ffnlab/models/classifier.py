@@ -39,7 +39,7 @@ class ClassifierConfig:
     Attributes:
       encoder: Configuration of the Transformer, without a head. The dense tanh layer of
         a pooler is applied at every label position.
-      classes: Number of classes.
+      classes: Number of classes; 1 for a number.
       head: `linear`; a feed-forward block such as `swiglu` or `mlp:gelu` before the
         linear layer; or `feedback`, a layer whose states depend on those of both
         neighbouring label positions.
@@ -65,10 +65,9 @@ class ClassifierConfig:
     def __post_init__(self):
         if self.encoder.head != "none":
             raise InputError("a classifier needs an encoder without a head; head=False")
-        if self.classes < 2 or self.hidden < 1:
+        if min(self.classes, self.hidden) < 1:
             raise InputError(
-                f"classes={self.classes} must be at least 2 and hidden={self.hidden} "
-                "at least 1"
+                f"classes={self.classes} and hidden={self.hidden} must be at least 1"
             )
         if not 0.0 <= self.dropout < 1.0:
             raise InputError(f"dropout={self.dropout} must be in [0, 1)")

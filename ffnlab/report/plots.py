@@ -204,6 +204,31 @@ def confusion(counts: np.ndarray, names: Sequence[str]) -> "Figure":
     return figure
 
 
+def predicted_against_true(predicted: np.ndarray, true: np.ndarray) -> "Figure":
+    """Draws predicted numbers against the true ones, and the line where they are equal.
+
+    Args:
+      predicted: The predicted numbers, `[N]`.
+      true: The true numbers, `[N]`.
+
+    >>> figure = predicted_against_true(np.array([1.0, 2.0]), np.array([1.0, 3.0]))
+    >>> figure.axes[0].get_xlabel()
+    'true'
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.0, 5.0), layout="constrained")
+    axes = figure.add_subplot()
+    size, alpha = (12.0, 0.6) if len(true) <= 500 else (6.0, 0.3)
+    axes.scatter(true, predicted, s=size, alpha=alpha, color="C0", linewidths=0)
+    ends = [min(true.min(), predicted.min()), max(true.max(), predicted.max())]
+    axes.plot(ends, ends, color="gray", linewidth=1.0, label="equal")
+    axes.set(xlabel="true", ylabel="predicted")
+    axes.legend(fontsize=8)
+    axes.grid(alpha=0.3)
+    return figure
+
+
 def graph(
     labels: Sequence[str],
     depths: Sequence[int],

@@ -122,6 +122,52 @@ def cross_entropy_objective(
     return Objective(score, "accuracy", higher_is_better=True)
 
 
+def binary_cross_entropy_objective(smoothing: float = 0.0) -> Objective:
+    """Returns the objective of several labels: the cross-entropy of each, yes or no.
+
+    Scores are `loss` in nats and `accuracy` in [0, 1] for each label of each entry.
+    Outputs are logits `[..., L]`, and `y` is int `[..., L]`: 1, 0, or `IGNORE` (−100).
+
+    Args:
+      smoothing: The fraction of the target that is spread evenly over yes and no.
+
+    >>> batch = {"y": jnp.array([[1, 0, -100]])}
+    >>> scores = binary_cross_entropy_objective().score(jnp.zeros((1, 3)), batch)
+    >>> [round(float(loss), 4) for loss in scores.values["loss"][0]]
+    [0.6931, 0.6931, 0.0]
+    """
+
+    def score(outputs: Array, batch: Batch) -> Scores:
+        weight = label_weights(batch["y"]).astype(outputs.dtype)
+        true = jnp.where(weight > 0, batch["y"], 0).astype(outputs.dtype)
+        target = true * (1 - smoothing) + smoothing / 2
+        loss = optax.sigmoid_binary_cross_entropy(outputs, target)
+        hits = ((outputs > 0) == (true > 0)).astype(outputs.dtype)
+        return Scores({"loss": loss * weight, "accuracy": hits * weight}, weight)
+
+    return Objective(score, "accuracy", higher_is_better=True)
+
+
+def squared_error_objective() -> Objective:
+    """Returns the objective of numbers: `loss` is the squared error of each entry.
+
+    Outputs are `[..., 1]`, and `y` is float `[...]`, NaN where there is no number.
+
+    >>> batch = {"y": jnp.array([3.0, jnp.nan])}
+    >>> scores = squared_error_objective().score(jnp.ones((2, 1)), batch)
+    >>> scores.values["loss"].tolist(), scores.weight.tolist()
+    ([4.0, 0.0], [1.0, 0.0])
+    """
+
+    def score(outputs: Array, batch: Batch) -> Scores:
+        mask = ~jnp.isnan(batch["y"])
+        true = jnp.where(mask, batch["y"], 0.0)
+        weight = mask.astype(outputs.dtype)
+        return Scores({"loss": jnp.square(outputs[..., 0] - true) * weight}, weight)
+
+    return Objective(score, "loss", higher_is_better=False)
+
+
 def score_values(outputs: Array, batch: Batch) -> Scores:
     """Scores predicted values: `loss` is the squared error.
 

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from ffnlab import trees
-from ffnlab.finetune.classification import DENSE
+from ffnlab.finetune.text_parts import DENSE
 from ffnlab.models.classifier import ClassifierConfig, classifier_model
 from ffnlab.pretrained import checkpoint
 from ffnlab.pretrained.safetensors_io import load_classifier

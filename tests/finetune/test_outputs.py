@@ -2,17 +2,21 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from ffnlab.data import Example, read_labelled
 from ffnlab.data.json_files import document
 from ffnlab.data.tagged_lines import TaggedLines
+from ffnlab.data.targets import Targets
 from ffnlab.finetune.outputs import (
     Format,
     Prediction,
     answers_json,
+    is_finite,
     write_predictions,
 )
+from ffnlab.finetune.target_outputs import LabelSet, Score, label_set
 
 LABEL = Prediction("x", 0.98765)
 
@@ -157,3 +161,67 @@ def test_tags_are_written_in_a_column_of_their_scheme(write, tmp_path):
     write_predictions(tmp_path, str(path), "dev", examples, predictions, "iob1")
     written = (tmp_path / "predictions-dev.conll").read_text()
     assert written == "Ada x I-A O\nran y O I-A\n"
+
+
+SETS = [LabelSet([], []), LabelSet(["x", "ö|y"], [0.98765, 0.5])]
+
+
+@pytest.mark.parametrize(
+    ("kind", "separator", "lines"),
+    [
+        ("csv", "|", ["1,a,,\n", '2,"b, c",x|ö|y,0.9877|0.5\n']),
+        ("tsv", ";", ["1\ta\t\t\n", "2\tb, c\tx;ö|y\t0.9877;0.5\n"]),
+        ("tsv", None, ["1\ta\t[]\t[]\n", '2\tb, c\t["x", "ö|y"]\t[0.9877, 0.5]\n']),
+    ],
+)
+def test_sets_of_labels_are_cells(kind, separator, lines):
+    form = Format(kind, ["id", "text"], separator=separator)
+    rows = [Example("a", row=["1", "a"]), Example("b, c", row=["2", "b, c"])]
+    pairs = zip(rows, SETS, strict=True)
+    assert [form.line(*pair) for pair in pairs] == lines
+
+
+def test_numbers_and_sets_are_lines_of_text_and_rows_of_json():
+    one, two = Example("a"), Example("a", "b")
+    assert Format("text").line(one, Score(2.3456789)) == "2.34568\ta\n"
+    assert Format("text").line(two, Score(-1e-9)) == "-1e-09\ta\tb\n"
+    assert (
+        Format("text", separator="|").line(two, SETS[1]) == "x|ö|y\t0.9877|0.5\ta\tb\n"
+    )
+    row = Example("a", row={"text": "a"})
+    line = Format("jsonl", separator="|").line(row, SETS[1])
+    assert json.loads(line) == {
+        "text": "a", "predicted": ["x", "ö|y"], "probability": [0.9877, 0.5]
+    }  # fmt: skip
+    assert json.loads(Format("jsonl").line(row, Score(2.5))) == {
+        "text": "a", "predicted": 2.5
+    }  # fmt: skip
+
+
+def test_numbers_and_sets_that_are_not_finite_are_refused():
+    nan = float("nan")
+    unsure = label_set(np.array([nan, 0.9]), ["x", "y"], 0.5)
+    for prediction in (Score(nan), Score(float("inf")), unsure, [Score(1.0), unsure]):
+        assert not is_finite(prediction)
+    for prediction in (Score(0.0), *SETS):
+        assert is_finite(prediction)
+
+
+def test_parquet_gains_lists_of_labels_and_numbers(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    path = tmp_path / "a.parquet"
+    columns = {"text": ["a", "b"], "label": [["x"], []]}
+    parquet.write_table(pa.table(columns), path)
+    targets = Targets("multi_label_classification")
+    examples = read_labelled(path, "classify", targets=targets)
+    assert examples.labels == [["x"], []]
+    for predictions, wanted in (
+        (SETS, [[], ["x", "ö|y"]]),
+        ([LabelSet([], [])] * 2, [[], []]),
+        ([Score(0.5), Score(2.0)], [0.5, 2.0]),
+    ):
+        write_predictions(tmp_path, str(path), "dev", examples, predictions)
+        again = parquet.read_table(tmp_path / "predictions-dev.parquet")
+        assert again["predicted"].to_pylist() == wanted

@@ -155,3 +155,41 @@ def test_the_mean_loss_is_weighted_and_passes_the_key():
     wanted = entropy(0.0, 2 * LOGITS).sum() / 5
     assert float(value) == pytest.approx(wanted, rel=1e-5)
     assert len(keys) == 1 and keys[0] is not None
+
+
+def test_several_labels_are_scored_one_by_one(x64):
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(0, 3, (5, 4)), rng.integers(0, 2, (5, 4))
+    labels[2] = IGNORE
+    for smoothing in (0.0, 0.2):
+        objective = objectives.binary_cross_entropy_objective(smoothing)
+
+        def loss(logits, objective=objective):
+            scores = objective.score(logits, {"y": jnp.array(labels)})
+            return objectives.means(scores)["loss"]
+
+        shares = 1 / (1 + np.exp(-logits))
+        target = labels * (1 - smoothing) + smoothing / 2
+        each = -target * np.log(shares) - (1 - target) * np.log(1 - shares)
+        kept = labels != IGNORE
+        np.testing.assert_allclose(
+            loss(jnp.array(logits)), each[kept].mean(), rtol=1e-12
+        )
+        gradient = np.where(kept, shares - target, 0) / kept.sum()
+        chex.assert_trees_all_close(
+            jax.grad(loss)(jnp.array(logits)), gradient, atol=1e-12
+        )
+    scores = objective.score(jnp.array(logits), {"y": jnp.array(labels)})
+    accuracy = ((logits > 0) == (labels == 1))[kept].mean()
+    assert float(objectives.means(scores)["accuracy"]) == pytest.approx(accuracy)
+
+
+def test_numbers_are_scored_where_there_are_any(x64):
+    outputs, true = jnp.array([[1.0], [2.0], [4.0]]), jnp.array([3.0, jnp.nan, 4.5])
+    objective = objectives.squared_error_objective()
+
+    def loss(outputs):
+        return objectives.means(objective.score(outputs, {"y": true}))["loss"]
+
+    assert float(loss(outputs)) == pytest.approx((4 + 0.25) / 2)
+    assert jax.grad(loss)(outputs).ravel().tolist() == [-2.0, 0.0, -0.5]
