@@ -1,5 +1,6 @@
 """Two devices, so that what is sharded is tested sharded; no silent broadcasting."""
 
+import gc
 import json
 import os
 import shutil
@@ -19,16 +20,22 @@ pytest_plugins = ["tests.tuned"]
 # Run by hand.
 collect_ignore = ["adapt/make.py", "checkpoints/make.py", "seqeval/make.py"]
 
-# Small models take longer to compile than to run, so they are optimized less, and
-# by the older emitters where XLA still has them, which compile twice as fast. What is
-# set in XLA_FLAGS stays.
-FAST_COMPILATION = {"xla_backend_optimization_level": "0"}
+# Small models take longer to compile than to run, so they are optimized less, in one
+# piece each, since the other cores compile other tests, and by the older emitters where
+# XLA still has them, which compile twice as fast. What is set in XLA_FLAGS stays.
+FAST_COMPILATION = {
+    "xla_backend_optimization_level": "0",
+    "xla_cpu_parallel_codegen_split_count": "1",
+}
 if jax.__version_info__ < (0, 11):
     FAST_COMPILATION["xla_cpu_use_fusion_emitters"] = "false"
 for name, value in FAST_COMPILATION.items():
     if name not in os.environ.get("XLA_FLAGS", ""):
         flags = f"{os.environ.get('XLA_FLAGS', '')} --{name}={value}"
         os.environ["XLA_FLAGS"] = flags.strip()
+# Tracing makes many objects and leaves few cycles; to look for them at every 700 takes
+# a tenth of the time.
+gc.set_threshold(100_000, 20, 20)
 settings.register_profile("ffnlab", deadline=None)  # a busy machine is no failure
 settings.load_profile("ffnlab")
 jax.config.update("jax_num_cpu_devices", 2)
