@@ -104,6 +104,7 @@ def test_every_run_has_the_rate_that_its_validation_part_chose(done):
         assert scores[chosen] == max(scores.values())
 
 
+@pytest.mark.slow  # jobs resume as in test_comparison.py, and numbers repeat as below
 def test_the_flag_file_repeats_an_interrupted_run_to_the_same_numbers(
     done, tmp_path, monkeypatch
 ):
