@@ -6,6 +6,7 @@ line says with its reason, or is refused with what to give instead. Flags of
 """
 
 import csv
+import importlib.util
 import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ffnlab.errors import InputError
+from ffnlab.report.trackers import PACKAGES
 
 # Flags that have another name here, with the same values.
 ALIASES = {
@@ -63,7 +65,7 @@ _WITHOUT_EFFECT = {
     "progress is shown in any case": (
         "logging_strategy logging_steps logging_first_step logging_nan_inf_filter "
         "disable_tqdm log_level log_level_replica log_on_each_node run_name "
-        "logging_dir report_to skip_memory_metrics debug project "
+        "logging_dir skip_memory_metrics debug project "
         "include_num_input_tokens_seen"
     ),
     "a directory that holds a run is not overwritten; give a new one": (
@@ -115,6 +117,11 @@ _REASONS = {
 }
 _GLUE = ["cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb", "wnli"]
 _SCHEDULES = {"constant_with_warmup": "constant"}
+# Values of --report_to that stand for packages without a counterpart here.
+_OTHER_TRACKERS = {
+    "azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "flyte",
+    "mlflow", "neptune", "swanlab", "trackio",
+}  # fmt: skip
 # Names of columns that show what the rows of a file are, the most telling first.
 _COLUMNS = {
     "qa": ({"question", "context"},),
@@ -201,8 +208,10 @@ def _split(words: Iterable[str]) -> Iterator[tuple[_Flag | None, list[str]]]:
         if equals:
             yield _Flag(name, value), [word]
         elif words and not words[0].startswith("--") and is_translated(name):
-            value = words.pop(0)
-            yield _Flag(name, value), [word, value]
+            given = [words.pop(0)]
+            while name == "report_to" and words and not words[0].startswith("--"):
+                given.append(words.pop(0))  # a list with blanks between
+            yield _Flag(name, ",".join(given)), [word, *given]
         else:
             yield _Flag(name, None), [word]
 
@@ -258,6 +267,23 @@ def _checkpointing(flag: _Flag) -> tuple[list[str], None]:
     return [f"--gradient_checkpointing={str(flag.on).lower()}"], None
 
 
+def _trackers(flag: _Flag) -> tuple[list[str], str | None]:
+    """Returns the trackers; `all` stands for those that are installed."""
+    names = [name.strip() for name in (flag.value or "all").split(",")]
+    if "all" in names:
+        installed = [n for n, p in PACKAGES.items() if importlib.util.find_spec(p)]
+        names = [
+            *installed,
+            *(name for name in names if name not in ("all", *PACKAGES)),
+        ]
+    others = [name for name in names if name in _OTHER_TRACKERS]
+    kept = [name for name in names if name not in _OTHER_TRACKERS] or ["none"]
+    note = f"--report_to={','.join(others)} has no effect: it takes " + ", ".join(
+        PACKAGES
+    )
+    return [f"--report_to={','.join(kept)}"], note if others else None
+
+
 def _warmup(flag: _Flag) -> tuple[list[str], None]:
     """Returns the warm-up; a number below 1 is a share of the steps."""
     share = re.fullmatch(r"0?\.\d+", flag.value or "")
@@ -304,6 +330,7 @@ _RULES: Mapping[str, Callable[[_Flag], tuple[list[str], str | None]]] = {
     "bf16": _half,
     "gradient_checkpointing": _checkpointing,
     "warmup_steps": _warmup,
+    "report_to": _trackers,
     "use_cpu": _cpu,
     "do_regression": _regression,
     "no_cuda": _cpu,

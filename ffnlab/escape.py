@@ -6,8 +6,10 @@ terminal, no invisible characters. Letters of all scripts, accents and emoji sta
 they are; a character that would not be seen is shown as in Python, such as `\x1b`.
 """
 
-import functools
+import itertools
 import re
+
+from ffnlab import fonts
 
 # Characters that are not seen, or act on what is around them: controls, separators of
 # lines, halves of surrogate pairs, noncharacters, interlinear annotations, and those
@@ -144,8 +146,8 @@ def markdown_block(text: str) -> str:
 def picture(text: str, length: int = 36) -> str:
     r"""Returns a text for a picture of matplotlib, in one line.
 
-    A dollar starts no formula. A character that is in none of the fonts is shown by its
-    number; `font.family` of a matplotlibrc may name fonts with more scripts.
+    A dollar starts no formula. A character that no installed font has is shown by its
+    code point; see `ffnlab.fonts`.
 
     Args:
       text: Any text.
@@ -154,15 +156,27 @@ def picture(text: str, length: int = 36) -> str:
 
     >>> print(picture("$x$\n"), picture("a_block_with_a_very_long_name", 11))
     \$x\$\n a_blo…_name
+    >>> picture("no\U000f0000font")
+    'no U+F0000 font'
     """
-    from matplotlib import rcParams
-
-    glyphs = _glyphs(tuple(rcParams["font.family"]), tuple(rcParams["font.sans-serif"]))
-    shown = "".join(c if ord(c) in glyphs else _code(c) for c in terminal(text))
-    if len(shown) > length:
+    pieces: list[str] = []
+    for letter in terminal(text):
+        drawn = letter.isascii() or fonts.is_drawable(letter)
+        shown = letter if drawn else f"U+{ord(letter):04X}"
+        apart = pieces and (len(shown) > 1 or len(pieces[-1]) > 1)
+        if apart and not letter.isspace() and not pieces[-1].isspace():
+            pieces.append(" ")
+        pieces.append(shown)
+    if sum(map(len, pieces)) > length:
         half = length // 2
-        shown = f"{shown[:half]}…{shown[-half:]}"
-    return shown.replace("$", r"\$")
+        pieces = [*_first(pieces, half), "…", *_first(pieces[::-1], half)[::-1]]
+    return "".join(pieces).replace("$", r"\$")
+
+
+def _first(pieces: list[str], length: int) -> list[str]:
+    """Returns the first pieces that are together no longer than a length."""
+    ends = itertools.accumulate(map(len, pieces))
+    return pieces[: sum(end <= length for end in ends)]
 
 
 def json_text(text: str) -> str:
@@ -191,20 +205,3 @@ def _code(letter: str) -> str:
 def _longest_run(text: str) -> int:
     """Returns the length of the longest run of backticks."""
     return max(map(len, re.findall("`+", text)), default=0)
-
-
-@functools.lru_cache(maxsize=8)
-def _glyphs(families: tuple[str, ...], _: tuple[str, ...]) -> frozenset[int]:
-    """Returns the characters of the fonts that matplotlib takes for the families."""
-    from matplotlib import font_manager
-
-    paths = []
-    for family in families:
-        wanted = font_manager.FontProperties(family=[family])
-        try:
-            paths.append(font_manager.findfont(wanted, fallback_to_default=False))
-        except ValueError:  # not installed
-            continue
-    paths = paths or [font_manager.findfont(font_manager.FontProperties())]
-    maps = [font_manager.get_font(path).get_charmap() for path in paths]
-    return frozenset(number for each in maps for number in each)

@@ -194,7 +194,8 @@ def limits(field: dataclasses.Field) -> str:
     )
 
 
-RUN = ("out", "resume", "strict_resume", "device")  # what belongs to one run
+# What belongs to one run.
+RUN = ("out", "resume", "strict_resume", "device", "report_to")
 
 
 def to_flags(config: Any, leave_out: Iterable[str] = RUN) -> str:

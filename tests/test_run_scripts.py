@@ -84,6 +84,27 @@ def test_columns_and_steps():
 
 
 @pytest.mark.parametrize(
+    "value, names, note",
+    [
+        ("none", ("none",), None),
+        ("tensorboard", ("tensorboard",), None),
+        ("tensorboard,wandb", ("tensorboard", "wandb"), None),
+        ("tensorboard wandb", ("tensorboard", "wandb"), None),
+        ("all", ("wandb",), None),
+        ("mlflow", ("none",), "--report_to=mlflow has no effect"),
+        ("wandb neptune", ("wandb",), "--report_to=neptune has no effect"),
+    ],
+)
+def test_where_a_run_is_reported_to(monkeypatch, value, names, note):
+    installed = {"wandb"}
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name in installed)
+    line = f"--checkpoint=m --train=a --dev=b --report_to {value} --seed=1"
+    given, notes = parse(line)
+    assert given.report_to == names and given.seed == 1
+    assert [each.split(":")[0] for each in notes] == ([note] if note else [])
+
+
+@pytest.mark.parametrize(
     "line, message",
     [
         ("--task_name mrpc --do_train", "--task_name: mrpc is downloaded by run_glue"),
@@ -93,6 +114,7 @@ def test_columns_and_steps():
         ("--text_column_names a,b,c", "has 3 columns"),
         ("--lr_scheduler_type polynomial --train=a --checkpoint=b", "--schedule"),
         ("--optim adafactor --train=a --checkpoint=b", "--optimizer"),
+        ("--report_to tensorbord --train=a --checkpoint=b", "--report_to"),
     ],
 )
 def test_what_cannot_be_is_refused(line, message):
@@ -110,6 +132,7 @@ def test_every_name_is_of_a_flag_and_has_one_rule():
     names = {field.name for field in dataclasses.fields(Config)}
     assert {*run_scripts.ALIASES.values()} <= names
     assert not run_scripts._REASONS.keys() & names
+    assert "report_to" in run_scripts._RULES
     assert not run_scripts._REASONS.keys() & run_scripts.ALIASES.keys()
     assert not run_scripts._REASONS.keys() & run_scripts._RULES.keys()
     for reason, flags in run_scripts._WITHOUT_EFFECT.items():

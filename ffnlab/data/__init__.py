@@ -49,6 +49,7 @@ _NAMES = {
     "posterior": "hidden_chain",
     "python_files": "stdlib_source",
     "python_source": "stdlib_source",
+    "read_augmented": "augmented_files",
     "read_columns": "text_tables",
     "read_conll": "conll",
     "read_csv": "tabular",

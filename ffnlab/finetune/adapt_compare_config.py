@@ -74,6 +74,8 @@ class AdaptCompareConfig(Config):
         if self.learning_rate is not None:
             raise InputError("learning_rate: rates are tuned; give rate_factors")
         super().__post_init__()
+        if self.report_to != ("none",):
+            raise InputError("report_to: for experiments.finetune, whose runs are few")
         object.__setattr__(self, "learning_rate", None)
         if self.method != "full":
             raise InputError("method: give the methods to compare by methods")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ffnlab import io, stats
+from ffnlab import fonts, io, stats
 from ffnlab.escape import markdown, picture, terminal
 from ffnlab.finetune import example_scores, model_card
 from ffnlab.finetune.adapt_compare_config import AdaptCompareConfig
@@ -221,7 +221,7 @@ def draw_parameters(
     title = f"means with Student's 95 % intervals; the band is {picture(baseline)}"
     figure.suptitle(title, x=0.01, ha="left", fontsize=9)
     point_labels.write(axes, points)
-    return figure
+    return fonts.complete(figure)
 
 
 def _report(

@@ -11,6 +11,7 @@ from ffnlab.finetune.target_options import TargetOptions
 from ffnlab.finetune.usage import TASKS
 from ffnlab.nn.user_code import ImportOptions
 from ffnlab.options import names_in, option
+from ffnlab.report.trackers import TrackOptions
 from ffnlab.train.config import Steps
 
 _BLOCKS = names_in("ffnlab.nn.ffn", "BLOCKS")
@@ -24,6 +25,8 @@ _ONLY_FOR = {
     "class_weights": _LABELS,
     "unseen_labels": _LABELS,
     "augment": _LABELS,
+    "augment_file": _LABELS,
+    "id_column": _LABELS,
     "label_smoothing": (*_LABELS, "generate"),
     "mlm_loss_weight": (*_LABELS, "qa"),
     "label_names": _LABELS,
@@ -231,6 +234,18 @@ class MethodOptions:
         known=names_in("ffnlab.data.augment", "AUGMENTATIONS"),
         empty=True,
     )
+    augment_file: str | None = option(
+        None,
+        "File of altered examples, such as paraphrases: the columns of train, and "
+        "source, the text of the example that one was made from. Those whose source is "
+        "in dev or test are left out. Without a label column, labels are those of the "
+        "sources.",
+    )
+    id_column: str | None = option(
+        None,
+        "Column of train whose values are in source of --augment_file, in place of "
+        "texts.",
+    )
     augment_copies: int = option(
         1, "Copies of each example for each augmentation.", least=1
     )
@@ -249,6 +264,7 @@ class Config(
     AdaptOptions,
     MethodOptions,
     ImportOptions,
+    TrackOptions,
 ):
     """The configuration of a fine-tuning; each field is a flag."""
 
@@ -335,6 +351,8 @@ class Config(
             raise InputError(
                 "augment: it would tear the markers of entities apart; leave it out"
             )
+        if self.id_column and not self.augment_file:
+            raise InputError("id_column: it needs augment_file")
 
     @property
     def scratch(self) -> bool:

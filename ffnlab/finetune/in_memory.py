@@ -169,7 +169,9 @@ def _columns(config: Config, held: Sequence[str]) -> tuple[list[str], list[str]]
     if config.task == "qa":
         return ["question", "context", "answers"], ["id"]
     task = "classify" if config.marks else config.task
-    return config.columns.resolve(task, held).names(task), []
+    names = config.columns.resolve(task, held).names(task)
+    ids = [config.id_column] if config.id_column else []
+    return names, [name for name in ids if name in held and name not in names]
 
 
 def _rows(
@@ -250,6 +252,10 @@ def _record(row: _Record, config: Config, known: dict[str, Any]) -> _Record:
             name: io.jsonable(row[name]) for name in ("id", "answers") if name in row
         }
         return {**rest, **texts}
+    row = dict(row)
+    ids = {config.id_column: io.jsonable(row.pop(config.id_column, None))}
+    if ids != {config.id_column: None}:
+        return {**ids, **_record(row, config, known)}
     *names, last = row
     if config.task == "tag":
         words, tags = _words(names[0], row[names[0]]), _list(last, row[last])

@@ -9,6 +9,7 @@ from ffnlab import devices
 from ffnlab.escape import terminal, terminal_lines
 from ffnlab.finetune import in_memory
 from ffnlab.finetune.config import Config
+from ffnlab.report import trackers
 from ffnlab.report.run_directory import choose_unfinished
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def run(config: Config | None = None, **options: Any) -> Result:
     """
     config, values = in_memory.read_options(config, options)
     out = choose_unfinished(config, "finetune")
+    trackers.require(config.report_to)
     with in_memory.written(config, values):
         return _run(config, out)
 
@@ -97,14 +99,18 @@ def _run(config: Config, out: str) -> Result:
     devices.select(config.device)
     task = prepare(config)
     adaptation = trainer.prepare_adaptation(config, task)
-    with run_directory.open_run(out, config, config.resume) as directory:
+    with (
+        run_directory.open_run(out, config, config.resume) as directory,
+        trackers.opened(config, directory) as tracker,
+    ):
         run_directory.check_same_data(directory, digest(task))
         print(terminal(f"writing to {directory}"))
         print(terminal_lines(task.summary), flush=True)
         if adaptation:
             print(terminal(str(adaptation.summary)), flush=True)
-        runs = trainer.train(config, task, directory, adaptation)
+        runs = trainer.train(config, task, directory, adaptation, tracker)
         table = report.publish(config, task, directory, runs, adaptation)
+        tracker.pictures(directory)
         run_directory.finish(directory)
     diverged_runs.check(config, runs, directory)
     scores = {part: [run.scores[part] for run in runs] for part in runs[0].scores}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ffnlab import pretrained
 from ffnlab.data.augment import augment
+from ffnlab.data.augmented_files import read_augmented
 from ffnlab.data.entity_markers import check_markers, replace_markers
 from ffnlab.data.examples import Examples, read_labelled
 from ffnlab.data.files import read_settings
@@ -65,7 +66,9 @@ def encode(
 
 
 def read_examples(config: "Config") -> tuple[dict[str, Examples], list[str]]:
-    """Returns the examples by part, those of --extra in train; and what was found.
+    """Returns the examples by part, and lines on what was found and added to train.
+
+    Those of --extra and of --augment_file are added.
 
     Raises:
       InputError: A file cannot be used.
@@ -75,22 +78,48 @@ def read_examples(config: "Config") -> tuple[dict[str, Examples], list[str]]:
         return _read(config, config.file_of(part), part)
 
     examples, remark = read_parts(config, read)
-    extra = [_read(config, path) for path in config.extra]
-    found = [*layout_notes(config, examples, extra), *filter(None, [remark])]
-    return {**examples, "train": examples["train"].joined(*extra)}, found
+    more = [_read(config, path) for path in config.extra]
+    found = [*layout_notes(config, examples, more), *filter(None, [remark])]
+    if config.augment_file:
+        sources = [(part, config.file_of(part), e) for part, e in examples.items()]
+        sources += [("train", *each) for each in zip(config.extra, more, strict=True)]
+        augmented, note = read_augmented(
+            config.augment_file,
+            _kind(config),
+            config.columns,
+            sources,
+            config.id_column,
+            config.label_names,
+            config.targets,
+        )
+        _check_markers(config, config.augment_file, augmented)
+        more, found = [*more, augmented], [*found, note]
+    return {**examples, "train": examples["train"].joined(*more)}, found
+
+
+def _kind(config: "Config") -> str:
+    """Returns the task whose files are read; two marked entities stand in one text."""
+    return "classify" if config.marks else config.task
 
 
 def _read(config: "Config", path: str, part: str = "train") -> Examples:
-    """Returns the examples of a file; two marked entities stand in one text."""
-    task = "classify" if config.marks else config.task
-    names, targets = config.label_names, config.targets
+    """Returns the examples of a file."""
     examples = read_labelled(
-        path, task, config.columns, part, names=names, targets=targets
+        path,
+        _kind(config),
+        config.columns,
+        part,
+        names=config.label_names,
+        targets=config.targets,
     )
-    if not config.marks:
-        return examples
-    check_markers(path, examples.texts, examples.lines, config.marks)
+    _check_markers(config, path, examples)
     return examples
+
+
+def _check_markers(config: "Config", path: str, examples: Examples) -> None:
+    """Raises if texts do not have the two markers of --marks."""
+    if config.marks:
+        check_markers(path, examples.texts, examples.lines, config.marks)
 
 
 def pack_parts(

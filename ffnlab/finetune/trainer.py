@@ -17,6 +17,7 @@ from ffnlab.finetune.task import MONITORED, Task, with_dtype
 from ffnlab.models import language_model
 from ffnlab.models.transformer import TransformerConfig
 from ffnlab.report.progress import Progress, progress_callback
+from ffnlab.report.trackers import Series, Tracker
 from ffnlab.sweep import population
 from ffnlab.train import adversarial, gradients, layerwise, loop, program
 from ffnlab.train.checkpoint import Checkpoints
@@ -177,6 +178,7 @@ def train(
     task: Task,
     directory: Path,
     adaptation: Adaptation | None = None,
+    tracker: Tracker | None = None,
 ) -> list[Run]:
     """Trains all seeds, together where memory allows, and scores their best epochs.
 
@@ -185,6 +187,7 @@ def train(
       task: The task.
       directory: The run directory.
       adaptation: From `prepare_adaptation`.
+      tracker: What the losses and scores are reported to, or None.
     """
     plan = make_plan(config, task)
     together = config.seeds > 1 and _fits(config, task, adaptation)
@@ -194,7 +197,8 @@ def train(
     texts = config.batch_size * config.gradient_accumulation_steps
     texts *= config.seeds if together else 1
     with Progress(plan.steps * units, "steps", texts=texts) as progress:
-        work = Work(config, task, directory, plan, progress, predictors, adaptation)
+        common = (config, task, directory, plan, progress, predictors)
+        work = Work(*common, adaptation, tracker)
         if together:
             return _train_together(work)
         return [_train_one(work, seed) for seed in range(config.seeds)]
@@ -291,18 +295,33 @@ class Work(NamedTuple):
     progress: Progress
     predictors: Predictors
     adaptation: Adaptation | None = None
+    tracker: Tracker | None = None
 
 
-def _hooks(work: Work, folder: str, prefix: str = "") -> loop.Hooks:
+def _hooks(
+    work: Work, folder: str, prefix: str = "", seeds: Sequence[int] = ()
+) -> loop.Hooks:
     """Returns the checkpoints and the progress of a run or population."""
     shown = f"{prefix}{work.task.monitor} {{:{'.2%' if work.task.percent else '.4f'}}}"
+    on_progress = progress_callback(work.progress, work.plan, MONITORED, shown)
+    if work.tracker is not None:
+        rates = work.config.rate_curve(work.plan.steps, work.config.learning_rate)
+        tags = {MONITORED: f"dev/{work.task.monitor}"}
+        several = work.config.seeds > 1
+        series = [
+            Series(f"seed {seed}" if several else "", seed * work.plan.steps)
+            for seed in seeds
+        ]
+        on_progress = work.tracker.callback(
+            work.plan, rates, tags, series, also=on_progress
+        )
     return loop.Hooks(
         Checkpoints(
             work.directory / "checkpoints" / folder,
             seconds=60.0,
             strict=work.config.strict_resume,
         ),
-        progress_callback(work.progress, work.plan, MONITORED, shown),
+        on_progress,
     )
 
 
@@ -314,7 +333,7 @@ def _train_one(work: Work, seed: int) -> Run:
         **fit_arguments(work.config, task, work.plan, work.adaptation),
         seed=seed,
         evaluator=DevEvaluator(task, work.predictors["dev"]),
-        hooks=_hooks(work, str(seed)),
+        hooks=_hooks(work, str(seed), seeds=[seed]),
     )
     return _score(work, seed, result.best, result.record, result.seconds_per_step)
 
@@ -364,7 +383,7 @@ def train_members(
         members=members,
         programs=programs,
         identity={"seeds": [*seeds], "learning_rates": [*map(float, rates)]},
-        hooks=_hooks(work, folder, "mean " if size > 1 else ""),
+        hooks=_hooks(work, folder, "mean " if size > 1 else "", seeds),
     ).fit
     best, step = jax.device_get(result.best), result.record.step
     curves = result.record._replace(step=np.zeros(size))

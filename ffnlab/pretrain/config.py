@@ -7,6 +7,7 @@ from typing import ClassVar
 from ffnlab.errors import InputError, choose
 from ffnlab.nn.user_code import ImportOptions
 from ffnlab.options import names_in, option
+from ffnlab.report.trackers import TrackOptions
 from ffnlab.train.config import Steps
 
 # The model from scratch, for fields that are None.
@@ -165,7 +166,7 @@ class Pretraining(Steps):
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Data, Architecture, Sampling, Pretraining, ImportOptions):
+class Config(Data, Architecture, Sampling, Pretraining, ImportOptions, TrackOptions):
     """Pretraining of a language model."""
 
     RENAMED: ClassVar[Mapping[str, str]] = {

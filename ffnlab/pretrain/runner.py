@@ -9,6 +9,7 @@ from ffnlab.errors import InputError
 from ffnlab.escape import terminal, terminal_lines
 from ffnlab.pretrain import trainer
 from ffnlab.pretrain.config import SCRATCH, Config
+from ffnlab.report import trackers
 from ffnlab.report.run_directory import choose_unfinished
 
 if TYPE_CHECKING:
@@ -52,16 +53,21 @@ def run(config: Config) -> Result:
     from ffnlab.train.divergence import divergence_of
 
     out = choose_unfinished(config, "pretrain")
+    trackers.require(config.report_to)
     devices.select(config.device)
     job = _make_job(config)
-    with run_directory.open_run(out, config, config.resume) as directory:
+    with (
+        run_directory.open_run(out, config, config.resume) as directory,
+        trackers.opened(config, directory) as tracker,
+    ):
         run_directory.check_same_data(directory, data.digest(job.dataset))
         print(terminal(f"writing to {directory}"), flush=True)
-        params, record = trainer.train(config, job, directory)
+        params, record = trainer.train(config, job, directory, tracker)
         scores = {part: trainer.score(config, job, part, params) for part in _HELD_OUT}
         samples = trainer.generate_samples(config, job, params)
         trainer.save(config, job, params, directory)
         table = trainer.publish(config, job, directory, record, scores, samples)
+        tracker.pictures(directory)
         run_directory.finish(directory)
     if record and (found := divergence_of(record)):
         raise InputError(found.message(config.learning_rate, directory))

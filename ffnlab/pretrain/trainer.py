@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ffnlab.escape import markdown, markdown_block, terminal, terminal_lines
 from ffnlab.report.progress import progress_callback
+from ffnlab.report.trackers import Tracker
 
 if TYPE_CHECKING:
     from ffnlab.data import Dataset
@@ -43,8 +44,11 @@ class Job(NamedTuple):
         return language_model.objective(self.dataset.about["tokens_per_byte"][part])
 
 
+_TAGS = {"loss": "valid/loss", "bits": "valid/bits", "accuracy": "valid/accuracy"}
+
+
 def train(
-    config: "Config", job: Job, directory: Path
+    config: "Config", job: Job, directory: Path, tracker: Tracker
 ) -> "tuple[Params, Record | None]":
     """Returns the parameters with the best validation score, and the record."""
     import jax
@@ -67,6 +71,8 @@ def train(
         return model.init(key), None
     objective = job.objective("valid")
     plan = config.plan(job.dataset, objective)
+    rates = config.rate_curve(plan.steps, config.learning_rate)
+    show = "valid {:.3f} bits"
     with Progress(plan.steps, "steps") as progress:
         progress.begin(job.dataset.name, compiling=True)
         fitted = loop.fit(
@@ -80,7 +86,12 @@ def train(
             evaluator=Program(_evaluate(config, job, "valid")),
             hooks=loop.Hooks(
                 Checkpoints(directory / "checkpoints", 60.0, config.strict_resume),
-                progress_callback(progress, plan, "bits", "valid {:.3f} bits"),
+                tracker.callback(
+                    plan,
+                    rates,
+                    _TAGS,
+                    also=progress_callback(progress, plan, "bits", show),
+                ),
             ),
         )
     return fitted.best, fitted.record

@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ffnlab import io
-from ffnlab.escape import picture
+from ffnlab import fonts, io
+from ffnlab.escape import picture, terminal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 def save(figure: "Figure", path: Path) -> None:
-    """Writes a figure as PNG."""
+    """Writes a figure as PNG, and prints which characters no font has."""
     with io.atomic(path, "wb") as file:
         figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
+    if note := fonts.note():
+        print(terminal(f"note: {note}"), flush=True)
 
 
 def convergence(panels: Mapping[str, Mapping[str, np.ndarray]]) -> "Figure":
@@ -48,7 +50,7 @@ def convergence(panels: Mapping[str, Mapping[str, np.ndarray]]) -> "Figure":
         axes.grid(alpha=0.3)
     row[0].set_ylabel("residual")
     row[0].legend(fontsize=8)
-    return figure
+    return fonts.complete(figure)
 
 
 def relaxation(panels: Mapping[str, np.ndarray]) -> "Figure":
@@ -72,7 +74,7 @@ def relaxation(panels: Mapping[str, np.ndarray]) -> "Figure":
         axes.set_ylabel("iteration")
     label = "log₁₀ distance from the last iteration"
     figure.colorbar(image, ax=list(row), label=label)
-    return figure
+    return fonts.complete(figure)
 
 
 def parity(
@@ -113,7 +115,7 @@ def parity(
     left.legend(fontsize=8)
     for axes in (left, right):
         axes.grid(alpha=0.3)
-    return figure
+    return fonts.complete(figure)
 
 
 def training_curve(
@@ -149,7 +151,7 @@ def training_curve(
     axes.set_ylabel(picture(label, 60))
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
-    return figure
+    return fonts.complete(figure)
 
 
 def scores_by_label(scores: Mapping[str, float], name: str = "F1") -> "Figure":
@@ -172,7 +174,7 @@ def scores_by_label(scores: Mapping[str, float], name: str = "F1") -> "Figure":
     axes.set_yticks(places, [picture(label) for label in worst])
     axes.set(xlabel=f"{picture(name)}, %", xlim=(0, 100))
     axes.grid(axis="x", alpha=0.3)
-    return figure
+    return fonts.complete(figure)
 
 
 def confusion(counts: np.ndarray, names: Sequence[str]) -> "Figure":
@@ -201,7 +203,7 @@ def confusion(counts: np.ndarray, names: Sequence[str]) -> "Figure":
     axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.set(xlabel="predicted", ylabel="true")
-    return figure
+    return fonts.complete(figure)
 
 
 def predicted_against_true(predicted: np.ndarray, true: np.ndarray) -> "Figure":
@@ -266,7 +268,7 @@ def graph(
         axes.text(x, y, label, ha="center", va="center", fontsize=8, bbox=box)
     axes.set(xlim=(-0.6, len(columns) - 0.4), ylim=(tallest - 0.4, -0.6))
     axes.axis("off")
-    return figure
+    return fonts.complete(figure)
 
 
 def scores_by_setting(
@@ -302,4 +304,4 @@ def scores_by_setting(
     axes.grid(alpha=0.3)
     if marks:
         axes.legend(fontsize=8)
-    return figure
+    return fonts.complete(figure)

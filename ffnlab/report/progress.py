@@ -29,8 +29,9 @@ class Progress:
     def __init__(self, total: int, unit: str, done: int = 0, texts: int | None = None):
         self._total, self._unit, self._done, self._texts = total, unit, done, texts
         self._start, self._label, self._note = time.monotonic(), "", ""
-        self._begun = self._from = (self._start, done)  # where a rate is measured from
         self._compiling = False
+        self._seconds, self._units = 0.0, 0  # that the rate is measured by
+        self._last = self._start  # when units were done last
         self._base, self._bar, self._task = done, None, None
         self._shown = self._start
 
@@ -47,15 +48,21 @@ class Progress:
         """Returns a running progress bar and its task."""
         from rich import progress
         from rich.console import Console
+        from rich.table import Column
+
+        def whole(width: int) -> Column:  # where the terminal is narrow, too
+            return Column(no_wrap=True, min_width=width)
 
         bar = progress.Progress(
-            progress.TextColumn("{task.description:<16}", markup=False),
+            progress.TextColumn(
+                "{task.description:<16}", markup=False, table_column=whole(16)
+            ),
             progress.BarColumn(),
-            progress.TaskProgressColumn(),
+            progress.TaskProgressColumn(table_column=whole(4)),
             progress.TextColumn("{task.fields[rate]}"),
-            progress.TimeElapsedColumn(),
-            progress.TextColumn("left"),
-            progress.TimeRemainingColumn(),
+            progress.TimeElapsedColumn(table_column=whole(7)),
+            progress.TextColumn("left", table_column=whole(4)),
+            progress.TimeRemainingColumn(table_column=whole(7)),
             console=Console(stderr=True),
         )
         bar.start()
@@ -92,53 +99,56 @@ class Progress:
         if self._bar:
             self._bar.update(self._task, total=self._total)
 
-    def reach(self, units: int) -> None:
+    def reach(self, units: int, ends: bool = False) -> None:
         """Updates the progress of the part that `begin` named.
 
         Args:
           units: The units of this part that are done by now.
+          ends: Whether `end` follows, which prints the line of this progress.
         """
+        self._measure(self._base + units - self._done)
         self._done = self._base + units
-        if self._compiling and units:
-            self._compiling = False
-            self._from = (time.monotonic(), self._done)
-            if self._bar:
-                self._bar.update(self._task, description=self._label)
         if self._bar:
             self._bar.update(self._task, completed=self._done, rate=self._rate())
-        elif time.monotonic() - self._shown >= _SECONDS:
+        elif not ends and time.monotonic() - self._shown >= _SECONDS:
             self.end()
+
+    def _measure(self, units: int) -> None:
+        """Counts units for the rate, unless they were compiled on the way."""
+        now = time.monotonic()
+        if units <= 0:
+            return
+        if not self._compiling:
+            self._seconds += now - self._last
+            self._units += units
+        elif self._bar:
+            self._bar.update(self._task, description=self._label)
+        self._compiling, self._last = False, now
 
     def end(self) -> None:
         """Ends the part that `begin` named, and prints a line if there is no bar."""
         if self._bar:
             return
         self._shown = time.monotonic()
-        seconds = time.monotonic() - self._start
-        left = (self._total - self._done) * self._seconds_per_unit()
-        print(
-            f"{self._label:<16} {self._done / self._total:4.0%}  {self._rate()}  "
-            f"{seconds:.0f} s elapsed, {left:.0f} s left",
-            file=sys.stderr,
-            flush=True,
-        )
+        times = [f"{self._shown - self._start:.0f} s elapsed"]
+        per_unit, rest = self._seconds_per_unit(), self._total - self._done
+        if per_unit is not None or not rest:
+            times.append(f"{rest * (per_unit or 0.0):.0f} s left")
+        share = f"{self._label:<16} {self._done / self._total:4.0%}"
+        facts = filter(None, [share, self._rate(), ", ".join(times)])
+        print("  ".join(facts), file=sys.stderr, flush=True)
 
-    def _seconds_per_unit(self) -> float:
-        """Returns the mean time of a unit, of those after the compiled one if any."""
-        since, done = self._from
-        if self._done == done:
-            since, done = self._begun
-        return max(time.monotonic() - since, 1e-9) / max(self._done - done, 1)
+    def _seconds_per_unit(self) -> float | None:
+        """Returns the mean time of a unit; None before one that was not compiled."""
+        return max(self._seconds, 1e-9) / self._units if self._units else None
 
     def _rate(self) -> str:
         """Returns units and texts per second, or seconds per unit, and the note."""
-        seconds = self._seconds_per_unit()
-        if seconds > 1:
-            facts = [f"{_short(seconds)} s/{self._unit.removesuffix('s')}"]
-        else:
-            facts = [f"{_short(1 / seconds)} {self._unit}/s"]
-        if self._texts:
-            facts.append(f"{_short(self._texts / seconds)} texts/s")
+        seconds, facts = self._seconds_per_unit(), []
+        if seconds is not None:
+            slow = f"{_short(seconds)} s/{self._unit.removesuffix('s')}"
+            facts = [slow if seconds > 1 else f"{_short(1 / seconds)} {self._unit}/s"]
+            facts += [f"{_short(self._texts / seconds)} texts/s"] if self._texts else []
         return "  ".join(filter(None, [*facts, self._note]))
 
 
@@ -183,8 +193,9 @@ def progress_callback(
         losses = record.loss[..., max(step - _LOSSES, 0) : step]
         if np.isfinite(losses).any():
             progress.note(f"loss {np.nanmean(losses):.3g}")
-        progress.reach(step - last)
-        if step % plan.every == 0 or step == plan.steps:
+        evaluated = step % plan.every == 0 or step == plan.steps
+        progress.reach(step - last, ends=evaluated)
+        if evaluated:
             value = record.scores[score][..., (step - 1) // plan.every].mean()
             progress.begin(text.format(value))
             progress.end()

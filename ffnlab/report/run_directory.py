@@ -22,6 +22,7 @@ from ffnlab import devices, digests, options
 from ffnlab.errors import InputError
 from ffnlab.io import read, write
 from ffnlab.nn import user_code
+from ffnlab.report.trackers import FOLDERS
 
 DATA = "data"  # the folder of data that was given as values
 # What a run that was interrupted before it wrote its flags can have left.
@@ -94,9 +95,12 @@ def finish(directory: Path) -> None:
 
 
 def _seal(directory: Path) -> None:
-    """Writes the manifest of a run directory; checkpoints have their own."""
+    """Writes the manifest of a run directory.
+
+    Checkpoints have their own, and the files of trackers have none.
+    """
     names = digests.digests_below(directory, directory)
-    hidden = ("checkpoints/", f"{_REMOVED}/")
+    hidden = ("checkpoints/", f"{_REMOVED}/", *(f"{name}/" for name in FOLDERS))
     digests.start(
         directory, {n: key for n, key in names.items() if not n.startswith(hidden)}
     )
@@ -203,6 +207,8 @@ def _way_to_continue(path: Path, config: Any) -> str:
     flags = [f"--flagfile={path / 'flags'}", f"--out={path}", "--resume"]
     device = getattr(config, "device", None)
     flags += [f"--device={device}"] if device else []
+    trackers = [name for name in getattr(config, "report_to", ()) if name != "none"]
+    flags += [f"--report_to={','.join(trackers)}"] if trackers else []
     return getattr(config, "TO_CONTINUE", shlex.join(flags))
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ffnlab import fonts
 from ffnlab.escape import picture
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def rates(
     figure.supxlabel("learning rate", fontsize=9)
     text = "line: mean, band: middle half, circle: replicates that chose the rate"
     figure.suptitle(f"{picture(label, 60)}\n{text}", x=0.01, ha="left", fontsize=9)
-    return figure
+    return fonts.complete(figure)
 
 
 def _summarize(
@@ -204,7 +205,7 @@ def curves(
     axes.spines[["right", "top"]].set_visible(False)
     _skip_first_evaluations(axes, quartiles.values())
     _write_names(axes, names or {}, 10.0 / (72 * (height - 0.6)))
-    return figure
+    return fonts.complete(figure)
 
 
 def _block_styles() -> "Cycler":

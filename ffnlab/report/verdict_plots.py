@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ffnlab import fonts
 from ffnlab.escape import picture
 from ffnlab.stats import Comparison, Interval
 
@@ -70,7 +71,7 @@ def forest(
         whole_figure=True,
         **options,
     )
-    return figure
+    return fonts.complete(figure)
 
 
 def forest_size(rows: Sequence[Comparison]) -> tuple[float, float]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ffnlab import devices
 from ffnlab.errors import InputError
 from ffnlab.escape import terminal
+from ffnlab.report import trackers
 from ffnlab.report.run_directory import choose_directory
 from ffnlab.sweep import block_jobs, timing
 from ffnlab.sweep.comparison_config import CompareConfig
@@ -118,12 +119,13 @@ def _compare_blocks(config: CompareConfig, quiet: bool) -> CompareResult:
 
     name = f"compare-{'-'.join(config.sources)}"
     out = choose_directory(config.out, name, config.resume)
+    trackers.require(config.report_to)
     devices.select(config.device)
     _show_doubts(config, quiet)
     datasets = {source: _dataset(config, source) for source in config.sources}
 
     # These import JAX, what is above does not.
-    from ffnlab.sweep import comparison_note
+    from ffnlab.sweep import comparison_note, tracking
 
     config = timing.recall_widths(config, out)
     matches = block_jobs.match_blocks(config)
@@ -143,6 +145,7 @@ def _compare_blocks(config: CompareConfig, quiet: bool) -> CompareResult:
         title = f"Which feed-forward block? {', '.join(config.sources)}"
         report = _report(config, jobs, runs, directory, title, note)
         _publish(report, directory, quiet)
+        tracking.track(config, runs, directory)
         run_directory.finish(directory)
     return _result(config, report, runs, directory)
 

@@ -11,6 +11,7 @@ from ffnlab import names
 from ffnlab.errors import InputError, choose
 from ffnlab.nn.user_code import ImportOptions
 from ffnlab.options import names_in, option
+from ffnlab.report.trackers import TrackOptions
 from ffnlab.stats.stages import stages_for
 from ffnlab.sweep.replicate_options import ReplicateOptions
 
@@ -31,7 +32,7 @@ QUICK = {
 
 
 @dataclasses.dataclass(frozen=True)
-class CompareConfig(ReplicateOptions, ImportOptions):
+class CompareConfig(ReplicateOptions, ImportOptions, TrackOptions):
     """Comparison: the data, the blocks and their budget."""
 
     # What a flag file of an earlier version, without the flag, stands for.

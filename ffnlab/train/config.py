@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ffnlab.options import RunOptions, names_in, option
 
 if TYPE_CHECKING:
+    import numpy as np
     import optax
 
     from ffnlab.data import Dataset
@@ -99,6 +100,21 @@ class Steps(RunOptions):
             clip=self.clip or None,
             flat=flat,
         )
+
+    def rate_curve(self, steps: int, learning_rate: float) -> "np.ndarray":
+        """Returns the learning rate of each step of a run, float32 `[steps]`.
+
+        Args:
+          steps: The number of steps of the run.
+          learning_rate: The peak learning rate.
+        """
+        import numpy as np
+
+        from ffnlab.train import optimizers
+
+        factor = optimizers.schedule(self.schedule, steps, self.warmup(steps))
+        numbers = np.arange(steps, dtype=np.float32)
+        return np.broadcast_to(learning_rate * np.asarray(factor(numbers)), steps)
 
 
 @dataclasses.dataclass(frozen=True)

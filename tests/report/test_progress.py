@@ -66,18 +66,25 @@ def test_hostile_names_act_on_no_terminal(capsys, monkeypatch):
 
 
 def test_between_evaluations_there_is_a_line_a_minute(capsys, monkeypatch):
-    plan, clock = Plan(8, 4, 1), iter(range(0, 10_000, 40))
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    plan, now = Plan(8, 4, 1), [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     record = empty_record(plan, ["loss"])
     with Progress(8, "steps") as bar:
         bar.begin("seed 0")
         report = progress.progress_callback(bar, plan, "loss", "valid {:.2f}")
         for _ in range(3):
+            now[0] += 40.0
             record = add_losses(record, np.ones(1, np.float32))
             report(record)
         lines = capsys.readouterr().err.splitlines()
-    assert 1 <= len(lines) < 3 and all(line.startswith("seed 0") for line in lines)
-    assert " s/step  loss 1  " in lines[0]  # a step takes some minutes
+        assert len(lines) == 1 and lines[0].startswith("seed 0")
+        assert " 40 s/step  loss 1  80 s elapsed, 240 s left" in lines[0]
+        now[0] += 70.0
+        record = add_losses(record, np.ones(1, np.float32))
+        record, _ = add_evaluation(record, plan, {"loss": 0.5})
+        report(record)
+        (line,) = capsys.readouterr().err.splitlines()  # not one of the minute too
+        assert line.startswith("valid 0.50")
 
 
 def test_the_rate_is_that_of_what_follows_the_compilation(capsys, monkeypatch):
@@ -100,6 +107,31 @@ def test_the_rate_is_that_of_what_follows_the_compilation(capsys, monkeypatch):
         bar.reach(101)
         bar.end()
     assert " 4.8 steps/s  76 texts/s" in capsys.readouterr().err
+
+
+def test_there_is_no_rate_of_what_was_compiled(capsys, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with Progress(20, "steps", texts=16) as bar:
+        for seed, seconds in enumerate((30.0, 40.0)):
+            bar.begin(f"seed {seed}", compiling=True)
+            now[0] += seconds
+            bar.reach(5)
+            bar.note("loss 0.5")
+            bar.end()
+            now[0] += 1.0
+            bar.reach(10)
+            bar.end()
+    lines = capsys.readouterr().err.splitlines()
+    shown = [
+        line.split("  ", 1)[1].split("%")[1].strip() for line in lines if "%" in line
+    ]
+    assert shown == [
+        "loss 0.5  30 s elapsed",
+        "5.0 steps/s  80 texts/s  loss 0.5  31 s elapsed, 2 s left",
+        "5.0 steps/s  80 texts/s  loss 0.5  71 s elapsed, 1 s left",
+        "5.0 steps/s  80 texts/s  loss 0.5  72 s elapsed, 0 s left",
+    ]
 
 
 def test_a_bar_says_that_the_first_step_is_compiled(capsys, monkeypatch):
