@@ -166,7 +166,8 @@ def _open_standard_input(
     lines, note = _standard_input(), ""
     if kind == "auto":
         kind, lines = show_format(lines, usage, labels)
-        note = "" if kind == "text" else f"{kind}; format=text reads a text per line"
+        named = "" if kind == "conll" else f"{kind}; "  # columns are described later
+        note = "" if kind == "text" else f"{named}format=text reads a text per line"
     check_format("standard input", usage.task, kind, known)
     if kind not in STREAMED:
         return _open_spooled(lines, usage, kind, whole)

@@ -17,6 +17,8 @@ from ffnlab.data.column_names import Columns
 from ffnlab.data.examples import Examples
 from ffnlab.data.formats import Layout
 from ffnlab.data.json_files import PART_KEYS
+from ffnlab.data.tag_layouts import TagLayout
+from ffnlab.data.tagged_lines import TaggedLines
 from ffnlab.data.tags import convert
 from ffnlab.errors import InputError
 from ffnlab.finetune import (
@@ -121,7 +123,9 @@ def test_predictions_of_lists_are_lists(bert, files, tmp_path):
 def test_predictions_in_io_are_i_alone_where_the_training_is(tmp_path):
     names, labels = ["O", "B-A", "I-A"], np.array([1, 2, 1, 0])
     words = ["a", "b", "c", "d"]
-    part = Examples([words], [], [["B-A", "I-A", "I-A", "O"]], [], "io", rows=[words])
+    layout = TagLayout(separator="\t")
+    row = TaggedLines(["a\n", "b\n", "c\n", "d\n", "\n"], [0, 1, 2, 3], layout)
+    part = Examples([words], [], [["B-A", "I-A", "I-A", "O"]], [], "io", rows=[row])
     part = part._replace(layout=Layout("conll", Columns()))
     given = Config(task="tag", checkpoint="a", train="a.conll", dev="b.conll")
     for scheme, third in (("io", "I-A"), ("iob1", "B-A")):
