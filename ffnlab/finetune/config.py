@@ -272,6 +272,7 @@ class Config(
     ADDED: ClassVar[dict[str, str]] = {
         **ImportOptions.ADDED,
         "label_names": "",
+        "strict": "false",
         "method": "full",
         "target_modules": "",
         "warmup_ratio": "0.0",
