@@ -33,7 +33,8 @@ _USES_OF_TARGETS = {
 }
 _FILES = ("train", "extra", "dev", "test")
 _ALWAYS = ("epochs", "batch_size", "learning_rate", "seed")
-_LEFT_OUT = (*_FILES, "task", "checkpoint", "out", "resume")
+# The data section says how the texts were split.
+_LEFT_OUT = (*_FILES, "task", "checkpoint", "out", "resume", "stratify")
 
 
 def checkpoint_name(config: "Config") -> str:
