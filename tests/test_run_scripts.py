@@ -8,6 +8,7 @@ import pytest
 from experiments import launch, run_scripts
 from experiments.run_scripts import translate
 from ffnlab.errors import InputError
+from ffnlab.finetune import runner
 from ffnlab.finetune.config import Config
 
 
@@ -145,3 +146,46 @@ def test_regression_is_a_kind_of_target(files):
     given = parse(shared + "--do_regression True")[0]
     assert (given.task, given.problem_type) == ("pairs", "regression")
     assert parse(shared + "--do_regression False")[0].problem_type is None
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory):
+    """Small files as run_ner, run_glue and run_qa take them."""
+    directory = tmp_path_factory.mktemp("scripts")
+    words = [f"w{n}" for n in range(8)]
+    tagged = {"tokens": words[:3], "ner_tags": ["B-CITY", "I-CITY", "O"]}
+    (directory / "ner.json").write_text(f"{json.dumps(tagged)}\n" * 8)
+    rows = ["w1 w2,w3,same", "w4,w5 w6,other"] * 4
+    (directory / "glue.csv").write_text("\n".join(["sentence1,sentence2,label", *rows]))
+    asked = {
+        "id": "a", "title": "t", "question": "w1 w2", "context": "w3 w4 w5",
+        "answers": {"text": ["w4"], "answer_start": [3]},
+    }  # fmt: skip
+    data = [{**asked, "id": str(number)} for number in range(4)]
+    (directory / "qa.json").write_text(json.dumps({"version": "1", "data": data}))
+    return directory
+
+
+COMMANDS = {
+    "ner.json": "--do_train --do_eval --max_seq_length 14",
+    "glue.csv": "--do_train --do_eval --max_seq_length 14 "
+    "--per_device_train_batch_size 32 --learning_rate 2e-5 --num_train_epochs 3",
+    "qa.json": "--do_train --do_eval --per_device_train_batch_size 12 "
+    "--learning_rate 3e-5 --num_train_epochs 2 --max_seq_length 12 --doc_stride 4",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_documented_commands_train(name, bert, examples, tmp_path):
+    """The examples of the scripts' pages, with own files and a checkpoint directory."""
+    line = (
+        f"--model_name_or_path {bert} --train_file {examples / name} "
+        f"--validation_file {examples / name} {COMMANDS[name]} "
+        f"--output_dir {tmp_path / 'out'}/"
+    )
+    given, notes = parse(line)
+    result = runner.run(given)
+    assert {"ner.json": "tag", "glue.csv": "pairs", "qa.json": "qa"}[name] in notes[-1]
+    assert (tmp_path / "out" / "best" / "config.json").is_file()
+    assert (tmp_path / "out" / "report.md").is_file() and result.scores["dev"]
