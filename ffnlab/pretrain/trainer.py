@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ffnlab.escape import markdown, markdown_block, terminal, terminal_lines
-from ffnlab.report.progress import progress_callback
+from ffnlab.report.progress import Progress, progress_callback
 from ffnlab.report.trackers import Tracker
 
 if TYPE_CHECKING:
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from ffnlab.pretrained.checkpoint import Checkpoint
     from ffnlab.report.table import Table
     from ffnlab.train.evaluation import Evaluate
-    from ffnlab.train.record import Record
+    from ffnlab.train.loop import Hooks
+    from ffnlab.train.record import Plan, Record
     from ffnlab.types import Model, Objective, Params
 
 
@@ -53,26 +54,15 @@ def train(
     """Returns the parameters with the best validation score, and the record."""
     import jax
 
-    from ffnlab.report.progress import Progress
     from ffnlab.train import loop
-    from ffnlab.train.checkpoint import Checkpoints
     from ffnlab.train.program import Program
-    from ffnlab.types import Model
 
-    model = job.model
-    if job.checkpoint:
-
-        def init(key: jax.Array) -> "Params":  # copies, since training donates them
-            return jax.tree.map(jax.numpy.array, job.checkpoint.params)
-
-        model = Model(init, model.apply)
+    model = _model(job)
     key = jax.random.key(config.seed)
     if not config.steps:
         return model.init(key), None
     objective = job.objective("valid")
     plan = config.plan(job.dataset, objective)
-    rates = config.rate_curve(plan.steps, config.learning_rate)
-    show = "valid {:.3f} bits"
     with Progress(plan.steps, "steps") as progress:
         progress.begin(job.dataset.name, compiling=True)
         fitted = loop.fit(
@@ -84,17 +74,43 @@ def train(
             learning_rate=config.learning_rate,
             key=key,
             evaluator=Program(_evaluate(config, job, "valid")),
-            hooks=loop.Hooks(
-                Checkpoints(directory / "checkpoints", 60.0, config.strict_resume),
-                tracker.callback(
-                    plan,
-                    rates,
-                    _TAGS,
-                    also=progress_callback(progress, plan, "bits", show),
-                ),
-            ),
+            hooks=_hooks(config, directory, plan, tracker, progress),
         )
     return fitted.best, fitted.record
+
+
+def _model(job: Job) -> "Model":
+    """Returns the model of a job; a checkpoint gives its initial values, if any."""
+    import jax
+
+    from ffnlab.types import Model
+
+    if not job.checkpoint:
+        return job.model
+
+    def init(key: jax.Array) -> "Params":  # copies, since training donates them
+        return jax.tree.map(jax.numpy.array, job.checkpoint.params)
+
+    return Model(init, job.model.apply)
+
+
+def _hooks(
+    config: "Config",
+    directory: Path,
+    plan: "Plan",
+    tracker: Tracker,
+    progress: Progress,
+) -> "Hooks":
+    """Returns the checkpoints of a run, its progress and what is tracked of it."""
+    from ffnlab.train import loop
+    from ffnlab.train.checkpoint import Checkpoints
+
+    rates = config.rate_curve(plan.steps, config.learning_rate)
+    show = progress_callback(progress, plan, "bits", "valid {:.3f} bits")
+    return loop.Hooks(
+        Checkpoints(directory / "checkpoints", 60.0, config.strict_resume),
+        tracker.callback(plan, rates, _TAGS, also=show),
+    )
 
 
 def score(config: "Config", job: Job, part: str, params: "Params") -> dict[str, float]:
