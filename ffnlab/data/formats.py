@@ -40,7 +40,7 @@ class Layout(NamedTuple):
       kind: Its format: `csv`, `tsv`, `jsonl`, `json`, `parquet`, `arrow`, or `conll`,
         which has layouts of its own, see `tag_layouts.TagLayout`.
       columns: The columns that were read.
-      note: What was detected rather than told, in words; empty if nothing was.
+      note: What was found in the file and given by no flag, in words; or empty.
       part: The part that was read from a JSON file that has several.
       around: What stands before and after the rows of a JSON array.
     """

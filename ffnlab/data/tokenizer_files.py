@@ -174,9 +174,9 @@ def _read_json(path: Path, settings: Settings, notes: list[str]) -> Read:
     before = outcomes(inner)
     for part, value in kind.parts(settings.switches, _precompiled(spec)).items():
         setattr(inner, part, value)
-    told = len(notes)
+    count = len(notes)
     note_switches(path, spec, settings, notes)
-    if len(notes) == told and outcomes(inner) != before:
+    if len(notes) == count and outcomes(inner) != before:
         notes.append(
             f"{path} splits or normalizes texts unlike {name}, the class of "
             f"{settings.config}: the class holds, as in transformers"

@@ -45,13 +45,13 @@ def note_switches(
     """
     theirs, ours = [], []
     for name, kind, key, switch, default in _SWITCHES:
-        part, told = spec.get(name) or {}, switch in settings.switches
-        if part.get("type") != kind or (ignored and not told):
+        part, given = spec.get(name) or {}, switch in settings.switches
+        if part.get("type") != kind or (ignored and not given):
             continue
         value = settings.switches.get(switch, default)
         if part.get(key) != value:
             theirs.append(f"{key} {show(part.get(key))}")
-            ours.append(f"{switch} {show(value)}{'' if told else ' by default'}")
+            ours.append(f"{switch} {show(value)}{'' if given else ' by default'}")
     if theirs:
         winner = path if ignored else settings.config
         notes.append(

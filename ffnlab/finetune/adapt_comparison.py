@@ -15,7 +15,7 @@ from ffnlab.report.run_directory import choose_unfinished
 
 if TYPE_CHECKING:
     from ffnlab.finetune.task import Task
-    from ffnlab.finetune.trainer import Work
+    from ffnlab.finetune.work import Work
     from ffnlab.report.table import Table
     from ffnlab.stats import Comparison
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ffnlab.data import formats, squad, tag_layouts
+from ffnlab.data.column_lines import are_columns
 from ffnlab.data.column_names import Columns
 from ffnlab.data.examples import FORMATS, format_of
 from ffnlab.data.files import read_lines
@@ -112,4 +113,4 @@ def _shown(
     given = usage.label_column or ""
     column = int(given) - 1 if given.isdecimal() else -1
     lines = itertools.chain([first], lines)
-    return "conll" if tag_layouts.are_columns(lines, labels, column, eager) else "text"
+    return "conll" if are_columns(lines, labels, column, eager) else "text"

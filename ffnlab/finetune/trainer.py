@@ -14,13 +14,13 @@ from ffnlab.finetune import adapting
 from ffnlab.finetune.adapting import Adaptation
 from ffnlab.finetune.dev_evaluator import DevEvaluator, member
 from ffnlab.finetune.task import MONITORED, Task, with_dtype
+from ffnlab.finetune.work import Predictors, Work, hooks
 from ffnlab.models import language_model
 from ffnlab.models.transformer import TransformerConfig
-from ffnlab.report.progress import Progress, progress_callback
-from ffnlab.report.trackers import Series, Tracker
+from ffnlab.report.progress import Progress
+from ffnlab.report.trackers import Tracker
 from ffnlab.sweep import population
 from ffnlab.train import adversarial, gradients, layerwise, loop, program
-from ffnlab.train.checkpoint import Checkpoints
 from ffnlab.train.learner import Frozen, Parts
 from ffnlab.train.objectives import mean_loss
 from ffnlab.train.record import Plan, Record
@@ -68,9 +68,6 @@ def init_from_checkpoint(config: "Config", task: Task) -> Model:
         return {**params, "encoder": jax.tree.map(jax.numpy.array, encoder)}
 
     return Model(init, task.model.apply)
-
-
-Predictors = dict[str, Callable[[Params], Any]]  # by part; compiled once for all runs
 
 
 def make_plan(config: "Config", task: Task) -> Plan:
@@ -285,46 +282,6 @@ def _optimizer(config: "Config", plan: Plan) -> "optax.GradientTransformation":
     return config.make_optimizer(plan.steps, flat=False, learning_rate=rate)
 
 
-class Work(NamedTuple):
-    """What the runs of a fine-tuning have in common."""
-
-    config: "Config"
-    task: Task
-    directory: Path
-    plan: Plan
-    progress: Progress
-    predictors: Predictors
-    adaptation: Adaptation | None = None
-    tracker: Tracker | None = None
-
-
-def _hooks(
-    work: Work, folder: str, prefix: str = "", seeds: Sequence[int] = ()
-) -> loop.Hooks:
-    """Returns the checkpoints and the progress of a run or population."""
-    shown = f"{prefix}{work.task.monitor} {{:{'.2%' if work.task.percent else '.4f'}}}"
-    on_progress = progress_callback(work.progress, work.plan, MONITORED, shown)
-    if work.tracker is not None:
-        rates = work.config.rate_curve(work.plan.steps, work.config.learning_rate)
-        tags = {MONITORED: f"dev/{work.task.monitor}"}
-        several = work.config.seeds > 1
-        series = [
-            Series(f"seed {seed}" if several else "", seed * work.plan.steps)
-            for seed in seeds
-        ]
-        on_progress = work.tracker.callback(
-            work.plan, rates, tags, series, also=on_progress
-        )
-    return loop.Hooks(
-        Checkpoints(
-            work.directory / "checkpoints" / folder,
-            seconds=60.0,
-            strict=work.config.strict_resume,
-        ),
-        on_progress,
-    )
-
-
 def _train_one(work: Work, seed: int) -> Run:
     """Trains one seed."""
     task = work.task
@@ -333,7 +290,7 @@ def _train_one(work: Work, seed: int) -> Run:
         **fit_arguments(work.config, task, work.plan, work.adaptation),
         seed=seed,
         evaluator=DevEvaluator(task, work.predictors["dev"]),
-        hooks=_hooks(work, str(seed), seeds=[seed]),
+        hooks=hooks(work, str(seed), seeds=[seed]),
     )
     return _score(work, seed, result.best, result.record, result.seconds_per_step)
 
@@ -383,7 +340,7 @@ def train_members(
         members=members,
         programs=programs,
         identity={"seeds": [*seeds], "learning_rates": [*map(float, rates)]},
-        hooks=_hooks(work, folder, "mean " if size > 1 else "", seeds),
+        hooks=hooks(work, folder, "mean " if size > 1 else "", seeds),
     ).fit
     best, step = jax.device_get(result.best), result.record.step
     curves = result.record._replace(step=np.zeros(size))

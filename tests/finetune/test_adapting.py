@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from ffnlab import adapt, finetune, io
 from ffnlab.errors import InputError
-from ffnlab.finetune import adapting, predict_files, trainer
+from ffnlab.finetune import adapting, predict_files, work
 from ffnlab.finetune.finetuned_model import read_adapter, read_finetuned
 from ffnlab.finetune.predict_files import PredictConfig
 from ffnlab.finetune.runner import run
@@ -145,10 +145,10 @@ def test_a_run_that_was_killed_resumes_bit_for_bit(
     def given(name, **more):
         return config(bert, files, "tag", tmp_path / name, ".conll", **options, **more)
 
-    once = trainer.Checkpoints
-    monkeypatch.setattr(trainer, "Checkpoints", lambda path, **_: once(path))
+    once = work.Checkpoints
+    monkeypatch.setattr(work, "Checkpoints", lambda path, **_: once(path))
     run(given("whole"))
-    report = trainer.progress_callback
+    report = work.progress_callback
 
     def stop_after_one(*arguments):
         def call(record):
@@ -158,7 +158,7 @@ def test_a_run_that_was_killed_resumes_bit_for_bit(
         return call
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "progress_callback", stop_after_one)
+        patch.setattr(work, "progress_callback", stop_after_one)
         with pytest.raises(Stopped):
             run(given("cut"))
     run(given("cut", resume=True))
