@@ -16,6 +16,7 @@ import re
 import signal
 import sys
 import textwrap
+import traceback
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -143,14 +144,13 @@ def main(
     except BaseException as error:
         _flush_after(error)
         ending = describe(error, config, parsed)
-        code, message = ending or (1, "")
-        signals.exit_with(code)
-        if ending is None:
+        if ending is None and not signals.installed():
             raise
+        code, message = ending or (1, traceback.format_exc().rstrip())
         if message:
             with contextlib.suppress(OSError):
                 print(message, file=sys.stderr)
-        sys.exit(code)
+        signals.leave(code)
 
 
 def _show_all_characters() -> None:

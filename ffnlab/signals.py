@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from types import FrameType, SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # `timeout` and wrappers of commands send a signal twice; both together are one.
@@ -106,16 +106,26 @@ def pending() -> int | None:
     return _state.received
 
 
-def exit_with(code: int) -> None:
-    """Makes the process end with a code where it exits, if `install` was called.
+def installed() -> bool:
+    """Returns whether `install` was called in the main thread."""
+    return _state.installed
 
-    It ends right after Python's exit handlers. What Python takes down after them may
-    crash while XLA still computes in another thread, and the code would be lost.
+
+def leave(code: int) -> NoReturn:
+    """Ends the process with a code after Python's exit handlers.
+
+    Without `install`, SystemExit is raised. Otherwise threads are not waited for: one
+    that a failed save has left may wait for ever, and what Python takes down while XLA
+    still computes in another thread may crash, so that the code would be lost.
 
     Args:
       code: The exit code.
     """
+    if not _state.installed:
+        sys.exit(code)
     _state.code = code
+    atexit._run_exitfuncs()  # `_exit` is one of them, and does not return
+    _end(code)
 
 
 def _exit() -> None:

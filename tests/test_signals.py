@@ -149,6 +149,33 @@ def test_a_second_signal_ends_the_process_whatever_it_does():
     assert end(process) == (143, "interrupted by SIGTERM\n")
 
 
+# A thread that waits for ever, as one of a library does after a save that failed.
+WAITING = """
+import sys, threading
+from ffnlab import signals
+from experiments import launch
+class Config: pass
+def run(config):
+    threading.Thread(target=threading.Event().wait).start()
+    raise {}
+signals.install()
+launch.parse = lambda *_: Config()
+launch.main(Config, run, "")
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        ("OSError(28, 'No space', 'a')", 2, "error: a: No space; make room on the"),
+        ("RuntimeError('unexpected')", 1, "RuntimeError: unexpected"),
+    ],
+)
+def test_an_error_ends_the_process_whatever_its_threads_do(error, code, line):
+    ended, text = end(start(["-c", WAITING.format(error)]))
+    assert (ended, line in text.splitlines()[-1]) == (code, True)
+
+
 KILL = "import os, time\nos.kill(os.getpid(), {})\ntime.sleep({})\n"
 
 

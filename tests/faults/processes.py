@@ -4,6 +4,7 @@ A process that is killed takes its threads with it, so each run has its own. The
 forked from a server that has imported JAX and has not started it.
 """
 
+import atexit
 import contextlib
 import multiprocessing
 import os
@@ -137,8 +138,10 @@ def _run(
     pipe: Connection,
 ) -> None:
     """Runs a launcher in this process."""
+    from ffnlab import signals
     from ffnlab.train import checkpoint
 
+    signals.install(exits=True)  # as `python -m` does
     checkpoint._SHARE = 0  # saves after every evaluation, however short a run is
     os.dup2(output.fileno(), 1)
     os.dup2(output.fileno(), 2)
@@ -153,6 +156,7 @@ def _run(
         None if fault.error is None else OSError(fault.error, os.strerror(fault.error))
     )
     with inject.failing_at(fault.kill, root, error, exits=error is None) as operations:
+        atexit.register(lambda: pipe.send(operations.count))  # an error ends there
         try:
             runpy.run_module(f"experiments.{launcher}", run_name="__main__")
         finally:
