@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ffnlab.finetune.work import Work
     from ffnlab.report.table import Table
     from ffnlab.stats import Comparison
+    from ffnlab.train.sharding import Layout
 
 
 class AdaptCompareResult(NamedTuple):
@@ -56,15 +57,25 @@ def compare_methods(config: AdaptCompareConfig) -> AdaptCompareResult:
     variants = config.variants()
     for variant in variants.values():  # before anything is written
         trainer.prepare_adaptation(variant, prepared)
+    layout = _make_layout(config, prepared)
     with run_directory.open_run(out, config, config.resume) as directory:
         run_directory.check_same_data(directory, task.digest(prepared))
         print(terminal(f"writing to {directory}"))
         print(terminal_lines(prepared.summary), flush=True)
         for name, variant in variants.items():
-            _MethodRuns(config, name, variant, prepared, directory).train()
+            _MethodRuns(config, name, variant, prepared, directory, layout).train()
         ranking = adapt_ranking.publish(config, prepared, directory)
         run_directory.finish(directory)
     return AdaptCompareResult(directory, *ranking)
+
+
+def _make_layout(config: AdaptCompareConfig, task: "Task") -> "Layout | None":
+    """Returns how every population of runs is divided over devices."""
+    from ffnlab.finetune import trainer
+    from ffnlab.train.sharding import choose_layout
+
+    rows = trainer.make_plan(config, task).batch
+    return choose_layout(config.mesh_sizes, config.fsdp, rows, replicas=True)
 
 
 @dataclasses.dataclass
@@ -80,6 +91,7 @@ class _MethodRuns:
     variant: Config
     task: "Task"
     directory: Path
+    layout: "Layout | None"
 
     def rates(self) -> list[float]:
         """Returns the learning rates to try, by the results so far."""
@@ -136,6 +148,7 @@ class _MethodRuns:
                 progress,
                 predictors,
                 adaptation,
+                layout=self.layout,
             )
             self._train(work, together)
 

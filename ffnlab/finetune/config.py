@@ -13,6 +13,7 @@ from ffnlab.nn.user_code import ImportOptions
 from ffnlab.options import names_in, option
 from ffnlab.report.trackers import TrackOptions
 from ffnlab.train.config import Steps
+from ffnlab.train.mesh_config import MeshOptions
 
 _BLOCKS = names_in("ffnlab.nn.ffn", "BLOCKS")
 
@@ -265,6 +266,7 @@ class Config(
     MethodOptions,
     ImportOptions,
     TrackOptions,
+    MeshOptions,
 ):
     """The configuration of a fine-tuning; each field is a flag."""
 

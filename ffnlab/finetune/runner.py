@@ -99,6 +99,7 @@ def _run(config: Config, out: str) -> Result:
     devices.select(config.device)
     task = prepare(config)
     adaptation = trainer.prepare_adaptation(config, task)
+    layout = trainer.make_layout(config, task, adaptation)
     with (
         run_directory.open_run(out, config, config.resume) as directory,
         trackers.opened(config, directory) as tracker,
@@ -108,7 +109,7 @@ def _run(config: Config, out: str) -> Result:
         print(terminal_lines(task.summary), flush=True)
         if adaptation:
             print(terminal(str(adaptation.summary)), flush=True)
-        runs = trainer.train(config, task, directory, adaptation, tracker)
+        runs = trainer.train(config, task, directory, adaptation, tracker, layout)
         table = report.publish(config, task, directory, runs, adaptation)
         tracker.pictures(directory)
         run_directory.finish(directory)

@@ -22,8 +22,10 @@ from ffnlab.report.trackers import Tracker
 from ffnlab.sweep import population
 from ffnlab.train import adversarial, gradients, layerwise, loop, program
 from ffnlab.train.learner import Frozen, Parts
+from ffnlab.train.mesh_config import check_divides
 from ffnlab.train.objectives import mean_loss
 from ffnlab.train.record import Plan, Record
+from ffnlab.train.sharding import Layout, choose_layout
 from ffnlab.types import Gradient, Model, Params
 
 if TYPE_CHECKING:
@@ -176,6 +178,7 @@ def train(
     directory: Path,
     adaptation: Adaptation | None = None,
     tracker: Tracker | None = None,
+    layout: Layout | None = None,
 ) -> list[Run]:
     """Trains all seeds, together where memory allows, and scores their best epochs.
 
@@ -185,9 +188,10 @@ def train(
       directory: The run directory.
       adaptation: From `prepare_adaptation`.
       tracker: What the losses and scores are reported to, or None.
+      layout: From `make_layout`.
     """
     plan = make_plan(config, task)
-    together = config.seeds > 1 and _fits(config, task, adaptation)
+    together = trains_together(config, task, adaptation)
     units = 1 if together else config.seeds
     parts = [part for part in ("dev", "test") if part in task.rows]
     predictors = make_predictors(task, plan, parts, adaptation)
@@ -195,7 +199,7 @@ def train(
     texts *= config.seeds if together else 1
     with Progress(plan.steps * units, "steps", texts=texts) as progress:
         common = (config, task, directory, plan, progress, predictors)
-        work = Work(*common, adaptation, tracker)
+        work = Work(*common, adaptation, tracker, layout)
         if together:
             return _train_together(work)
         return [_train_one(work, seed) for seed in range(config.seeds)]
@@ -213,6 +217,35 @@ def make_predictors(
 
 def _compose(outer: Callable, inner: Callable) -> Callable:
     return lambda params: outer(inner(params))
+
+
+def make_layout(
+    config: "Config", task: Task, adaptation: Adaptation | None
+) -> Layout | None:
+    """Returns how the training is divided over devices; see `choose_layout`.
+
+    Raises:
+      InputError: The mesh does not fit the devices, the seeds or the rows of a batch.
+    """
+    together, rows = trains_together(config, task, adaptation), make_plan(config, task)
+    sizes = config.mesh_sizes
+    if sizes and rows.batch % sizes["data"]:
+        per_row = config.batch_size / rows.batch
+        wanted = -(-rows.batch // sizes["data"]) * sizes["data"]
+        also = f", or batch_size={round(wanted * per_row)} for {wanted} rows"
+        what = f"the {rows.batch} rows of a batch"
+        check_divides("data", sizes["data"], what, rows.batch, also)
+    layout = choose_layout(sizes, config.fsdp, rows.batch, together)
+    if layout:
+        layout.check((adaptation or init_from_checkpoint(config, task)).init)
+    return layout
+
+
+def trains_together(
+    config: "Config", task: Task, adaptation: Adaptation | None
+) -> bool:
+    """Returns whether all seeds train as one population."""
+    return config.seeds > 1 and _fits(config, task, adaptation)
 
 
 def _fits(config: "Config", task: Task, adaptation: Adaptation | None) -> bool:
@@ -291,6 +324,7 @@ def _train_one(work: Work, seed: int) -> Run:
         seed=seed,
         evaluator=DevEvaluator(task, work.predictors["dev"]),
         hooks=hooks(work, str(seed), seeds=[seed]),
+        layout=work.layout,
     )
     return _score(work, seed, result.best, result.record, result.seconds_per_step)
 
@@ -310,7 +344,7 @@ def make_programs(work: Work, members: int) -> program.Programs:
         "learner"
     ]
     evaluator = DevEvaluator(work.task, work.predictors["dev"], members)
-    return population.make_programs(learner, evaluator)
+    return population.make_programs(learner, evaluator, layout=work.layout)
 
 
 def train_members(
@@ -341,6 +375,7 @@ def train_members(
         programs=programs,
         identity={"seeds": [*seeds], "learning_rates": [*map(float, rates)]},
         hooks=hooks(work, folder, "mean " if size > 1 else "", seeds),
+        layout=work.layout,
     ).fit
     best, step = jax.device_get(result.best), result.record.step
     curves = result.record._replace(step=np.zeros(size))

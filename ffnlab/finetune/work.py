@@ -11,6 +11,7 @@ from ffnlab.report.trackers import Series, Tracker
 from ffnlab.train import loop
 from ffnlab.train.checkpoint import Checkpoints
 from ffnlab.train.record import Plan
+from ffnlab.train.sharding import Layout
 from ffnlab.types import Params
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Work(NamedTuple):
     predictors: Predictors
     adaptation: Adaptation | None = None
     tracker: Tracker | None = None
+    layout: Layout | None = None
 
 
 def hooks(

@@ -9,6 +9,7 @@ from ffnlab.nn.user_code import ImportOptions
 from ffnlab.options import names_in, option
 from ffnlab.report.trackers import TrackOptions
 from ffnlab.train.config import Steps
+from ffnlab.train.mesh_config import MeshOptions
 
 # The model from scratch, for fields that are None.
 SCRATCH = {
@@ -166,7 +167,15 @@ class Pretraining(Steps):
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Data, Architecture, Sampling, Pretraining, ImportOptions, TrackOptions):
+class Config(
+    Data,
+    Architecture,
+    Sampling,
+    Pretraining,
+    ImportOptions,
+    TrackOptions,
+    MeshOptions,
+):
     """Pretraining of a language model."""
 
     RENAMED: ClassVar[Mapping[str, str]] = {

@@ -51,18 +51,22 @@ def run(config: Config) -> Result:
     from ffnlab import data
     from ffnlab.report import run_directory
     from ffnlab.train.divergence import divergence_of
+    from ffnlab.train.sharding import choose_layout
 
     out = choose_unfinished(config, "pretrain")
     trackers.require(config.report_to)
     devices.select(config.device)
     job = _make_job(config)
+    layout = choose_layout(config.mesh_sizes, config.fsdp, config.batch_size)
+    if layout:
+        layout.check(job.model.init)
     with (
         run_directory.open_run(out, config, config.resume) as directory,
         trackers.opened(config, directory) as tracker,
     ):
         run_directory.check_same_data(directory, data.digest(job.dataset))
         print(terminal(f"writing to {directory}"), flush=True)
-        params, record = trainer.train(config, job, directory, tracker)
+        params, record = trainer.train(config, job, directory, tracker, layout)
         scores = {part: trainer.score(config, job, part, params) for part in _HELD_OUT}
         samples = trainer.generate_samples(config, job, params)
         trainer.save(config, job, params, directory)

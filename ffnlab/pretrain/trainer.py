@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ffnlab.train.evaluation import Evaluate
     from ffnlab.train.loop import Hooks
     from ffnlab.train.record import Plan, Record
+    from ffnlab.train.sharding import Layout
     from ffnlab.types import Model, Objective, Params
 
 
@@ -49,7 +50,11 @@ _TAGS = {"loss": "valid/loss", "bits": "valid/bits", "accuracy": "valid/accuracy
 
 
 def train(
-    config: "Config", job: Job, directory: Path, tracker: Tracker
+    config: "Config",
+    job: Job,
+    directory: Path,
+    tracker: Tracker,
+    layout: "Layout | None" = None,
 ) -> "tuple[Params, Record | None]":
     """Returns the parameters with the best validation score, and the record."""
     import jax
@@ -73,8 +78,12 @@ def train(
             plan,
             learning_rate=config.learning_rate,
             key=key,
-            evaluator=Program(_evaluate(config, job, "valid")),
+            evaluator=Program(
+                _evaluate(config, job, "valid", layout),
+                shardings=layout and layout.replicated,
+            ),
             hooks=_hooks(config, directory, plan, tracker, progress),
+            layout=layout,
         )
     return fitted.best, fitted.record
 
@@ -125,15 +134,16 @@ def score(config: "Config", job: Job, part: str, params: "Params") -> dict[str, 
         return {**means, "perplexity": float(np.exp(means["loss"]))}
 
 
-def _evaluate(config: "Config", job: Job, part: str) -> "Evaluate":
+def _evaluate(
+    config: "Config", job: Job, part: str, layout: "Layout | None" = None
+) -> "Evaluate":
     """Returns a function that scores parameters on a part, in batches."""
     from ffnlab import data
     from ffnlab.train.evaluation import make_evaluate
+    from ffnlab.train.loop import take_along
 
-    size = data.size(getattr(job.dataset, part))
-    return make_evaluate(
-        job.model, job.objective(part), data.take, size, config.batch_size
-    )
+    size, take = data.size(getattr(job.dataset, part)), take_along(layout)
+    return make_evaluate(job.model, job.objective(part), take, size, config.batch_size)
 
 
 def generate_samples(config: "Config", job: Job, params: "Params") -> list[str]:

@@ -209,6 +209,9 @@ def _way_to_continue(path: Path, config: Any) -> str:
     flags += [f"--device={device}"] if device else []
     trackers = [name for name in getattr(config, "report_to", ()) if name != "none"]
     flags += [f"--report_to={','.join(trackers)}"] if trackers else []
+    mesh = ",".join(getattr(config, "mesh", ()))
+    flags += [f"--mesh={mesh}"] if mesh else []
+    flags += ["--fsdp"] if getattr(config, "fsdp", False) else []
     return getattr(config, "TO_CONTINUE", shlex.join(flags))
 
 

@@ -80,6 +80,7 @@ def gather(candidates: Any, dataset: Any, options: Mapping[str, Any]) -> Candida
     dataset = _load(dataset) if isinstance(dataset, str) else dataset
     config = make_config(tuple(candidates), _name_of(dataset), own, options)
     devices.select(config.device)  # before models are traced, which starts JAX
+    config.layout()  # refuses a mesh that does not fit
     dataset = _replicate(config, dataset)
     models = {name: _as_model(name, each) for name, each in candidates.items()}
     if config.initializer == MATCHED and any(

@@ -121,6 +121,7 @@ def _compare_blocks(config: CompareConfig, quiet: bool) -> CompareResult:
     out = choose_directory(config.out, name, config.resume)
     trackers.require(config.report_to)
     devices.select(config.device)
+    config.layout()  # refuses a mesh that does not fit
     _show_doubts(config, quiet)
     datasets = {source: _dataset(config, source) for source in config.sources}
 

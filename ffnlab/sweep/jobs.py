@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ffnlab.train.learner import Learner
     from ffnlab.train.program import Programs
     from ffnlab.train.record import Plan
+    from ffnlab.train.sharding import Layout
     from ffnlab.types import Key, Model, Objective
 
 
@@ -278,11 +279,16 @@ class _JobTraining:
         return Learner(self.job.model, self.job.objective, optimizer)
 
     @functools.cached_property
+    def layout(self) -> "Layout | None":
+        """How populations are divided over devices."""
+        return self.config.layout(self.plan.batch)
+
+    @functools.cached_property
     def programs(self) -> "Programs":
         """The compiled functions of all populations."""
         from ffnlab.sweep.population import make_programs
 
-        return make_programs(self.learner)
+        return make_programs(self.learner, layout=self.layout)
 
     def run(self, numbers: range, progress: "Progress") -> list[dict[str, Any]]:
         """Trains replicates, scores the chosen runs, and returns the lines of all.
@@ -356,6 +362,7 @@ class _JobTraining:
                 Checkpoints(folder, 60.0, self.config.strict_resume),
                 lambda record: progress.reach(start + int(record.step) * size),
             ),
+            layout=self.layout,
         )
 
 

@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
-from jax.sharding import NamedSharding
+from jax.sharding import NamedSharding, Sharding
 
 from ffnlab import data
 from ffnlab.data import Arrays
 from ffnlab.sweep.spreading import (
-    MEMBERS,
     SHARED,
     Batching,
+    member_sharding,
     members_mesh,
     pad_members,
     spread,
@@ -36,11 +36,13 @@ from ffnlab.train.loop import (
     TrainState,
     init_state,
     make_steps,
+    place_arrays,
     run_identity,
     run_loop,
 )
 from ffnlab.train.program import Program, Programs
 from ffnlab.train.record import Plan
+from ffnlab.train.sharding import Layout, constrain
 from ffnlab.types import Array, Key, Model, Objective, Params
 
 OWN_RATE = (np.nan,)  # the learning rates of an optimizer that has its own
@@ -102,6 +104,7 @@ def fit_population(
     evaluator: Evaluator | None = None,
     hooks: Hooks = NO_HOOKS,
     batching: Batching = "auto",
+    layout: Layout | None = None,
 ) -> Population:
     """Trains seeds × learning rates together, each as `train.fit` would alone.
 
@@ -122,6 +125,8 @@ def fit_population(
         validation part.
       hooks: Checkpoints, and a function to call after every evaluation.
       batching: See `spread`.
+      layout: How members, batches and parameters are divided over devices; None divides
+        the members over all local devices.
 
     Returns:
       The population, members ordered by learning rate, then by seed.
@@ -147,10 +152,11 @@ def fit_population(
         dataset,
         plan,
         grid(seeds, rates),
-        make_programs(learner, evaluator, batching),
+        make_programs(learner, evaluator, batching, layout),
         identity={"seeds": [*map(int, seeds)], "learning_rates": rates},
         key=key,
         hooks=hooks,
+        layout=layout,
     )
 
 
@@ -179,6 +185,7 @@ def fit_members(
     identity: dict[str, Any],
     key: Key | None = None,
     hooks: Hooks = NO_HOOKS,
+    layout: Layout | None = None,
 ) -> Population:
     """Trains any members together; see `fit_population`.
 
@@ -187,17 +194,19 @@ def fit_members(
       dataset: See `fit_population`.
       plan: See `fit_population`.
       members: Their seeds, learning rates and splits.
-      programs: From `make_programs`. Calls with as many members compile nothing again.
+      programs: From `make_programs`, for the same layout. Calls with as many members
+        compile nothing again.
       identity: Facts that a checkpoint must agree with to be resumed, ready for JSON.
       key: See `fit_population`.
       hooks: See `fit_population`.
+      layout: See `fit_population`.
     """
     key = jax.random.key(0) if key is None else key
-    devices = members_mesh().size
-    facts = run_identity(dataset, plan, key, **identity, devices=devices)
+    padded = len(pad_members(members.seeds, layout))
+    facts = run_identity(dataset, plan, key, **identity, members=padded)
 
     def train(until: int | None) -> Fit:
-        inputs = make_inputs(learner, dataset, plan, members, key)
+        inputs = make_inputs(learner, dataset, plan, members, key, layout)
         shape = inputs.state.step.shape
         return run_loop(programs, *inputs, plan, hooks, facts, shape, until)
 
@@ -212,6 +221,7 @@ def make_inputs(
     plan: Plan,
     members: Members,
     key: Key,
+    layout: Layout | None = None,
 ) -> Inputs:
     """Returns what the programs of a population train on, placed on all devices.
 
@@ -222,19 +232,27 @@ def make_inputs(
       members: Their seeds, learning rates and splits; the last one is repeated until
         all devices have equally many.
       key: The root key of the experiment.
+      layout: See `fit_population`.
     """
     rows = {part: _rows(dataset, part, members.splits) for part in ("train", "valid")}
-    padded, mesh = pad_members(members), members_mesh()
-    sharded, replicated = NamedSharding(mesh, MEMBERS), NamedSharding(mesh, SHARED)
-    valid = jax.device_put(pad_members(rows["valid"]), sharded)
+    padded, sharded = pad_members(members, layout), member_sharding(layout)
+    valid = jax.device_put(pad_members(rows["valid"], layout), sharded)
+    state = _init_members(learner, key, padded)
+    where = layout.shardings(state, ("replicas",)) if layout else sharded
+    shared = [_place(learner, each, layout) for each in (dataset.train, dataset.valid)]
     return Inputs(
-        jax.device_put(_init_members(learner, key, padded), sharded),
-        (
-            jax.device_put(with_frozen(learner, dataset.train), replicated),
-            (jax.device_put(with_frozen(learner, dataset.valid), replicated), valid),
-        ),
+        jax.device_put(state, where),
+        (shared[0], (shared[1], valid)),
         _batches(padded.seeds, rows["train"], plan, sharded),
     )
+
+
+def _place(learner: Learner | Frozen, part: Any, layout: Layout | None) -> Any:
+    """Returns a part of the data, with the frozen arrays if any, for all members."""
+    if layout:
+        return place_arrays(learner, part, layout)
+    replicated = NamedSharding(members_mesh(), SHARED)
+    return jax.device_put(with_frozen(learner, part), replicated)
 
 
 def _init_members(learner: Learner | Frozen, key: Key, members: Members) -> TrainState:
@@ -261,28 +279,50 @@ def make_programs(
     learner: Learner | Frozen,
     evaluator: Evaluator | None = None,
     batching: Batching = "auto",
+    layout: Layout | None = None,
 ) -> Programs:
     """Returns the functions that train and evaluate all members; see `fit_population`.
 
     They are compiled once for each number of members.
     """
-    scan = make_steps(learner)
+    scan, first = make_steps(learner, layout), make_steps(learner)
 
     def steps(state: Any, arrays: Any, indices: Array) -> Any:
-        one = spread(lambda member, data: scan(member[0], data, member[1]), batching)
-        return one((state, indices), arrays)
+        def run(member: Any, arrays: Any) -> Any:
+            return scan(member[0], arrays, member[1])
 
+        return spread(run, batching, layout)((state, indices), arrays)
+
+    def first_member(state: Any, arrays: Any, indices: Array) -> Any:
+        return first(jax.tree.map(lambda leaf: leaf[0], state), arrays, indices[0])
+
+    # What a checkpoint is of does not depend on how the members are divided.
+    like = Program(first_member)
     if evaluator is None:
-        score = _scorer(learner, batching)
-        evaluator = Program(lambda params, part: score(params, *part))
-    return Programs(Program(steps, donate=(0,)), evaluator)
+        score = _scorer(learner, batching, layout)
+        whole = layout and layout.replicated
+        evaluator = Program(lambda params, part: score(params, *part), shardings=whole)
+    return Programs(Program(steps, (0,), _outputs(learner, layout), like), evaluator)
 
 
-def _scorer(learner: Learner | Frozen, batching: Batching) -> Callable:
+def _outputs(learner: Learner | Frozen, layout: Layout | None) -> Any:
+    """Returns the shardings of the states and losses of all members; None for XLA's."""
+    if layout is None:
+        return None
+    state = jax.eval_shape(lambda: init_state(learner, jax.random.key(0), 0))
+    stacked = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype), state
+    )
+    return layout.shardings(stacked, ("replicas",)), layout.replicated
+
+
+def _scorer(
+    learner: Learner | Frozen, batching: Batching, layout: Layout | None = None
+) -> Callable:
     """Returns a function of parameters `[S, ...]`, a part and its rows `[S, N]`."""
 
     def take(part: tuple[Arrays, Array], index: Array) -> Any:
-        return data.take(part[0], part[1][index])
+        return constrain(layout, data.take(part[0], part[1][index]))
 
     def score(params: Params, part: Any, rows: Array) -> dict[str, Array]:
         def one(member: tuple[Params, Array], part: Any) -> dict[str, Array]:
@@ -290,13 +330,13 @@ def _scorer(learner: Learner | Frozen, batching: Batching) -> Callable:
             evaluate = make_evaluate(model, objective, take, rows.shape[1])
             return evaluate(member[0], (arrays, member[1]))
 
-        return spread(one, batching)((params, rows), part)
+        return spread(one, batching, layout)((params, rows), part)
 
     return score
 
 
 def _batches(
-    seeds: np.ndarray, rows: np.ndarray, plan: Plan, sharding: NamedSharding
+    seeds: np.ndarray, rows: np.ndarray, plan: Plan, sharding: Sharding
 ) -> Callable[[int, int], Array]:
     """Returns a function that returns the examples of some steps, `[S, steps, B]`."""
     member = np.minimum(np.arange(len(seeds)), len(rows) - 1)[:, None, None]

@@ -2,16 +2,20 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from ffnlab.errors import InputError
 from ffnlab.options import option
 from ffnlab.sweep.jobs import Design
 from ffnlab.train.config import Training
+from ffnlab.train.mesh_config import MeshOptions
+
+if TYPE_CHECKING:
+    from ffnlab.train.sharding import Layout
 
 
 @dataclasses.dataclass(frozen=True)
-class ReplicateOptions(Training):
+class ReplicateOptions(Training, MeshOptions):
     """Design: how the runs of a model differ."""
 
     # What a flag file of an earlier version, without the flag, stands for.
@@ -73,3 +77,19 @@ class ReplicateOptions(Training):
         """What the runs of a model have in common."""
         fixed = self.split == "fixed"
         return Design(fixed, 0 if fixed else self.extend_rates)
+
+    def layout(self, batch: int | None = None) -> "Layout | None":
+        """Returns how a population is divided over devices; see `choose_layout`.
+
+        Args:
+          batch: The number of examples of a batch; `batch_size` if None.
+
+        Raises:
+          InputError: The mesh does not fit the devices or the batch.
+        """
+        if not self.mesh and not self.fsdp:
+            return None
+        from ffnlab.train.sharding import choose_layout
+
+        batch = self.batch_size if batch is None else batch
+        return choose_layout(self.mesh_sizes, self.fsdp, batch, replicas=True)

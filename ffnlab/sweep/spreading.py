@@ -5,7 +5,9 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ffnlab.train.sharding import Layout
 
 Batching = Literal["auto", "map", "vmap"]
 MEMBERS, SHARED = PartitionSpec("members"), PartitionSpec()
@@ -16,26 +18,42 @@ def members_mesh() -> Mesh:
     return Mesh(np.array(jax.local_devices()), ("members",))
 
 
-def pad_members(members: Any) -> Any:
-    """Repeats the last member until all devices have equally many members."""
-    devices, size = jax.local_device_count(), len(jax.tree.leaves(members)[0])
+def parts(layout: Layout | None) -> int:
+    """Returns the number of parts that a population is divided into."""
+    return layout.sizes["replicas"] if layout else jax.local_device_count()
+
+
+def member_sharding(layout: Layout | None) -> NamedSharding:
+    """Returns the sharding of arrays whose first axis is that of the members."""
+    return (
+        layout.along("replicas") if layout else NamedSharding(members_mesh(), MEMBERS)
+    )
+
+
+def pad_members(members: Any, layout: Layout | None = None) -> Any:
+    """Repeats the last member until all parts have equally many members."""
+    devices, size = parts(layout), len(jax.tree.leaves(members)[0])
     padded = -(-size // devices) * devices
     index = np.minimum(np.arange(padded), size - 1)
     return jax.tree.map(lambda array: array[index], members)
 
 
 def spread(
-    function: Callable[[Any, Any], Any], batching: Batching = "auto"
+    function: Callable[[Any, Any], Any],
+    batching: Batching = "auto",
+    layout: Layout | None = None,
 ) -> Callable[[Any, Any], Any]:
     """Returns a function of one member as a function of a whole population.
 
     Args:
       function: `function(member, shared)`, pure.
       batching: `map` trains members in turn, `vmap` together; `auto` is `map` on CPU.
+      layout: Members are divided along `replicas`, and the arrays of each along the
+        other axes; None divides them over all local devices.
 
     Returns:
       The function of members with a leading axis, which must be a multiple of the
-      number of devices, and of what all of them share.
+      number of parts, and of what all of them share.
     """
     if batching == "auto":
         batching = "map" if jax.default_backend() == "cpu" else "vmap"
@@ -45,12 +63,13 @@ def spread(
             return jax.vmap(function, in_axes=(0, None))(members, shared)
         return jax.lax.map(lambda member: function(member, shared), members)
 
+    if layout:
+        options = {"mesh": layout.mesh, "axis_names": {"replicas"}}
+        axis = PartitionSpec("replicas")
+    else:
+        options, axis = {"mesh": members_mesh()}, MEMBERS
     # Members never meet, so there is nothing for the check of varying axes to find,
     # and with jax 0.12 it refuses the polynomial inside erf.
     return jax.shard_map(
-        local,
-        mesh=members_mesh(),
-        in_specs=(MEMBERS, SHARED),
-        out_specs=MEMBERS,
-        check_vma=False,
+        local, in_specs=(axis, SHARED), out_specs=axis, check_vma=False, **options
     )

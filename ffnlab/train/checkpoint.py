@@ -82,7 +82,9 @@ class Checkpoints:
             return
         held = _read_run(path)
         if held.get("format", 1) in range(1, FORMAT):  # compiled from older code
-            held |= {"format": FORMAT, "program": run.get("program")}
+            held.pop("devices", None)
+            today = {name: run[name] for name in ("program", "members") if name in run}
+            held |= {"format": FORMAT, **today}
         for name in sorted({*held, *run}):
             if held.get(name) != run.get(name):
                 raise InputError(

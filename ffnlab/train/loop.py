@@ -36,6 +36,7 @@ from ffnlab.train.record import (
     empty_record,
     mark_failed,
 )
+from ffnlab.train.sharding import Layout, constrain
 from ffnlab.types import Array, Batch, Key, Params
 
 Step = Callable[["TrainState", Batch], tuple["TrainState", Array]]
@@ -166,14 +167,23 @@ def make_step(learner: Learner) -> Step:
     return step
 
 
-def make_steps(learner: Learner | Frozen) -> Callable[..., tuple[TrainState, Array]]:
+def make_steps(
+    learner: Learner | Frozen, layout: Layout | None = None
+) -> Callable[..., tuple[TrainState, Array]]:
     """Returns `steps(state, arrays, indices) -> (state, losses)`; see `scan_steps`."""
 
     def steps(state: TrainState, arrays: Any, indices: Array):
         bound, arrays = bind(learner, arrays)
-        return scan_steps(make_step(bound), data.take)(state, arrays, indices)
+        return scan_steps(make_step(bound), take_along(layout))(state, arrays, indices)
 
     return steps
+
+
+def take_along(layout: Layout | None) -> Take:
+    """Returns `data.take`, whose batches are divided over the devices of a layout."""
+    if layout is None:
+        return data.take
+    return lambda arrays, index: constrain(layout, data.take(arrays, index))
 
 
 def scan_steps(step: Step, take: Take) -> Callable[..., tuple[TrainState, Array]]:
@@ -333,6 +343,7 @@ def fit(
     key: Key | None = None,
     evaluator: Evaluator | None = None,
     hooks: Hooks = NO_HOOKS,
+    layout: Layout | None = None,
 ) -> Fit:
     """Trains one model and keeps the parameters that score best on the validation part.
 
@@ -348,6 +359,8 @@ def fit(
       key: The root key of the experiment; `jax.random.key(0)` if None.
       evaluator: What scores parameters; None is the objective on the validation part.
       hooks: Checkpoints, and a function to call with the progress.
+      layout: How the batch and the parameters are divided over devices; None is one
+        device. A checkpoint of one layout can be resumed with any other.
 
     Returns:
       The last state, the best parameters, the record and the times.
@@ -366,20 +379,20 @@ def fit(
     key = jax.random.key(0) if key is None else key
     size = data.size(dataset.train)
     if evaluator is None:
-        evaluator = Program(_scorer(learner, data.size(dataset.valid)))
-    steps = Program(make_steps(learner), donate=(0,))
+        scorer = _scorer(learner, data.size(dataset.valid), layout)
+        evaluator = Program(scorer, shardings=layout and layout.replicated)
+    steps = _make_program(learner, key, layout)
 
     def indices(start: int, stop: int) -> np.ndarray:
         return data.indices([seed], start, stop, plan.batch, size)[:, 0]  # [steps, B]
 
-    arrays = jax.device_put(
-        tuple(with_frozen(learner, x) for x in (dataset.train, dataset.valid))
-    )
+    parts = (dataset.train, dataset.valid)
+    arrays = tuple(place_arrays(learner, part, layout) for part in parts)
     identity = run_identity(dataset, plan, key, seed=seed, learning_rate=learning_rate)
 
     def train(until: int | None) -> Fit:
         # Not jitted: drawing is done once, and ops of equal shapes are compiled once.
-        state = init_state(learner, key, seed, learning_rate)
+        state = _init_placed(learner, key, seed, learning_rate, layout)
         programs = Programs(steps, evaluator)
         return run_loop(
             programs, state, arrays, indices, plan, hooks, identity, until=until
@@ -388,11 +401,55 @@ def fit(
     return train_to_last_good(train)
 
 
-def _scorer(learner: Learner | Frozen, size: int) -> Callable[[Params, Any], Any]:
+def _make_program(
+    learner: Learner | Frozen, key: Key, layout: Layout | None
+) -> Program:
+    """Returns the steps of a run, whose state stays where it is."""
+    if layout is None:
+        return Program(make_steps(learner), donate=(0,))
+    shapes = jax.eval_shape(lambda: init_state(learner, key, 0))
+    shardings = (layout.shardings(shapes), layout.replicated)
+    # What a checkpoint is of does not depend on the layout.
+    like = Program(make_steps(learner))
+    return Program(make_steps(learner, layout), (0,), shardings, like)
+
+
+def place_arrays(learner: Learner | Frozen, part: Any, layout: Layout | None) -> Any:
+    """Returns a part of the data, with the frozen arrays if any, on the devices."""
+    if layout is None:
+        return jax.device_put(with_frozen(learner, part))
+    part = jax.device_put(part, layout.replicated)
+    if isinstance(learner, Frozen):
+        learner = learner._replace(arrays=layout.place(learner.arrays))
+    return with_frozen(learner, part)
+
+
+def _init_placed(
+    learner: Learner | Frozen,
+    key: Key,
+    seed: int,
+    learning_rate: float | None,
+    layout: Layout | None,
+) -> TrainState:
+    """Returns the state before the first step, on the devices of a layout.
+
+    With a layout it is made in the memory of the host, since one device may be too
+    small to hold it.
+    """
+    if layout is None:
+        return init_state(learner, key, seed, learning_rate)
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        state = init_state(learner, key, seed, learning_rate)
+    return layout.place(state)
+
+
+def _scorer(
+    learner: Learner | Frozen, size: int, layout: Layout | None
+) -> Callable[[Params, Any], Any]:
     """Returns the function that scores parameters on a part of some size."""
 
     def evaluate(params: Params, arrays: Any) -> dict[str, Array]:
         (model, objective, *_), part = bind(learner, arrays)
-        return make_evaluate(model, objective, data.take, size)(params, part)
+        return make_evaluate(model, objective, take_along(layout), size)(params, part)
 
     return evaluate

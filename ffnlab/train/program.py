@@ -24,6 +24,9 @@ class Program:
       function: A pure function. Only the shapes of its last argument may change between
         calls.
       donate: The positions of the arguments whose memory the function may reuse.
+      shardings: Those of the outputs; None leaves them to XLA.
+      like: A program that computes the same on one device, of which the fingerprint is
+        taken; None is this one.
 
     >>> import jax.numpy as jnp
     >>> double = Program(lambda x: 2 * x)
@@ -31,8 +34,16 @@ class Program:
     ([2.0, 2.0, 2.0], [2.0, 2.0, 2.0], 1)
     """
 
-    def __init__(self, function: Callable[..., Any], donate: tuple[int, ...] = ()):
-        self._function = jax.jit(function, donate_argnums=donate)
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        donate: tuple[int, ...] = (),
+        shardings: Any = None,
+        like: "Program | None" = None,
+    ):
+        options = {} if shardings is None else {"out_shardings": shardings}
+        self._function = jax.jit(function, donate_argnums=donate, **options)
+        self._like = like
         self._lowered: dict[Any, jax.stages.Lowered] = {}
         self._compiled: dict[Any, Callable[..., Any]] = {}
         self.compile_seconds = 0.0
@@ -61,6 +72,8 @@ class Program:
         It differs between models, optimizers and schedules that differ in anything, and
         between versions of JAX.
         """
+        if self._like:
+            return self._like.fingerprint(*jax.tree.map(_shape, args))
         text = self.lower(*args).as_text()
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -75,6 +88,11 @@ class Program:
             self._compiled[shape] = self.lower(*args).compile()
             self.compile_seconds += time.perf_counter() - start
         return self._compiled[shape](*args)
+
+
+def _shape(array: Any) -> jax.ShapeDtypeStruct:
+    """Returns the shape and dtype of an array, without its place."""
+    return jax.ShapeDtypeStruct(array.shape, array.dtype)
 
 
 def _shapes(tree: Any) -> tuple[tuple[int, ...], ...]:
