@@ -410,7 +410,7 @@ def _make_program(
     shapes = jax.eval_shape(lambda: init_state(learner, key, 0))
     shardings = (layout.shardings(shapes), layout.replicated)
     # What a checkpoint is of does not depend on the layout.
-    like = Program(make_steps(learner))
+    like = Program(make_steps(learner), donate=(0,))
     return Program(make_steps(learner, layout), (0,), shardings, like)
 
 

@@ -37,7 +37,7 @@ RULES: tuple[Rule, ...] = (
     (r"tokens/embedding", (ROWS, COLUMNS)),
     (r"head/decoder/kernel", (COLUMNS, ROWS)),
 )
-_SMALL = 1024  # entries; smaller arrays are not worth an exchange
+_SMALL = 256  # entries; smaller arrays are not worth an exchange
 
 
 class Layout(NamedTuple):
