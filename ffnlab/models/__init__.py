@@ -5,6 +5,7 @@ from ffnlab.lazy import attach
 _NAMES = {
     "DecoderConfig": "transformer_config",
     "EncoderConfig": "transformer_config",
+    "MeshPlanConfig": "mesh_plan",
     "SequenceConfig": "sequence",
     "Tower": "mlp",
     "TowerConfig": "mlp",
@@ -12,6 +13,7 @@ _NAMES = {
     "TransformerConfig": "transformer_config",
     "beam_search": "decoding",
     "generate": "decoding",
+    "plan_mesh": "mesh_plan",
     "sequence_model": "sequence",
     "swap_block": "block_swap",
     "tower": "mlp",
