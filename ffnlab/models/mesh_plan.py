@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 _AXES = ("replicas", "data", "model")
 _LARGE = 10**9  # above all widths
-_BLOCKS = names.TABLES["ffnlab.nn.ffn", "BLOCKS"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,14 +73,14 @@ class Decoder:
         least=1,
         below=_LARGE,
     )
-    block: str = option("swiglu", "Feed-forward block.", known=lambda: _BLOCKS)
+    block: str = option("swiglu", "Feed-forward block, such as mlp:gelu.")
     max_seq_length: int = option(4096, "Tokens per sequence.", least=1, below=_LARGE)
 
     @property
     def shape(self) -> DecoderShape:
         """The shape of the decoder."""
         own = {name: getattr(self, name) or n for name, n in SIZES[self.model].items()}
-        inputs = 1 if self.block == "mlp" else 2
+        inputs = 1 if self.block.partition(":")[0] == "mlp" else 2
         return DecoderShape(**own, length=self.max_seq_length, inputs=inputs)
 
 
@@ -163,6 +162,7 @@ class MeshPlanConfig(Decoder, Devices, Step):
                 f"max_seq_length={self.max_seq_length}; nearest: "
                 f"{', '.join(map(str, sorted(nearest)))}"
             )
+        self._check_block()
         if self.attention == "cudnn" and ACCELERATORS[self.device].torus:
             raise InputError("attention: cudnn is for GPUs; TPUs use xla")
         if self.mesh is not None:
@@ -199,6 +199,16 @@ class MeshPlanConfig(Decoder, Devices, Step):
                     f"mesh: {axis}:{size} does not divide {name}={total}; "
                     f"{nearest_divisors(size, total)}"
                 )
+
+    def _check_block(self) -> None:
+        """Raises if the block or its activation is unknown."""
+        kind, colon, activation = self.block.partition(":")
+        choose("block", kind, names.TABLES["ffnlab.nn.ffn", "BLOCKS"])
+        if colon and kind not in names.OPEN_BLOCKS:
+            raise InputError(f"block: {kind} takes no activation; give it alone")
+        if colon:
+            known = names.TABLES["ffnlab.nn.activations", "ACTIVATIONS"]
+            choose("activation", activation, known)
 
     def divided(self, fsdp: bool) -> Iterator[tuple[str, str, int]]:
         """Yields the axes with the names and the sizes of what they divide."""

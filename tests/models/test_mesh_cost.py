@@ -1,0 +1,209 @@
+import collections
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh as DeviceMesh
+from jax.sharding import NamedSharding, PartitionSpec
+
+from ffnlab import DecoderConfig
+from ffnlab.models.accelerators import ACCELERATORS
+from ffnlab.models.decoder_costs import SIZES, DecoderShape
+from ffnlab.models.language_model import causal_lm
+from ffnlab.models.mesh_cost import (
+    Mesh,
+    Setting,
+    local_parameters,
+    mesh_cost,
+    parameter_bytes,
+)
+
+SIZE = {
+    "features": 64,
+    "layers": 2,
+    "heads": 4,
+    "key_value_heads": 2,
+    "hidden": 160,
+    "vocabulary": 512,
+}
+BATCH, LENGTH = 4, 48
+SHAPE = DecoderShape(**SIZE, length=LENGTH)
+H100, V5E = ACCELERATORS["h100"], ACCELERATORS["v5e"]
+
+
+def decoder():
+    """Returns the decoder of the formulas, and the shapes of its parameters."""
+    plain = {"positions": "rotary", "norm_kind": "rms", "bias": False}
+    model = causal_lm(DecoderConfig(**SIZE, block="swiglu", **plain))
+    return model, jax.eval_shape(model.init, jax.random.key(0))
+
+
+def specify(params, fsdp):
+    """Returns how each array is divided: Megatron-LM over model, fsdp over data."""
+    data = "data" if fsdp else None
+
+    def one(path, leaf):
+        name = jax.tree_util.keystr(path)
+        if leaf.ndim == 1:
+            return PartitionSpec(data)
+        rows = any(word in name for word in ("'out'", "'down'", "'embed'"))
+        return PartitionSpec("model", data) if rows else PartitionSpec(data, "model")
+
+    return jax.tree_util.tree_map_with_path(one, params)
+
+
+@pytest.mark.parametrize("fsdp", [False, True])
+@pytest.mark.parametrize("data, model", [(1, 1), (2, 2), (8, 1), (4, 2)])
+def test_parameters_of_a_device_are_those_of_its_shards(data, model, fsdp):
+    _, params = decoder()
+    sizes = {"data": data, "model": model}
+    leaves = jax.tree.leaves(params)
+    specs = jax.tree.leaves(
+        specify(params, fsdp), is_leaf=lambda x: isinstance(x, PartitionSpec)
+    )
+    stored = 0
+    for leaf, spec in zip(leaves, specs, strict=True):
+        whole = np.empty(leaf.shape, np.int8)
+        for axis, name in enumerate(spec):
+            whole = np.split(whole, sizes.get(name, 1), axis=axis)[0]
+        stored += whole.size
+    mesh = Mesh(data=data, model=model, fsdp=fsdp)
+    assert local_parameters(SHAPE, mesh) == stored
+    bytes_of = parameter_bytes(Setting(SHAPE, H100, BATCH * LENGTH), mesh)
+    assert bytes_of["parameters"] == 6 * stored
+    assert bytes_of["gradients"] + bytes_of["moments"] == 12 * stored
+
+
+def collectives(data, model):
+    """Returns the shapes of the arrays that a compiled gradient sums over devices."""
+    lm, params = decoder()
+    mesh = DeviceMesh(np.reshape(jax.devices()[:2], (data, model)), ("data", "model"))
+    shardings = jax.tree.map(
+        lambda spec: NamedSharding(mesh, spec),
+        specify(params, fsdp=False),
+        is_leaf=lambda x: isinstance(x, PartitionSpec),
+    )
+
+    def loss(params, tokens):
+        logs = jax.nn.log_softmax(lm.apply(params, {"tokens": tokens})[0])
+        return -(jax.nn.one_hot(tokens, SIZE["vocabulary"]) * logs).mean()
+
+    batch = NamedSharding(mesh, PartitionSpec("data"))
+    step = jax.jit(
+        jax.grad(loss), in_shardings=(shardings, batch), out_shardings=shardings
+    )
+    tokens = jax.ShapeDtypeStruct((BATCH, LENGTH), jnp.int32)
+    text = step.lower(params, tokens).compile().as_text()
+    summed = re.findall(r"= ([^\n]*?) all-reduce(?:-start)?\(", text)
+    shapes = [each for line in summed for each in re.findall(r"\[([\d,]*)\]", line)]
+    return collections.Counter(
+        tuple(int(size) for size in shape.split(",") if size) for shape in shapes
+    )
+
+
+def test_the_model_axis_sums_what_xla_sums():
+    count = collectives(1, 2)[BATCH, LENGTH, SIZE["features"]]
+    cost = mesh_cost(Setting(SHAPE, H100, BATCH * LENGTH, itemsize=4), Mesh(1, 1, 2))
+    array = 4 * BATCH * LENGTH * SIZE["features"]
+    sums = cost.sent["activations", "NVLink"] / array  # two devices send an array each
+    assert sums == 4 * SIZE["layers"] + 2
+    # XLA for CPUs sums the gradients of queries, keys and values before it adds them,
+    # and those of gate and up.
+    assert count in (sums, sums + 3 * SIZE["layers"])
+
+
+def test_the_data_axis_sums_the_gradients():
+    shapes = collectives(2, 1)
+    count = sum(math.prod(shape) * times for shape, times in shapes.items() if shape)
+    cost = mesh_cost(Setting(SHAPE, H100, BATCH * LENGTH, itemsize=4), Mesh(1, 2, 1))
+    numbers = cost.sent["weights", "NVLink"] / 4
+    assert numbers == SHAPE.parameters
+    # The gradients of the embeddings and of the head may be added afterwards.
+    assert count in (numbers, numbers + SHAPE.embeddings)
+
+
+def price(name="8b", accelerator=H100, mesh=Mesh(1, 64, 1), tokens=2**20, **options):  # noqa: B008
+    shape = DecoderShape(**SIZES[name], length=4096)
+    return mesh_cost(Setting(shape, accelerator, tokens, **options), mesh)
+
+
+def test_fsdp_moves_half_as_much_again():
+    plain, fsdp = price(), price(mesh=Mesh(1, 64, 1, fsdp=True))
+    for link in ("NVLink", "network"):
+        assert fsdp.sent["weights", link] == 1.5 * plain.sent["weights", link]
+    assert fsdp.memory["moments"] == plain.memory["moments"] / 64
+
+
+def test_the_model_axis_divides_work_but_not_messages():
+    one, two = price(mesh=Mesh(1, 64, 1)), price(mesh=Mesh(1, 32, 2))
+    assert two.flops == one.flops
+    assert two.memory["logits"] == one.memory["logits"]  # twice the tokens, half of V
+    four = price(mesh=Mesh(1, 16, 4))
+    sent = [cost.sent["activations", "NVLink"] for cost in (two, four)]
+    assert sent[1] / sent[0] == pytest.approx(2 * (3 / 4) / (1 / 2))
+
+
+def test_recomputation_costs_operations_and_saves_memory():
+    kept, again = price(), price(mesh=Mesh(1, 64, 1, recompute=True))
+    assert again.model_flops == kept.model_flops < again.flops
+    assert again.memory["activations"] < 0.1 * kept.memory["activations"]
+    assert again.utilization(1.0) == kept.utilization(1.0)
+
+
+def test_times_by_hand():
+    cost = price("1b", V5E, Mesh(1, 16, 16, fsdp=True), efficiency=0.5)
+    shape = DecoderShape(**SIZES["1b"], length=4096)
+    forward = 2 * (shape.matrices - shape.embeddings) + 4 * 4096 * 2048 * 16
+    flops = 3 * (forward + 2 * 128256 * 2048) * 2**20 / 256
+    assert cost.flops == pytest.approx(flops)
+    assert cost.seconds["products"] == pytest.approx(flops / (0.5 * 197e12))
+    weights = 3 * 2 * (shape.matrices / 16 + shape.norms) * 15 / 16
+    assert cost.seconds["weights over ICI"] == pytest.approx(weights / (0.8 * 100e9))
+    sums = 2 * (4 * 16 + 2) * 2 * 2**16 * 2048 * 15 / 16
+    assert cost.seconds["activations over ICI"] == pytest.approx(sums / (0.8 * 100e9))
+    stored = (shape.matrices / 16 + shape.norms) / 16
+    assert cost.seconds["update"] == pytest.approx(28 * stored / 819e9)
+
+
+def test_overlap_hides_weights_but_not_sums():
+    cost = price(mesh=Mesh(1, 32, 2, fsdp=True))
+    named = cost.seconds
+    waited = named["update"] + named["activations over NVLink"]
+    assert cost.bound == "products"
+    assert cost.with_overlap == pytest.approx(named["products"] + waited)
+    weights = named["weights over NVLink"] + named["weights over network"]
+    assert cost.without_overlap == pytest.approx(named["products"] + waited + weights)
+    few = price(mesh=Mesh(1, 64, 1, fsdp=True), tokens=2**18)
+    assert few.seconds["products"] > few.seconds["weights over network"]
+    slow = price(mesh=Mesh(1, 64, 1, fsdp=True), tokens=2**18, link_efficiency=0.1)
+    assert slow.bound == "weights over network"
+    hidden = slow.seconds["weights over network"] + slow.seconds["update"]
+    assert slow.with_overlap == hidden
+
+
+def test_intensities_are_in_balance_where_times_are_equal():
+    cost = price(mesh=Mesh(1, 64, 1, fsdp=True))
+    intensity, balance = cost.intensities["weights over network"]
+    assert balance == pytest.approx(0.78 * 989e12 / (0.8 * 50e9))
+    assert intensity > balance
+    assert cost.intensities["memory"][1] == pytest.approx(0.78 * 989e12 / 3350e9)
+
+
+def test_float32_is_slower_on_a_gpu_alone():
+    for accelerator, times in ((H100, 2.0), (V5E, 1.0)):
+        half, full = (
+            price(accelerator=accelerator, itemsize=size).seconds["products"]
+            for size in (2, 4)
+        )
+        assert full / half == pytest.approx(times)
+
+
+def test_replicas_share_nothing():
+    many = price("1b", mesh=Mesh(4, 16, 1))
+    alone = price("1b", mesh=Mesh(1, 16, 1))
+    assert (many.memory, many.sent) == (alone.memory, alone.sent)
+    assert many.seconds == alone.seconds
+    assert str(Mesh(4, 16, 1)) == "replicas:4,data:16,model:1"
