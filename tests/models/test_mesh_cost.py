@@ -34,9 +34,10 @@ SHAPE = DecoderShape(**SIZE, length=LENGTH)
 H100, V5E = ACCELERATORS["h100"], ACCELERATORS["v5e"]
 
 
-def decoder():
+def decoder(recompute=False):
     """Returns the decoder of the formulas, and the shapes of its parameters."""
     plain = {"positions": "rotary", "norm_kind": "rms", "bias": False}
+    plain["remat"] = recompute
     model = causal_lm(DecoderConfig(**SIZE, block="swiglu", **plain))
     return model, jax.eval_shape(model.init, jax.random.key(0))
 
@@ -77,9 +78,9 @@ def test_parameters_of_a_device_are_those_of_its_shards(data, model, fsdp):
     assert bytes_of["gradients"] + bytes_of["moments"] == 12 * stored
 
 
-def collectives(data, model):
+def collectives(data, model, recompute=False):
     """Returns the shapes of the arrays that a compiled gradient sums over devices."""
-    lm, params = decoder()
+    lm, params = decoder(recompute)
     mesh = DeviceMesh(np.reshape(jax.devices()[:2], (data, model)), ("data", "model"))
     shardings = jax.tree.map(
         lambda spec: NamedSharding(mesh, spec),
@@ -104,12 +105,14 @@ def collectives(data, model):
     )
 
 
-def test_the_model_axis_sums_what_xla_sums():
-    count = collectives(1, 2)[BATCH, LENGTH, SIZE["features"]]
-    cost = mesh_cost(Setting(SHAPE, H100, BATCH * LENGTH, itemsize=4), Mesh(1, 1, 2))
+@pytest.mark.parametrize("recompute, in_layer", [(False, 4), (True, 5)])
+def test_the_model_axis_sums_what_xla_sums(recompute, in_layer):
+    count = collectives(1, 2, recompute)[BATCH, LENGTH, SIZE["features"]]
+    setting = Setting(SHAPE, H100, BATCH * LENGTH, itemsize=4)
+    cost = mesh_cost(setting, Mesh(1, 1, 2, recompute=recompute))
     array = 4 * BATCH * LENGTH * SIZE["features"]
     sums = cost.sent["activations", "NVLink"] / array  # two devices send an array each
-    assert sums == 4 * SIZE["layers"] + 2
+    assert sums == in_layer * SIZE["layers"] + 2
     # XLA for CPUs sums the gradients of queries, keys and values before it adds them,
     # and those of gate and up.
     assert count in (sums, sums + 3 * SIZE["layers"])
@@ -166,6 +169,23 @@ def test_times_by_hand():
     assert cost.seconds["activations over ICI"] == pytest.approx(sums / (0.8 * 100e9))
     stored = (shape.matrices / 16 + shape.norms) / 16
     assert cost.seconds["update"] == pytest.approx(28 * stored / 819e9)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_memory_and_its_traffic_by_hand(recompute):
+    cost = price("1b", H100, Mesh(1, 64, 1, True, recompute), tokens=2**20)
+    layer = 2048 * (2 * 2048 + 2 * 512) + 3 * 2048 * 8192
+    table, tokens = 128256 * 2048, 2**20 / 64
+    assert cost.memory["gathered"] == 2 * (3 * layer + 2 * table)
+    inside = 2 * (14 * 2048 + 8) + 2 * (2 * 2048 + 2 * 512 + 2 * 8192) + 4 * 32
+    last = 14 * 2048 + 8
+    inputs = 16 * 2 * 2048 if recompute else 0
+    kept = inputs + last + inside * (1 if recompute else 16)
+    assert cost.memory["activations"] == tokens * kept
+    assert cost.memory["logits"] == tokens * 128256 * (2 + 4 + 2)
+    weights = (4 if recompute else 3) * 2 * (16 * layer + table)
+    moved = inputs + 16 * inside + 128256 * 8
+    assert cost.read == weights + 2 * tokens * moved
 
 
 def test_overlap_hides_weights_but_not_sums():
