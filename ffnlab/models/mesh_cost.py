@@ -11,6 +11,7 @@ from ffnlab.models.accelerators import (
     seconds_sent,
 )
 from ffnlab.models.decoder_costs import DecoderShape
+from ffnlab.train.mesh_config import AXES, as_text
 
 _MASTER = 4  # bytes of a parameter, its gradient, and each of Adam's two moments
 _UPDATE = 7 * _MASTER  # reads of all four; writes of the parameter and the moments
@@ -42,8 +43,7 @@ class Mesh(NamedTuple):
         return self.replicas * self.data * self.model
 
     def __str__(self) -> str:
-        replicas = f"replicas:{self.replicas}," if self.replicas > 1 else ""
-        return f"{replicas}data:{self.data},model:{self.model}"
+        return as_text({axis: getattr(self, axis) for axis in AXES})
 
 
 class Setting(NamedTuple):
@@ -248,15 +248,17 @@ def parameter_bytes(setting: Setting, mesh: Mesh) -> dict[str, float]:
     """Returns the bytes of a device for parameters and their state, by purpose.
 
     Parameters, gradients and Adam's moments are in float32. Where products are in
-    bfloat16, there is a copy of the parameters in it. With fsdp, a device holds for a
-    while the weights of two layers, one of them on its way, the gradient of one, and
-    the embeddings with their gradient.
+    bfloat16, there is a copy of the parameters in it. With fsdp, a device holds what is
+    gathered: the embeddings, and the weights of two layers, one of them on its way, or
+    of all layers where XLA keeps them for the backward pass, which it does without
+    recomputation; and the gradients of a layer and of the embeddings.
     """
     shape, stored = setting.shape, local_parameters(setting.shape, mesh)
     copy = setting.itemsize * stored if setting.itemsize < _MASTER else 0.0
     gathered = 0.0
     if mesh.fsdp and mesh.data > 1:
-        whole = 3 * shape.layer_matrices + 2 * shape.embeddings
+        layers = 2 if mesh.recompute else shape.layers
+        whole = (layers + 1) * shape.layer_matrices + 2 * shape.embeddings
         gathered = setting.itemsize * whole / mesh.model
     return {
         "parameters": _MASTER * stored + copy,

@@ -15,16 +15,15 @@ from ffnlab.models.decoder_costs import (
     SIZES,
     DecoderShape,
     find_divisors,
-    nearest_divisors,
 )
 from ffnlab.models.mesh_cost import Mesh, MeshCost, Setting, mesh_cost
 from ffnlab.options import check, option
+from ffnlab.train.mesh_config import check_divides, parse
 
 if TYPE_CHECKING:
     from ffnlab.report.table import Table
 
-_AXES = ("replicas", "data", "model")
-_LARGE = 10**9  # above all widths
+_LARGE = 10**7  # above all widths
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +111,7 @@ class Step:
     """Training step."""
 
     batch_tokens: int = option(
-        2**20, "Tokens per batch of one decoder.", least=1, below=10**12
+        2**20, "Tokens per batch of one decoder.", least=1, below=10**9
     )
     dtype: str = option(
         "bfloat16",
@@ -126,10 +125,11 @@ class Step:
         "pass, xla keeps them. The default is cudnn for GPUs and xla for TPUs.",
         known=lambda: ("cudnn", "xla"),
     )
-    mesh: str | None = option(
-        None,
+    mesh: tuple[str, ...] = option(
+        (),
         "Mesh to price, such as data:16,model:4; an axis that is not named has one "
         "device. The default prices all meshes that the shape and the batch allow.",
+        empty=True,
     )
     fsdp: bool | None = option(
         None,
@@ -165,8 +165,8 @@ class MeshPlanConfig(Decoder, Devices, Step):
         self._check_block()
         if self.attention == "cudnn" and ACCELERATORS[self.device].torus:
             raise InputError("attention: cudnn is for GPUs; TPUs use xla")
-        if self.mesh is not None:
-            self.check_mesh(parse_mesh(self.mesh), self.fsdp is True)
+        if self.mesh:
+            self.check_mesh(Mesh(**parse(self.mesh)), self.fsdp is True)
         _ = self.setting
 
     @property
@@ -193,12 +193,7 @@ class MeshPlanConfig(Decoder, Devices, Step):
                 f"{self.devices}; {self._nearest_mesh(mesh)}"
             )
         for axis, name, total in self.divided(fsdp):
-            size = getattr(mesh, axis)
-            if total % size:
-                raise InputError(
-                    f"mesh: {axis}:{size} does not divide {name}={total}; "
-                    f"{nearest_divisors(size, total)}"
-                )
+            check_divides(axis, getattr(mesh, axis), f"{name}={total}", total)
 
     def _check_block(self) -> None:
         """Raises if the block or its activation is unknown."""
@@ -224,30 +219,6 @@ class MeshPlanConfig(Decoder, Devices, Step):
         if left and not rest:
             return f"nearest: {mesh._replace(data=left)}"
         return f"the product of its axes must be {self.devices}"
-
-
-def parse_mesh(text: str) -> Mesh:
-    """Returns the mesh that a text such as `data:16,model:4` stands for.
-
-    Raises:
-      InputError: An axis is unknown, has no size, or stands twice.
-
-    >>> parse_mesh("data:16,model:4").data
-    16
-    """
-    sizes: dict[str, int] = {}
-    for part in text.split(","):
-        axis, _, size = part.strip().partition(":")
-        choose("mesh", axis, _AXES)
-        if axis in sizes:
-            raise InputError(f"mesh: {axis} stands twice in {text!r}")
-        if not (size.isascii() and size.isdigit() and len(size) < 10 and int(size)):
-            raise InputError(
-                f"mesh: {part.strip()!r} should be an axis and a number of devices of "
-                "at least 1, such as data:8"
-            )
-        sizes[axis] = int(size)
-    return Mesh(**sizes)
 
 
 class MeshPlan(NamedTuple):
@@ -339,8 +310,8 @@ def _meshes(config: MeshPlanConfig) -> Iterator[Mesh]:
 
 def _shapes(config: MeshPlanConfig) -> list[Mesh]:
     """Returns the mesh that was given, or all of data and model axes."""
-    if config.mesh is not None:
-        return [parse_mesh(config.mesh)]
+    if config.mesh:
+        return [Mesh(**parse(config.mesh))]
     sizes = find_divisors(config.devices)
     return [Mesh(data=config.devices // model, model=model) for model in sizes]
 

@@ -6,7 +6,7 @@ from ffnlab.models.mesh_cost import MeshCost
 from ffnlab.report.table import Table
 
 _MEMORY = {
-    "parameters": "parameters, float32, and their copy in bfloat16",
+    "parameters": "parameters, float32, and a copy for bfloat16 products",
     "gradients": "gradients, float32",
     "moments": "Adam's moments, float32",
     "gathered": "weights and gradients on their way",

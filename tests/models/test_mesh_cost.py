@@ -4,10 +4,8 @@ import re
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
-from jax.sharding import Mesh as DeviceMesh
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh
 
 from ffnlab import DecoderConfig
 from ffnlab.models.accelerators import ACCELERATORS
@@ -20,6 +18,8 @@ from ffnlab.models.mesh_cost import (
     mesh_cost,
     parameter_bytes,
 )
+from ffnlab.train.mesh_config import AXES
+from ffnlab.train.sharding import Layout, constrain, make_layout
 
 SIZE = {
     "features": 64,
@@ -34,80 +34,68 @@ SHAPE = DecoderShape(**SIZE, length=LENGTH)
 H100, V5E = ACCELERATORS["h100"], ACCELERATORS["v5e"]
 
 
-def decoder(recompute=False):
+def decoder(**options):
     """Returns the decoder of the formulas, and the shapes of its parameters."""
     plain = {"positions": "rotary", "norm_kind": "rms", "bias": False}
-    plain["remat"] = recompute
-    model = causal_lm(DecoderConfig(**SIZE, block="swiglu", **plain))
+    model = causal_lm(DecoderConfig(**{**SIZE, "block": "swiglu", **plain, **options}))
     return model, jax.eval_shape(model.init, jax.random.key(0))
 
 
-def specify(params, fsdp):
-    """Returns how each array is divided: Megatron-LM over model, fsdp over data."""
-    data = "data" if fsdp else None
-
-    def one(path, leaf):
-        name = jax.tree_util.keystr(path)
-        if leaf.ndim == 1:
-            return PartitionSpec(data)
-        rows = any(word in name for word in ("'out'", "'down'", "'embed'"))
-        return PartitionSpec("model", data) if rows else PartitionSpec(data, "model")
-
-    return jax.tree_util.tree_map_with_path(one, params)
-
-
 @pytest.mark.parametrize("fsdp", [False, True])
-@pytest.mark.parametrize("data, model", [(1, 1), (2, 2), (8, 1), (4, 2)])
+@pytest.mark.parametrize("data, model", [(1, 1), (2, 2), (8, 1), (4, 4)])
 def test_parameters_of_a_device_are_those_of_its_shards(data, model, fsdp):
-    _, params = decoder()
-    sizes = {"data": data, "model": model}
-    leaves = jax.tree.leaves(params)
-    specs = jax.tree.leaves(
-        specify(params, fsdp), is_leaf=lambda x: isinstance(x, PartitionSpec)
+    size = {"features": 1024, "heads": 16, "key_value_heads": 4, "hidden": 2816}
+    _, params = decoder(**size)
+    mesh = AbstractMesh((1, data, model), AXES)
+    shardings = Layout(mesh, fsdp).shardings(params)
+    shards = jax.tree.map(
+        lambda x, sharding: sharding.shard_shape(x.shape), params, shardings
     )
-    stored = 0
-    for leaf, spec in zip(leaves, specs, strict=True):
-        whole = np.empty(leaf.shape, np.int8)
-        for axis, name in enumerate(spec):
-            whole = np.split(whole, sizes.get(name, 1), axis=axis)[0]
-        stored += whole.size
+    stored = sum(
+        map(math.prod, jax.tree.leaves(shards, is_leaf=lambda x: isinstance(x, tuple)))
+    )
+    shape = DecoderShape(**{**SIZE, **size}, length=LENGTH)
     mesh = Mesh(data=data, model=model, fsdp=fsdp)
-    assert local_parameters(SHAPE, mesh) == stored
-    bytes_of = parameter_bytes(Setting(SHAPE, H100, BATCH * LENGTH), mesh)
+    assert local_parameters(shape, mesh) == stored
+    bytes_of = parameter_bytes(Setting(shape, H100, BATCH * LENGTH), mesh)
     assert bytes_of["parameters"] == 6 * stored
     assert bytes_of["gradients"] + bytes_of["moments"] == 12 * stored
 
 
-def collectives(data, model, recompute=False):
-    """Returns the shapes of the arrays that a compiled gradient sums over devices."""
-    lm, params = decoder(recompute)
-    mesh = DeviceMesh(np.reshape(jax.devices()[:2], (data, model)), ("data", "model"))
-    shardings = jax.tree.map(
-        lambda spec: NamedSharding(mesh, spec),
-        specify(params, fsdp=False),
-        is_leaf=lambda x: isinstance(x, PartitionSpec),
-    )
+def collectives(kind, data, model, fsdp=False, recompute=False):
+    """Returns the shapes of what a compiled gradient exchanges by some operation."""
+    lm, params = decoder(remat=recompute)
+    layout = make_layout({"replicas": 1, "data": data, "model": model}, fsdp)
+    shardings = layout.shardings(params)
 
     def loss(params, tokens):
-        logs = jax.nn.log_softmax(lm.apply(params, {"tokens": tokens})[0])
+        logits, _ = lm.apply(params, {"tokens": constrain(layout, tokens)})
+        logs = jax.nn.log_softmax(logits)
         return -(jax.nn.one_hot(tokens, SIZE["vocabulary"]) * logs).mean()
 
-    batch = NamedSharding(mesh, PartitionSpec("data"))
     step = jax.jit(
-        jax.grad(loss), in_shardings=(shardings, batch), out_shardings=shardings
+        jax.grad(loss),
+        in_shardings=(shardings, layout.replicated),
+        out_shardings=shardings,
     )
     tokens = jax.ShapeDtypeStruct((BATCH, LENGTH), jnp.int32)
     text = step.lower(params, tokens).compile().as_text()
-    summed = re.findall(r"= ([^\n]*?) all-reduce(?:-start)?\(", text)
-    shapes = [each for line in summed for each in re.findall(r"\[([\d,]*)\]", line)]
+    lines = re.findall(rf"= ([^\n]*?) {kind}(?:-start)?\(", text)
+    shapes = [each for line in lines for each in re.findall(r"\[([\d,]*)\]", line)]
     return collections.Counter(
         tuple(int(size) for size in shape.split(",") if size) for shape in shapes
     )
 
 
+def total(shapes):
+    """Returns the numbers of arrays that are no scalars."""
+    return sum(math.prod(shape) * times for shape, times in shapes.items() if shape)
+
+
 @pytest.mark.parametrize("recompute, in_layer", [(False, 4), (True, 5)])
 def test_the_model_axis_sums_what_xla_sums(recompute, in_layer):
-    count = collectives(1, 2, recompute)[BATCH, LENGTH, SIZE["features"]]
+    summed = collectives("all-reduce", 1, 2, recompute=recompute)
+    count = summed[BATCH, LENGTH, SIZE["features"]]
     setting = Setting(SHAPE, H100, BATCH * LENGTH, itemsize=4)
     cost = mesh_cost(setting, Mesh(1, 1, 2, recompute=recompute))
     array = 4 * BATCH * LENGTH * SIZE["features"]
@@ -119,13 +107,20 @@ def test_the_model_axis_sums_what_xla_sums(recompute, in_layer):
 
 
 def test_the_data_axis_sums_the_gradients():
-    shapes = collectives(2, 1)
-    count = sum(math.prod(shape) * times for shape, times in shapes.items() if shape)
+    numbers = total(collectives("all-reduce", 2, 1))
     cost = mesh_cost(Setting(SHAPE, H100, BATCH * LENGTH, itemsize=4), Mesh(1, 2, 1))
-    numbers = cost.sent["weights", "NVLink"] / 4
-    assert numbers == SHAPE.parameters
+    sent = cost.sent["weights", "NVLink"] / 4
+    assert sent == SHAPE.parameters
     # The gradients of the embeddings and of the head may be added afterwards.
-    assert count in (numbers, numbers + SHAPE.embeddings)
+    assert numbers in (sent, sent + SHAPE.embeddings)
+
+
+def test_fsdp_gathers_the_weights_of_layers_forward_and_backward():
+    gathered = collectives("all-gather", 2, 1, fsdp=True, recompute=True)
+    _, params = decoder()
+    shapes = {x.shape for x in jax.tree.leaves(params["layer_0"]) if x.ndim == 2}
+    numbers = total({shape: gathered[shape] for shape in shapes})
+    assert numbers == 2 * SIZE["layers"] * SHAPE.layer_matrices
 
 
 def price(name="8b", accelerator=H100, mesh=Mesh(1, 64, 1), tokens=2**20, **options):  # noqa: B008
@@ -176,7 +171,8 @@ def test_memory_and_its_traffic_by_hand(recompute):
     cost = price("1b", H100, Mesh(1, 64, 1, True, recompute), tokens=2**20)
     layer = 2048 * (2 * 2048 + 2 * 512) + 3 * 2048 * 8192
     table, tokens = 128256 * 2048, 2**20 / 64
-    assert cost.memory["gathered"] == 2 * (3 * layer + 2 * table)
+    layers = 3 if recompute else 17
+    assert cost.memory["gathered"] == 2 * (layers * layer + 2 * table)
     inside = 2 * (14 * 2048 + 8) + 2 * (2 * 2048 + 2 * 512 + 2 * 8192) + 4 * 32
     last = 14 * 2048 + 8
     inputs = 16 * 2 * 2048 if recompute else 0
@@ -226,4 +222,4 @@ def test_replicas_share_nothing():
     alone = price("1b", mesh=Mesh(1, 16, 1))
     assert (many.memory, many.sent) == (alone.memory, alone.sent)
     assert many.seconds == alone.seconds
-    assert str(Mesh(4, 16, 1)) == "replicas:4,data:16,model:1"
+    assert str(Mesh(4, 16, 1)) == "replicas:4,data:16"

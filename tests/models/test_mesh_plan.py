@@ -6,8 +6,9 @@ import pytest
 
 from ffnlab.errors import InputError
 from ffnlab.models import MeshPlanConfig, plan_mesh
+from ffnlab.models.accelerators import ACCELERATORS
 from ffnlab.models.mesh_cost import Mesh
-from ffnlab.models.mesh_plan import parse_mesh
+from ffnlab.train.mesh_config import parse
 from tests.conftest import ROOT
 
 
@@ -28,7 +29,7 @@ def test_all_meshes_are_priced_and_the_best_comes_first(capsys):
     assert all(cost.fits for cost in result.costs[: len(fitting)])
     printed = capsys.readouterr().out
     assert result.advice in printed
-    assert "--mesh=data:64,model:1 --fsdp --gradient_checkpointing" in result.advice
+    assert "--mesh=data:64 --fsdp --gradient_checkpointing" in result.advice
     assert "12 more meshes" in printed
 
 
@@ -46,7 +47,7 @@ def test_flags_narrow_what_is_priced(options, meshes, capsys):
     result = plan(**options)
     assert len(result.costs) == meshes
     if "mesh" in options:
-        given = parse_mesh(options["mesh"])
+        given = Mesh(**parse(options["mesh"].split(",")))
         assert {cost.mesh[:3] for cost in result.costs} == {given[:3]}
     assert "more meshes" not in capsys.readouterr().out
 
@@ -84,36 +85,32 @@ WRONG = {
     "mesh: data:8,model:4 makes 32 devices, not devices=64; nearest: data:16,model:4": {
         "mesh": "data:8,model:4"
     },
-    "mesh: data:1,model:48 makes 48 devices, not devices=64; the product of its axes "
-    "must be 64": {"mesh": "model:48"},
-    "mesh: model:16 does not divide key_value_heads=8; nearest: 8": {
+    "mesh: model:48 makes 48 devices, not devices=64; the product of its axes must be "
+    "64": {"mesh": "model:48"},
+    "mesh: model:16 does not divide key_value_heads=8; model:8 does": {
         "mesh": "data:4,model:16"
     },
-    "mesh: model:4 does not divide hidden=6; nearest: 3, 6": {
+    "mesh: model:4 does not divide hidden=6; model:3 and model:6 do": {
         "mesh": "data:16,model:4",
         "hidden": 6,
     },
-    "mesh: model:4 does not divide vocabulary=50257; nearest: 1, 29": {
+    "mesh: model:4 does not divide vocabulary=50257; model:1 and model:29 do": {
         "mesh": "data:16,model:4",
         "vocabulary": 50257,
     },
-    "mesh: data:64 does not divide sequences=32; nearest: 32": {
+    "mesh: data:64 does not divide sequences=32; data:32 does": {
         "mesh": "data:64",
         "batch_tokens": 32 * 4096,
     },
-    "mesh: data:64 does not divide features=96; nearest: 48, 96": {
+    "mesh: data:64 does not divide features=96; data:48 and data:96 do": {
         "mesh": "data:64",
         "fsdp": True,
         "features": 96,
     },
-    "mesh: unknown 'modle'; nearest: model. Known: data, model, replicas": {
-        "mesh": "data:16,modle:4"
-    },
-    "mesh: data stands twice in 'data:8,data:8'": {"mesh": "data:8,data:8"},
-    "mesh: 'data:0' should be an axis and a number of devices": {"mesh": "data:0"},
-    "mesh: 'data' should be an axis and a number of devices": {"mesh": "data"},
-    "mesh: 'data:²' should be an axis and a number of devices": {"mesh": "data:²"},
-    "mesh: unknown ''": {"mesh": ""},
+    "mesh: 'modle:4' should be AXIS:N": {"mesh": "data:16,modle:4"},
+    "mesh: data is given twice": {"mesh": "data:8,data:4"},
+    "mesh: 'data:0' should be AXIS:N": {"mesh": "data:0"},
+    "mesh: 'data' should be AXIS:N": {"mesh": "data"},
     "device: unknown 'h10'; nearest: h100": {"device": "h10"},
     "model: unknown '9b'; nearest: 8b": {"model": "9b"},
     "block: unknown 'swigul'; nearest: swiglu": {"block": "swigul"},
@@ -155,8 +152,7 @@ def test_the_launcher_refuses_in_one_line():
     assert ended.returncode == 2
     assert ended.stdout == ""
     assert ended.stderr == (
-        "error: --mesh: data:8,model:1 makes 8 devices, not --devices=64; nearest: "
-        "data:64,model:1\n"
+        "error: --mesh: data:8 makes 8 devices, not --devices=64; nearest: data:64\n"
     )
 
 
@@ -182,6 +178,18 @@ def test_the_page_shows_what_is_printed(command):
     title = re.search(r"^One device, .*$", ended.stdout, re.MULTILINE)[0]
     if f"{title}:" in after.split("```bash")[0]:
         assert details in after.split("```bash")[0]
+
+
+@pytest.mark.parametrize("name", ACCELERATORS)
+def test_the_page_has_the_figures_of_the_devices(name):
+    device = ACCELERATORS[name]
+    row = re.search(rf"^\| {name} \| .*$", PAGE, re.MULTILINE)[0]
+    numbers = [
+        float(n) for n in re.findall(r"(?<= )[\d.]+(?=[, ])", row.replace(",", ""))
+    ]
+    ends = [device.flops / 1e12, device.memory / 1e9, device.memory_bandwidth / 1e9]
+    ends += [device.domain, device.link / 1e9, device.network / 1e9]
+    assert numbers == pytest.approx(ends, rel=2e-3)
 
 
 def test_the_page_has_commands():
