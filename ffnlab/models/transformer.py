@@ -28,6 +28,7 @@ from ffnlab.models.transformer_config import (
 from ffnlab.nn import activations
 from ffnlab.nn.adapters import attached
 from ffnlab.nn.attention import Attention, Prefix, attention_mask
+from ffnlab.nn.batch_axis import divide_batch
 from ffnlab.nn.dropout import dropout
 from ffnlab.nn.ffn import FeedForward
 from ffnlab.nn.indices import check_indices
@@ -319,7 +320,8 @@ class Transformer(nnx.Module):
             mask = jnp.pad(mask, [(0, 0)] * 3 + [(first, 0)], constant_values=True)
 
         def apply(graph: Any, state: Any, x: Array, *parts: Any) -> tuple:
-            return nnx.merge(graph, state)(x, mask, positions, *parts)
+            y, *rest = nnx.merge(graph, state)(divide_batch(x), mask, positions, *parts)
+            return divide_batch(y), *rest
 
         if self.config.remat:
             apply = jax.checkpoint(apply, static_argnums=0)

@@ -60,7 +60,6 @@ def train(
     import jax
 
     from ffnlab.train import loop
-    from ffnlab.train.program import Program
 
     model = _model(job)
     key = jax.random.key(config.seed)
@@ -78,10 +77,7 @@ def train(
             plan,
             learning_rate=config.learning_rate,
             key=key,
-            evaluator=Program(
-                _evaluate(config, job, "valid", layout),
-                shardings=layout and layout.replicated,
-            ),
+            evaluator=loop.on_mesh(_evaluate(config, job, "valid", layout), layout),
             hooks=_hooks(config, directory, plan, tracker, progress),
             layout=layout,
         )

@@ -36,6 +36,7 @@ from ffnlab.train.loop import (
     TrainState,
     init_state,
     make_steps,
+    on_mesh,
     place_arrays,
     run_identity,
     run_loop,
@@ -300,9 +301,10 @@ def make_programs(
     like = Program(first_member)
     if evaluator is None:
         score = _scorer(learner, batching, layout)
-        whole = layout and layout.replicated
-        evaluator = Program(lambda params, part: score(params, *part), shardings=whole)
-    return Programs(Program(steps, (0,), _outputs(learner, layout), like), evaluator)
+        evaluator = on_mesh(lambda params, part: score(params, *part), layout)
+    mesh = layout.mesh if layout else None
+    outputs = _outputs(learner, layout)
+    return Programs(Program(steps, (0,), outputs, mesh, like), evaluator)
 
 
 def _outputs(learner: Learner | Frozen, layout: Layout | None) -> Any:

@@ -380,7 +380,7 @@ def fit(
     size = data.size(dataset.train)
     if evaluator is None:
         scorer = _scorer(learner, data.size(dataset.valid), layout)
-        evaluator = Program(scorer, shardings=layout and layout.replicated)
+        evaluator = on_mesh(scorer, layout)
     steps = _make_program(learner, key, layout)
 
     def indices(start: int, stop: int) -> np.ndarray:
@@ -411,7 +411,14 @@ def _make_program(
     shardings = (layout.shardings(shapes), layout.replicated)
     # What a checkpoint is of does not depend on the layout.
     like = Program(make_steps(learner), donate=(0,))
-    return Program(make_steps(learner, layout), (0,), shardings, like)
+    return Program(make_steps(learner, layout), (0,), shardings, layout.mesh, like)
+
+
+def on_mesh(function: Callable[..., Any], layout: Layout | None) -> Program:
+    """Returns the program of a function whose outputs all devices of a mesh hold."""
+    if layout is None:
+        return Program(function)
+    return Program(function, shardings=layout.replicated, mesh=layout.mesh)
 
 
 def place_arrays(learner: Learner | Frozen, part: Any, layout: Layout | None) -> Any:

@@ -1,5 +1,6 @@
 """Compiled functions, and how the steps of a plan are divided into calls of one."""
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ class Program:
         calls.
       donate: The positions of the arguments whose memory the function may reuse.
       shardings: Those of the outputs; None leaves them to XLA.
+      mesh: The mesh of the devices that it runs on; None for one device.
       like: A program that computes the same on one device, of which the fingerprint is
         taken; None is this one.
 
@@ -39,11 +41,12 @@ class Program:
         function: Callable[..., Any],
         donate: tuple[int, ...] = (),
         shardings: Any = None,
+        mesh: jax.sharding.Mesh | None = None,
         like: "Program | None" = None,
     ):
         options = {} if shardings is None else {"out_shardings": shardings}
         self._function = jax.jit(function, donate_argnums=donate, **options)
-        self._like = like
+        self._like, self._mesh = like, mesh
         self._lowered: dict[Any, jax.stages.Lowered] = {}
         self._compiled: dict[Any, Callable[..., Any]] = {}
         self.compile_seconds = 0.0
@@ -63,7 +66,8 @@ class Program:
         """Returns the lowered program for arguments of these shapes."""
         shape = _shapes(args[-1])
         if shape not in self._lowered:
-            self._lowered[shape] = self._function.lower(*args)
+            with jax.set_mesh(self._mesh) if self._mesh else contextlib.nullcontext():
+                self._lowered[shape] = self._function.lower(*args)
         return self._lowered[shape]
 
     def fingerprint(self, *args: Any) -> str:

@@ -21,6 +21,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ffnlab import trees
 from ffnlab.errors import InputError
+from ffnlab.nn.batch_axis import divide_batch
 from ffnlab.train.mesh_config import AXES, as_text, check_divides
 from ffnlab.types import Key
 
@@ -194,19 +195,5 @@ def choose_layout(
 
 
 def constrain(layout: Layout | None, batch: Any) -> Any:
-    """Returns a batch whose examples are divided along `data`, inside `jax.jit`.
-
-    The last batch of an evaluation, whose size may be any, is left to XLA.
-    """
-    if layout is None or layout.sizes["data"] == 1:
-        return batch
-    around = jax.sharding.get_abstract_mesh()  # inside `jax.shard_map`
-    mesh = layout.mesh if around.empty else around
-    sharding = NamedSharding(mesh, PartitionSpec("data"))
-
-    def divide(leaf: Any) -> Any:
-        if not leaf.ndim or leaf.shape[0] % layout.sizes["data"]:
-            return leaf
-        return jax.lax.with_sharding_constraint(leaf, sharding)
-
-    return jax.tree.map(divide, batch)
+    """Returns a batch whose examples are divided along `data`, inside `jax.jit`."""
+    return batch if layout is None else jax.tree.map(divide_batch, batch)
