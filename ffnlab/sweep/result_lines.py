@@ -62,8 +62,20 @@ def _losses(record: Record, plan: Plan) -> np.ndarray:
     curves = record.scores.get("loss")
     if curves is None:
         return np.zeros(len(record.best))
+    curves = np.where(_after_divergence(record, plan), np.nan, curves)
     evaluation = np.maximum(record.best_step - 1, 0) // plan.every
     return np.take_along_axis(curves, evaluation[:, None], axis=1)[:, 0]
+
+
+def _after_divergence(record: Record, plan: Plan) -> np.ndarray:
+    """Returns whether a member had diverged by an evaluation, `[S, evaluations]`.
+
+    What is evaluated then depends on the other members: on how long they go on, and on
+    whether all of them are lost.
+    """
+    stops = np.minimum(np.arange(0, plan.steps, plan.every) + plan.every, plan.steps)
+    diverged, best = record.diverged[:, None], record.best_step[:, None]
+    return (diverged >= 0) & (stops >= diverged) & (stops > best)
 
 
 def _interquartile_mean(scores: np.ndarray) -> np.ndarray:
@@ -158,9 +170,14 @@ def _trivial(scores: Sequence[float], replicate: int) -> dict[str, float]:
 
 def _curve(record: Record, plan: Plan, member: int) -> dict[str, list]:
     """Returns the mean training loss between evaluations, and all validation scores."""
-    starts = range(0, plan.steps, plan.every)
-    losses = [record.loss[member, s : s + plan.every].mean() for s in starts]
-    scores = {name: curve[member].tolist() for name, curve in record.scores.items()}
+    starts, after = range(0, plan.steps, plan.every), _after_divergence(record, plan)
+    loss = np.ascontiguousarray(record.loss[member])  # strided sums round otherwise
+    losses = [loss[s : s + plan.every].mean() for s in starts]
+    losses = np.where(after[member], np.nan, losses)
+    scores = {
+        name: np.where(after[member], np.nan, curve[member]).tolist()
+        for name, curve in record.scores.items()
+    }
     stops = [min(start + plan.every, plan.steps) for start in starts]
     return {"step": stops, "train_loss": [float(x) for x in losses], **scores}
 
