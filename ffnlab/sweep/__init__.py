@@ -6,7 +6,7 @@ _NAMES = {
     "CompareConfig": "comparison_config",
     "CompareResult": "results",
     "FeedbackCompareConfig": "feedback_config",
-    "JudgeConfig": "judgement",
+    "JudgeConfig": "judge_config",
     "ScratchParityConfig": "scratch_parity_config",
     "check_parity": "scratch_parity",
     "compare": "comparison",

@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     from ffnlab.nn.budget import Match
     from ffnlab.nn.ffn import BlockConfig
     from ffnlab.stats import Comparison
-    from ffnlab.sweep.joint import Joint
-    from ffnlab.sweep.ranking import Ranking
-    from ffnlab.sweep.report import Report, Section
+    from ffnlab.sweep.report_facts import Facts
 
 
 def compare(
@@ -41,6 +39,7 @@ def compare(
     seed: int | None = None,
     out: str | Path | None = None,
     resume: bool = False,
+    shard: "str | tuple[int, int] | None" = None,
     quiet: bool = False,
     **options: Any,
 ) -> CompareResult:
@@ -76,6 +75,9 @@ def compare(
         bit for bit: finished models are not trained again, and the one that was being
         trained goes on from its last checkpoint, at most a minute before. The same
         models, optimizer, data and settings are to be given; others are an error.
+      shard: The part of the replicates to run, (i, n) for the i-th of n shards, for a
+        run on several machines; None is all. Its result has no verdict; `judge` joins
+        the directories of all shards.
       quiet: Whether to print nothing.
       **options: Further fields of `CompareConfig`, such as `margin`, `evaluations` or
         `layers`.
@@ -103,6 +105,7 @@ needs at least 6 replicates.'
         "seed": seed,
         "out": out,
         "resume": resume or None,
+        "shard": shard,
     }
     given = {k: v for k, v in {**named, **options}.items() if v is not None}
     if not isinstance(config, CompareConfig):
@@ -117,7 +120,8 @@ def _compare_blocks(config: CompareConfig, quiet: bool) -> CompareResult:
     """Runs the comparison of a configuration."""
     from ffnlab.report import run_directory
 
-    name = f"compare-{'-'.join(config.sources)}"
+    shard = f"-shard-{config.part_of.number}" if config.part_of else ""
+    name = f"compare-{'-'.join(config.sources)}{shard}"
     out = choose_directory(config.out, name, config.resume)
     trackers.require(config.report_to)
     devices.select(config.device)
@@ -126,7 +130,7 @@ def _compare_blocks(config: CompareConfig, quiet: bool) -> CompareResult:
     datasets = {source: _dataset(config, source) for source in config.sources}
 
     # These import JAX, what is above does not.
-    from ffnlab.sweep import comparison_note, tracking
+    from ffnlab.sweep import comparison_note, report_facts, tracking
 
     config = timing.recall_widths(config, out)
     matches = block_jobs.match_blocks(config)
@@ -141,14 +145,15 @@ def _compare_blocks(config: CompareConfig, quiet: bool) -> CompareResult:
             for source, dataset in datasets.items()
             for match in matches
         ]
-        runs = _train(config, jobs, directory, quiet)
         note = comparison_note.note(config, datasets, matches)
         title = f"Which feed-forward block? {', '.join(config.sources)}"
-        report = _report(config, jobs, runs, directory, title, note)
-        _publish(report, directory, quiet)
+        facts = report_facts.gather(config, datasets, title, note, report_facts.REPEAT)
+        runs = _train(config, facts, jobs, directory, quiet)
+        result = _conclude(config, facts, runs, directory)
+        _publish(result, facts, directory, quiet)
         tracking.track(config, runs, directory)
         run_directory.finish(directory)
-    return _result(config, report, runs, directory)
+    return result
 
 
 def _compare_candidates(
@@ -156,29 +161,31 @@ def _compare_candidates(
 ) -> CompareResult:
     """Runs a comparison from Python; see `compare`."""
     from ffnlab.report import run_directory
-    from ffnlab.sweep import candidate_files, candidates, comparison_note
+    from ffnlab.sweep import candidate_files, candidates, comparison_note, report_facts
 
     gathered = candidates.gather(given, dataset, options)
     config, source = gathered.config, gathered.config.source
+    datasets = {source: gathered.dataset}
     _show_doubts(config, quiet)
     jobs = candidates.make_jobs(gathered)
     _print_notes([] if quiet else candidates.doubts(gathered, jobs))
     with _open(config, quiet) as directory:
         if config.out:
-            digest = _digest({source: gathered.dataset})
-            run_directory.check_same_data(directory, digest)
+            run_directory.check_same_data(directory, _digest(datasets))
             candidate_files.check_same_models(directory, jobs)
-        runs = _train(config, jobs, directory, quiet)
-        note = comparison_note.note(config, {source: gathered.dataset})
-        title = f"Which model? {source}"
-        report = _report(config, jobs, runs, directory, title, note)
-        report = report._replace(repeat=comparison_note.REPEAT)
+        note = comparison_note.note(config, datasets)
+        how = comparison_note.REPEAT
+        facts = report_facts.gather(
+            config, datasets, f"Which model? {source}", note, how
+        )
+        runs = _train(config, facts, jobs, directory, quiet)
+        result = _conclude(config, facts, runs, directory)
         if config.out:
-            _publish(report, directory, quiet)
+            _publish(result, facts, directory, quiet)
         elif not quiet:
-            report.show()
+            result.report.show()
         run_directory.finish(directory)
-    return _result(config, report, runs, directory if config.out else None)
+    return result if config.out else result._replace(out=None)
 
 
 @contextlib.contextmanager
@@ -205,122 +212,58 @@ def _print_notes(notes: Sequence[str]) -> None:
         print(terminal(f"note: {note}"), flush=True)
 
 
-def _report(
-    config: CompareConfig,
-    jobs: list[Job],
-    runs: list[dict],
-    directory: Path,
-    title: str,
-    note: str,
-) -> "Report":
-    """Returns the report of the runs on all data sets."""
-    from ffnlab.sweep import report
-
-    abouts = {job.facts.get("task", ""): job.dataset.about for job in jobs}
-    sections = []
-    for source in config.sources:
-        task = _task(config, source)
-        ranked = _rank(config, source, jobs, runs, directory)
-        lines = _lines(config, source, runs)
-        sections.append(report.Section(task, ranked, lines, abouts[task]))
-    return report.Report(title, sections, note, _joint(_rankings(config, sections)))
-
-
-def _rankings(
-    config: CompareConfig, sections: "Sequence[Section]"
-) -> "dict[str, Ranking]":
-    """Returns the ranking of each data set by its name."""
-    return {each.name or config.sources[0]: each.ranking for each in sections}
-
-
-def _publish(report: "Report", directory: Path, quiet: bool) -> None:
+def _publish(
+    result: CompareResult, facts: "Facts", directory: Path, quiet: bool
+) -> None:
     """Writes a report, and prints it."""
+    from ffnlab.sweep import report_facts
+
     if not quiet:
-        report.show()
-    written = ", ".join([*report.write(directory), "results.jsonl"])
+        result.report.show()
+    report_facts.write(directory, facts)
+    written = ", ".join([*result.report.write(directory), "results.jsonl"])
     if not quiet:
         print(f"\n{terminal(f'written to {directory}: {written}')}")
 
 
-def _result(
-    config: CompareConfig, report: "Report", runs: list[dict], directory: Path | None
+def _conclude(
+    config: CompareConfig, facts: "Facts", runs: list[dict], directory: Path
 ) -> CompareResult:
-    """Returns the result of a comparison."""
-    rankings = _rankings(config, report.sections)
-    first = next(iter(rankings.values()))
-    shown = report.opening or first
-    return CompareResult(
-        directory,
-        runs,
-        first.comparisons,
-        shown.table,
-        shown.verdict,
-        rankings,
-        report,
-        config,
-    )
+    """Returns the result of a comparison, or of a shard of one."""
+    from ffnlab.sweep import comparison_report, shard_report
+
+    if config.part_of:
+        report = shard_report.make_report(facts, config.part_of, runs)
+        return shard_report.result(config, report, runs, directory)
+    report = comparison_report.make_report(facts, runs, directory)
+    return comparison_report.result(config, facts, report, runs, directory)
 
 
 def _train(
-    config: CompareConfig, jobs: list[Job], directory: Path, quiet: bool
+    config: CompareConfig,
+    facts: "Facts",
+    jobs: list[Job],
+    directory: Path,
+    quiet: bool,
 ) -> list[dict]:
     """Trains all replicates of all blocks, or those that are needed to decide."""
     if config.stages is None:
         return train_all(config, jobs, directory, config.design, quiet)
+    from ffnlab.sweep import comparison_report
+
     (source,) = config.sources
 
     def judge(runs: list[dict]) -> "list[Comparison]":
-        return _rank(config, source, jobs, runs, directory).comparisons
+        return comparison_report.rank_source(facts, source, runs, directory).comparisons
 
     sweep = Sweep(config, jobs, directory, config.design, quiet)
     stages, baseline = config.stages, config.reference
     return train_until_decided(sweep, jobs, stages, baseline, judge, quiet)
 
 
-def _rank(
-    config: CompareConfig,
-    source: str,
-    jobs: list[Job],
-    runs: list[dict],
-    directory: Path,
-) -> "Ranking":
-    """Returns the ranking of a data set."""
-    from ffnlab.sweep import ranking, run_files
-
-    task, lines = _task(config, source), _lines(config, source, runs)
-    jobs = [job for job in jobs if job.key[0] == task]
-    ratio, examples = _test_ratio(jobs[0].dataset), None
-    if ratio is None and config.split == "replicates":
-        slugs = {job.name: job.slug for job in jobs}
-        examples = run_files.read_examples(directory, slugs, lines)
-    return ranking.rank(
-        lines,
-        config.reference,
-        jobs[0].objective,
-        config.seed,
-        margin=config.margin,
-        test_ratio=ratio,
-        examples=examples,
-        stages=config.stages,
-    )
-
-
-def _lines(config: CompareConfig, source: str, runs: list[dict]) -> list[dict]:
-    """Returns the runs of a data set."""
-    task = _task(config, source)
-    return [run for run in runs if run.get("task", "") == task]
-
-
 def _task(config: CompareConfig, source: str) -> str:
     """Returns the task of the runs of a data set; empty if there is only one."""
     return source if len(config.sources) > 1 else ""
-
-
-def _joint(rankings: "Mapping[str, Ranking]") -> "Joint | None":
-    """Returns the joint verdict on several data sets; None for one."""
-    from ffnlab.sweep import joint
-
-    return joint.judge_together(rankings) if len(rankings) > 1 else None
 
 
 def _dataset(
@@ -360,15 +303,6 @@ def _digest(datasets: "Mapping[str, Dataset | Replicates]") -> str:
     if len(digests) == 1:
         return digests[0]
     return hashlib.sha256("".join(digests).encode()).hexdigest()
-
-
-def _test_ratio(dataset: "Dataset | Replicates") -> float | None:
-    """Returns the test examples per training example; None for a single split."""
-    from ffnlab import data
-
-    if not isinstance(dataset, data.Replicates):
-        return None
-    return dataset.rows["test"].shape[1] / dataset.rows["train"].shape[1]
 
 
 def _match_times(

@@ -13,7 +13,10 @@ from ffnlab.nn.user_code import ImportOptions
 from ffnlab.options import names_in, option
 from ffnlab.report.trackers import TrackOptions
 from ffnlab.stats.stages import stages_for
+from ffnlab.sweep import shards
+from ffnlab.sweep.design import Design
 from ffnlab.sweep.replicate_options import ReplicateOptions
+from ffnlab.sweep.shards import Shard, ShardOptions
 
 _BLOCKS = names_in("ffnlab.nn.ffn", "BLOCKS")
 _INITIALIZERS = names_in("ffnlab.nn.ffn", "INITIALIZERS")
@@ -32,7 +35,7 @@ QUICK = {
 
 
 @dataclasses.dataclass(frozen=True)
-class CompareConfig(ReplicateOptions, ImportOptions, TrackOptions):
+class CompareConfig(ReplicateOptions, ShardOptions, ImportOptions, TrackOptions):
     """Comparison: the data, the blocks and their budget."""
 
     # What a flag file of an earlier version, without the flag, stands for.
@@ -145,6 +148,7 @@ class CompareConfig(ReplicateOptions, ImportOptions, TrackOptions):
         if self.baseline is not None:
             choose("baseline", self.baseline, self.names)
         self._check_stages()
+        self._check_shard()
         widths = self.given_widths
         ordered = (f"{name}={widths[name]}" for name in self.names if name in widths)
         object.__setattr__(self, "widths", tuple(ordered))
@@ -183,6 +187,44 @@ class CompareConfig(ReplicateOptions, ImportOptions, TrackOptions):
             self.stages  # noqa: B018
         except InputError as error:
             raise InputError(f"seeds: {error}") from None
+
+    def _check_shard(self) -> None:
+        """Raises if a part of the replicates cannot be run without the others."""
+        if self.part_of is None:
+            return
+        if self.until == "decided":
+            raise InputError(
+                "shard: until=decided adds replicates by the results of those before, "
+                "which a shard does not have; leave one of them out"
+            )
+        if self.split == "fixed":
+            raise InputError(
+                "shard: with split=fixed all runs of a block share a learning rate, "
+                "which takes all replicates to choose; use split=replicates"
+            )
+        if self.part_of.count > self.replicates:
+            raise InputError(
+                f"shard: {self.part_of.count} shards of {self.replicates} replicates; "
+                "there can be at most one shard for each replicate"
+            )
+        unknown = [name for name in self.names if name not in self.given_widths]
+        if self.budget == "time" and unknown:
+            raise InputError(
+                "shard: with budget=time every shard would measure widths of its own; "
+                "give those that one run without shard has added to its flags, as "
+                f"widths; missing: {', '.join(unknown)}"
+            )
+
+    @property
+    def part_of(self) -> Shard | None:
+        """The part of the replicates that is run; None is all."""
+        return None if self.shard is None else shards.parse(self.shard)
+
+    @property
+    def design(self) -> Design:
+        """What the runs of a model have in common, and which of them are run."""
+        design, shard = super().design, self.part_of
+        return design._replace(part=shard and shard.numbers(self.replicates))
 
     @property
     def replicates(self) -> int:

@@ -65,19 +65,16 @@ def note(
     datasets: "Mapping[str, Dataset | Replicates]",
     matches: "list[Match] | None" = None,
 ) -> str:
-    """Returns how the numbers in the table were computed.
+    """Returns how the numbers in the table were computed, as `Facts` has it.
 
     Args:
       config: The configuration of the comparison.
       datasets: Name to data set, or to replicates where a split is drawn for each run.
       matches: The blocks, with their hidden widths; None for a comparison from Python.
     """
-    runs = config.seeds
-    if config.stages is not None:
-        runs = f"at most {config.replicates}"
     paragraphs = [
-        f"{_design(config, datasets).format(runs=runs)} The test part was scored once, "
-        "at the chosen rate."
+        f"{_design(config, datasets)} The test part was scored once, at the chosen "
+        "rate."
     ]
     if config.stages is not None:
         *first, last = map(str, config.stages)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ffnlab.sweep.design import FIXED, Design
 from ffnlab.train.config import Training
 
 if TYPE_CHECKING:
@@ -20,25 +21,6 @@ if TYPE_CHECKING:
     from ffnlab.train.record import Plan
     from ffnlab.train.sharding import Layout
     from ffnlab.types import Key, Model, Objective
-
-
-class Design(NamedTuple):
-    """What the runs of a model have in common.
-
-    Attributes:
-      fixed: Whether runs of one number have equal random numbers in all models and
-        experiments, and all runs of a model one learning rate. Otherwise the seed of
-        the experiment changes everything, the order of the data is shared by runs of
-        one number, and every run has the rate that its validation part chose.
-      extensions: The largest number of learning rates beyond those of the
-        configuration, for a run whose best rate is the smallest or the largest.
-    """
-
-    fixed: bool = True
-    extensions: int = 0
-
-
-FIXED = Design()
 
 
 class Job(NamedTuple):
@@ -74,7 +56,9 @@ class Job(NamedTuple):
     @property
     def slug(self) -> str:
         """Its name as part of a path."""
-        return "-".join(filter(None, self.key)).replace(":", "-")
+        from ffnlab.sweep.run_files import slug_of
+
+        return slug_of(*self.key)
 
     @property
     def first(self) -> "Dataset":
@@ -115,7 +99,8 @@ def train_all(
       One line for every run, as `result_lines.lines` makes them.
     """
     sweep = Sweep(config, jobs, directory, design, quiet)
-    return sweep.train([job.key for job in jobs], range(config.seeds))
+    numbers = design.part or range(config.seeds)
+    return sweep.train([job.key for job in jobs], numbers)
 
 
 class Sweep:
@@ -224,7 +209,8 @@ class _JobTraining:
         scored = self.job.scores_examples(self.design)
         folders = ("best", "examples") if scored else ("best",)
         rows = [run_files.count(self.directory, f, self.job.slug) for f in folders]
-        return min(rows) >= numbers.stop and result_lines.is_complete(own, numbers)
+        held = min(rows) >= numbers.stop - self.design.first
+        return held and result_lines.is_complete(own, numbers)
 
     @property
     def steps(self) -> int:
@@ -343,18 +329,18 @@ class _JobTraining:
 
     def fit(self, members: "Members", identity: dict, folder: Path) -> "Population":
         """Trains a population, with its checkpoints in a folder."""
-        from ffnlab.sweep import population
+        from ffnlab.sweep import fillers, population
         from ffnlab.train.checkpoint import Checkpoints
         from ffnlab.train.loop import Hooks
 
         progress, start, size = self.progress, self.done, len(members.seeds)
         self.done += self.plan.steps * size
-        splits = members.splits + self.numbers.start
-        return population.fit_members(
+        members = members._replace(splits=members.splits + self.numbers.start)
+        result = population.fit_members(
             self.learner,
             self.job.dataset,
             self.plan,
-            members._replace(splits=splits),
+            fillers.fill(members) if self.design.part else members,
             self.programs,
             identity=identity,
             key=self.key,
@@ -364,6 +350,7 @@ class _JobTraining:
             ),
             layout=self.layout,
         )
+        return fillers.cut(result, size) if self.design.part else result
 
 
 def _key(run: dict[str, Any]) -> tuple[str, str]:
@@ -389,24 +376,27 @@ def _test(
 
     from ffnlab import trees
     from ffnlab.data import Replicates
+    from ffnlab.sweep import fillers, result_lines, run_files
     from ffnlab.sweep import population as populations
-    from ffnlab.sweep import result_lines, run_files
     from ffnlab.sweep.trivial import trivial_scores
 
     chosen = result_lines.choose_members(population, plan, shared_rate=design.fixed)
+    before = int(population.seeds[chosen[0]]) - design.first  # rows of earlier stages
+    scored, count = fillers.fill(chosen) if design.part else chosen, len(chosen)
     params = jax.tree.map(
-        lambda array: jax.device_get(array)[chosen], population.fit.best
+        lambda array: jax.device_get(array)[scored], population.fit.best
     )
-    numbers = population.seeds[chosen]
     replicated = isinstance(job.dataset, Replicates)
-    rows = job.dataset.rows["test"][numbers] if replicated else None
-    scored = (job.model, job.objective, job.dataset.test, params)
-    scores = populations.evaluate_members(*scored, rows)
+    rows = job.dataset.rows["test"][population.seeds[scored]] if replicated else None
+    given = (job.model, job.objective, job.dataset.test, params)
+    scores = populations.evaluate_members(*given, rows)
+    scores = {name: values[:count] for name, values in scores.items()}
+    params = jax.tree.map(lambda array: array[:count], params)
     path = run_files.path_of(directory, "best", job.slug)
-    run_files.append(path, trees.flatten(params), int(numbers[0]))
+    run_files.append(path, trees.flatten(params), before)
     if job.scores_examples(design):
-        entries = {plan.monitor: populations.score_examples(*scored)}
+        entries = {plan.monitor: populations.score_examples(*given)[:count]}
         path = run_files.path_of(directory, "examples", job.slug)
-        run_files.append(path, entries, int(numbers[0]))
+        run_files.append(path, entries, before)
     trivial = trivial_scores(job.dataset, plan.monitor)
     return result_lines.lines(job.facts, population, plan, chosen, scores, trivial)

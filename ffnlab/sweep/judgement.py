@@ -11,13 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ffnlab.escape import markdown, terminal
-from ffnlab.options import option
-from ffnlab.sweep.run_table import (
-    PairedScores,
-    RunTable,
-    list_missing,
-    read_scores,
-)
+from ffnlab.sweep.judge_config import JudgeConfig
+from ffnlab.sweep.run_table import PairedScores, list_missing, read_scores
 
 if TYPE_CHECKING:
     import pandas
@@ -26,40 +21,9 @@ if TYPE_CHECKING:
 
     from ffnlab.report.table import Table
     from ffnlab.stats import Comparison, Interval
+    from ffnlab.sweep.results import CompareResult
 
 _WIDTH = 79  # characters of a line on the screen
-
-
-@dataclasses.dataclass(frozen=True)
-class Claims:
-    """Claims: the baseline, how sure a claim must be, and where the report goes."""
-
-    baseline: str | None = option(
-        None,
-        "Block that the others are compared with. The default is the block with the "
-        "most rows, or the first in the file of several.",
-    )
-    lower_is_better: bool = option(False, "Whether a lower score is better.")
-    margin: float | None = option(
-        None,
-        "Largest difference that does not matter, in the unit of the score. Blocks can "
-        "be called equivalent only with a margin.",
-        above=0,
-    )
-    level: float = option(
-        0.95,
-        "Confidence of all claims together.",
-        least=0.8,
-        below=0.9995,  # 8,191 random signs resolve no higher level
-    )
-    out: str | None = option(
-        None, "Directory for the report. The default prints the report only."
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class JudgeConfig(RunTable, Claims):
-    """Judgement: a table of runs, and the claims to make."""
 
 
 class JudgeResult(NamedTuple):
@@ -128,21 +92,29 @@ class JudgeResult(NamedTuple):
         return Path(directory)
 
 
-def judge(config: JudgeConfig) -> JudgeResult:
+def judge(config: JudgeConfig) -> "JudgeResult | CompareResult":
     """Compares the blocks of a table of runs, prints the result, and may write it.
 
+    Run directories of comparisons are joined; see `joined_runs.join`.
+
     Args:
-      config: The table, and what to compare.
+      config: The table, and what to compare; or the directories.
+
+    Returns:
+      The judgement of a table; of run directories the result of the comparison.
 
     Raises:
-      InputError: The table or the directory cannot be used; up to 20 problems of the
+      InputError: The table or a directory cannot be used; up to 20 problems of the
         table, each with its line.
     """
-    from ffnlab import stats
     from ffnlab.report.run_directory import check_directory
 
     if config.out:
         check_directory(config.out, None)
+    if config.runs:
+        return _join(config)
+    from ffnlab import stats
+
     paired = read_scores(config)
     baseline = config.baseline or max(paired.rows, key=lambda name: paired.rows[name])
     comparisons = stats.compare(
@@ -164,6 +136,17 @@ def judge(config: JudgeConfig) -> JudgeResult:
         names = "report.md, differences.png, comparisons.jsonl"
         print(f"\n{terminal(f'written to {config.out}: {names}')}")
     return result
+
+
+def _join(config: JudgeConfig) -> "CompareResult":
+    """Returns the result of run directories that are joined."""
+    from ffnlab.sweep import run_parts
+
+    parts = run_parts.read(run_parts.find(config.runs, config.out))
+
+    from ffnlab.sweep.joined_runs import join  # imports JAX, what is above does not
+
+    return join(parts, config.out, config)
 
 
 def _verdict(config: JudgeConfig, comparisons: "Sequence[Comparison]") -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ffnlab.errors import InputError
 from ffnlab.options import option
-from ffnlab.sweep.jobs import Design
+from ffnlab.sweep.design import Design
 from ffnlab.train.config import Training
 from ffnlab.train.mesh_config import MeshOptions
 

@@ -9,6 +9,7 @@ from ffnlab.escape import markdown, terminal
 from ffnlab.report import plots, validation_plots, verdict_plots
 from ffnlab.sweep.joint import Joint
 from ffnlab.sweep.ranking import Ranking
+from ffnlab.sweep.report_facts import FILES, REPEAT, about_as_text
 from ffnlab.sweep.result_lines import Line, curves, rate_scores
 
 if TYPE_CHECKING:
@@ -46,9 +47,6 @@ class Section(NamedTuple):
         return "-".join(filter(None, (kind, self.name))) + ".png"
 
 
-_REPEAT = """Pass the file `flags` of this directory to the launcher as `--flagfile`."""
-
-
 class Report(NamedTuple):
     """The report of an experiment.
 
@@ -58,13 +56,15 @@ class Report(NamedTuple):
       note: How the numbers were computed, in Markdown.
       opening: The joint verdict on all sections, if there is one.
       repeat: How to repeat the experiment, a sentence or two.
+      more: A section of its own before that, in Markdown, or empty.
     """
 
     title: str
     sections: Sequence[Section]
     note: str
     opening: Joint | None = None
-    repeat: str = _REPEAT
+    repeat: str = REPEAT
+    more: str = ""
 
     def show(self) -> None:
         """Prints the rankings."""
@@ -175,7 +175,7 @@ def _with_rate(name: str, counts: dict[float, int]) -> str:
 
 
 def _markdown(report: Report, pictures: "dict[str, tuple[str, Figure]]") -> str:
-    title, sections, note, opening, repeat = report
+    title, sections, note, opening, repeat, more = report
     first = ""
     if opening:
         verdict = markdown(opening.verdict)
@@ -191,11 +191,9 @@ def _markdown(report: Report, pictures: "dict[str, tuple[str, Figure]]") -> str:
 
 {note}
 
-## How to repeat it
+{more}## How to repeat it
 
-{repeat} The versions of
-the software are in versions.json, all runs with their curves in results.jsonl, and the
-parameters of the chosen runs in best/.
+{repeat} {FILES}
 """
 
 
@@ -238,11 +236,7 @@ def _pictures(section: Section) -> str:
 def _facts(about: dict[str, Any]) -> str:
     """Returns the facts about the data, one per line; of long lists only the number."""
     lines = []
-    for name, fact in about.items():
-        if name == "columns_without_features":  # with the reason of each
-            fact = "; ".join(f"{column}: {why}" for column, why in fact.items())
-        elif isinstance(fact, (list, tuple, dict)) and len(fact) > 12:
-            fact = len(fact)
+    for name, fact in about_as_text(about).items():
         heading = name.replace("_", " ")
         lines.append(f"- {markdown(f'{heading}: {fact}')}")
     return "\n".join(lines)

@@ -137,6 +137,8 @@ def plot_ranking(
       axes: The axes; None makes a figure by pyplot.
       name: The name of the ranking to draw; None is the first.
     """
+    if not rankings:
+        raise InputError("plot: a shard has no ranking; join all shards by judge")
     name = next(iter(rankings)) if name is None else name
     ranking = rankings[choose("ranking", name, rankings)]
     return plot_differences(

@@ -17,6 +17,19 @@ from ffnlab.errors import InputError
 _REMEDY = "delete it, and resume the run, which computes it again"
 
 
+def slug_of(task: str, name: str) -> str:
+    """Returns the name of a job as part of a path.
+
+    Args:
+      task: What differs between jobs of one name, or empty.
+      name: What is compared.
+
+    >>> slug_of("", "mlp:relu"), slug_of("wine", "glu")
+    ('mlp-relu', 'wine-glu')
+    """
+    return "-".join(filter(None, (task, name))).replace(":", "-")
+
+
 def path_of(directory: Path, folder: str, slug: str) -> Path:
     """Returns the file of a job in a folder of the run directory."""
     return directory / folder / f"{slug}.npz"
@@ -36,6 +49,15 @@ def append(path: Path, arrays: Mapping[str, np.ndarray], first: int) -> None:
     path.parent.mkdir(exist_ok=True)
     with io.atomic(path, "wb") as file:
         np.savez(file, **arrays)
+
+
+def read(directory: Path, folder: str, slug: str) -> dict[str, np.ndarray]:
+    """Returns the arrays of a job by name, with the leading axis of its runs.
+
+    Raises:
+      InputError: The file is missing or is not what training wrote.
+    """
+    return _read(path_of(directory, folder, slug))
 
 
 def count(directory: Path, folder: str, slug: str) -> int:

@@ -66,7 +66,9 @@ class RunTable:
         columns = ("block", "pair", "score")
         for name in ("results", *columns):
             if not getattr(self, name):
-                what = "a column of the table" if name in columns else "a CSV file"
+                what = "a CSV file; or run directories, runs=DIRECTORIES"
+                if name in columns:
+                    what = "a column of the table"
                 raise InputError(f"{name}: needed; give {what}")
         if len({getattr(self, name) for name in columns}) < len(columns):
             raise InputError("block, pair and score: give three different columns")

@@ -1,0 +1,165 @@
+"""What the report of a comparison is made from, beside the lines of its runs.
+
+It is `report.json` of a run directory, so that runs can be ranked together later, on a
+machine that has neither the data nor the models.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ffnlab import data, io
+from ffnlab.errors import InputError
+
+if TYPE_CHECKING:
+    from ffnlab.data import Dataset, Replicates
+    from ffnlab.sweep.comparison_config import CompareConfig
+
+NAME = "report.json"
+
+# How to repeat a run of a launcher, and where its numbers are.
+REPEAT = """Pass the file `flags` of this directory to the launcher as `--flagfile`."""
+FILES = """The versions of
+the software are in versions.json, all runs with their curves in results.jsonl, and the
+parameters of the chosen runs in best/."""
+
+
+class DataFacts(NamedTuple):
+    """What a report says of a data set.
+
+    Attributes:
+      about: Facts about it, as they are shown.
+      task: Its task, a key of `train.objectives.OBJECTIVES`.
+      test_ratio: The test examples per training example, where each replicate has its
+        own split; None where all share one.
+    """
+
+    about: dict[str, str]
+    task: str
+    test_ratio: float | None
+
+
+class Facts(NamedTuple):
+    """What the report of a comparison is made from, beside the lines of its runs.
+
+    Attributes:
+      title: The heading of the report.
+      note: How the numbers were computed, in Markdown, with `{runs}` in place of the
+        number of replicates.
+      repeat: How to repeat the comparison.
+      blocks: The names of what is compared.
+      baseline: The one that the others are compared with.
+      margin: The largest difference that does not matter; None is the default.
+      seed: The seed of the comparison.
+      replicates: The largest number of replicates of a block.
+      stages: The number of replicates after each stage; None for a single stage.
+      fixed: Whether all replicates share one split and learning rate.
+      sources: Name to data set, in the order of the report.
+    """
+
+    title: str
+    note: str
+    repeat: str
+    blocks: list[str]
+    baseline: str
+    margin: float | None
+    seed: int
+    replicates: int
+    stages: list[int] | None
+    fixed: bool
+    sources: dict[str, DataFacts]
+
+    def task(self, source: str) -> str:
+        """Returns the task of the lines of a data set; empty if there is only one."""
+        return source if len(self.sources) > 1 else ""
+
+    @property
+    def keys(self) -> list[tuple[str, str]]:
+        """The task and the block of each job, in the order of the lines."""
+        return [(self.task(s), block) for s in self.sources for block in self.blocks]
+
+
+def gather(
+    config: "CompareConfig",
+    datasets: "Mapping[str, Dataset | Replicates]",
+    title: str,
+    note: str,
+    repeat: str,
+) -> Facts:
+    """Returns the facts of a comparison.
+
+    Args:
+      config: Its configuration.
+      datasets: Name to data set, or to replicates where a split is drawn for each run.
+      title: See `Facts`, as for the note and how to repeat it.
+      note: See `Facts`.
+      repeat: See `Facts`.
+    """
+    stages = config.stages
+    return Facts(
+        title,
+        note,
+        repeat,
+        [*config.names],
+        config.reference,
+        config.margin,
+        config.seed,
+        config.replicates,
+        None if stages is None else [*stages],
+        config.split == "fixed",
+        {
+            name: DataFacts(about_as_text(each.about), each.task, _test_ratio(each))
+            for name, each in datasets.items()
+        },
+    )
+
+
+def _test_ratio(dataset: "Dataset | Replicates") -> float | None:
+    """Returns the test examples per training example; None for a single split."""
+    if not isinstance(dataset, data.Replicates):
+        return None
+    return dataset.rows["test"].shape[1] / dataset.rows["train"].shape[1]
+
+
+def about_as_text(about: Mapping[str, Any]) -> dict[str, str]:
+    """Returns facts about data as they are shown; of long lists only the number.
+
+    >>> about_as_text({"source": "scikit-learn", "names": [*range(20)]})
+    {'source': 'scikit-learn', 'names': '20'}
+    """
+    shown = {}
+    for name, fact in about.items():
+        if name == "columns_without_features" and isinstance(fact, dict):
+            fact = "; ".join(f"{column}: {why}" for column, why in fact.items())
+        elif isinstance(fact, (list, tuple, dict)) and len(fact) > 12:
+            fact = len(fact)
+        shown[name] = str(fact)
+    return shown
+
+
+def write(directory: Path, facts: Facts) -> None:
+    """Writes the facts of a comparison to its run directory."""
+    sources = {name: each._asdict() for name, each in facts.sources.items()}
+    text = json.dumps({**facts._asdict(), "sources": sources}, indent=1)
+    io.write(directory / NAME, text + "\n")
+
+
+def read(directory: Path) -> Facts:
+    """Returns the facts that `write` wrote.
+
+    Raises:
+      InputError: The file is missing, damaged or of another version.
+    """
+    path = directory / NAME
+    try:
+        fields = json.loads(io.read(path))
+        sources = {name: DataFacts(**each) for name, each in fields["sources"].items()}
+        return Facts(**{**fields, "sources": sources})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{path}: it is not what a comparison of this version writes; resume the "
+            "run, which writes it again"
+        ) from None
