@@ -11,20 +11,23 @@ import jax
 import numpy as np
 
 from ffnlab.sweep.population import Members, Population
+from ffnlab.sweep.spreading import parts
+from ffnlab.train.sharding import Layout
 
 Index = TypeVar("Index", np.ndarray, Members)
 
 
-def fill(members: Index) -> Index:
+def fill(members: Index, layout: Layout | None = None) -> Index:
     """Returns members, or the places of some, with the last one repeated.
 
     Args:
       members: Arrays with a leading axis `[S]`.
+      layout: How members are divided; see `spread`.
 
     >>> len(fill(np.arange(3))) >= max(3, 2 * jax.local_device_count())
     True
     """
-    least = 2 * jax.local_device_count() if jax.default_backend() == "cpu" else 0
+    least = 2 * parts(layout) if jax.default_backend() == "cpu" else 0
     size = len(jax.tree.leaves(members)[0])
     index = np.minimum(np.arange(max(size, least)), size - 1)
     return jax.tree.map(lambda array: array[index], members)

@@ -340,7 +340,7 @@ class _JobTraining:
             self.learner,
             self.job.dataset,
             self.plan,
-            fillers.fill(members) if self.design.part else members,
+            fillers.fill(members, self.layout) if self.design.part else members,
             self.programs,
             identity=identity,
             key=self.key,

@@ -121,7 +121,7 @@ def read(paths: Sequence[Path]) -> list[Part]:
     first = parts[0]
     for part in parts[1:]:
         _check_flags(first, part)
-        if first.versions == part.versions or part.is_from_python is False:
+        if first.versions == part.versions or not part.is_from_python:
             for name in _CODE:
                 _check_file(first, part, name)
     parts.sort(key=lambda part: (part.seed, part.numbers.start, -part.numbers.stop))

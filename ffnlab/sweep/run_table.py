@@ -36,7 +36,9 @@ class RunTable:
     """Table of runs: its columns, and the rows that are used."""
 
     results: str | None = option(
-        None, "CSV or TSV file with a header line and a row for each run. Required."
+        None,
+        "CSV or TSV file with a header line and a row for each run. Required without "
+        "--runs.",
     )
     block: str | None = option(
         None, "Column with the names of the blocks that are compared. Required."

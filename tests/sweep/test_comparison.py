@@ -55,7 +55,7 @@ def without_times(runs):
 def test_everything_is_written(done):
     assert {path.name for path in done.out.iterdir()} == {
         "best", "curves.png", "data.sha256", "differences.png", "flags", "lock",
-        "rates.png", "report.md", "results.jsonl", "versions.json",
+        "rates.png", "report.json", "report.md", "results.jsonl", "versions.json",
         "manifest.sha256",
     }  # fmt: skip
     for picture in ("differences.png", "rates.png", "curves.png"):

@@ -2,17 +2,22 @@
 
 import dataclasses
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ffnlab import digests, io
+from ffnlab import digests, io, options
 from ffnlab.errors import InputError
-from ffnlab.sweep import JudgeConfig, comparison, judge
+from ffnlab.nn import BlockConfig
+from ffnlab.sweep import JudgeConfig, compare, comparison, judge
 from ffnlab.sweep.comparison_config import CompareConfig
-from tests.conftest import check_refusal, refusals
+from tests.conftest import ROOT, check_refusal, refusals
 
 SMALL = {
     "data": "wine",
@@ -128,7 +133,7 @@ def test_a_shard_has_no_verdict_and_is_resumed(folder, tmp_path):
     result = comparison.compare(config, quiet=True)
     assert lines(out) == before
     assert result.verdict.startswith("This is shard 1 of 3: replicate 0 of 0 to 3.")
-    assert result.comparisons == [] and len(result.frame()) == len(result.runs)
+    assert result.comparisons == [] and len(result.runs) == len(before)
     with pytest.raises(InputError, match="a shard has no ranking"):
         result.plot()
     with pytest.raises(InputError, match="has --shard=1/3, this run has --shard=2/3"):
@@ -294,3 +299,77 @@ def test_bad_directories_are_refused_before_jax_is_imported(tmp_path):
     results = refusals("judge", [flags for flags, _ in REFUSED], tmp_path)
     for result, (_, message) in zip(results, REFUSED, strict=True):
         check_refusal(result, message)
+
+
+OPTIONS = {
+    "two data sets": {"data": "wine,diabetes"},
+    "a shared test part": {"data": None, "npz": "own.npz"},
+    "initial values by the data": {"initializer": "matched"},
+    "runs that diverge": {
+        "optimizer": "sgd",
+        "clip": 0.0,
+        "learning_rates": (3.0, 1e3, 1e25),
+    },
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_shards_of_any_comparison_are_a_run_of_all(options, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng, arrays = np.random.default_rng(0), {}
+    for part, size in (("", 60), ("_valid", 30), ("_test", 40)):
+        x = rng.normal(size=(size, 2)).astype("f4")
+        arrays |= {f"x{part}": x, f"y{part}": (x[:, 0] > 0).astype(int)}
+    np.savez("own.npz", **arrays)
+    run(tmp_path / "whole", **options)
+    for number in (1, 2, 3):
+        run(tmp_path / "shards" / str(number), shard=(number, 3), **options)
+    join("shards/*", out="joined")
+    check_same_run(tmp_path / "joined", tmp_path / "whole")
+
+
+def test_models_from_python_are_joined_too(tmp_path):
+    given = {"replicates": 4, "learning_rates": [0.01], "quiet": True}
+    given |= {k: SMALL[k] for k in ("steps", "evaluations", "batch_size", "layers")}
+    given |= {"features": 4, "hidden": 4, "extend_rates": 0}
+    models = {"plain": "mlp:relu", "wide": BlockConfig("mlp:relu", 4, 6)}
+    whole = compare(models, "wine", **given, out=tmp_path / "whole")
+    for number in (1, 2):
+        compare(models, "wine", **given, shard=(number, 2), out=tmp_path / str(number))
+    result = join(tmp_path / "1", tmp_path / "2", out=tmp_path / "joined")
+    check_same_run(tmp_path / "joined", tmp_path / "whole")
+    assert result.verdict == whole.verdict
+    again = compare(models, "wine", **given, out=tmp_path / "joined", resume=True)
+    assert again.verdict == whole.verdict
+    with pytest.raises(InputError, match="the same call of compare with shard=2/2"):
+        join(tmp_path / "1")
+
+
+@pytest.mark.slow
+def test_the_array_of_the_documentation_runs(tmp_path):
+    """Its first and its last task, which is submitted again when it is finished."""
+    text = (ROOT / "docs" / "scale.md").read_text()
+    (script,) = re.findall(r"```bash\n(#!/bin/bash\n.*?)```", text, re.DOTALL)
+    assert "shards=8 " in script and "--array=1-8\n" in script
+    (tmp_path / "compare.sh").write_text(script.replace("shards=8 ", "shards=2 "))
+    flags = options.to_flags(CompareConfig(**SMALL), options.RUN).split("\n")
+    paths = [str(Path(sys.executable).parent), os.environ["PATH"]]
+    for task in ("1", "2", "2"):
+        done = subprocess.run(
+            ["bash", "compare.sh", *filter(None, flags)],
+            cwd=tmp_path,
+            env={
+                **os.environ,
+                "PATH": os.pathsep.join(paths),
+                "PYTHONPATH": str(ROOT),
+                "SLURM_ARRAY_TASK_ID": task,
+            },
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+        assert f"This is shard {task} of 2" in done.stdout
+    result = join(tmp_path / "grid" / "*", out=tmp_path / "joined")
+    assert result.comparisons[0].replicates == 4
