@@ -7,6 +7,7 @@ here imports JAX, so that directories that do not belong together are refused at
 import glob
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -163,7 +164,9 @@ def _read_part(path: Path) -> Part:
     try:
         versions = json.loads(io.read(path / "versions.json"))
     except json.JSONDecodeError:
-        raise InputError(f"runs: {path}/versions.json is damaged") from None
+        versions = None
+    if not isinstance(versions, dict):
+        raise InputError(f"runs: {path}/versions.json: it is damaged; restore it")
     shard = parse(flags["shard"]) if "shard" in flags else None
     return Part(path, flags, report_facts.read(path), shard, versions)
 
@@ -172,8 +175,8 @@ def _to_resume(path: Path, flags: dict[str, str]) -> str:
     """Returns what resumes a run."""
     if "candidates" in flags:
         return "the same call of compare with resume=True"
-    launcher = "python -m experiments.compare"
-    return f"{launcher} --flagfile={path}/flags --out={path} --resume"
+    words = [f"--flagfile={path}/flags", f"--out={path}", "--resume"]
+    return f"python -m experiments.compare {shlex.join(words)}"
 
 
 def _check_flags(first: Part, part: Part) -> None:
@@ -227,7 +230,8 @@ def _check_seed(parts: Sequence[Part]) -> None:
         if set(shard.numbers(first.facts.replicates)) & set(missing)
     ]
     shown = ", ".join(map(str, missing[:10])) + (", …" if len(missing) > 10 else "")
-    run = f"python -m experiments.compare --flagfile={first.path}/flags --shard="
+    flags = shlex.quote(f"--flagfile={first.path}/flags")
+    run = f"python -m experiments.compare {flags} --shard="
     if first.is_from_python:
         run = "the same call of compare with shard="
     more = f" (also {', '.join(wanted[1:])})" if wanted[1:] else ""

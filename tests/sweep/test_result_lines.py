@@ -166,3 +166,18 @@ def test_scores_and_choices_by_rate():
     assert chosen == {"mlp": {0.001: 0, 0.01: 5, 0.1: 3}}
     np.testing.assert_allclose(scores["mlp"][0.1], np.array(GOOD) - 0.01)
     assert np.isnan(scores["mlp"][0.001]).tolist() == [False, True] + 6 * [False]
+
+
+def test_a_curve_ends_where_its_run_diverged_whatever_the_others_do():
+    """The evaluations are after 2, 4 and 5 steps; what was best stays."""
+    members = population(
+        [0.9, 0.8, 0.7, 0.6],
+        diverged=[3, 4, 2, -1],
+        best_step=np.array([2, 4, 0, 5], np.int32),
+    )
+    given = members, PLAN, np.array([0, 3]), {"accuracy": np.array([0.5, 0.5])}
+    rows = result_lines.lines({"block": "a"}, *given)
+    curves = [row["curve"]["accuracy"] for row in rows]
+    assert curves == [[0, None, None], [3, 4, None], [None] * 3, [9, 10, 11]]
+    losses = [row["curve"]["train_loss"] for row in rows]
+    assert losses == [[0.5, None, None], [5.5, 7.5, None], [None] * 3, [15.5, 17.5, 19]]
