@@ -21,6 +21,7 @@ _NAMES = {
     "Replicates": "replicates",
     "SEQUENCES": "synthetic",
     "Sentences": "conll",
+    "Streamed": "streamed",
     "TaggedLines": "tagged_lines",
     "Targets": "targets",
     "brackets": "synthetic",
@@ -42,6 +43,7 @@ _NAMES = {
     "load": "builtin",
     "mnist1d": "mnist1d_recipe",
     "noisy_smoothing": "synthetic",
+    "open_shards": "token_shards",
     "order": "shuffle",
     "pack_sequences": "packing",
     "pad_sequences": "packing",
@@ -61,6 +63,7 @@ _NAMES = {
     "read_tokenizer": "tokenizer_files",
     "replicate": "replicates",
     "replicate_seeds": "replicates",
+    "rows": "dataset",
     "size": "dataset",
     "tag_scheme": "tags:scheme_of",
     "tag_spans": "tags:spans",
@@ -70,6 +73,7 @@ _NAMES = {
     "thin_parts": "dataset",
     "two_sided_copy": "synthetic",
     "wine": "builtin",
+    "write_shards": "shard_writer",
 }
 
 __getattr__, __dir__, __all__ = attach(__name__, _NAMES)

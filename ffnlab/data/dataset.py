@@ -10,6 +10,7 @@ import numpy as np
 from ffnlab.data.checks import check_part
 from ffnlab.data.files import SHOWN
 from ffnlab.data.shuffle import order
+from ffnlab.data.streamed import Streamed
 from ffnlab.errors import InputError
 from ffnlab.escape import terminal
 
@@ -23,8 +24,9 @@ class Dataset:
 
     Attributes:
       name: The name of the data set.
-      train: The training examples. Every statistic that prepared the data, such as a
-        mean or a list of categories, is of these alone.
+      train: The training examples, or a `data.Streamed` that reads them as they are
+        needed. Every statistic that prepared the data, such as a mean or a list of
+        categories, is of these alone.
       valid: The validation examples, to tune and to choose by.
       test: The test examples, to report on once.
       task: `classes`, `values` (regression), `bytes` (the next byte of a text) or
@@ -54,7 +56,7 @@ class Dataset:
     """
 
     name: str
-    train: Arrays
+    train: Arrays | Streamed
     valid: Arrays
     test: Arrays
     task: str
@@ -68,6 +70,8 @@ class Dataset:
     def __post_init__(self):
         for name in ("train", "valid", "test"):
             where, part = f"{self.name}: {name}", getattr(self, name)
+            if isinstance(part, Streamed):
+                continue
             check_part(where, part, self.task, self.features, self.classes, IGNORE)
 
     def with_resplit(self, resplit: "Callable[[int], Dataset]") -> "Dataset":
@@ -125,15 +129,17 @@ class Dataset:
         return data.from_frame(frame, target, valid=valid, test=test, **options)
 
 
-def size(split: Arrays) -> int:
+def size(split: Arrays | Streamed) -> int:
     """Returns the number N of examples of a part.
 
     Args:
-      split: Arrays as `Dataset` holds them, of NumPy or JAX.
+      split: A part as `Dataset` holds it, of NumPy or JAX.
 
     >>> size({"x": np.zeros((4, 2)), "y": np.zeros(4)})
     4
     """
+    if isinstance(split, Streamed):
+        return split.size
     return split["ends" if "ends" in split else "y"].shape[0]
 
 
@@ -180,6 +186,18 @@ def _nested(arrays: Arrays) -> dict[str, np.ndarray | Arrays]:
     return batch
 
 
+def rows(split: Arrays | Streamed, index: np.ndarray) -> Arrays:
+    """Returns the arrays of some examples of a part of sequences, under their names.
+
+    Args:
+      split: A part as `Dataset` holds it.
+      index: Integers in `range(size(split))`, `[n]`.
+    """
+    if isinstance(split, Streamed):
+        return split.read(index)
+    return {name: array[index] for name, array in split.items()}
+
+
 def digest(dataset: Dataset) -> str:
     """Returns the SHA-256 of all arrays of a data set, in hexadecimal.
 
@@ -189,6 +207,9 @@ def digest(dataset: Dataset) -> str:
     """
     sha256 = hashlib.sha256()
     for split in (dataset.train, dataset.valid, dataset.test):
+        if isinstance(split, Streamed):
+            sha256.update(split.digest.encode())
+            continue
         for name, array in sorted(split.items()):
             sha256.update(f"{name} {array.dtype} {array.shape}".encode())
             sha256.update(np.ascontiguousarray(array).data)

@@ -57,6 +57,8 @@ PIECES = st.sampled_from(
 
 @pytest.mark.parametrize("name", INNER)
 @hypothesis.given(pieces=st.lists(PIECES, max_size=30))
+@hypothesis.example(pieces=["the", "\x0b", "the", "\x0c", "x_1"])
+@hypothesis.example(pieces=["the", "\xa0", "  ", "the", "\u2003", "  ", "."])
 def test_the_tokens_are_those_of_the_whole_text(name, pieces):
     inner, text = INNER[name], "".join(pieces)
     encode = WordTable(inner, _kind_of(inner), most=50).encode
