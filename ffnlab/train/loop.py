@@ -24,6 +24,7 @@ from ffnlab.train.batch_statistics import gradient_and_stats
 from ffnlab.train.checkpoint import Checkpoints
 from ffnlab.train.divergence import are_finite, train_to_last_good
 from ffnlab.train.evaluation import Evaluator, Take, make_evaluate
+from ffnlab.train.inputs import Indices, Inputs, make_inputs, on_demand
 from ffnlab.train.learner import Frozen, Learner, bind, with_frozen
 from ffnlab.train.objectives import mean_loss
 from ffnlab.train.optimizers import with_learning_rate
@@ -40,7 +41,6 @@ from ffnlab.train.sharding import Layout, constrain
 from ffnlab.types import Array, Batch, Key, Params
 
 Step = Callable[["TrainState", Batch], tuple["TrainState", Array]]
-Indices = Callable[[int, int], Any]
 
 
 class Hooks(NamedTuple):
@@ -234,7 +234,7 @@ def run_loop(
     Args:
       programs: The compiled functions.
       state: The state before the first step. Its memory is taken over.
-      arrays: The training and the validation part, on the device.
+      arrays: The training and the validation part, of `place_arrays`.
       indices: `indices(start, stop)` returns the examples of those steps' batches.
       plan: How long to train and how often to evaluate.
       hooks: What happens after every call of the steps.
@@ -251,11 +251,13 @@ def run_loop(
     record = empty_record(plan, evaluator.outputs(state.params, arrays[1]), shape)
     progress = Progress(state, best, record)
     calls = Calls(plan, plan.steps, plan.every)
-    first = indices(0, calls.end(0))
-    if hooks.checkpoints:
-        one = steps.lower(state, arrays[0], first).cost_analysis() or {}
+    inputs = make_inputs(arrays[0], indices)
+    if hooks.checkpoints or inputs.streamed:
+        first = inputs.shapes(0, calls.end(0))
+        one = steps.lower(state, *first).cost_analysis() or {}
         calls = calls.within(one.get("flops", 0.0) * record.best.size)
-        program = steps.fingerprint(state, arrays[0], indices(0, calls.end(0)))
+    if hooks.checkpoints:
+        program = steps.fingerprint(state, *inputs.shapes(0, calls.end(0)))
         hooks.checkpoints.check_run({**(identity or {}), "program": program})
         saved = Progress(*hooks.checkpoints.restore(tuple(progress)))
         if until is None or saved.record.step < until:
@@ -264,7 +266,7 @@ def run_loop(
         calls, hooks = Calls(plan, until, 1), hooks._replace(checkpoints=None)
     resumed = int(progress.record.step)
     with hooks.checkpoints or contextlib.nullcontext():
-        progress, seconds = _train(programs, progress, arrays, indices, calls, hooks)
+        progress, seconds = _train(programs, progress, arrays[1], inputs, calls, hooks)
     taken = int(progress.record.step) - resumed
     per_step = seconds / taken if taken else np.nan
     return Fit(*progress, per_step, steps.compile_seconds)
@@ -273,8 +275,8 @@ def run_loop(
 def _train(
     programs: Programs,
     progress: Progress,
-    arrays: tuple[Any, Any],
-    indices: Indices,
+    valid: Any,
+    inputs: Inputs,
     calls: Calls,
     hooks: Hooks,
 ) -> tuple[Progress, float]:
@@ -282,13 +284,13 @@ def _train(
     (steps, evaluator), (state, best, record) = programs, progress
     keep, seconds = jax.jit(_keep, donate_argnums=2), 0.0
     plan = calls.plan
-    drawn = indices(int(record.step), calls.end(int(record.step)))
+    drawn = inputs(int(record.step), calls.end(int(record.step)))
     with signals.deferred():
         while not record.finished(plan) and record.step < calls.until:
             end = calls.end(int(record.step))
             compiled, started = steps.compile_seconds, time.perf_counter()
-            state, losses = steps(state, arrays[0], drawn)
-            drawn = indices(end, calls.end(end))  # while the device is at work
+            state, losses = steps(state, *drawn)
+            drawn = inputs(end, calls.end(end))  # while the device is at work
             losses = np.asarray(losses)
             seconds += time.perf_counter() - started
             seconds -= steps.compile_seconds - compiled
@@ -296,7 +298,7 @@ def _train(
             finite = np.asarray(are_finite(state.params, record.best.ndim))
             record = mark_failed(record, finite)
             if calls.evaluates(end) and not record.failed:
-                scores = evaluator(state.params, arrays[1])
+                scores = evaluator(state.params, valid)
                 record, better = add_evaluation(record, plan, scores)
                 if better.any():
                     best = keep(jnp.asarray(better), state.params, best)
@@ -422,7 +424,12 @@ def on_mesh(function: Callable[..., Any], layout: Layout | None) -> Program:
 
 
 def place_arrays(learner: Learner | Frozen, part: Any, layout: Layout | None) -> Any:
-    """Returns a part of the data, with the frozen arrays if any, on the devices."""
+    """Returns a part of the data, with the frozen arrays if any, on the devices.
+
+    A `data.Streamed` stays where it is; what it reads is placed for each call.
+    """
+    if isinstance(part, data.Streamed):
+        return on_demand(learner, part, layout)
     if layout is None:
         return jax.device_put(with_frozen(learner, part))
     part = jax.device_put(part, layout.replicated)
