@@ -4,8 +4,10 @@ from ffnlab.lazy import attach
 
 _NAMES = {
     "Config": "config",
+    "PrepareConfig": "text_preparation",
     "Result": "runner",
     "SwapConfig": "swap_experiment",
+    "prepare_text": "text_preparation",
     "run": "runner",
     "swap_blocks": "swap_experiment",
 }

@@ -51,6 +51,11 @@ class Data:
         "Text files. The default is the source of Python's standard library.",
         empty=True,
     )
+    shards: str | None = option(
+        None,
+        "Directory of token shards, of experiments.prepare_text, instead of text. They "
+        "are read as they are needed, and determine the tokenizer.",
+    )
     objective: str = option(
         "causal",
         "Objective: causal predicts each token from the tokens before it, masked "
@@ -196,6 +201,9 @@ class Config(
         given = [name for name in _OF_CHECKPOINT if getattr(self, name) is not None]
         if self.checkpoint and given:
             raise InputError(f"{given[0]}: the checkpoint determines it; leave it out")
+        if self.shards and (self.text or self.tokenizer):
+            name = "text" if self.text else "tokenizer"
+            raise InputError(f"{name}: the shards determine it; leave it out")
         if self.samples and not self.prompt:
             raise InputError("prompt: at least one character is needed")
 

@@ -15,6 +15,7 @@ from ffnlab.report.run_directory import choose_unfinished
 if TYPE_CHECKING:
     from ffnlab.data import Dataset
     from ffnlab.data.corpus import Parts, Tokenizes
+    from ffnlab.data.token_shards import TokenShards
     from ffnlab.models.transformer import TransformerConfig
     from ffnlab.pretrained.checkpoint import Checkpoint
     from ffnlab.report.table import Table
@@ -64,7 +65,8 @@ def run(config: Config) -> Result:
         run_directory.open_run(out, config, config.resume) as directory,
         trackers.opened(config, directory) as tracker,
     ):
-        run_directory.check_same_data(directory, data.digest(job.dataset))
+        changed = config.shards and f"shards: {config.shards} changed"
+        run_directory.check_same_data(directory, data.digest(job.dataset), changed)
         print(terminal(f"writing to {directory}"), flush=True)
         params, record = trainer.train(config, job, directory, tracker, layout)
         scores = {part: trainer.score(config, job, part, params) for part in _HELD_OUT}
@@ -86,16 +88,24 @@ def _make_job(config: Config) -> trainer.Job:
     from ffnlab.pretrained.safetensors_io import require_safetensors
 
     require_safetensors("out: best/, which holds the trained model,")
+    shards = _open_shards(config)
     checkpoint = _load_checkpoint(config)
     if checkpoint:
         transformer = checkpoint.config
         tokenizer = checkpoint_tokenizer(config.checkpoint, transformer.vocabulary)
+        if shards:
+            shards.check_tokenizer(tokenizer, f"that of checkpoint={config.checkpoint}")
     else:
         path = config.tokenizer
         tokenizer = read_tokenizer(path) if path else ByteTokenizer()
+        tokenizer = shards.tokenizer() if shards else tokenizer
         transformer = _transformer_from_scratch(config, tokenizer.size)
     _check(config, transformer, tokenizer)
-    dataset = _make_dataset(config, tokenizer)
+    if shards:
+        length, most = config.max_seq_length, config.scored
+        dataset = shards.dataset(tokenizer, length, masked=config.masked, held_out=most)
+    else:
+        dataset = _make_dataset(config, tokenizer)
     if config.masked:
         model = language_model.masked_lm(
             transformer, tokenizer.mask, config.mask_rate, config.whole_words
@@ -103,6 +113,17 @@ def _make_job(config: Config) -> trainer.Job:
     else:
         model = language_model.causal_lm(transformer)
     return trainer.Job(transformer, model, dataset, tokenizer, checkpoint)
+
+
+def _open_shards(config: Config) -> "TokenShards | None":
+    """Returns the token shards to train on, if any, after a check of their digests."""
+    from ffnlab import data
+
+    if not config.shards:
+        return None
+    shards = data.open_shards(config.shards)
+    print(terminal(f"{config.shards}: {shards}"), flush=True)
+    return shards
 
 
 def _load_checkpoint(config: Config) -> "Checkpoint | None":

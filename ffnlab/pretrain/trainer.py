@@ -189,7 +189,7 @@ def save(config: "Config", job: Job, params: "Params", directory: Path) -> None:
     shutil.rmtree(best, ignore_errors=True)
     family = like.family if like else checkpoint.family_of(job.transformer)
     checkpoint.save(best, job.transformer, params, family=family, like=like)
-    if config.tokenizer:
+    if not like and hasattr(job.tokenizer, "save"):
         job.tokenizer.save(best)
 
 
@@ -239,6 +239,8 @@ def _failure(
     config: "Config", job: Job, record: "Record | None", directory: Path
 ) -> str:
     """Writes the windows at which the loss was not finite; returns a sentence on it."""
+    import numpy as np
+
     from ffnlab import data
     from ffnlab.train import divergence
 
@@ -251,7 +253,8 @@ def _failure(
         return {"windows": [{"number": n + 1, "text": text(n)} for n in rows.tolist()]}
 
     def text(row: int) -> str:
-        tokens = train["x/tokens"][row][train["x/mask"][row]]
+        window = data.rows(train, np.array([row]))
+        tokens = window["x/tokens"][window["x/mask"]]
         return job.tokenizer.decode(tokens.tolist())[:80]
 
     rate, size = config.learning_rate, data.size(train)

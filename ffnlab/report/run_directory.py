@@ -231,8 +231,13 @@ def _begin(path: Path, config: Any, resume: bool | None) -> None:
         write(path / "versions.json", json.dumps(versions(), indent=2) + "\n")
 
 
-def check_same_data(directory: Path, digest: str) -> None:
+def check_same_data(directory: Path, digest: str, changed: str | None = None) -> None:
     """Records the digest of a run's data; a run that is resumed must have the same.
+
+    Args:
+      directory: The run directory.
+      digest: The digest.
+      changed: What has changed if it differs, for the error; None names the data.
 
     Raises:
       InputError: The data has changed since.
@@ -240,6 +245,11 @@ def check_same_data(directory: Path, digest: str) -> None:
     path = directory / "data.sha256"
     if not path.exists():
         write(path, digest + "\n")
+    elif read(path).strip() != digest and changed:
+        raise InputError(
+            f"{changed} since the checkpoint of {directory}; restore it to resume the "
+            "run, or start a new run"
+        )
     elif read(path).strip() != digest:
         raise InputError(f"resume: {path}: the data has changed since; start a new run")
 
