@@ -238,29 +238,26 @@ class Windows:
 
     def _masked_windows(self, begins: np.ndarray) -> Arrays:
         """Returns the windows of a masked model that begin at some tokens."""
-        n, left, room = len(begins), len(self._before), self._room
-        rows = self._rows(begins, room)  # [n, room]
-        text = rows >= 0
-        if self._end is not None:
-            text &= rows != self._end
-        starts = self._starts(begins, room)  # [n, room]
-        numbers = np.cumsum(starts, axis=1, dtype=np.int32) - starts[:, :1]
-        tokens = np.full((n, left + room + len(self._after)), -1, np.int32)
-        tokens[:, :left] = self._before
-        tokens[:, left : left + room] = rows
-        ends = left + (rows >= 0).sum(axis=1)
+        shape = len(begins), len(self._before) + self._room + len(self._after)
+        inside = slice(len(self._before), len(self._before) + self._room)
+        tokens, words = np.full(shape, -1, np.int32), np.full(shape, -1, np.int32)
+        labels = np.full(shape, IGNORE, np.int32)
+        rows = tokens[:, inside] = self._rows(begins, self._room)
+        starts = self._starts(begins, self._room)
+        numbers = np.cumsum(starts, axis=1, dtype=np.int32, out=words[:, inside])
+        numbers -= starts[:, :1]
+        labels[:, inside] = rows
+        tokens[:, : inside.start] = self._before
+        ends = inside.start + (rows >= 0).sum(axis=1) if self._after else None
         for place, token in enumerate(self._after):
-            tokens[np.arange(n), ends + place] = token
-        words = np.full_like(tokens, -1)
-        words[:, left : left + room] = np.where(text, numbers, -1)
-        labels = np.full_like(tokens, IGNORE)
-        labels[:, left : left + room] = np.where(text, rows, IGNORE)
-        return {
-            "x/tokens": np.maximum(tokens, 0),
-            "x/mask": tokens >= 0,
-            "x/words": words,
-            "y": labels,
-        }
+            tokens[np.arange(len(rows)), ends + place] = token
+        outside = (rows < 0) if self._end is None else (rows < 0) | (rows == self._end)
+        if outside.any():
+            words[:, inside][outside] = -1
+            labels[:, inside][outside] = IGNORE
+        mask = tokens >= 0
+        tokens[~mask] = 0
+        return {"x/tokens": tokens, "x/mask": mask, "x/words": words, "y": labels}
 
     def _rows(self, begins: np.ndarray, width: int) -> np.ndarray:
         """Returns stretches of tokens, −1 after the last one, int32 `[n, width]`."""
@@ -271,7 +268,7 @@ class Windows:
         return rows
 
     def _starts(self, begins: np.ndarray, width: int) -> np.ndarray:
-        """Returns whether a word begins at each token of stretches, `[n, width]`."""
+        """Returns 1 where a word begins in stretches, uint8 `[n, width]`."""
         packed = np.zeros((len(begins), width // 8 + 2), np.uint8)
         skipped, divided = np.zeros(len(begins), np.int64), []
         for row, column, shard, place, count in self._pieces(begins, width):
@@ -282,7 +279,7 @@ class Windows:
             packed[row, : len(held)] = held
             skipped[row] = place % 8
         bits = np.unpackbits(packed, axis=1, bitorder="little")
-        starts = np.zeros((len(begins), width), np.int32)
+        starts = np.zeros((len(begins), width), np.uint8)
         for first in range(8):  # bits of a byte that are before the stretch
             chosen = np.flatnonzero(skipped == first)
             starts[chosen] = bits[chosen, first : first + width]

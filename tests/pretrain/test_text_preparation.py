@@ -144,9 +144,7 @@ def test_other_tokenizers_than_the_checkpoints_are_refused(done, bert, text, tmp
 
 def test_windows_longer_than_a_part_are_refused(shards, tmp_path):
     given = {**RUN, "max_seq_length": 400, "out": str(tmp_path / "run")}
-    with pytest.raises(
-        InputError, match="max_seq_length: 400 is more than"
-    ):
+    with pytest.raises(InputError, match="max_seq_length: 400 is more than"):
         runner.run(Config(shards=shards, **given))
 
 
