@@ -12,6 +12,7 @@ from ffnlab.train.checkpoint import Checkpoints
 from ffnlab.train.learner import Frozen, Learner
 from ffnlab.train.loop import Hooks
 from ffnlab.train.record import Plan
+from ffnlab.train.sharding import make_layout
 from ffnlab.types import Model
 
 PLAN = Plan(12, 4, 8)
@@ -118,3 +119,13 @@ def test_shapes_are_those_of_what_is_read(wine):
     chex.assert_trees_all_equal(rows, places)
     taken = data.take(jax.device_get(arrays[1]), rows)
     chex.assert_trees_all_equal(taken, data.take(wine.train, indices(2, 5)))
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_streamed_part_is_read_for_the_devices_of_a_mesh(wine, frozen):
+    layout = make_layout({"replicas": 1, "data": 2, "model": 1})
+    learner, reads = Frozen({"kernel": KERNEL}, make) if frozen else LEARNER, []
+    given = {"learning_rate": 0.1, "layout": layout}
+    result = loop.fit(learner, streamed(wine, reads), PLAN, **given)
+    same(result, loop.fit(learner, wine, PLAN, **given))
+    assert reads == [1, 32, 32, 32, 0]
