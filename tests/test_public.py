@@ -73,7 +73,8 @@ def test_launchers_check_their_flags_without_jax():
         "import sys; from experiments import launch; "
         "import experiments.compare, experiments.feedback, experiments.exchange, "
         "experiments.finetune, experiments.from_scratch, experiments.judge, "
-        "experiments.predict, experiments.pretrain; assert 'jax' not in sys.modules"
+        "experiments.predict, experiments.prepare_text, experiments.pretrain; "
+        "assert 'jax' not in sys.modules"
     )
 
 
