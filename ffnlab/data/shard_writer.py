@@ -120,6 +120,8 @@ def _open(
             )
     if held.next is None:
         raise InputError(f"{directory}: the preparation is finished")
+    if held.tokenizer != "bytes":
+        digests.check(directory / held.tokenizer, AGAIN)
     for part, counts in held.parts.items():
         for number in range(len(counts.shards)):
             for path in files_of(directory, part, number):

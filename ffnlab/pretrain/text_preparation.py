@@ -104,6 +104,7 @@ def _check_directory(out: Path, resume: bool) -> None:
 
     One without shards.json is of a preparation that had no time to begin.
     """
+    from ffnlab.report import run_directory
 
     if out.exists() and not out.is_dir():
         raise InputError(f"out: {out} is a file; name a directory")
@@ -112,7 +113,10 @@ def _check_directory(out: Path, resume: bool) -> None:
     others -= {"lock", digests.NAME, "tokenizer.json"}
     others = {name for name in others if not name.endswith(".part")}
     if resume and not begun:
-        raise InputError(f"resume: {out} holds no preparation to continue")
+        raise InputError(f"resume: {out} holds no run to continue")
+    if resume:
+        with run_directory.acquire(out):
+            digests.recover(out)  # such as the last shards.json
     if resume and read_index(out).next is None:
         raise InputError(f"resume: {out} is finished; pretrain takes it as shards")
     if begun and not resume:

@@ -46,6 +46,10 @@ RUNS: Mapping[str, tuple[str, str]] = {
         "--steps=8 --evaluations=4 --batch_size=4 --scored=8 --samples=1 "
         "--sample_length=9",
     ),
+    "prepare_text": (
+        "prepare_text",
+        "--text=lines.txt --tokenizer=bert --shard_tokens=1024",
+    ),
     "finetune tag": ("finetune", _TAG),
     "finetune tag, two seeds": ("finetune", f"{_TAG} --seeds=2"),
     "finetune tag by lora": ("finetune", f"{_TAG} --method=lora --rank=2"),

@@ -14,7 +14,16 @@ import numpy as np
 
 from experiments import launch
 from ffnlab import digests, io, pretrained
-from ffnlab.data import corpus, read_conll, read_npz, squad, tabular
+from ffnlab.data import (
+    corpus,
+    open_shards,
+    read_conll,
+    read_npz,
+    squad,
+    tabular,
+    text_blocks,
+    write_shards,
+)
 from ffnlab.data.examples import Columns, read_labelled
 from ffnlab.data.tokenizer_files import read_tokenizer
 from ffnlab.finetune.finetuned_model import read_finetuned
@@ -48,6 +57,11 @@ class Reader(NamedTuple):
 
 def _flags(folder: Path) -> Any:
     return launch.parse(CompareConfig, ["program", f"--flagfile={folder / 'flags'}"])
+
+
+def _shards(folder: Path) -> Any:
+    digests.seal(folder / "shards")  # which would notice every change
+    return open_shards(folder / "shards")
 
 
 def _scores(folder: Path) -> Any:
@@ -90,6 +104,7 @@ READERS = {
     "npz": Reader("data.npz", lambda f: read_npz(f / "data.npz")),
     "text": Reader("lines.txt", lambda f: corpus.read_texts((f / "lines.txt",), True)),
     "flags": Reader("flags", _flags),
+    "shards.json": Reader("shards/shards.json", _shards),
     "results.jsonl": Reader(
         "results.jsonl", lambda f: io.read_lines(f / "results.jsonl")
     ),
@@ -119,6 +134,8 @@ def write_files(folder: Path, inputs: Path, tuned: Path | None = None) -> None:
     inner.save(str(folder / "tokenizer" / "tokenizer.json"))
     rng = np.random.default_rng(4)
     np.savez(folder / "data.npz", x=rng.normal(size=(30, 4)), y=np.arange(30) % 2)
+    source = text_blocks.scan(str(folder / "lines.txt"), 0.05, 0.05, utf8=True)
+    write_shards(folder / "shards", [source], corpus.ByteTokenizer())
     (folder / "flags").write_text("--data=iris\n--seeds=4\n--steps=8\n")
     io.write_lines(folder / "results.jsonl", [{"a": n, "b": "c"} for n in range(5)])
     (folder / "manifest.sha256").unlink(missing_ok=True)

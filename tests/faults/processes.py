@@ -39,6 +39,7 @@ _MODULES = (
     "ffnlab.sweep.comparison",
     "ffnlab.finetune.report",
     "ffnlab.pretrain.runner",
+    "ffnlab.pretrain.text_preparation",
 )
 
 

@@ -32,6 +32,7 @@ def check_all(found, *outcomes):
     [
         ("judge", 2),
         ("from_scratch", 2),
+        ("prepare_text", 2),
         pytest.param("pretrain", 2, marks=pytest.mark.slow),
         pytest.param("compare", 1, marks=pytest.mark.slow),
         pytest.param(ADAPTED, 1, marks=pytest.mark.slow),

@@ -213,7 +213,7 @@ WRONG = [
         ["--text=a.txt", "--out=o", "--valid_fraction=0.5", "--test_fraction=0.5"],
         "--valid_fraction and --test_fraction: together they should be below 1",
     ),
-    (["--text=a.txt", "--out=o", "--resume"], "--resume: o holds no preparation to"),
+    (["--text=a.txt", "--out=o", "--resume"], "--resume: o holds no run to"),
     (["--text=a.txt", "--out=a.txt"], "--out: a.txt is a file; name a directory"),
     (["--text=a.txt", "--out=full"], "--out: full holds files of something else"),
     (["--text=a.txt", "--out=o", "--tokenizer=full"], "full/vocab.txt: no such file"),
