@@ -195,7 +195,16 @@ def limits(field: dataclasses.Field) -> str:
 
 
 # What belongs to one run.
-RUN = ("out", "resume", "strict_resume", "device", "report_to", "mesh", "fsdp")
+RUN = (
+    "out",
+    "resume",
+    "strict_resume",
+    "device",
+    "report_to",
+    "mesh",
+    "fsdp",
+    "shard_positions",
+)
 
 
 def to_flags(config: Any, leave_out: Iterable[str] = RUN) -> str:

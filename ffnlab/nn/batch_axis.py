@@ -8,7 +8,7 @@ from ffnlab.types import Array
 AXIS = "data"  # of the mesh
 
 
-def divide_batch(x: Array) -> Array:
+def divide_batch(x: Array, dimension: int = 0) -> Array:
     """Returns an array whose first dimension is divided along `data`.
 
     Without it XLA may gather the batch where parameters are divided along `data` too.
@@ -17,14 +17,15 @@ def divide_batch(x: Array) -> Array:
 
     Args:
       x: `[B, ...]`.
+      dimension: The dimension to divide instead, such as that of positions.
 
     >>> divide_batch(jax.numpy.ones((4, 2))).shape
     (4, 2)
     """
     mesh = jax.sharding.get_abstract_mesh()
     size = mesh.shape.get(AXIS, 1)
-    if size == 1 or x.shape[0] % size:
+    if size == 1 or x.ndim <= dimension or x.shape[dimension] % size:
         return x
     if mesh.axis_types[mesh.axis_names.index(AXIS)] != AxisType.Auto:
         return x
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(AXIS))
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*[None] * dimension, AXIS))

@@ -75,10 +75,11 @@ def compare_feedback(config: FeedbackCompareConfig) -> FeedbackCompareResult:
 
     out = choose_directory(config.out, "feedback", config.resume)
     devices.select(config.device)
-    config.layout()  # refuses a mesh that does not fit
     for doubt in config.doubts(config.models):
         print(terminal(f"note: {doubt}"), flush=True)
     datasets = _datasets(config)
+    for dataset in datasets.values():
+        config.layout(dataset=dataset)  # refuses a mesh that does not fit
 
     from ffnlab.sweep.report import publish  # this imports JAX, what is above does not
 

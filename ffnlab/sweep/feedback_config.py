@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ffnlab.errors import InputError, choose
 from ffnlab.nn.user_code import ImportOptions
@@ -128,6 +128,11 @@ class FeedbackCompareConfig(ReplicateOptions, ImportOptions):
         "How a solve is differentiated.",
         known=lambda: ("implicit", "bptt", "one_step"),
     )
+    shard_positions: bool = option(
+        False,
+        "Divide the positions of a sequence along the axis data of --mesh, and not the "
+        "sequences of a batch, for long sequences; neighbours are then exchanged.",
+    )
     seeds: int = option(8, "Runs per model and learning rate.", least=1, below=100_000)
     learning_rates: tuple[float, ...] = option(
         (3e-3, 1e-2), "Peak learning rates, of which validation chooses.", above=0
@@ -151,6 +156,12 @@ class FeedbackCompareConfig(ReplicateOptions, ImportOptions):
             )
         if self.top_down and self.boundary == "learned":
             raise InputError("boundary: learned cannot be combined with top_down")
+        if self.shard_positions and self.mesh_sizes.get("data", 1) == 1:
+            raise InputError("shard_positions: mesh=data:N says over how many devices")
+
+    def divided_positions(self, dataset: Any) -> int | None:
+        """Returns the number of positions that are divided; None for none."""
+        return dataset.train["x/mask"].shape[1] if self.shard_positions else None
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -267,7 +267,7 @@ class _JobTraining:
     @functools.cached_property
     def layout(self) -> "Layout | None":
         """How populations are divided over devices."""
-        return self.config.layout(self.plan.batch)
+        return self.config.layout(self.plan.batch, self.job.dataset)
 
     @functools.cached_property
     def programs(self) -> "Programs":

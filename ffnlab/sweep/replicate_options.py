@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ffnlab.errors import InputError
 from ffnlab.options import option
@@ -78,11 +78,12 @@ class ReplicateOptions(Training, MeshOptions):
         fixed = self.split == "fixed"
         return Design(fixed, 0 if fixed else self.extend_rates)
 
-    def layout(self, batch: int | None = None) -> "Layout | None":
+    def layout(self, batch: int | None = None, dataset: Any = None) -> "Layout | None":
         """Returns how a population is divided over devices; see `choose_layout`.
 
         Args:
           batch: The number of examples of a batch; `batch_size` if None.
+          dataset: The data set, whose positions may be divided.
 
         Raises:
           InputError: The mesh does not fit the devices or the batch.
@@ -92,4 +93,9 @@ class ReplicateOptions(Training, MeshOptions):
         from ffnlab.train.sharding import choose_layout
 
         batch = self.batch_size if batch is None else batch
-        return choose_layout(self.mesh_sizes, self.fsdp, batch, replicas=True)
+        length = self.divided_positions(dataset)
+        return choose_layout(self.mesh_sizes, self.fsdp, batch, True, length)
+
+    def divided_positions(self, dataset: Any) -> int | None:
+        """Returns the number of positions that are divided; None for none."""
+        return None

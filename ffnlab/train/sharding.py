@@ -48,11 +48,14 @@ class Layout(NamedTuple):
       mesh: Its axes are those of `AXES`.
       fsdp: Whether parameters are divided along `data` too.
       rules: See `RULES`; a model whose arrays have other names adds its own.
+      positions: Whether `data` divides the positions of sequences, the second
+        dimension of a batch, and not its examples.
     """
 
     mesh: Mesh
     fsdp: bool = False
     rules: Sequence[Rule] = RULES
+    positions: bool = False
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -156,7 +159,11 @@ def make_layout(
 
 
 def choose_layout(
-    sizes: Mapping[str, int], fsdp: bool, batch: int, replicas: bool = False
+    sizes: Mapping[str, int],
+    fsdp: bool,
+    batch: int,
+    replicas: bool = False,
+    positions: int | None = None,
 ) -> Layout | None:
     """Returns the layout that flags ask for; None for that of a program without one.
 
@@ -168,6 +175,8 @@ def choose_layout(
       fsdp: See `Layout`.
       batch: The number of examples of a batch.
       replicas: Whether a population is trained.
+      positions: The number of positions of a sequence, if they are divided along `data`
+        in place of the examples.
 
     Raises:
       InputError: The mesh does not fit the devices or the batch, or divides runs and
@@ -189,11 +198,18 @@ def choose_layout(
             f"mesh: replicas:{sizes['replicas']} divides runs that train together, and "
             "here one run is trained; use data or model"
         )
-    check_divides("data", sizes["data"], f"the batch of {batch}", batch)
-    layout = make_layout(sizes, fsdp)
+    if positions is None:
+        check_divides("data", sizes["data"], f"the batch of {batch}", batch)
+    else:
+        what = f"the {positions} positions of a sequence"
+        check_divides("data", sizes["data"], what, positions)
+    layout = make_layout(sizes, fsdp)._replace(positions=positions is not None)
     return layout if layout.mesh.size > 1 else None
 
 
 def constrain(layout: Layout | None, batch: Any) -> Any:
-    """Returns a batch whose examples are divided along `data`, inside `jax.jit`."""
-    return batch if layout is None else jax.tree.map(divide_batch, batch)
+    """Returns a batch that is divided along `data`, inside `jax.jit`."""
+    if layout is None:
+        return batch
+    dimension = int(layout.positions)
+    return jax.tree.map(lambda leaf: divide_batch(leaf, dimension), batch)
