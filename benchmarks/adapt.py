@@ -241,7 +241,7 @@ def _entries(config: Config, setup: Setup, peers: Any, folder: Path) -> Iterator
     """Yields the steps of each method by ffnlab and its peer, checked to be equal."""
     for method in config.methods:
         learner, count = make_learner(setup, method), config.steps
-        work = _work(config, setup, learner)
+        work = make_work(config, setup, learner)
         losses = work.once()
         assert np.isfinite(losses).all(), method
         yield Entry(f"ffnlab, {method}", "one scan", work, count)
@@ -281,7 +281,7 @@ def make_learner(setup: Setup, method: str) -> Learner | Frozen:
     return adapting.make_learner(adaptation, learner_of)
 
 
-def _work(config: Config, setup: Setup, learner: Learner | Frozen) -> Work:
+def make_work(config: Config, setup: Setup, learner: Learner | Frozen) -> Work:
     """Returns the steps of a round as `train.fit` runs them: one scan."""
     program = Program(loop.make_steps(learner), donate=(0,))
     arrays = with_frozen(learner, jax.device_put(setup.arrays))

@@ -19,7 +19,7 @@ import contextlib
 import functools
 import io
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,7 @@ from ffnlab import trees
 from ffnlab.nn import pure
 from ffnlab.nn.dropout import keep_mask
 from ffnlab.nn.ffn import BlockConfig, FeedForward
+from ffnlab.nn.precision import cast
 from ffnlab.report.table import Table
 from ffnlab.types import Array, Model, Params
 
@@ -53,15 +54,43 @@ TIMED = ("relu", "gelu", "swiglu")
 Apply = Callable[[Params, Array], Array]
 
 
-def block(kind: str) -> Model:
+class Shape(NamedTuple):
+    """The sizes of a block.
+
+    Attributes:
+      tokens: Number of tokens.
+      width: Model width D.
+      hidden: Hidden width H.
+      bias: Whether the projections have biases.
+      dtype: The dtype of all arrays.
+    """
+
+    tokens: int = TOKENS
+    width: int = WIDTH
+    hidden: int = HIDDEN
+    bias: bool = True
+    dtype: Any = jnp.float32
+
+
+SHAPE = Shape()
+
+
+def block(kind: str, shape: Shape = SHAPE) -> Model:
     """Returns the block alone, without norm and residual connection."""
-    config = BlockConfig(KINDS[kind][0], WIDTH, HIDDEN, norm="none", residual=False)
+    config = BlockConfig(
+        KINDS[kind][0],
+        shape.width,
+        shape.hidden,
+        bias=shape.bias,
+        norm="none",
+        residual=False,
+    )
     return pure.functional(lambda rngs: FeedForward(config, rngs=rngs))
 
 
-def ours(kind: str) -> Apply:
+def ours(kind: str, shape: Shape = SHAPE) -> Apply:
     """Returns the forward pass of `ffnlab.nn.ffn.FeedForward`."""
-    model = block(kind)
+    model = block(kind, shape)
     return lambda params, x: model.apply(params, x)[0]
 
 
@@ -71,7 +100,8 @@ def plain(kind: str) -> Apply:
 
     def apply(params: Params, x: Array) -> Array:
         def dense(name: str, x: Array) -> Array:
-            return x @ params[name]["kernel"] + params[name]["bias"]
+            y = x @ params[name]["kernel"]
+            return y + params[name]["bias"] if "bias" in params[name] else y
 
         if "gate" in params:
             hidden = activation(dense("gate", x)) * dense("up", x)
@@ -102,12 +132,20 @@ def stepping(apply: Apply, data: dict[str, Any]) -> Work:
     return Work(lambda s: jax.block_until_ready(step(s[0], data["x"])), start)
 
 
-def products(inputs: int) -> Work:
-    """Returns the matrix products of a step alone."""
-    x, tall = jnp.ones((TOKENS, WIDTH)), jnp.ones((HIDDEN, WIDTH))
+def products(inputs: int, shape: Shape = SHAPE) -> Work:
+    """Returns the matrix products of a step alone.
+
+    The arrays are random, since accelerators multiply constant ones faster.
+    """
+    keys = iter(jax.random.split(jax.random.key(0), 2 + 2 * inputs))
+
+    def draw(*sizes: int) -> Array:
+        return jax.random.normal(next(keys), sizes, shape.dtype)
+
+    x, tall = draw(shape.tokens, shape.width), draw(shape.hidden, shape.width)
     pairs = [
-        (jnp.full((TOKENS, HIDDEN), i + 1.0), jnp.full((WIDTH, HIDDEN), i + 1.0))
-        for i in range(inputs)
+        (draw(shape.tokens, shape.hidden), draw(shape.width, shape.hidden))
+        for _ in range(inputs)
     ]
 
     @jax.jit
@@ -123,13 +161,14 @@ def products(inputs: int) -> Work:
     return Work(lambda _: jax.block_until_ready(multiply(x, tall, pairs)))
 
 
-def make_data(kind: str) -> dict[str, Any]:
+def make_data(kind: str, shape: Shape = SHAPE) -> dict[str, Any]:
     """Returns the initial parameters, x and the target of a kind of block."""
     keys = jax.random.split(jax.random.key(0), 3)
+    sizes = (shape.tokens, shape.width)
     return {
-        "params": block(kind).init(keys[0]),
-        "x": jax.random.normal(keys[1], (TOKENS, WIDTH)),
-        "target": jax.random.normal(keys[2], (TOKENS, WIDTH)),
+        "params": cast(block(kind, shape).init(keys[0]), shape.dtype),
+        "x": jax.random.normal(keys[1], sizes, shape.dtype),
+        "target": jax.random.normal(keys[2], sizes, shape.dtype),
     }
 
 

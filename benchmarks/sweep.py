@@ -63,10 +63,16 @@ class Ours:
     Args:
       batching: See `ffnlab.sweep.spreading.spread`.
       steps: Number of steps per call.
+      members: Number of runs, a multiple of the devices.
     """
 
-    def __init__(self, batching: population.Batching, steps: int = CHUNK):
-        self._steps = steps
+    def __init__(
+        self,
+        batching: population.Batching,
+        steps: int = CHUNK,
+        members: int = MEMBERS,
+    ):
+        self._steps, self._members = steps, members
         self.arrays = place(data.load("digits").train)
         self.indices = self._draw()
         model = pure.functional(lambda rngs: Classifier(rngs=rngs))
@@ -90,12 +96,12 @@ class Ours:
     def _draw(self) -> jax.Array:
         """Returns the examples of the batches of a call, `[S, steps, B]`."""
         size = data.size(self.arrays)
-        indices = data.indices(range(MEMBERS), 0, self._steps, BATCH, size)
+        indices = data.indices(range(self._members), 0, self._steps, BATCH, size)
         return place(indices.swapaxes(0, 1), "members")
 
     def start(self) -> loop.TrainState:
         """Returns the state before the first step."""
-        state = place(self._init(jnp.arange(MEMBERS)), "members")
+        state = place(self._init(jnp.arange(self._members)), "members")
         return jax.block_until_ready(state)
 
     def run(self, state: loop.TrainState) -> tuple[np.ndarray, dict]:
