@@ -7,6 +7,7 @@ Runs in under 8 minutes on one GPU and needs nothing else. Its parts:
 - ffn: forward and backward passes of blocks in bfloat16. The share of their time that
   their matrix products alone take.
 - swiglu: SwiGLU, beside the better of plain XLA and tokamax, if that is installed.
+- attention: forward and backward passes by cuDNN, beside XLA.
 - population: digit MLPs trained together, beside one after another.
 - feedback: the implicit gradient, beside the unrolled one.
 - finetune: a step on a BERT of MiniLM's shape in bfloat16, beside torch.compile with
@@ -45,6 +46,7 @@ VALUES = {
     "parity": "error",
     "ffn": "share of the products",
     "swiglu": "÷ best peer",
+    "attention": "÷ XLA",
     "population": "times one by one",
     "feedback": "÷ unrolled",
     "finetune": "÷ torch",

@@ -20,6 +20,8 @@ from benchmarks.protocol import Entry, Work
 from ffnlab import pretrained
 from ffnlab.feedback.solvers import Jacobi, Unrolled
 from ffnlab.models import EncoderConfig, transformer_model
+from ffnlab.nn.attention import attend, attention_mask
+from ffnlab.nn.attention_kernel import XLA, Kernel, choose_kernel, uses_gpu
 from ffnlab.nn.precision import mixed_precision
 from ffnlab.types import Array, Params
 
@@ -39,6 +41,7 @@ class Sizes(NamedTuple):
       steps: Steps of fine-tuning per round.
       texts: Texts per step.
       most: Tokens of the longest text.
+      attention: Sequences, tokens, heads and width of a head.
       encoder: The shape of the BERT if no checkpoint is given; None is MiniLM.
     """
 
@@ -49,6 +52,7 @@ class Sizes(NamedTuple):
     steps: int
     texts: int
     most: int
+    attention: tuple[int, int, int, int]
     encoder: EncoderConfig | None = None
 
 
@@ -69,6 +73,7 @@ SIZES = {
         20,
         16,
         60,
+        (8, 2048, 16, 64),
     ),
     "small": Sizes(
         (("relu", _shape(128, 32, 64)), ("swiglu", _shape(128, 32, 64))),
@@ -78,6 +83,7 @@ SIZES = {
         1,
         2,
         8,
+        (2, 16, 2, 8),
         EncoderConfig.tiny(pooler=True),
     ),
 }
@@ -288,6 +294,49 @@ def _random_checkpoint(encoder: EncoderConfig | None, folder: Path) -> str | Non
     return str(folder / "small")
 
 
+def time_attention(sizes: Sizes, config: protocol.Config) -> list[Figure]:
+    """Returns the time of attention by cuDNN beside that by XLA.
+
+    Without a GPU, only XLA runs. On a GPU without cuDNN this is an error.
+    """
+    batch, length, heads, width = sizes.attention
+    shape = jax.ShapeDtypeStruct((batch, length, heads, width), jnp.bfloat16)
+    keys = jax.random.split(jax.random.key(0), 4)
+    arrays = [jax.random.normal(key, shape.shape, shape.dtype) for key in keys]
+    segments = jnp.repeat(jnp.arange(4), length // 4)[None].repeat(batch, axis=0)
+    figures = []
+    for name, causal, packed in (
+        ("causal", True, None),
+        ("causal, 4 texts in a row", True, segments),
+        ("4 texts in a row", False, segments),
+    ):
+        asked = "cudnn" if uses_gpu() else "auto"
+        masked = packed is not None
+        kernel = choose_kernel(asked, shape, shape, causal=causal, masked=masked)
+        left = causal and not kernel.causal
+        mask = attention_mask(length, causal=left, segment_ids=packed)
+        whole = attention_mask(length, causal=causal, segment_ids=packed)
+        works = [_attention(arrays, mask, kernel), _attention(arrays, whole, XLA)]
+        _check(name, *(work.once() for work in works))
+        times = _measure(f"attention, {name}", works, config)
+        setting = f"{[*shape.shape]}, bfloat16, by {kernel.name}"
+        figures.append(timed(name, setting, times[:, 0], times[:, 0] / times[:, 1]))
+    return figures
+
+
+def _attention(arrays: list[Array], mask: Array | None, kernel: Kernel) -> Work:
+    """Returns attention, forward and backward."""
+
+    def both(query: Array, key: Array, value: Array, slope: Array, mask: Any) -> Any:
+        def run(*args: Array) -> Array:
+            return attend(*args, mask, kernel=kernel)
+
+        y, pullback = jax.vjp(run, query, key, value)
+        return y, pullback(slope)
+
+    return _work(both, *arrays, mask)
+
+
 def _import_peers() -> Any:
     """Returns the peers in torch; None, and a line, if it has no GPU or is missing."""
     for name in ("torch", "transformers"):
@@ -305,6 +354,7 @@ def _import_peers() -> Any:
 TIMED: dict[str, Callable[[Sizes, Any], list[Figure]]] = {
     "ffn": time_blocks,
     "swiglu": time_fused,
+    "attention": time_attention,
     "population": time_populations,
     "feedback": time_feedback,
     "finetune": lambda sizes, config: time_fine_tuning(

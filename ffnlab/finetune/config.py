@@ -9,6 +9,7 @@ from ffnlab.finetune.adapt_options import AdaptOptions
 from ffnlab.finetune.data_options import DataOptions
 from ffnlab.finetune.target_options import TargetOptions
 from ffnlab.finetune.usage import TASKS
+from ffnlab.models.transformer_options import TransformerOptions
 from ffnlab.nn.user_code import ImportOptions
 from ffnlab.options import names_in, option
 from ffnlab.report.trackers import TrackOptions
@@ -78,10 +79,6 @@ class ModelOptions:
         "float32",
         "Precision to compute in. Parameters stay in float32.",
         known=lambda: ("float32", "bfloat16"),
-    )
-    gradient_checkpointing: bool = option(
-        False,
-        "Recompute layers in the backward pass, which takes less memory and more time.",
     )
 
 
@@ -267,12 +264,14 @@ class Config(
     ImportOptions,
     TrackOptions,
     MeshOptions,
+    TransformerOptions,
 ):
     """The configuration of a fine-tuning; each field is a flag."""
 
     # What a flag file of an earlier version, without the flag, stands for.
     ADDED: ClassVar[dict[str, str]] = {
         **ImportOptions.ADDED,
+        **TransformerOptions.ADDED,
         "label_names": "",
         "strict": "false",
         "method": "full",

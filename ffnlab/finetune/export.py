@@ -98,6 +98,8 @@ def _program(model: "FinetunedModel") -> bytes:
     import jax.numpy as jnp
     from jax import export
 
+    from ffnlab.nn.attention_kernel import only_xla
+
     try:
         import flatbuffers  # noqa: F401, jax.export serializes with it
     except ImportError:
@@ -121,7 +123,8 @@ def _program(model: "FinetunedModel") -> bytes:
         return _apply(model, dict(zip(shapes, inputs, strict=True)))
 
     exporter = export.export(jax.jit(apply), platforms=["cpu", "cuda", "tpu"])
-    return bytes(exporter(*shapes.values()).serialize())
+    with only_xla("the program is for all platforms"):
+        return bytes(exporter(*shapes.values()).serialize())
 
 
 def _apply(model: "FinetunedModel", x: dict[str, Any]) -> Any:

@@ -128,6 +128,9 @@ def prepare(config: Config) -> "Task":
     Raises:
       InputError: A file, the checkpoint or a flag cannot be used.
     """
+    from ffnlab.nn.attention_kernel import require
+
+    require(config.attention, config.dtype)
     name = _PROBLEMS.get(config.problem_type or "", _MODULES[config.task])
     module = importlib.import_module(f"ffnlab.finetune.{name}")
     return module.prepare(config)

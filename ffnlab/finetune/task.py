@@ -210,9 +210,8 @@ def read_checkpoint(
 def _read(
     config: "Config", folder: Path, causal: bool, options: dict[str, Any]
 ) -> tuple[Checkpoint, Tokenizer]:
-    remat = config.gradient_checkpointing
     options = {"strict": config.strict, **dropout_fields(config.dropout), **options}
-    options = {"remat": remat, **options}
+    options = {**config.transformer_fields, **options}
     checkpoint = pretrained.load(folder, **options)
     _check_checkpoint(config, checkpoint, causal)
     shape = checkpoint.config

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ffnlab.errors import InputError
+from ffnlab.models.attention_pairs import attention_pairs, kernel_of
 from ffnlab.models.embedding import Embedding, Head, norm, normal
 from ffnlab.models.key_value_cache import empty_layers
 from ffnlab.models.transformer_config import (
@@ -28,6 +29,7 @@ from ffnlab.models.transformer_config import (
 from ffnlab.nn import activations
 from ffnlab.nn.adapters import attached
 from ffnlab.nn.attention import Attention, Prefix, attention_mask
+from ffnlab.nn.attention_kernel import XLA, Kernel
 from ffnlab.nn.batch_axis import divide_batch
 from ffnlab.nn.dropout import dropout
 from ffnlab.nn.ffn import FeedForward
@@ -47,6 +49,13 @@ __all__ = [
     "TransformerConfig",
     "transformer_model",
 ]
+
+
+# What the backward pass of a layer keeps if it recomputes the rest.
+POLICIES: dict[str, Callable[..., Any] | None] = {
+    "full": None,  # recomputes all
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
 
 
 class Layer(nnx.Module):
@@ -81,6 +90,8 @@ class Layer(nnx.Module):
         cache: dict | None = None,
         key: Key | None = None,
         prefix: Prefix | None = None,
+        *,
+        kernel: Kernel = XLA,
     ) -> tuple[Array, tuple[Array, Array], dict | None]:
         """Returns the states, the block's input and output, and the cache.
 
@@ -90,7 +101,7 @@ class Layer(nnx.Module):
         pre, rate = self.config.norm == "pre", self.config.dropout
         inside = self.attention_norm(x) if pre else x
         y, cache = self.attention(
-            inside, mask, positions, cache, keys[2], prefix, adapter_key=key
+            inside, mask, positions, cache, keys[2], prefix, key, kernel
         )
         for adapter in attached(self):
             y = adapter("attention", inside, y)
@@ -192,9 +203,12 @@ class Transformer(nnx.Module):
             x = dropout(x, embed_key, self.config.dropout)
             keys = jax.random.split(key, self.config.layers)
         x = self.embed.widen(x)
-        pairs, cache = _attention_mask(self.config, tokens, mask, segment_ids, cache)
+        masked = mask is not None or segment_ids is not None
+        kernel = kernel_of(self.config, x, masked, cache, keys, prefix)
+        causal = self.config.causal and not kernel.causal
+        pairs, cache = attention_pairs(causal, tokens, mask, segment_ids, cache)
         x, states, blocks, cache = self._layers(
-            x, pairs, positions, cache, keys, prefix
+            x, pairs, positions, cache, keys, prefix, kernel
         )
         if self.config.norm == "pre":
             x = self.norm(x)
@@ -309,6 +323,7 @@ class Transformer(nnx.Module):
         cache: dict | None,
         keys: Array | None,
         prefix: Prefix | None,
+        kernel: Kernel = XLA,
     ) -> tuple[Array, Array, tuple[Array, Array], dict | None]:
         """Returns the last states, all states, the blocks' arrays, and the cache.
 
@@ -320,11 +335,13 @@ class Transformer(nnx.Module):
             mask = jnp.pad(mask, [(0, 0)] * 3 + [(first, 0)], constant_values=True)
 
         def apply(graph: Any, state: Any, x: Array, *parts: Any) -> tuple:
-            y, *rest = nnx.merge(graph, state)(divide_batch(x), mask, positions, *parts)
+            layer, x = nnx.merge(graph, state), divide_batch(x)
+            y, *rest = layer(x, mask, positions, *parts, kernel=kernel)
             return divide_batch(y), *rest
 
         if self.config.remat:
-            apply = jax.checkpoint(apply, static_argnums=0)
+            policy = POLICIES[self.config.remat_policy]
+            apply = jax.checkpoint(apply, static_argnums=0, policy=policy)
         old = None if cache is None else cache["layers"]
         run = self._scan_layers if self.config.scan else self._unrolled_layers
         last, states, blocks, new = run(apply, x, (old, keys, prefix))
@@ -358,28 +375,6 @@ class Transformer(nnx.Module):
             x, *rest = apply(graph, state, x, *part)
             outputs.append((x, *rest))
         return x, *jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)
-
-
-def _attention_mask(
-    config: TransformerConfig,
-    tokens: Array,
-    mask: Array | None,
-    segment_ids: Array | None,
-    cache: dict | None,
-) -> tuple[Array | None, dict | None]:
-    """Returns the attention mask, and the cache with the mask of these tokens."""
-    length = tokens.shape[1]
-    if cache is None:
-        mask = attention_mask(
-            length, causal=config.causal, mask=mask, segment_ids=segment_ids
-        )
-        return mask, None
-    index = cache["layers"]["index"][0]
-    mask = jnp.ones(tokens.shape, bool) if mask is None else mask.astype(bool)
-    mask = jax.lax.dynamic_update_slice(cache["mask"], mask, (0, index))  # [B, S]
-    queries = index + jnp.arange(length)[:, None]
-    earlier = jnp.arange(mask.shape[1])[None] <= queries  # [T, S]
-    return mask[:, None, None] & earlier[None, None], {**cache, "mask": mask}
 
 
 def transformer_model(config: TransformerConfig) -> Model:

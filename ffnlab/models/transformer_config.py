@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from ffnlab.errors import InputError, choose
 from ffnlab.nn.activations import ACTIVATIONS, Activation, get
+from ffnlab.nn.attention_kernel import IMPLEMENTATIONS
 from ffnlab.nn.ffn import NORMS, BlockConfig, parse
 
 POSITIONS = ("learned", "sinusoidal", "rotary", "none")
@@ -44,7 +45,12 @@ class TransformerConfig:
       head_bias: Whether the head has a bias for each token.
       head_activation: Activation of the dense layer of the head; None means that of
         the last feed-forward block, as in BERT.
+      attention_implementation: `auto` computes attention by cuDNN where JAX uses a GPU
+        and cuDNN takes the shapes and the dtype, and otherwise by XLA; `xla`; or
+        `cudnn`, where anything else is an error.
       remat: Whether the backward pass recomputes the inside of each layer.
+      remat_policy: What it recomputes: `full`, all; or `dots`, all but the products
+        with kernels, which it keeps.
       scan: Whether the parameters of all layers are stacked; see `transformer`.
 
     Raises:
@@ -76,7 +82,9 @@ class TransformerConfig:
     head_dense: bool = True
     head_bias: bool = True
     head_activation: str | None = None
+    attention_implementation: Literal["auto", "xla", "cudnn"] = "auto"
     remat: bool = False
+    remat_policy: Literal["full", "dots"] = "full"
     scan: bool = False
 
     def __post_init__(self):
@@ -104,6 +112,10 @@ class TransformerConfig:
                 "texts, and in a causal model over later tokens; use layer or rms"
             )
         choose("head", self.head, ("none", "tied"))
+        choose(
+            "attention_implementation", self.attention_implementation, IMPLEMENTATIONS
+        )
+        choose("remat_policy", self.remat_policy, ("full", "dots"))
         if self.features % self.heads or self.heads % (self.key_value_heads or 1):
             raise InputError(
                 f"features={self.features} must be divisible by heads={self.heads}, "

@@ -2,7 +2,8 @@
 
 The products are those of `jax.nn.dot_product_attention`, except with dropout of the
 attention weights, which that function does not support. A mask is bool, True where a
-query may attend to a key; padding, causality and packing are all expressed by it.
+query may attend to a key; padding, causality and packing are all expressed by it. Only
+cuDNN (see `attention_kernel`) has a causality of its own.
 """
 
 import functools
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ffnlab.nn.attention_kernel import XLA, Kernel
 from ffnlab.nn.dropout import dropout
 from ffnlab.nn.linear import Linear
 from ffnlab.nn.positions import rotary
@@ -60,6 +62,7 @@ def attend(
     mask: Array | None = None,
     dropout_key: Key | None = None,
     rate: float = 0.0,
+    kernel: Kernel = XLA,
 ) -> Array:
     """Returns softmax(q kᵀ / √h) v, with dropout of the weights if there is a key.
 
@@ -70,6 +73,7 @@ def attend(
       mask: Bool `[B or 1, 1, T, S]`, True where a query attends to a key.
       dropout_key: Dropout key; None for no dropout.
       rate: Dropout rate of the attention weights.
+      kernel: From `choose_kernel`; XLA with dropout.
 
     Returns:
       `[B, T, N, h]`.
@@ -81,7 +85,10 @@ def attend(
     (1, 2, 1, 4)
     """
     if dropout_key is None or not rate:
-        return jax.nn.dot_product_attention(query, key, value, mask=mask)
+        options = {}
+        if kernel.name == "cudnn":
+            options = {"implementation": "cudnn", "is_causal": kernel.causal}
+        return jax.nn.dot_product_attention(query, key, value, mask=mask, **options)
     groups = query.shape[2] // key.shape[2]
     key, value = (jnp.repeat(part, groups, axis=2) for part in (key, value))
     # Sums and softmax are in float32, as in `jax.nn.dot_product_attention`.
@@ -147,6 +154,7 @@ class Attention(nnx.Module):
         dropout_key: Key | None = None,
         prefix: Prefix | None = None,
         adapter_key: Key | None = None,
+        kernel: Kernel = XLA,
     ) -> tuple[Array, Cache | None]:
         """Returns the attention output.
 
@@ -161,6 +169,7 @@ class Attention(nnx.Module):
           prefix: `key` and `value` `[1, P, heads · h]` before those of x and the cache;
             rotary positions do not apply to them.
           adapter_key: Dropout key of adapters; None in evaluation.
+          kernel: See `attend`.
 
         Returns:
           `[B, T, D]`, and the cache extended by T positions.
@@ -177,7 +186,7 @@ class Attention(nnx.Module):
         if prefix is not None:
             key = _prepend(self._heads(prefix["key"]), key)
             value = _prepend(self._heads(prefix["value"]), value)
-        heads = attend(query, key, value, mask, dropout_key, self.dropout)
+        heads = attend(query, key, value, mask, dropout_key, self.dropout, kernel)
         return self.out(heads.reshape(x.shape), adapter_key, "out"), cache
 
     def _heads(self, y: Array) -> Array:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from ffnlab.errors import InputError, choose
+from ffnlab.models.transformer_options import TransformerOptions
 from ffnlab.nn.user_code import ImportOptions
 from ffnlab.options import names_in, option
 from ffnlab.report.trackers import TrackOptions
@@ -117,8 +118,10 @@ class Architecture:
         least=0,
         below=1,
     )
-    gradient_checkpointing: bool = option(
-        False, "Recompute layers in the backward pass, to save memory."
+    dtype: str = option(
+        "float32",
+        "Precision to compute in. Parameters stay in float32.",
+        known=lambda: ("float32", "bfloat16"),
     )
 
 
@@ -180,8 +183,16 @@ class Config(
     ImportOptions,
     TrackOptions,
     MeshOptions,
+    TransformerOptions,
 ):
     """Pretraining of a language model."""
+
+    # What a flag file of an earlier version, without the flag, stands for.
+    ADDED: ClassVar[dict[str, str]] = {
+        **ImportOptions.ADDED,
+        **TransformerOptions.ADDED,
+        "dtype": "float32",
+    }
 
     RENAMED: ClassVar[Mapping[str, str]] = {
         **Steps.RENAMED,

@@ -85,9 +85,12 @@ def _make_job(config: Config) -> trainer.Job:
     from ffnlab.data.corpus import ByteTokenizer
     from ffnlab.data.tokenizer_files import checkpoint_tokenizer, read_tokenizer
     from ffnlab.models import language_model
+    from ffnlab.nn.attention_kernel import require
+    from ffnlab.nn.precision import mixed_precision
     from ffnlab.pretrained.safetensors_io import require_safetensors
 
     require_safetensors("out: best/, which holds the trained model,")
+    require(config.attention, config.dtype)
     shards = _open_shards(config)
     checkpoint = _load_checkpoint(config)
     if checkpoint:
@@ -112,6 +115,8 @@ def _make_job(config: Config) -> trainer.Job:
         )
     else:
         model = language_model.causal_lm(transformer)
+    if config.dtype != "float32":
+        model = mixed_precision(model, config.dtype)
     return trainer.Job(transformer, model, dataset, tokenizer, checkpoint)
 
 
@@ -137,7 +142,7 @@ def _load_checkpoint(config: Config) -> "Checkpoint | None":
         config.checkpoint,
         head=True,
         pooler=False,
-        remat=config.gradient_checkpointing,
+        **config.transformer_fields,
         strict=config.strict,
         **dropout_fields(config.dropout),
     )
@@ -175,11 +180,10 @@ def _transformer_from_scratch(config: Config, vocabulary: int) -> "TransformerCo
         name: default if getattr(config, name) is None else getattr(config, name)
         for name, default in SCRATCH.items()
     }
-    fields |= dropout_fields(fields["dropout"])
+    fields |= dropout_fields(fields["dropout"]) | config.transformer_fields
     fields |= {
         "vocabulary": vocabulary,
         "length": config.max_seq_length,
-        "remat": config.gradient_checkpointing,
         "hidden": config.hidden or 4 * fields["features"],
     }
     if config.masked:

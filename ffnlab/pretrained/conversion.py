@@ -195,6 +195,9 @@ _BERT_FIELDS = {
 }
 _BERT_FIXED = {"position_embedding_type": "absolute", "is_decoder": False}
 
+# How a run computes, which is no part of a model that is saved.
+_OF_RUNS = ("attention_implementation", "remat_policy")
+
 FAMILIES: dict[str, Family] = {
     "bert": Family(
         "bert.",
@@ -310,7 +313,11 @@ FAMILIES: dict[str, Family] = {
         [],
         {},
         (r"(head|pooler)/.*", r"classifier\..*", r"qa_outputs\..*"),
-        {field.name: field.name for field in dataclasses.fields(TransformerConfig)},
+        {
+            field.name: field.name
+            for field in dataclasses.fields(TransformerConfig)
+            if field.name not in _OF_RUNS
+        },
         {},
         TransformerConfig,
         ("", ""),

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ffnlab.nn.attention_kernel import only_xla
 from ffnlab.train.sharding import Layout
 
 Batching = Literal["auto", "map", "vmap"]
@@ -60,7 +61,8 @@ def spread(
 
     def local(members: Any, shared: Any) -> Any:
         if batching == "vmap":
-            return jax.vmap(function, in_axes=(0, None))(members, shared)
+            with only_xla("masked models are trained together", masked=True):
+                return jax.vmap(function, in_axes=(0, None))(members, shared)
         return jax.lax.map(lambda member: function(member, shared), members)
 
     if layout:

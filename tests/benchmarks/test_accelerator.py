@@ -48,10 +48,10 @@ def test_shares_are_those_of_the_products(monkeypatch):
 
 @pytest.mark.slow
 def test_the_other_times(capsys):
-    names = ("population", "feedback", "finetune")
+    names = ("attention", "population", "feedback", "finetune")
     config = Config(**SMALL, parts=names, checkpoint=str(HERE / "bert"))
     parts = accelerator.run(config)
-    assert [part.failure for part in parts] == [None] * 3
+    assert [part.failure for part in parts] == [None] * 4
     assert all(figure.seconds > 0 for part in parts for figure in part.figures)
 
 

@@ -173,11 +173,11 @@ def test_a_stack_is_compiled_once_for_any_depth():
     assert lines(6, False) > 2 * lines(2, False)
 
 
-@pytest.mark.parametrize("scan", [False, True])
-def test_recomputing_changes_no_gradient(scan):
+@pytest.mark.parametrize("scan, policy", [(False, "full"), (True, "dots")])
+def test_recomputing_changes_no_gradient(scan, policy):
+    options = {"layers": 1 + scan, "scan": scan, "remat_policy": policy}
     plain, again = (
-        transformer_model(decoder(layers=1 + scan, remat=remat, scan=scan))
-        for remat in (False, True)
+        transformer_model(decoder(**options, remat=remat)) for remat in (False, True)
     )
     params = draw(plain)
 
@@ -190,6 +190,26 @@ def test_recomputing_changes_no_gradient(scan):
     close(found, expected)
     text = str(jax.make_jaxpr(jax.grad(loss(again)))(params))
     assert "remat" in text
+
+
+def test_a_policy_recomputes_fewer_products():
+    def products(**options):
+        model = transformer_model(decoder(layers=1, **options))
+        params = jax.eval_shape(model.init, KEY)
+
+        def loss(params):
+            return jnp.square(model.apply(params, TOKENS)[0]).mean()
+
+        return str(jax.make_jaxpr(jax.grad(loss))(params)).count("dot_general")
+
+    none, dots, full = (
+        products(remat=False),
+        products(remat=True, remat_policy="dots"),
+        products(remat=True),
+    )
+    assert none < dots < full
+    with pytest.raises(InputError, match="^remat_policy: unknown 'half'"):
+        decoder(remat_policy="half")
 
 
 @pytest.mark.parametrize("heads", [1, 2, 4])

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from experiments import launch
-from ffnlab import io
+from ffnlab import io, options
 from ffnlab.errors import InputError
 from ffnlab.escape import markdown_block
 from ffnlab.pretrain import runner
 from ffnlab.pretrain.config import Config
 from ffnlab.pretrained import checkpoint
+from ffnlab.report import run_directory
 from tests.conftest import ROOT, check_refused, command
 
 SMALL = {
@@ -48,6 +49,27 @@ def done(tmp_path_factory, text):
     """A small causal model, trained once."""
     out = tmp_path_factory.mktemp("runs") / "small"
     return runner.run(Config(text=(text,), out=str(out), **GPT2))
+
+
+@pytest.mark.slow
+def test_half_precision_with_kept_products(done, text, tmp_path):
+    changed = {"dtype": "bfloat16", "gradient_checkpointing": True}
+    changed |= {"gradient_checkpointing_policy": "dots", "out": str(tmp_path / "half")}
+    half = runner.run(Config(text=(text,), **GPT2, **changed))
+    loss, wide = half.record.loss, done.record.loss
+    assert 0 < np.abs(loss - wide).max() < 0.02 * wide.max()
+
+
+def test_a_flag_file_without_newer_flags_stands_for_their_defaults(tmp_path):
+    config, path = Config(), tmp_path / "flags"
+    new = {"--attention", "--dtype", "--gradient_checkpointing_policy"}
+    lines = options.to_flags(config).splitlines()
+    old = [line for line in lines if line.partition("=")[0] not in new]
+    assert len(lines) - len(old) == len(new)
+    path.write_text("\n".join(old))
+    run_directory._check_same_flags(path, config)
+    with pytest.raises(InputError, match="--dtype=float32, this run has --dtype=bf"):
+        run_directory._check_same_flags(path, Config(dtype="bfloat16"))
 
 
 def test_everything_is_written(done):
@@ -146,6 +168,11 @@ WRONG = [
     (["--objective=next"], "--objective"),
     (["--block=swiglo"], "nearest: swiglu"),
     (["--checkpoint=x", "--layers=3"], "--layers: the checkpoint determines it"),
+    (["--attention=flash"], "--attention: unknown 'flash'"),
+    (
+        ["--gradient_checkpointing_policy=dots"],
+        "--gradient_checkpointing_policy: dots needs --gradient_checkpointing=true",
+    ),
     (["--whole_words"], "--whole_words: only for --objective=masked"),
     (["--top_p=1.5"], "--top_p: 1.5 should be at most 1"),
     (["--mask_rate=0"], "--mask_rate: 0.0 should be"),
@@ -198,9 +225,10 @@ def test_old_names_of_flags_are_known():
     [
         ("--text=absent.txt", "absent.txt: no such file"),
         ("--checkpoint=absent", "absent: not a directory"),
+        ("--attention=cudnn", "--attention: cudnn cannot be used: JAX does not use a"),
     ],
 )
-def test_missing_files_are_named(flag, message, tmp_path, capsys, monkeypatch):
+def test_what_is_missing_is_named(flag, message, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["pretrain", flag, f"--out={tmp_path / 'o'}"])
     with pytest.raises(SystemExit) as end:
         launch.main(Config, runner.run, "")
