@@ -204,6 +204,9 @@ RUN = (
     "mesh",
     "fsdp",
     "shard_positions",
+    "coordinator",
+    "processes",
+    "process",
 )
 
 

@@ -24,7 +24,7 @@ _AGAIN = 0.05  # seconds until a stop that must wait is tried again
 _FLUSH = 0.5  # seconds at most to flush when the process ends at once
 
 _state = SimpleNamespace(
-    installed=False, exits=False, received=None, deferred=0, code=None
+    installed=False, exits=False, received=None, deferred=0, code=None, stderr=2
 )
 
 
@@ -104,6 +104,19 @@ def deferred() -> Iterator[None]:
 def pending() -> int | None:
     """Returns the number of the signal that was received, or None."""
     return _state.received
+
+
+def receive(number: int) -> None:
+    """Counts a signal that another process of the run has received as one of this.
+
+    Inside `deferred`, it is raised at the end of the block.
+    """
+    _state.received = _state.received or number
+
+
+def print_to(descriptor: int) -> None:
+    """Chooses where lines about signals are written, in place of descriptor 2."""
+    _state.stderr = descriptor
 
 
 def installed() -> bool:
@@ -212,10 +225,16 @@ def _watch(descriptor: int) -> None:
 
 def _end_by(number: int) -> None:
     """Ends the process at once by a signal, after one line."""
-    if sys.__stderr__ and sys.__stderr__.isatty():
-        _print("\x1b[?25h", end="")  # a progress bar hides the cursor
-    _print(f"interrupted by {signal.Signals(number).name}")
-    _end(128 + number)
+    end_with(128 + number, f"interrupted by {signal.Signals(number).name}")
+
+
+def end_with(code: int, line: str) -> NoReturn:
+    """Ends the process at once, from any thread, after one line."""
+    with contextlib.suppress(OSError):
+        if os.isatty(_state.stderr):
+            _print("\x1b[?25h", end="")  # a progress bar hides the cursor
+    _print(line)
+    _end(code)
 
 
 def _end(code: int) -> None:
@@ -230,7 +249,7 @@ def _end(code: int) -> None:
 def _print(line: str, end: str = "\n") -> None:
     """Writes to standard error past Python's buffer, which may be locked."""
     with contextlib.suppress(OSError):
-        os.write(2, (line + end).encode())
+        os.write(_state.stderr, (line + end).encode())
 
 
 def _flush(flushed: Any) -> None:

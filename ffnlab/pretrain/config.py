@@ -11,6 +11,7 @@ from ffnlab.options import names_in, option
 from ffnlab.report.trackers import TrackOptions
 from ffnlab.train.config import Steps
 from ffnlab.train.mesh_config import MeshOptions
+from ffnlab.train.process_config import ProcessOptions
 
 # The model from scratch, for fields that are None.
 SCRATCH = {
@@ -184,6 +185,7 @@ class Config(
     TrackOptions,
     MeshOptions,
     TransformerOptions,
+    ProcessOptions,
 ):
     """Pretraining of a language model."""
 

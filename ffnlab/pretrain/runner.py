@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ffnlab import devices
+from ffnlab import devices, processes
 from ffnlab.errors import InputError
 from ffnlab.escape import terminal, terminal_lines
 from ffnlab.pretrain import trainer
@@ -49,6 +49,12 @@ def run(config: Config) -> Result:
       InputError: A file or directory cannot be used, fields contradict each other, or
         the loss was not finite, which the finished report says.
     """
+    with processes.joined(config) as config:
+        return _run(config)
+
+
+def _run(config: Config) -> Result:
+    """Trains a language model in a process that has joined the others."""
     from ffnlab import data
     from ffnlab.report import run_directory
     from ffnlab.train.divergence import divergence_of

@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ffnlab import devices, digests, options
+from ffnlab import devices, digests, options, processes
 from ffnlab.errors import InputError
 from ffnlab.io import read, write
 from ffnlab.nn import user_code
@@ -240,8 +240,10 @@ def check_same_data(directory: Path, digest: str, changed: str | None = None) ->
       changed: What has changed if it differs, for the error; None names the data.
 
     Raises:
-      InputError: The data has changed since.
+      InputError: The data has changed since, or another process has other data.
     """
+    remedy = "give all processes the same files"
+    processes.check_equal("data", {"the data": f" {digest[:16]}"}, remedy)
     path = directory / "data.sha256"
     if not path.exists():
         write(path, digest + "\n")

@@ -3,12 +3,17 @@
 Orbax writes each into a folder of its own, and the digests of its files are recorded
 when it is complete. A checkpoint without digests is one whose writing was interrupted,
 and one with other digests is damaged; the one before is then restored.
+
+With several processes each writes the parts of the arrays that it holds, and process 0
+does the rest. Checkpoints are the same for any number of processes and devices.
 """
 
+import contextlib
 import json
 import shutil
 import sys
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,7 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ffnlab import digests, io, trees
+from ffnlab import digests, io, processes, trees
 from ffnlab.errors import InputError
 from ffnlab.train import array_folder
 
@@ -52,7 +57,7 @@ class Checkpoints:
     def __init__(
         self, directory: str | Path, seconds: float = 0.0, strict: bool = False
     ):
-        self._directory = Path(directory).absolute()
+        self._directory = processes.shared(Path(directory).absolute())
         self._seconds, self._strict = seconds, strict
         self._saved, self._took = time.monotonic(), 0.25  # seconds
         self._thread: ThreadPoolExecutor | None = None
@@ -74,9 +79,13 @@ class Checkpoints:
         Raises:
           InputError: They are of another run; the first difference is named.
         """
+        run = json.loads(json.dumps({**run, "format": FORMAT}))
+        processes.first_does(lambda: self._check_run(run))
+
+    def _check_run(self, run: dict[str, Any]) -> None:
+        """Records which run the checkpoints are of, or checks it."""
         self._open()
         path = self._directory / "run.json"
-        run = json.loads(json.dumps({**run, "format": FORMAT}))
         if not digests.check(path).exists():
             io.write(path, json.dumps(run, indent=2) + "\n")
             return
@@ -106,17 +115,52 @@ class Checkpoints:
           TypeError: The tree is not like the one that `restore` was given.
         """
         wait = min(self._seconds, _SHARE * self._took)
-        if not final and time.monotonic() - self._saved < wait:
-            return
+        due = final or time.monotonic() - self._saved >= wait
+        if processes.several():
+            self._save_parts(step, tree, bool(processes.agree([due])[0][0]))
+        elif due:
+            self._save_whole(step, tree)
+        if final:
+            self.wait()
+
+    def _save_whole(self, step: int, tree: Any) -> None:
+        """Saves a tree of arrays that this process holds."""
         # Copied: a donated step takes over the memory that a view would show.
         leaves = {name: np.array(leaf) for name, leaf in trees.flatten(tree).items()}
         self._check_blank(leaves)
         self.wait()
+        self._submit(self._write, step, leaves)
+
+    def _submit(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Calls a function in the thread beside the training."""
         self._thread = self._thread or ThreadPoolExecutor(1)
-        self._save = self._thread.submit(self._write, step, leaves)
+        self._save = self._thread.submit(function, *arguments)
         self._saved = time.monotonic()
-        if final:
-            self.wait()
+
+    def _save_parts(self, step: int, tree: Any, due: bool) -> None:
+        """Saves the parts of the arrays that this process holds; all call it."""
+        self.wait()
+        if not due or processes.first_does(lambda: self._is_saved(step)):
+            return
+        start, leaves = time.monotonic(), trees.flatten(tree)
+        self._check_blank(leaves)
+        folder = self._directory / str(step)
+        with self._errors(folder):
+            finish = array_folder.begin(folder, leaves)
+
+        def write() -> None:
+            with self._errors(folder):
+                finish()
+                if processes.is_first():
+                    self._record(step)
+            self._took = time.monotonic() - start
+
+        self._submit(write)
+
+    def _is_saved(self, step: int) -> bool:
+        """Returns whether a step is saved, after what is left over was removed."""
+        self._open()
+        return step in self._steps()
 
     def wait(self) -> None:
         """Waits until the last checkpoint is on the disk.
@@ -141,6 +185,8 @@ class Checkpoints:
         """
         self.wait()
         self._blank = {n: _describe(leaf) for n, leaf in trees.flatten(tree).items()}
+        if processes.several():
+            return self._restore_parts(tree)
         if not self._directory.is_dir():
             return tree
         self._open()
@@ -154,11 +200,45 @@ class Checkpoints:
             held = _without_frozen_moments(leaves, trees.flatten(tree))
             return self._fill(tree, held)
         if steps:
-            raise InputError(
-                f"{self._directory}: all checkpoints are damaged; delete the directory "
-                "to train from the start"
-            )
+            raise self._all_damaged()
         return tree
+
+    def _all_damaged(self) -> InputError:
+        return InputError(
+            f"{self._directory}: all checkpoints are damaged; delete the directory to "
+            "train from the start"
+        )
+
+    def _restore_parts(self, tree: Any) -> Any:
+        """Returns the newest checkpoint, of which each process reads its parts."""
+        step = processes.first_does(self._newest)
+        if step is None:
+            return tree
+        folder = self._directory / str(step)
+        try:
+            leaves = array_folder.read_parts(folder, trees.flatten(tree))
+        except OSError as error:
+            raise self._damaged(folder, error) from error
+        return self._fill(tree, leaves)
+
+    def _newest(self) -> int | None:
+        """Returns the step of the newest undamaged checkpoint; None if none was saved.
+
+        Raises:
+          InputError: All are damaged.
+        """
+        self._open()
+        steps = self._steps()
+        for step in reversed(steps):
+            try:
+                self._check_digests(step)
+            except InputError as error:
+                self._report(step, error)
+                continue
+            return step
+        if steps:
+            raise self._all_damaged()
+        return None
 
     def _open(self) -> None:
         """Makes the directory, and removes what an interrupted save has left in it."""
@@ -180,23 +260,32 @@ class Checkpoints:
     def _write(self, step: int, leaves: dict[str, np.ndarray]) -> None:
         """Writes a checkpoint, records its digests, and removes the older ones."""
         start, folder = time.monotonic(), self._directory / str(step)
-        self._open()
-        if step in self._steps():  # a final save of what is saved
+        if self._is_saved(step):  # a final save of what is saved
             return
-        try:
+        with self._errors(folder):
             array_folder.write(folder, leaves)
-            names = digests.digests_below(folder, self._directory)
-            old = self._steps()[: 1 - _KEPT]
-            digests.update(self._directory, names, tuple(f"{n}/" for n in old))
-            for number in old:
-                shutil.rmtree(self._directory / str(number))
+            self._record(step)
+        self._took = time.monotonic() - start
+
+    def _record(self, step: int) -> None:
+        """Records the digests of a checkpoint that is written, and removes old ones."""
+        names = digests.digests_below(self._directory / str(step), self._directory)
+        old = self._steps()[: 1 - _KEPT]
+        digests.update(self._directory, names, tuple(f"{n}/" for n in old))
+        for number in old:
+            shutil.rmtree(self._directory / str(number))
+
+    @contextlib.contextmanager
+    def _errors(self, folder: Path) -> Iterator[None]:
+        """Says that a checkpoint cannot be written."""
+        try:
+            yield
         except OSError as error:
             kept = "; the one before is kept" if self._steps() else ""
             raise InputError(
                 f"{folder}: the checkpoint cannot be written: {error.strerror}{kept}; "
                 "make room, and resume"
             ) from error
-        self._took = time.monotonic() - start
 
     def _read(self, step: int) -> dict[str, np.ndarray]:
         """Returns the arrays of a checkpoint, after its digests were checked.
@@ -205,16 +294,20 @@ class Checkpoints:
           InputError: It is damaged.
         """
         folder = self._directory / str(step)
-        for name in digests.read(self._directory / digests.NAME):
-            if name.startswith(f"{step}/"):
-                digests.check(self._directory / name)
+        self._check_digests(step)
         try:
             return array_folder.read(folder)
         except OSError as error:  # of an older version, which recorded no digests
-            reason = error.strerror
-            raise InputError(
-                f"{folder}: the checkpoint is damaged: {reason}"
-            ) from error
+            raise self._damaged(folder, error) from error
+
+    def _check_digests(self, step: int) -> None:
+        """Raises an InputError if a file of a checkpoint is damaged."""
+        for name in digests.read(self._directory / digests.NAME):
+            if name.startswith(f"{step}/"):
+                digests.check(self._directory / name)
+
+    def _damaged(self, folder: Path, error: OSError) -> InputError:
+        return InputError(f"{folder}: the checkpoint is damaged: {error.strerror}")
 
     def _report(self, step: int, error: InputError) -> None:
         """Removes a damaged checkpoint and says so, or raises."""
@@ -261,6 +354,8 @@ class Checkpoints:
                     "resume with the flags that the run was started with, or name "
                     "another directory"
                 )
+            if isinstance(array, jax.Array):  # in its place already
+                return array
             if isinstance(leaf, jax.Array):
                 return jax.device_put(array, leaf.sharding)
             return np.asarray(array)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ffnlab import data, signals
+from ffnlab import data, processes, signals
 from ffnlab.nn.statistics import join_stats, split_stats
 from ffnlab.train.batch_statistics import gradient_and_stats
 from ffnlab.train.checkpoint import Checkpoints
@@ -304,7 +304,7 @@ def _train(
                     best = keep(jnp.asarray(better), state.params, best)
             progress = Progress(state, best, record)
             _report(hooks, progress, record.finished(plan))
-            if signals.pending() is not None:
+            if processes.stop_requested():
                 _save(hooks, progress, final=True)
                 break
     return progress, seconds
