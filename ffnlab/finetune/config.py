@@ -15,6 +15,7 @@ from ffnlab.options import names_in, option
 from ffnlab.report.trackers import TrackOptions
 from ffnlab.train.config import Steps
 from ffnlab.train.mesh_config import MeshOptions
+from ffnlab.train.process_config import ProcessOptions
 
 _BLOCKS = names_in("ffnlab.nn.ffn", "BLOCKS")
 
@@ -265,6 +266,7 @@ class Config(
     TrackOptions,
     MeshOptions,
     TransformerOptions,
+    ProcessOptions,
 ):
     """The configuration of a fine-tuning; each field is a flag."""
 

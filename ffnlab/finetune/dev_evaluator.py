@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ffnlab import processes
 from ffnlab.finetune.task import MONITORED, Task
 from ffnlab.types import Params
 
@@ -32,6 +33,7 @@ class DevEvaluator:
 
     def __call__(self, params: Params, arrays: Any) -> dict[str, np.ndarray]:
         """Returns the monitored score, float32 `[]` or `[S]`."""
+        params = processes.gather(params)
         if self._members is None:
             return {MONITORED: np.float32(self._score(params))}
         params = jax.device_get(params)  # members are on several devices

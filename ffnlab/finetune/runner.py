@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ffnlab import devices
+from ffnlab import devices, processes
 from ffnlab.escape import terminal, terminal_lines
 from ffnlab.finetune import in_memory
 from ffnlab.finetune.config import Config
@@ -84,10 +84,11 @@ def run(config: Config | None = None, **options: Any) -> Result:
         says.
     """
     config, values = in_memory.read_options(config, options)
-    out = choose_unfinished(config, "finetune")
-    trackers.require(config.report_to)
-    with in_memory.written(config, values):
-        return _run(config, out)
+    with processes.joined(config) as config:
+        out = choose_unfinished(config, "finetune")
+        trackers.require(config.report_to)
+        with in_memory.written(config, values):
+            return _run(config, out)
 
 
 def _run(config: Config, out: str) -> Result:

@@ -14,6 +14,8 @@ _NAMES = {
     "gather": "exchange",
     "is_first": "runtime",
     "joined": "joining",
+    "meet": "exchange",
+    "place": "exchange",
     "several": "runtime",
     "shared": "runtime",
     "stop_requested": "exchange",

@@ -79,6 +79,7 @@ def agree(values: Sequence[int]) -> list[list[int]]:
     import numpy as np
     from jax.experimental import multihost_utils
 
+    _meet_once()
     return multihost_utils.process_allgather(np.array(values, np.int32)).tolist()
 
 
@@ -98,6 +99,47 @@ def stop_requested() -> bool:
     return bool(received)
 
 
+def meet() -> None:
+    """Waits until all processes are here.
+
+    Devices that exchange arrays for the first time wait half a minute for each other,
+    and one process may compile or read for longer than the others.
+    """
+    run = runtime.current()
+    if run is not None:
+        run.tell_all("")
+
+
+def _meet_once() -> None:
+    """Waits for all processes before the first exchange between all devices."""
+    if runtime.is_new():
+        meet()
+
+
+def place(tree: Any, shardings: Any) -> Any:
+    """Returns a tree of arrays that all processes have, on devices of all.
+
+    Args:
+      tree: Arrays of NumPy, or on devices of this process; equal in all processes.
+      shardings: A sharding, or one for each array.
+    """
+    import jax
+
+    if not runtime.several():
+        return jax.device_put(tree, shardings)
+    import numpy as np
+
+    def divide(leaf: Any, sharding: Any) -> Any:
+        array = np.asarray(leaf)
+        return jax.make_array_from_callback(
+            array.shape, sharding, lambda index: array[index]
+        )
+
+    if isinstance(shardings, jax.sharding.Sharding):
+        shardings = jax.tree.map(lambda _: shardings, tree)
+    return jax.tree.map(divide, tree, shardings)
+
+
 def gather(tree: Any) -> Any:
     """Returns a tree of arrays that are divided over processes, as arrays of each.
 
@@ -108,6 +150,8 @@ def gather(tree: Any) -> Any:
         return tree
     import jax
     from jax.experimental import multihost_utils
+
+    _meet_once()
 
     def whole(leaf: Any) -> Any:
         if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:

@@ -73,7 +73,11 @@ class Runtime(NamedTuple):
 
 
 _state = SimpleNamespace(
-    runtime=None, calls=itertools.count(), directories=None, abandoned=None
+    runtime=None,
+    calls=itertools.count(),
+    directories=None,
+    abandoned=None,
+    new=False,
 )
 
 
@@ -115,6 +119,12 @@ def shared(path: Path) -> Path:
         return path
     private, out = _state.directories
     return out / path.relative_to(private) if path.is_relative_to(private) else path
+
+
+def is_new() -> bool:
+    """Returns whether this is called for the first time since the connection."""
+    new, _state.new = _state.new, False
+    return new
 
 
 def connect(address: str, count: int | None, index: int | None) -> Runtime:
@@ -166,7 +176,7 @@ def connect(address: str, count: int | None, index: int | None) -> Runtime:
         raise InputError(_reason(address, state, errors)) from None
     client, index, count = state.client, state.process_id, state.num_processes
     _state.runtime = Runtime(client, index, count, address)
-    _state.calls = itertools.count()
+    _state.calls, _state.new = itertools.count(), True
     return _state.runtime
 
 

@@ -12,7 +12,7 @@ OWN = "own"  # the name of an optimizer of the caller's own
 # Fields of CompareConfig that say what is compared, on which data, and where.
 _TAKEN = (
     "data", "csv", "target", "npz", "task", "blocks", "activations", "widths", "seeds",
-    "report_to",
+    "report_to", "coordinator", "processes", "process",
 )  # fmt: skip
 # What an optimizer of the caller's own decides itself.
 _OF_NAMED = ("schedule", "warmup_steps", "weight_decay", "clip")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ffnlab import devices
+from ffnlab import devices, processes
 from ffnlab.errors import InputError
 from ffnlab.escape import terminal
 from ffnlab.report import trackers
@@ -113,7 +113,8 @@ needs at least 6 replicates.'
     if dataset is not None or given:
         name = "dataset" if dataset is not None else next(iter(given))
         raise InputError(f"{name}: with a CompareConfig, give its fields instead")
-    return _compare_blocks(config, quiet)
+    with processes.joined(config) as config:
+        return _compare_blocks(config, quiet)
 
 
 def _compare_blocks(config: CompareConfig, quiet: bool) -> CompareResult:

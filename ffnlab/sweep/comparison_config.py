@@ -17,6 +17,7 @@ from ffnlab.sweep import shards
 from ffnlab.sweep.design import Design
 from ffnlab.sweep.replicate_options import ReplicateOptions
 from ffnlab.sweep.shards import Shard, ShardOptions
+from ffnlab.train.process_config import ProcessOptions
 
 _BLOCKS = names_in("ffnlab.nn.ffn", "BLOCKS")
 _INITIALIZERS = names_in("ffnlab.nn.ffn", "INITIALIZERS")
@@ -35,7 +36,9 @@ QUICK = {
 
 
 @dataclasses.dataclass(frozen=True)
-class CompareConfig(ReplicateOptions, ShardOptions, ImportOptions, TrackOptions):
+class CompareConfig(
+    ReplicateOptions, ShardOptions, ImportOptions, TrackOptions, ProcessOptions
+):
     """Comparison: the data, the blocks and their budget."""
 
     # What a flag file of an earlier version, without the flag, stands for.
@@ -149,6 +152,11 @@ class CompareConfig(ReplicateOptions, ShardOptions, ImportOptions, TrackOptions)
             choose("baseline", self.baseline, self.names)
         self._check_stages()
         self._check_shard()
+        if self.coordinator and self.budget == "time":
+            raise InputError(
+                "budget: time is measured in one process, and several would differ; "
+                "measure it there, and give the widths that it prints as widths=..."
+            )
         widths = self.given_widths
         ordered = (f"{name}={widths[name]}" for name in self.names if name in widths)
         object.__setattr__(self, "widths", tuple(ordered))

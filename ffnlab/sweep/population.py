@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from jax.sharding import NamedSharding, Sharding
 
-from ffnlab import data
+from ffnlab import data, processes
 from ffnlab.data import Arrays
 from ffnlab.sweep.spreading import (
     SHARED,
@@ -237,12 +237,12 @@ def make_inputs(
     """
     rows = {part: _rows(dataset, part, members.splits) for part in ("train", "valid")}
     padded, sharded = pad_members(members, layout), member_sharding(layout)
-    valid = jax.device_put(pad_members(rows["valid"], layout), sharded)
+    valid = processes.place(pad_members(rows["valid"], layout), sharded)
     state = _init_members(learner, key, padded)
     where = layout.shardings(state, ("replicas",)) if layout else sharded
     shared = [_place(learner, each, layout) for each in (dataset.train, dataset.valid)]
     return Inputs(
-        jax.device_put(state, where),
+        processes.place(state, where),
         (shared[0], (shared[1], valid)),
         _batches(padded.seeds, rows["train"], plan, sharded),
     )
@@ -345,7 +345,7 @@ def _batches(
 
     def indices(start: int, stop: int) -> Array:
         steps = data.indices(seeds, start, stop, plan.batch, rows.shape[1])
-        return jax.device_put(rows[member, steps.swapaxes(0, 1)], sharding)
+        return processes.place(rows[member, steps.swapaxes(0, 1)], sharding)
 
     return indices
 

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ffnlab import processes
 from ffnlab.errors import InputError
 from ffnlab.options import option
 from ffnlab.sweep.design import Design
@@ -88,7 +89,7 @@ class ReplicateOptions(Training, MeshOptions):
         Raises:
           InputError: The mesh does not fit the devices or the batch.
         """
-        if not self.mesh and not self.fsdp:
+        if not self.mesh and not self.fsdp and not processes.several():
             return None
         from ffnlab.train.sharding import choose_layout
 

@@ -269,7 +269,10 @@ def run_loop(
         progress, seconds = _train(programs, progress, arrays[1], inputs, calls, hooks)
     taken = int(progress.record.step) - resumed
     per_step = seconds / taken if taken else np.nan
-    return Fit(*progress, per_step, steps.compile_seconds)
+    state, best = progress.state, processes.gather(progress.best)
+    if shape:  # small models, whose members are taken apart
+        state = processes.gather(state)
+    return Fit(state, best, progress.record, per_step, steps.compile_seconds)
 
 
 def _train(
@@ -295,7 +298,8 @@ def _train(
             seconds += time.perf_counter() - started
             seconds -= steps.compile_seconds - compiled
             record = add_losses(record, losses)
-            finite = np.asarray(are_finite(state.params, record.best.ndim))
+            finite = are_finite(state.params, record.best.ndim)
+            finite = np.asarray(processes.gather(finite))
             record = mark_failed(record, finite)
             if calls.evaluates(end) and not record.failed:
                 scores = evaluator(state.params, valid)
@@ -432,7 +436,7 @@ def place_arrays(learner: Learner | Frozen, part: Any, layout: Layout | None) ->
         return on_demand(learner, part, layout)
     if layout is None:
         return jax.device_put(with_frozen(learner, part))
-    part = jax.device_put(part, layout.replicated)
+    part = processes.place(part, layout.replicated)
     if isinstance(learner, Frozen):
         learner = learner._replace(arrays=layout.place(learner.arrays))
     return with_frozen(learner, part)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from ffnlab import processes
 from ffnlab.train.evaluation import Evaluator
 from ffnlab.train.record import Plan
 
@@ -90,6 +91,7 @@ class Program:
         if shape not in self._compiled:
             start = time.perf_counter()
             self._compiled[shape] = self.lower(*args).compile()
+            processes.meet()
             self.compile_seconds += time.perf_counter() - start
         return self._compiled[shape](*args)
 

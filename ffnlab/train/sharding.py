@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from ffnlab import trees
+from ffnlab import processes, trees
 from ffnlab.errors import InputError
 from ffnlab.nn.batch_axis import divide_batch
 from ffnlab.train.mesh_config import AXES, as_text, check_divides
@@ -77,7 +77,7 @@ class Layout(NamedTuple):
 
     def place(self, tree: Any) -> Any:
         """Returns a tree of parameters or of an optimizer's state on the devices."""
-        return jax.device_put(tree, self.shardings(tree))
+        return processes.place(tree, self.shardings(tree))
 
     def shardings(self, tree: Any, leading: tuple[str, ...] = ()) -> Any:
         """Returns the sharding of each array of a tree by its name.
@@ -171,7 +171,7 @@ def choose_layout(
       sizes: The sizes of the flag; empty for the default: a population is divided over
         all devices, which needs no layout, and the batch of a single run too if their
         number divides it. Devices of a CPU share its cores, so that a single run has
-        one of them.
+        one of them, unless there are several processes.
       fsdp: See `Layout`.
       batch: The number of examples of a batch.
       replicas: Whether a population is trained.
@@ -182,7 +182,11 @@ def choose_layout(
       InputError: The mesh does not fit the devices or the batch, or divides runs and
         there is only one.
     """
-    if not sizes:
+    if not sizes and processes.several():
+        devices = jax.device_count()
+        own = (devices, 1, 1) if replicas and not fsdp else (1, devices, 1)
+        sizes = dict(zip(AXES, own, strict=True))
+    elif not sizes:
         devices = 1 if replicas else jax.device_count()
         shared = jax.default_backend() == "cpu"
         if not fsdp and (replicas or shared or batch % devices):
