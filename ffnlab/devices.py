@@ -89,4 +89,6 @@ def describe(dtype: str = "float32") -> str:
     count = f"{len(devices)} {platform} device{'s' if len(devices) > 1 else ''}"
     # The kind of a CPU is just cpu.
     named = f" ({kind})" if kind.lower() != platform.lower() else ""
-    return f"{count}{named}, {dtype}"
+    several = jax.process_count()
+    where = f" in each of {several} processes" if several > 1 else ""
+    return f"{count}{named}{where}, {dtype}"
