@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from ffnlab import pretrained
+from ffnlab import pretrained, processes
 from ffnlab.finetune import adapting
 from ffnlab.finetune.adapting import Adaptation
 from ffnlab.finetune.dev_evaluator import DevEvaluator, member
@@ -25,7 +25,7 @@ from ffnlab.train.learner import Frozen, Parts
 from ffnlab.train.mesh_config import check_divides
 from ffnlab.train.objectives import mean_loss
 from ffnlab.train.record import Plan, Record
-from ffnlab.train.sharding import Layout, choose_layout
+from ffnlab.train.sharding import Layout, choose_layout, sizes_of_processes
 from ffnlab.types import Gradient, Model, Params
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ def make_layout(
       InputError: The mesh does not fit the devices, the seeds or the rows of a batch.
     """
     together, rows = trains_together(config, task, adaptation), make_plan(config, task)
-    sizes = config.mesh_sizes
+    sizes = config.mesh_sizes or sizes_of_processes(together)
     if sizes and rows.batch % sizes["data"]:
         per_row = config.batch_size / rows.batch
         wanted = -(-rows.batch // sizes["data"]) * sizes["data"]
@@ -259,7 +259,8 @@ def _fits(config: "Config", task: Task, adaptation: Adaptation | None) -> bool:
     stats = jax.local_devices()[0].memory_stats() or {}
     memory = stats.get("bytes_limit", 0) * jax.local_device_count()
     memory = memory or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return config.seeds * state < memory / 2
+    # Machines may differ in memory; all processes do what process 0 decides.
+    return processes.first_does(lambda: bool(config.seeds * state < memory / 2))
 
 
 def fit_arguments(

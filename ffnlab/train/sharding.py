@@ -158,6 +158,22 @@ def make_layout(
     return Layout(mesh, fsdp, rules)
 
 
+def sizes_of_processes(replicas: bool) -> dict[str, int]:
+    """Returns the sizes of a mesh over the devices of several processes.
+
+    Args:
+      replicas: Whether they divide the members of a population, or else a batch.
+
+    Returns:
+      The number of devices along each axis; empty where there is one process.
+    """
+    if not processes.several():
+        return {}
+    devices = jax.device_count()
+    own = (devices, 1, 1) if replicas else (1, devices, 1)
+    return dict(zip(AXES, own, strict=True))
+
+
 def choose_layout(
     sizes: Mapping[str, int],
     fsdp: bool,
@@ -182,11 +198,8 @@ def choose_layout(
       InputError: The mesh does not fit the devices or the batch, or divides runs and
         there is only one.
     """
-    if not sizes and processes.several():
-        devices = jax.device_count()
-        own = (devices, 1, 1) if replicas and not fsdp else (1, devices, 1)
-        sizes = dict(zip(AXES, own, strict=True))
-    elif not sizes:
+    sizes = sizes or sizes_of_processes(replicas and not fsdp)
+    if not sizes:
         devices = 1 if replicas else jax.device_count()
         shared = jax.default_backend() == "cpu"
         if not fsdp and (replicas or shared or batch % devices):
