@@ -30,9 +30,9 @@ _LISTS = {int: "integers", float: "numbers", str: "list"}
 _EXIT_CODES = """\
 0: finished. 1: an unexpected error, with a traceback. 2: a wrong flag or file, a full
 disk or too little memory; the message says what to do. 3: another process of the run
-has ended. 129, 130 and 143: stopped by
-SIGHUP, SIGINT or SIGTERM; the message says how to continue. A second signal stops at
-once. 141: the reader of standard output closed it."""
+has ended. 129, 130 and 143: stopped by SIGHUP, SIGINT or SIGTERM; the message says how
+to continue. A second signal stops at once. 141: the reader of standard output closed
+it."""
 # What to do about an error of the operating system.
 _ADVICE = {
     errno.ENOSPC: "make room on the disk",

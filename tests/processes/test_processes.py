@@ -116,16 +116,18 @@ def test_a_coordinator_that_does_not_answer_is_one_line(text, tmp_path):
 
 
 def run_until_saved(text, out):
-    """Starts two processes of a long run, and returns them when it has saved."""
-    long = [*PRETRAIN, "--steps=4000", "--evaluations=400", f"--text={text}"]
-    processes = start_all(2, [*long, f"--out={out}"])
-    for _ in range(1200):
-        if (out / "checkpoints").is_dir():
-            lines = (out / "checkpoints" / "manifest.sha256").read_text()
-            if "commit" in lines or "METADATA" in lines:
-                return processes
-        time.sleep(0.1)
-    raise AssertionError(finish(processes, 1))
+    """Starts two processes of a longer run, and returns them when it has saved."""
+    longer = [*PRETRAIN, "--steps=1000", "--evaluations=100", f"--text={text}"]
+    processes, begin = start_all(2, [*longer, f"--out={out}"]), time.monotonic()
+    manifest = out / "checkpoints" / "manifest.sha256"
+    try:
+        while not (manifest.exists() and "_METADATA" in manifest.read_text()):
+            assert time.monotonic() - begin < 240
+            time.sleep(0.1)
+    except BaseException:
+        finish(processes, 1)
+        raise
+    return processes
 
 
 @pytest.mark.slow
