@@ -21,6 +21,7 @@ PACKAGES = [
     "nn",
     "pretrain",
     "pretrained",
+    "processes",
     "report",
     "scratch",
     "stats",
