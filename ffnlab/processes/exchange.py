@@ -121,11 +121,11 @@ def place(tree: Any, shardings: Any) -> Any:
 
     Args:
       tree: Arrays of NumPy, or on devices of this process; equal in all processes.
-      shardings: A sharding, or one for each array.
+      shardings: A sharding, or one for each array; None is the default device.
     """
     import jax
 
-    if not runtime.several():
+    if shardings is None or not runtime.several():
         return jax.device_put(tree, shardings)
     import numpy as np
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
+from ffnlab import processes
 from ffnlab.data.streamed import Streamed
 from ffnlab.train.learner import Frozen, Learner, with_frozen
 from ffnlab.train.sharding import Layout
@@ -71,7 +72,7 @@ class _Read(NamedTuple):
     def __call__(self, start: int, stop: int) -> tuple[Any, Any]:
         index = np.asarray(self.indices(start, stop))  # [steps, B]
         arrays = self.source.part.read(index.ravel())  # [steps * B, ...]
-        placed = jax.device_put(arrays, self.source.sharding)
+        placed = processes.place(arrays, self.source.sharding)
         return self.source.wrap(placed), _numbered(index)
 
     def shapes(self, start: int, stop: int) -> tuple[Any, Any]:
