@@ -90,7 +90,7 @@ _WITHOUT_EFFECT = {
     "questions without an answer are found in the file": "version_2_with_negative",
     "all answers within --max_answer_length are compared": "n_best_size",
     "JAX compiles every step and places it on the devices it finds": (
-        "torch_compile torch_compile_backend torch_compile_mode tf32 deepspeed fsdp "
+        "torch_compile torch_compile_backend torch_compile_mode tf32 deepspeed "
         "fsdp_config ddp_backend ddp_find_unused_parameters ddp_bucket_cap_mb "
         "ddp_broadcast_buffers ddp_timeout ddp_static_graph local_rank "
         "accelerator_config parallelism_config torch_empty_cache_steps "
@@ -252,6 +252,14 @@ def _cpu(flag: _Flag) -> tuple[list[str], None]:
     return ["--device=cpu"] if flag.on else [], None
 
 
+def _fsdp(flag: _Flag) -> tuple[list[str], str | None]:
+    """Returns our switch as it is; theirs is a list of words such as full_shard."""
+    if flag.value is None or flag.value.lower() in ("true", "false", "1", "0"):
+        return ["--fsdp" if flag.on else "--nofsdp"], None
+    how = "--mesh=data:N --fsdp divides the parameters over N devices"
+    return [], f"--fsdp={flag.value} has no effect: {how}"
+
+
 def _regression(flag: _Flag) -> tuple[list[str], None]:
     return ["--problem_type=regression"] if flag.on else [], None
 
@@ -332,6 +340,7 @@ _RULES: Mapping[str, Callable[[_Flag], tuple[list[str], str | None]]] = {
     "warmup_steps": _warmup,
     "report_to": _trackers,
     "use_cpu": _cpu,
+    "fsdp": _fsdp,
     "do_regression": _regression,
     "no_cuda": _cpu,
     "resume_from_checkpoint": _resume,

@@ -129,6 +129,17 @@ def test_own_flags_are_left_alone():
     assert translate(line) == (expected, [])
 
 
+@pytest.mark.parametrize(
+    ("given", "words", "noted"),
+    [("--fsdp", "--fsdp", False), ("--fsdp=false", "--nofsdp", False),
+     ("--fsdp=full_shard auto_wrap", "", True)],
+)  # fmt: skip
+def test_fsdp_is_a_switch_here_and_a_list_there(given, words, noted):
+    argv, notes = run_scripts.translate(["finetune", given])
+    assert argv[1:] == words.split()
+    assert bool(notes) == noted
+
+
 def test_every_name_is_of_a_flag_and_has_one_rule():
     names = {field.name for field in dataclasses.fields(Config)}
     assert {*run_scripts.ALIASES.values()} <= names

@@ -1,6 +1,10 @@
 """A mesh of two devices trains as one device does, and each holds its part."""
 
+import json
+import os
 import re
+import subprocess
+import sys
 
 import chex
 import jax
@@ -20,6 +24,7 @@ from ffnlab.train.loop import Hooks, fit, init_state, make_steps
 from ffnlab.train.mesh_config import parse
 from ffnlab.train.record import Plan
 from ffnlab.types import Model
+from tests.conftest import ROOT
 
 DECODER = DecoderConfig.tiny(
     layers=1, features=16, heads=2, hidden=24, vocabulary=32, block="swiglu", length=8
@@ -177,3 +182,19 @@ def test_meshes_that_do_not_fit_are_refused():
 def test_a_single_run_on_a_cpu_has_one_device():
     assert sharding.choose_layout({}, False, 4) is None
     assert sharding.choose_layout({}, True, 4).sizes["data"] == 2
+
+
+@pytest.mark.slow
+def test_any_mesh_of_eight_devices_equals_one():
+    process = subprocess.run(
+        [sys.executable, "-m", "tests.train.meshes"],
+        cwd=ROOT,
+        env={**os.environ, "JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    differences = json.loads(process.stdout.splitlines()[-1])
+    assert len(differences) == 17
+    assert {name: d for name, d in differences.items() if not d <= 1e-5} == {}

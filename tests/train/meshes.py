@@ -1,0 +1,121 @@
+"""Trains five kinds of model on eight devices in several meshes, and on one of them.
+
+    JAX_NUM_CPU_DEVICES=8 python -m tests.train.meshes
+
+Prints the largest difference of the losses of 20 steps as JSON, by model and mesh.
+"""
+
+import json
+
+import jax
+import numpy as np
+
+from ffnlab import adapt, data
+from ffnlab.finetune import adapting
+from ffnlab.models import (
+    DecoderConfig,
+    EncoderConfig,
+    SequenceConfig,
+    TowerConfig,
+    language_model,
+    sequence_model,
+    tower,
+)
+from ffnlab.models.classifier import ClassifierConfig, classifier_model
+from ffnlab.nn import BlockConfig
+from ffnlab.sweep import fit_population
+from ffnlab.train import OBJECTIVES, optimizers, sharding
+from ffnlab.train.learner import Learner, Parts
+from ffnlab.train.loop import fit
+from ffnlab.train.mesh_config import parse
+from ffnlab.train.record import Plan
+
+PLAN = Plan(steps=20, every=20, batch=8)
+SHAPE = {"layers": 1, "features": 16, "heads": 8, "hidden": 32, "vocabulary": 32}
+MESHES = {
+    "data:8": ("data:8",),
+    "data:8,fsdp": ("data:8",),
+    "model:8": ("model:8",),
+    "data:4,model:2,fsdp": ("data:4", "model:2"),
+}
+
+
+def optimizer(name="adam"):
+    return optimizers.make(name, 1e-3, clip=1.0)
+
+
+def texts(classes=0):
+    def part(count):
+        rng = np.random.default_rng(count)
+        tokens = rng.integers(0, 32, (count, 8), np.int32)
+        y = rng.integers(0, classes, count) if classes else tokens
+        return {"x/tokens": tokens, "x/mask": np.ones((count, 8), bool), "y": y}
+
+    return Parts("tokens", part(24), part(8))
+
+
+def decoder(layout):
+    model = language_model.causal_lm(DecoderConfig.tiny(**SHAPE, length=8, scan=True))
+    learner = Learner(model, language_model.objective(1.0), optimizer("muon"))
+    return fit(learner, texts(), PLAN, layout=layout)
+
+
+def encoder(layout):
+    config = EncoderConfig.tiny(**SHAPE, length=8, dropout=0.1)
+    model = language_model.masked_lm(config, mask=1)
+    learner = Learner(model, language_model.objective(1.0), optimizer())
+    return fit(learner, texts(), PLAN, layout=layout)
+
+
+def lora(layout):
+    config = EncoderConfig.tiny(**SHAPE, length=8, pooler=True)
+    model = classifier_model(ClassifierConfig(config, 3, dropout=0.1))
+    params, methods = model.init(jax.random.key(0)), adapt.parse("lora")
+    trainable, frozen, _ = adapt.apply(params, methods, model)
+    whole = adapting.Adaptation(
+        methods, model._replace(init=lambda key: params), frozen, frozen,
+        adapt.summary(trainable, frozen),
+    )  # fmt: skip
+    learner = adapting.make_learner(
+        whole, lambda model: Learner(model, OBJECTIVES["classes"], optimizer())
+    )
+    return fit(learner, texts(3), PLAN, layout=layout)
+
+
+def population(layout):
+    wine = data.load("wine")
+    block = BlockConfig("swiglu", features=16, hidden=16, dropout=0.1)
+    model = tower(TowerConfig(wine.features, wine.classes, block))
+    learner = Learner(model, OBJECTIVES["classes"], optimizer())
+    return fit_population(learner, wine, PLAN, seeds=range(4), layout=layout).fit
+
+
+def feedback(layout):
+    task = data.SEQUENCES["two_sided_copy"](0)
+    config = SequenceConfig(
+        task.classes, task.features, task.about["vocabulary"], hidden=8,
+        per=task.about["per"], contractive=0.9, kind="feedback",
+    )  # fmt: skip
+    learner = Learner(sequence_model(config), OBJECTIVES[task.task], optimizer())
+    if layout and layout.sizes["data"] == 8 and not layout.fsdp:
+        layout = layout._replace(positions=True)
+    return fit(learner, task, PLAN, layout=layout)
+
+
+def main():
+    differences = {}
+    for train in (decoder, encoder, lora, population, feedback):
+        one = train(None).record.loss
+        meshes = dict(MESHES)
+        if train is population:
+            meshes = {"replicas:2,data:2,model:2": ("replicas:2", "data:2", "model:2")}
+        for name, entries in meshes.items():
+            layout = sharding.make_layout(parse(entries), "fsdp" in name)
+            loss = train(layout).record.loss
+            key = f"{train.__name__} {name}"
+            differences[key] = float(np.abs(loss - one).max())
+    print(json.dumps(differences))
+
+
+if __name__ == "__main__":
+    main()
