@@ -49,7 +49,7 @@ from ffnlab.models.classifier import ClassifierConfig, classifier_model
 from ffnlab.options import option
 from ffnlab.pretrained import Checkpoint
 from ffnlab.report.table import Table
-from ffnlab.train import Frozen, Learner, gradients, layerwise, loop
+from ffnlab.train import Frozen, Learner, gradients, layerwise, train_step
 from ffnlab.train.learner import with_frozen
 from ffnlab.train.objectives import cross_entropy_objective, mean_loss
 from ffnlab.train.program import Program
@@ -283,10 +283,10 @@ def make_learner(setup: Setup, method: str) -> Learner | Frozen:
 
 def make_work(config: Config, setup: Setup, learner: Learner | Frozen) -> Work:
     """Returns the steps of a round as `train.fit` runs them: one scan."""
-    program = Program(loop.make_steps(learner), donate=(0,))
+    program = Program(train_step.make_steps(learner), donate=(0,))
     arrays = with_frozen(learner, jax.device_put(setup.arrays))
     indices = np.tile(np.arange(len(setup.arrays["y"])), (config.steps, 1))
-    state = loop.init_state(learner, jax.random.key(0), 0)
+    state = train_step.init_state(learner, jax.random.key(0), 0)
 
     def run(_: None) -> np.ndarray:
         nonlocal state
@@ -302,7 +302,7 @@ def _adapter(setup: Setup, learner: Any, method: str, folder: Path) -> Path | No
         return None
     adapt.save_peft(
         folder,
-        loop.init_state(learner, jax.random.key(0), 0).params,
+        train_step.init_state(learner, jax.random.key(0), 0).params,
         adapt.parse(method, **FIELDS.get(method, {})),
         setup.params,
         family=setup.checkpoint.family,

@@ -27,7 +27,7 @@ from benchmarks.protocol import Config, Entry, Work
 from experiments import launch
 from ffnlab import data, trees
 from ffnlab.nn import pure
-from ffnlab.train import loop, objectives, optimizers
+from ffnlab.train import loop, objectives, optimizers, train_step
 from ffnlab.train.program import Program
 
 BATCHES, CHECKED = (256, 16), 20
@@ -80,14 +80,16 @@ def ours(task: Task, flat: bool = False) -> Work:
     model = pure.functional(lambda rngs: Classifier(rngs=rngs))
     optimizer = optimizers.make("adam", flat=flat)
     learner = loop.Learner(model, objectives.OBJECTIVES["classes"], optimizer)
-    program = Program(loop.scan_steps(loop.make_step(learner), data.take), donate=(0,))
+    program = Program(
+        train_step.scan_steps(train_step.make_step(learner), data.take), donate=(0,)
+    )
 
-    def start() -> loop.TrainState:
+    def start() -> train_step.TrainState:
         params = jax.tree.map(jnp.copy, task.params)
-        state = loop.init_state(learner, jax.random.key(0), 0, RATE)
+        state = train_step.init_state(learner, jax.random.key(0), 0, RATE)
         return jax.block_until_ready(state._replace(params=params))
 
-    def run(state: loop.TrainState) -> tuple[np.ndarray, dict]:
+    def run(state: train_step.TrainState) -> tuple[np.ndarray, dict]:
         values = []
         for indices in task.indices:
             state, losses = program(state, task.arrays, indices)

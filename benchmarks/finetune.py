@@ -31,7 +31,7 @@ from ffnlab.finetune import runner, text_parts, trainer
 from ffnlab.finetune.task import packing_options
 from ffnlab.options import option
 from ffnlab.report.table import Table
-from ffnlab.train import loop
+from ffnlab.train import train_step
 from ffnlab.train.program import Program
 from ffnlab.train.record import Plan
 
@@ -118,10 +118,12 @@ def _epoch(config: Config, task: Any, examples: Any) -> Work:
     steps = len(rows.example_index) // batch
     arguments = trainer.fit_arguments(finetuning, task, Plan(10_000, 10_000, batch))
     learner = arguments["learner"]
-    program = Program(loop.scan_steps(loop.make_step(learner), data.take), donate=(0,))
+    program = Program(
+        train_step.scan_steps(train_step.make_step(learner), data.take), donate=(0,)
+    )
     arrays = jax.device_put(rows.arrays)
     indices = np.arange(steps * batch).reshape(steps, batch)
-    state = loop.init_state(learner, jax.random.key(0), 0)
+    state = train_step.init_state(learner, jax.random.key(0), 0)
 
     def run(_: None) -> Any:
         nonlocal state

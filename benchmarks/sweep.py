@@ -29,7 +29,7 @@ from experiments import launch
 from ffnlab import data, trees
 from ffnlab.nn import pure
 from ffnlab.sweep import population
-from ffnlab.train import loop, objectives, optimizers
+from ffnlab.train import loop, objectives, optimizers, train_step
 from ffnlab.train.program import Program
 
 MEMBERS = -(-32 // protocol.cores()) * protocol.cores()  # a multiple of the devices
@@ -79,7 +79,7 @@ class Ours:
         optimizer = optimizers.make("adam")
         objective = objectives.OBJECTIVES["classes"]
         self._learner = loop.Learner(model, objective, optimizer)
-        scan = loop.scan_steps(loop.make_step(self._learner), data.take)
+        scan = train_step.scan_steps(train_step.make_step(self._learner), data.take)
 
         def chunk(state: Any, arrays: Any, indices: jax.Array) -> Any:
             members = population.spread(
@@ -90,8 +90,8 @@ class Ours:
         self._program = Program(chunk, donate=(0,))
         self._init = jax.jit(jax.vmap(self._member))
 
-    def _member(self, seed: jax.Array) -> loop.TrainState:
-        return loop.init_state(self._learner, jax.random.key(0), seed, RATE)
+    def _member(self, seed: jax.Array) -> train_step.TrainState:
+        return train_step.init_state(self._learner, jax.random.key(0), seed, RATE)
 
     def _draw(self) -> jax.Array:
         """Returns the examples of the batches of a call, `[S, steps, B]`."""
@@ -99,18 +99,18 @@ class Ours:
         indices = data.indices(range(self._members), 0, self._steps, BATCH, size)
         return place(indices.swapaxes(0, 1), "members")
 
-    def start(self) -> loop.TrainState:
+    def start(self) -> train_step.TrainState:
         """Returns the state before the first step."""
         state = place(self._init(jnp.arange(self._members)), "members")
         return jax.block_until_ready(state)
 
-    def run(self, state: loop.TrainState) -> tuple[np.ndarray, dict]:
+    def run(self, state: train_step.TrainState) -> tuple[np.ndarray, dict]:
         """Returns the losses `[steps, S]` and the parameters after the steps."""
         state, losses = self._program(state, self.arrays, self.indices)
         params = jax.block_until_ready(state.params)
         return np.asarray(losses).T, trees.flatten(params)
 
-    def run_and_draw(self, state: loop.TrainState) -> jax.Array:
+    def run_and_draw(self, state: train_step.TrainState) -> jax.Array:
         """Also draws the next batches on the host, as `fit_population` does."""
         state, _ = self._program(state, self.arrays, self.indices)
         self.indices = self._draw()

@@ -33,7 +33,7 @@ _NAMES = {
     "fit": "train.loop",
     "fit_population": "sweep.population",
     "functional": "nn.pure",
-    "make_step": "train.loop",
+    "make_step": "train.train_step",
     "match": "nn.budget",
     "sequence_model": "models.sequence",
     "solve": "feedback.fixed_point",

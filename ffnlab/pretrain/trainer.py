@@ -59,7 +59,7 @@ def train(
     """Returns the parameters with the best validation score, and the record."""
     import jax
 
-    from ffnlab.train import loop
+    from ffnlab.train import loop, placement
 
     model = _model(job)
     key = jax.random.key(config.seed)
@@ -77,7 +77,9 @@ def train(
             plan,
             learning_rate=config.learning_rate,
             key=key,
-            evaluator=loop.on_mesh(_evaluate(config, job, "valid", layout), layout),
+            evaluator=placement.on_mesh(
+                _evaluate(config, job, "valid", layout), layout
+            ),
             hooks=_hooks(config, directory, plan, tracker, progress),
             layout=layout,
         )
@@ -136,7 +138,7 @@ def _evaluate(
     """Returns a function that scores parameters on a part, in batches."""
     from ffnlab import data
     from ffnlab.train.evaluation import make_evaluate
-    from ffnlab.train.loop import take_along
+    from ffnlab.train.train_step import take_along
 
     size, take = data.size(getattr(job.dataset, part)), take_along(layout)
     return make_evaluate(job.model, job.objective(part), take, size, config.batch_size)

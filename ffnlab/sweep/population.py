@@ -29,21 +29,12 @@ from ffnlab.sweep.spreading import (
 from ffnlab.train.divergence import train_to_last_good
 from ffnlab.train.evaluation import Evaluator, make_evaluate, make_score_examples
 from ffnlab.train.learner import Frozen, Learner, bind, with_frozen
-from ffnlab.train.loop import (
-    NO_HOOKS,
-    Fit,
-    Hooks,
-    TrainState,
-    init_state,
-    make_steps,
-    on_mesh,
-    place_arrays,
-    run_identity,
-    run_loop,
-)
+from ffnlab.train.loop import NO_HOOKS, Fit, Hooks, run_identity, run_loop
+from ffnlab.train.placement import on_mesh, place_arrays
 from ffnlab.train.program import Program, Programs
 from ffnlab.train.record import Plan
 from ffnlab.train.sharding import Layout, constrain
+from ffnlab.train.train_step import TrainState, init_state, make_steps
 from ffnlab.types import Array, Key, Model, Objective, Params
 
 OWN_RATE = (np.nan,)  # the learning rates of an optimizer that has its own

@@ -15,7 +15,7 @@ _NAMES = {
     "Record": "record",
     "fit": "loop",
     "make_optimizer": "optimizers:make",
-    "make_step": "loop",
+    "make_step": "train_step",
     "schedule": "optimizers",
 }
 

@@ -115,7 +115,7 @@ def make_inputs(arrays: Any, indices: Indices) -> Inputs:
     """Returns what gives the steps their arguments.
 
     Args:
-      arrays: A training part, of `loop.place_arrays`.
+      arrays: A training part, of `placement.place_arrays`.
       indices: `indices(start, stop)` returns the examples of those steps' batches.
     """
     if isinstance(arrays, OnDemand):

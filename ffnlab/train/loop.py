@@ -1,10 +1,9 @@
-"""Training: a state, a step, and the loop that runs many steps per call.
+"""The loop of a training, which runs many steps per call.
 
-`make_step` makes `step(state, batch) -> (state, loss)`; `scan_steps` scans it over
-many batches in one call; `run_loop` calls that, evaluates, keeps the best parameters
-and saves checkpoints. `fit` puts them together for one run and `ffnlab.sweep` for a
-population: `run_loop` serves both, since everything it records has either no leading
-axis or the axis `[S]`.
+`run_loop` calls the steps, evaluates, keeps the best parameters and saves checkpoints;
+what a step does is in `train_step`. `fit` puts them together for one run and
+`ffnlab.sweep` for a population: `run_loop` serves both, since everything it records has
+either no leading axis or the axis `[S]`.
 """
 
 import contextlib
@@ -16,19 +15,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from ffnlab import data, processes, signals
-from ffnlab.nn.statistics import join_stats, split_stats
-from ffnlab.train.batch_statistics import gradient_and_stats
 from ffnlab.train.checkpoint import Checkpoints
 from ffnlab.train.divergence import are_finite, train_to_last_good
-from ffnlab.train.evaluation import Evaluator, Take, make_evaluate
-from ffnlab.train.inputs import Indices, Inputs, make_inputs, on_demand
-from ffnlab.train.learner import Frozen, Learner, bind, with_frozen
-from ffnlab.train.objectives import mean_loss
-from ffnlab.train.optimizers import with_learning_rate
-from ffnlab.train.program import Calls, Program, Programs
+from ffnlab.train.evaluation import Evaluator, make_evaluate
+from ffnlab.train.inputs import Indices, Inputs, make_inputs
+from ffnlab.train.learner import Frozen, Learner, bind
+from ffnlab.train.placement import init_placed, make_program, on_mesh, place_arrays
+from ffnlab.train.program import Calls, Programs
 from ffnlab.train.record import (
     Plan,
     Record,
@@ -37,10 +32,9 @@ from ffnlab.train.record import (
     empty_record,
     mark_failed,
 )
-from ffnlab.train.sharding import Layout, constrain
-from ffnlab.types import Array, Batch, Key, Params
-
-Step = Callable[["TrainState", Batch], tuple["TrainState", Array]]
+from ffnlab.train.sharding import Layout
+from ffnlab.train.train_step import TrainState, take_along
+from ffnlab.types import Array, Key, Params
 
 
 class Hooks(NamedTuple):
@@ -56,22 +50,6 @@ class Hooks(NamedTuple):
 
 
 NO_HOOKS = Hooks()
-
-
-class TrainState(NamedTuple):
-    """Everything that a step reads and writes.
-
-    Attributes:
-      step: The number of steps taken, int32 `[]`.
-      key: The raw words of the run's root key; step t draws from `fold_in(key, t)`.
-      params: The model's arrays, with its running statistics if it has any.
-      optimizer: The optimizer's arrays.
-    """
-
-    step: Array
-    key: Array
-    params: Params
-    optimizer: Any
 
 
 class Progress(NamedTuple):
@@ -105,103 +83,6 @@ class Fit(NamedTuple):
     record: Record
     seconds_per_step: float
     compile_seconds: float
-
-
-def init_state(
-    learner: Learner | Frozen,
-    key: Key,
-    seed: Array | int,
-    learning_rate: Array | float | None = None,
-) -> TrainState:
-    """Returns the state before the first step.
-
-    Args:
-      learner: The model and its optimizer.
-      key: The root key of the experiment.
-      seed: The number of the run; runs of one seed start from equal parameters.
-      learning_rate: The peak learning rate; None is the optimizer's own.
-    """
-    learner = learner.learner if isinstance(learner, Frozen) else learner
-    root = jax.random.fold_in(key, seed)
-    start, steps = jax.random.split(root)
-    params = learner.model.init(start)
-    state = learner.optimizer.init(split_stats(params)[0])
-    if learning_rate is not None:
-        state = with_learning_rate(state, learning_rate)
-    return TrainState(
-        jnp.zeros((), jnp.int32), jax.random.key_data(steps), params, state
-    )
-
-
-def make_step(learner: Learner) -> Step:
-    """Returns `step(state, batch) -> (state, loss)`, a pure function.
-
-    Running statistics, the entry `stats` of the parameters, become those that the model
-    returns for the batch; everything else is trained.
-
-    >>> from ffnlab.models import TowerConfig, tower
-    >>> from ffnlab.nn import BlockConfig
-    >>> from ffnlab.train import OBJECTIVES, optimizers
-    >>> model = tower(TowerConfig(4, 3, BlockConfig("mlp", 8, 8)))
-    >>> learner = Learner(model, OBJECTIVES["classes"], optimizers.make("sgd", 0.1))
-    >>> state = init_state(learner, jax.random.key(0), 0)
-    >>> batch = {"x": jnp.ones((2, 4)), "y": jnp.array([0, 2])}
-    >>> state, loss = make_step(learner)(state, batch)
-    >>> int(state.step), bool(loss > 0)
-    (1, True)
-    """
-    model, objective, optimizer, gradient = learner
-    gradient = gradient or jax.value_and_grad(mean_loss(model, objective))
-
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Array]:
-        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        trained, stats = split_stats(state.params)
-        if stats is None:
-            loss, grads = gradient(state.params, batch, key)
-        else:
-            loss, grads, stats = gradient_and_stats(learner, state.params, batch, key)
-        updates, moments = optimizer.update(grads, state.optimizer, trained)
-        params = join_stats(optax.apply_updates(trained, updates), stats)
-        return TrainState(state.step + 1, state.key, params, moments), loss
-
-    return step
-
-
-def make_steps(
-    learner: Learner | Frozen, layout: Layout | None = None
-) -> Callable[..., tuple[TrainState, Array]]:
-    """Returns `steps(state, arrays, indices) -> (state, losses)`; see `scan_steps`."""
-
-    def steps(state: TrainState, arrays: Any, indices: Array):
-        bound, arrays = bind(learner, arrays)
-        return scan_steps(make_step(bound), take_along(layout))(state, arrays, indices)
-
-    return steps
-
-
-def take_along(layout: Layout | None) -> Take:
-    """Returns `data.take`, whose batches are divided over the devices of a layout."""
-    if layout is None:
-        return data.take
-    return lambda arrays, index: constrain(layout, data.take(arrays, index))
-
-
-def scan_steps(step: Step, take: Take) -> Callable[..., tuple[TrainState, Array]]:
-    """Returns `steps(state, data, indices) -> (state, losses)`: a scan of `step`.
-
-    Args:
-      step: From `make_step`.
-      take: `take(data, index) -> batch`; it runs on the device, inside the scan.
-
-    Returns:
-      A pure function of the state, the arrays of the data set, and int `[steps, B]`:
-      the examples of each step's batch. `losses` is `[steps]`.
-    """
-
-    def steps(state: TrainState, data: Any, indices: Array) -> tuple[TrainState, Array]:
-        return jax.lax.scan(lambda s, i: step(s, take(data, i)), state, indices)
-
-    return steps
 
 
 def _keep(better: Array, params: Params, best: Params) -> Params:
@@ -387,7 +268,7 @@ def fit(
     if evaluator is None:
         scorer = _scorer(learner, data.size(dataset.valid), layout)
         evaluator = on_mesh(scorer, layout)
-    steps = _make_program(learner, key, layout)
+    steps = make_program(learner, key, layout)
 
     def indices(start: int, stop: int) -> np.ndarray:
         return data.indices([seed], start, stop, plan.batch, size)[:, 0]  # [steps, B]
@@ -398,67 +279,13 @@ def fit(
 
     def train(until: int | None) -> Fit:
         # Not jitted: drawing is done once, and ops of equal shapes are compiled once.
-        state = _init_placed(learner, key, seed, learning_rate, layout)
+        state = init_placed(learner, key, seed, learning_rate, layout)
         programs = Programs(steps, evaluator)
         return run_loop(
             programs, state, arrays, indices, plan, hooks, identity, until=until
         )
 
     return train_to_last_good(train)
-
-
-def _make_program(
-    learner: Learner | Frozen, key: Key, layout: Layout | None
-) -> Program:
-    """Returns the steps of a run, whose state stays where it is."""
-    if layout is None:
-        return Program(make_steps(learner), donate=(0,))
-    shapes = jax.eval_shape(lambda: init_state(learner, key, 0))
-    shardings = (layout.shardings(shapes), layout.replicated)
-    # What a checkpoint is of does not depend on the layout.
-    like = Program(make_steps(learner), donate=(0,))
-    return Program(make_steps(learner, layout), (0,), shardings, layout.mesh, like)
-
-
-def on_mesh(function: Callable[..., Any], layout: Layout | None) -> Program:
-    """Returns the program of a function whose outputs all devices of a mesh hold."""
-    if layout is None:
-        return Program(function)
-    return Program(function, shardings=layout.replicated, mesh=layout.mesh)
-
-
-def place_arrays(learner: Learner | Frozen, part: Any, layout: Layout | None) -> Any:
-    """Returns a part of the data, with the frozen arrays if any, on the devices.
-
-    A `data.Streamed` stays where it is; what it reads is placed for each call.
-    """
-    if isinstance(part, data.Streamed):
-        return on_demand(learner, part, layout)
-    if layout is None:
-        return jax.device_put(with_frozen(learner, part))
-    part = processes.place(part, layout.replicated)
-    if isinstance(learner, Frozen):
-        learner = learner._replace(arrays=layout.place(learner.arrays))
-    return with_frozen(learner, part)
-
-
-def _init_placed(
-    learner: Learner | Frozen,
-    key: Key,
-    seed: int,
-    learning_rate: float | None,
-    layout: Layout | None,
-) -> TrainState:
-    """Returns the state before the first step, on the devices of a layout.
-
-    With a layout it is made in the memory of the host, since one device may be too
-    small to hold it.
-    """
-    if layout is None:
-        return init_state(learner, key, seed, learning_rate)
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        state = init_state(learner, key, seed, learning_rate)
-    return layout.place(state)
 
 
 def _scorer(

@@ -61,8 +61,8 @@ def decoder(layout):
 
 
 def encoder(layout):
-    config = EncoderConfig.tiny(**SHAPE, length=8, dropout=0.1)
-    model = language_model.masked_lm(config, mask=1)
+    config = EncoderConfig.tiny(**SHAPE, length=8, dropout=0.1, head="tied")
+    model = language_model.masked_lm(config, 1)
     learner = Learner(model, language_model.objective(1.0), optimizer())
     return fit(learner, texts(), PLAN, layout=layout)
 

@@ -14,7 +14,7 @@ from ffnlab.models import mlp
 from ffnlab.nn.ffn import BlockConfig
 from ffnlab.nn.pure import functional
 from ffnlab.sweep import fit_population
-from ffnlab.train import loop, objectives, optimizers
+from ffnlab.train import loop, objectives, optimizers, train_step
 from ffnlab.train.checkpoint import Checkpoints
 from ffnlab.train.gradients import mean_gradient
 from ffnlab.train.loop import Hooks, Learner
@@ -83,7 +83,7 @@ def test_step_is_what_is_written_out(own, wine):
     learner = Learner(
         model, OBJECTIVE, optimizers.make("sgd", weight_decay=0.5), gradient
     )
-    state = loop.init_state(learner, KEY, 0, 0.1)
+    state = train_step.init_state(learner, KEY, 0, 0.1)
     state.params["stats"]["mean"] = jnp.ones(13)
     batch = {name: array[:9] for name, array in wine.train.items()}
 
@@ -98,7 +98,7 @@ def test_step_is_what_is_written_out(own, wine):
             ).mean()
 
         value, slope = jax.value_and_grad(loss)(kernel)
-        return loop.make_step(learner)(state, batch), value, slope
+        return train_step.make_step(learner)(state, batch), value, slope
 
     (after, loss), value, slope = run(state, batch)
     kernel = state.params["kernel"]
@@ -112,12 +112,12 @@ def test_step_is_what_is_written_out(own, wine):
 
 
 def test_the_optimizer_holds_nothing_for_statistics(learner):
-    state = jax.eval_shape(lambda: loop.init_state(learner, KEY, 0, 0.1))
+    state = jax.eval_shape(lambda: train_step.init_state(learner, KEY, 0, 0.1))
     trained = 13 * 8 + 8 + 8 + 8 + 8 * 3 + 3
     largest = max(leaf.size for leaf in jax.tree.leaves(state.optimizer))
     assert largest == trained == trees.count(state.params) - 16
     unflat = Learner(learner.model, OBJECTIVE, optimizers.make("adam"))
-    state = jax.eval_shape(lambda: loop.init_state(unflat, KEY, 0, 0.1))
+    state = jax.eval_shape(lambda: train_step.init_state(unflat, KEY, 0, 0.1))
     assert not any("stats" in name for name in trees.flatten(state.optimizer))
 
 
@@ -199,11 +199,11 @@ def test_a_program_without_statistics_is_the_same_as_before():
             grads, state.optimizer, state.params
         )
         params = optax.apply_updates(state.params, updates)
-        return loop.TrainState(state.step + 1, state.key, params, moments), loss
+        return train_step.TrainState(state.step + 1, state.key, params, moments), loss
 
-    state = loop.init_state(learner, KEY, 0, 0.1)
+    state = train_step.init_state(learner, KEY, 0, 0.1)
     batch = {"x": jnp.ones((4, 13)), "y": jnp.zeros(4, int)}
-    step = loop.make_step(learner)
+    step = train_step.make_step(learner)
     step.__name__ = step.__qualname__ = "written_out"
     one, two = (Program(each).fingerprint(state, batch) for each in (step, written_out))
     assert one == two
@@ -214,8 +214,8 @@ def test_statistics_that_do_not_come_back_are_an_error():
 
     def run(apply):
         learner = Learner(linear(apply), OBJECTIVE, optimizers.make("sgd"))
-        state = jax.eval_shape(lambda: loop.init_state(learner, KEY, 0))
-        jax.eval_shape(loop.make_step(learner), state, batch)
+        state = jax.eval_shape(lambda: train_step.init_state(learner, KEY, 0))
+        jax.eval_shape(train_step.make_step(learner), state, batch)
 
     with pytest.raises(InputError, match=r"model: .* new ones in aux\['stats'\]"):
         run(lambda params, x, key=None: (x @ params["kernel"], {}))

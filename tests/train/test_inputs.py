@@ -7,7 +7,7 @@ import pytest
 
 from ffnlab import data
 from ffnlab.data import Streamed
-from ffnlab.train import Parts, inputs, loop, objectives, optimizers
+from ffnlab.train import Parts, inputs, loop, objectives, optimizers, placement
 from ffnlab.train.checkpoint import Checkpoints
 from ffnlab.train.learner import Frozen, Learner
 from ffnlab.train.loop import Hooks
@@ -101,7 +101,7 @@ def test_arrays_in_memory_are_the_arguments_as_they_were(wine):
     def indices(start, stop):
         return data.indices([0], start, stop, 4, 50)[:, 0]
 
-    arrays = loop.place_arrays(LEARNER, wine.train, None)
+    arrays = placement.place_arrays(LEARNER, wine.train, None)
     held = inputs.make_inputs(arrays, indices)
     assert held(0, 3)[0] is held.shapes(0, 3)[0] is arrays and not held.streamed
     chex.assert_trees_all_equal(held(2, 5)[1], indices(2, 5))
@@ -113,7 +113,7 @@ def test_shapes_are_those_of_what_is_read(wine):
 
     part = streamed(wine, []).train
     frozen = Frozen({"kernel": KERNEL}, make)
-    given = inputs.make_inputs(loop.place_arrays(frozen, part, None), indices)
+    given = inputs.make_inputs(placement.place_arrays(frozen, part, None), indices)
     (arrays, rows), (shapes, places) = given(2, 5), given.shapes(2, 5)
     chex.assert_trees_all_equal_shapes_and_dtypes(arrays, shapes)
     chex.assert_trees_all_equal(rows, places)

@@ -9,7 +9,7 @@ import pytest
 from ffnlab import data
 from ffnlab.errors import InputError
 from ffnlab.sweep import fit_population
-from ffnlab.train import loop, objectives, optimizers
+from ffnlab.train import loop, objectives, optimizers, train_step
 from ffnlab.train.learner import Frozen, Learner, bind, with_frozen
 from ffnlab.train.program import Program
 from ffnlab.train.record import Plan
@@ -61,8 +61,8 @@ def test_a_population_shares_the_frozen_arrays(wine):
 def test_frozen_arrays_are_arguments_of_the_program(wine):
     """As constants they would be copied into it."""
     frozen = Frozen({"kernel": KERNEL}, make)
-    steps = Program(loop.make_steps(frozen))
-    state = loop.init_state(frozen, jax.random.key(0), 0, 0.1)
+    steps = Program(train_step.make_steps(frozen))
+    state = train_step.init_state(frozen, jax.random.key(0), 0, 0.1)
     arrays = with_frozen(frozen, wine.train)
     text = steps.lower(state, arrays, np.zeros((2, 4), "i4")).as_text()
     assert (

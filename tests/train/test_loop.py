@@ -9,7 +9,7 @@ from ffnlab import data
 from ffnlab.errors import InputError
 from ffnlab.models import mlp
 from ffnlab.nn.ffn import BlockConfig
-from ffnlab.train import gradients, loop, objectives, optimizers
+from ffnlab.train import gradients, loop, objectives, optimizers, train_step
 from ffnlab.train.checkpoint import Checkpoints
 from ffnlab.train.loop import Hooks, Learner
 from ffnlab.train.program import Program
@@ -55,7 +55,7 @@ def test_step_is_what_is_written_out(wine):
     """Against the loss, its gradient and SGD, spelled out."""
     model, optimizer = tower(), optimizers.make("sgd")
     learner = Learner(model, OBJECTIVE, optimizer)
-    state = loop.init_state(learner, KEY, 3, 0.1)
+    state = train_step.init_state(learner, KEY, 3, 0.1)
     batch = {name: array[:9] for name, array in wine.train.items()}
 
     @jax.jit
@@ -67,7 +67,7 @@ def test_step_is_what_is_written_out(wine):
                 logits, labels
             ).mean()
 
-        return jax.value_and_grad(loss)(state.params), loop.make_step(learner)(
+        return jax.value_and_grad(loss)(state.params), train_step.make_step(learner)(
             state, batch
         )
 
@@ -84,10 +84,10 @@ def test_step_is_what_is_written_out(wine):
 
 def test_scan_is_the_same_as_steps_and_each_draws_its_dropout(wine):
     learner = Learner(tower(dropout=0.2), OBJECTIVE, optimizers.make("adam"))
-    step, arrays = loop.make_step(learner), jax.device_put(wine.train)
+    step, arrays = train_step.make_step(learner), jax.device_put(wine.train)
     one = jax.jit(lambda state, row: step(state, data.take(arrays, row)))
-    scan = jax.jit(loop.scan_steps(step, data.take))
-    start = loop.init_state(learner, KEY, 0, 1e-2)
+    scan = jax.jit(train_step.scan_steps(step, data.take))
+    start = train_step.init_state(learner, KEY, 0, 1e-2)
     indices = data.indices([0], 0, 6, 16, data.size(wine.train))[:, 0]
     state, losses = start, []
     for row in indices:
@@ -163,8 +163,8 @@ def test_models_that_differ_in_their_block_are_other_programs(wine):
     prints = set()
     for kind in ("swiglu", "glu"):
         learner = Learner(tower(kind), OBJECTIVE, optimizers.make("sgd"))
-        state = jax.eval_shape(lambda: loop.init_state(learner, KEY, 0))  # noqa: B023
-        program = Program(loop.make_step(learner))
+        state = jax.eval_shape(lambda: train_step.init_state(learner, KEY, 0))  # noqa: B023
+        program = Program(train_step.make_step(learner))
         prints.add(program.fingerprint(state, batch))
     assert len(prints) == 2
 
@@ -222,9 +222,9 @@ def test_an_evaluator_on_the_host_gives_float32_records(wine):
 def test_compiles_one_program_for_all_steps(wine):
     chex.clear_trace_counter()
     learner = Learner(linear(), OBJECTIVE, optimizers.make("adam"))
-    step = chex.assert_max_traces(loop.make_step(learner), n=1)
-    steps = Program(loop.scan_steps(step, data.take), donate=(0,))
-    state = loop.init_state(learner, KEY, 0, 1e-3)
+    step = chex.assert_max_traces(train_step.make_step(learner), n=1)
+    steps = Program(train_step.scan_steps(step, data.take), donate=(0,))
+    state = train_step.init_state(learner, KEY, 0, 1e-3)
     arrays = jax.device_put(wine.train)
     for start in (0, 5, 10):
         rows = data.indices([0], start, start + 5, 8, data.size(wine.train))[:, 0]
@@ -235,7 +235,7 @@ def test_compiles_one_program_for_all_steps(wine):
 def test_a_gradient_of_ones_own_is_what_the_optimizer_gets(wine):
     """That of the mean is the very program of None; another one is another run."""
     model, optimizer = tower(dropout=0.2), optimizers.make("sgd")
-    state = loop.init_state(Learner(model, OBJECTIVE, optimizer), KEY, 0, 0.1)
+    state = train_step.init_state(Learner(model, OBJECTIVE, optimizer), KEY, 0, 0.1)
     batch = {name: array[:16] for name, array in wine.train.items()}
     mean = gradients.mean_gradient(objectives.mean_loss(model, OBJECTIVE))
 
@@ -244,7 +244,7 @@ def test_a_gradient_of_ones_own_is_what_the_optimizer_gets(wine):
         return value, jax.tree.map(lambda leaf: leaf / 2, grads)
 
     steps = [
-        loop.make_step(Learner(model, OBJECTIVE, optimizer, gradient))
+        train_step.make_step(Learner(model, OBJECTIVE, optimizer, gradient))
         for gradient in (None, mean, halved)
     ]
     prints = [Program(step).fingerprint(state, batch) for step in steps]
@@ -272,7 +272,7 @@ def test_fit_trains_by_the_gradient_that_it_is_given(wine):
     learner = Learner(linear(), OBJECTIVE, optimizers.make("sgd", 0.5), none)
     result = loop.fit(learner, wine, Plan(2, 1, 16))
     assert result.record.loss.tolist() == [7.0, 7.0]
-    start = loop.init_state(learner, KEY, 0)
+    start = train_step.init_state(learner, KEY, 0)
     chex.assert_trees_all_equal(result.state.params, start.params)
 
 

@@ -21,7 +21,7 @@ from ffnlab.nn.activations import ACTIVATIONS
 from ffnlab.nn.ffn import BlockConfig
 from ffnlab.nn.precision import mixed_precision
 from ffnlab.sweep import population
-from ffnlab.train import loop, objectives, optimizers
+from ffnlab.train import objectives, optimizers, train_step
 from ffnlab.train.learner import Learner, with_frozen
 from tests.conftest import draw
 
@@ -70,9 +70,9 @@ def lower(function, *args):
 
 def lower_steps(learner, arrays):
     """Lowers the steps of a learner on a batch of some rows."""
-    state = jax.eval_shape(lambda: loop.init_state(learner, jax.random.key(0), 0))
+    state = jax.eval_shape(lambda: train_step.init_state(learner, jax.random.key(0), 0))
     arrays = with_frozen(learner, arrays)
-    text = lower(loop.make_steps(learner), state, arrays, integers(STEPS, BATCH))
+    text = lower(train_step.make_steps(learner), state, arrays, integers(STEPS, BATCH))
     assert "stablehlo.while" in text and "stablehlo.dot_general" in text
 
 
@@ -169,7 +169,7 @@ def test_a_population(batching):
     steps, _ = population.make_programs(learner, batching=batching)
     members = jax.local_device_count()
     state = jax.eval_shape(
-        jax.vmap(lambda seed: loop.init_state(learner, jax.random.key(0), seed)),
+        jax.vmap(lambda seed: train_step.init_state(learner, jax.random.key(0), seed)),
         integers(members),
     )
     arrays = {"x": shape(ROWS, 5), "y": integers(ROWS)}

@@ -20,9 +20,10 @@ from ffnlab.models import DecoderConfig, language_model
 from ffnlab.train import optimizers, sharding
 from ffnlab.train.checkpoint import Checkpoints
 from ffnlab.train.learner import Learner, Parts
-from ffnlab.train.loop import Hooks, fit, init_state, make_steps
+from ffnlab.train.loop import Hooks, fit
 from ffnlab.train.mesh_config import parse
 from ffnlab.train.record import Plan
+from ffnlab.train.train_step import init_state, make_steps
 from ffnlab.types import Model
 from tests.conftest import ROOT
 
