@@ -11,6 +11,8 @@ import jax
 import numpy as np
 
 from ffnlab import adapt, data
+from ffnlab.data.packed_rows import pack
+from ffnlab.data.tokenizer import Encoded
 from ffnlab.finetune import adapting
 from ffnlab.models import (
     DecoderConfig,
@@ -28,6 +30,7 @@ from ffnlab.train import OBJECTIVES, optimizers, sharding
 from ffnlab.train.learner import Learner, Parts
 from ffnlab.train.loop import fit
 from ffnlab.train.mesh_config import parse
+from ffnlab.train.objectives import cross_entropy_objective
 from ffnlab.train.record import Plan
 
 PLAN = Plan(steps=20, every=20, batch=8)
@@ -44,14 +47,23 @@ def optimizer(name="adam"):
     return optimizers.make(name, 1e-3, clip=1.0)
 
 
-def texts(classes=0):
+def texts():
     def part(count):
-        rng = np.random.default_rng(count)
-        tokens = rng.integers(0, 32, (count, 8), np.int32)
-        y = rng.integers(0, classes, count) if classes else tokens
-        return {"x/tokens": tokens, "x/mask": np.ones((count, 8), bool), "y": y}
+        tokens = np.random.default_rng(count).integers(0, 32, (count, 8), np.int32)
+        return {"x/tokens": tokens, "x/mask": np.ones((count, 8), bool), "y": tokens}
 
     return Parts("tokens", part(24), part(8))
+
+
+def labelled_texts():
+    def part(count):
+        rng = np.random.default_rng(count)
+        tokens = [rng.integers(0, 32, 8) for _ in range(count)]
+        types = [np.zeros(8, np.int32)] * count
+        labels = rng.integers(0, 3, count)
+        return pack(Encoded(tokens, types, [], 0), labels, 8).arrays
+
+    return Parts("texts", part(24), part(8))
 
 
 def decoder(layout):
@@ -77,9 +89,9 @@ def lora(layout):
         adapt.summary(trainable, frozen),
     )  # fmt: skip
     learner = adapting.make_learner(
-        whole, lambda model: Learner(model, OBJECTIVES["classes"], optimizer())
+        whole, lambda model: Learner(model, cross_entropy_objective(), optimizer())
     )
-    return fit(learner, texts(3), PLAN, layout=layout)
+    return fit(learner, labelled_texts(), PLAN, layout=layout)
 
 
 def population(layout):
