@@ -164,7 +164,7 @@ def without_steps(monkeypatch):
     monkeypatch.setattr(trainer, "train", initial_runs)
 
 
-def initial_runs(config, task, directory, adaptation=None, tracker=None):
+def initial_runs(config, task, directory, adaptation=None, tracker=None, layout=None):
     """Returns the run of initial parameters, in place of `trainer.train`."""
     plan = trainer.make_plan(config, task)
     init = jax.jit(trainer.init_from_checkpoint(config, task).init)

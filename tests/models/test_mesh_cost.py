@@ -79,7 +79,8 @@ def collectives(kind, data, model, fsdp=False, recompute=False):
         out_shardings=shardings,
     )
     tokens = jax.ShapeDtypeStruct((BATCH, LENGTH), jnp.int32)
-    text = step.lower(params, tokens).compile().as_text()
+    with jax.set_mesh(layout.mesh):
+        text = step.lower(params, tokens).compile().as_text()
     lines = re.findall(rf"= ([^\n]*?) {kind}(?:-start)?\(", text)
     shapes = [each for line in lines for each in re.findall(r"\[([\d,]*)\]", line)]
     return collections.Counter(

@@ -154,8 +154,8 @@ def test_a_fixed_split_gives_all_runs_the_same_data():
     for dataset in feedback_comparison._datasets(config).values():
         assert feedback_comparison._test_ratio(dataset) is None
         assert dataset.about["seed"] == 0
-    assert config.design == (True, 0)
-    assert FeedbackCompareConfig(extend_rates=2).design == (False, 2)
+    assert config.design == (True, 0, None)
+    assert FeedbackCompareConfig(extend_rates=2).design == (False, 2, None)
 
 
 @pytest.mark.parametrize(
