@@ -94,9 +94,8 @@ def check_divides(axis: str, size: int, name: str, count: int, also: str = "") -
     """
     if count % size == 0:
         return
-    divisors = [n for n in range(1, count + 1) if count % n == 0]
-    below = max(n for n in divisors if n < size)
-    above = min((n for n in divisors if n > size), default=None)
+    below = next(n for n in range(min(size, count), 0, -1) if count % n == 0)
+    above = next((n for n in range(size + 1, count + 1) if count % n == 0), None)
     near = [f"{axis}:{n}" for n in (below, above) if n is not None]
     does = "does" if len(near) == 1 else "do"
     raise InputError(
