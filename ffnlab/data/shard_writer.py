@@ -116,7 +116,7 @@ def _open(
         if before != now:
             raise InputError(
                 f"{directory}: the shards are of another preparation: {name} differs "
-                "from those that it was begun with; restore them, or " + AGAIN
+                "from those it was started with; restore them, or " + AGAIN
             )
     if held.next is None:
         raise InputError(f"{directory}: the preparation is finished")

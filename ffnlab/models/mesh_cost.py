@@ -186,11 +186,10 @@ def mesh_cost(setting: Setting, mesh: Mesh) -> MeshCost:
     activations = shape.activations(
         setting.itemsize, mesh.model, setting.flash, mesh.recompute
     )
-    logits = shape.logit_bytes(setting.itemsize, mesh.model)
     memory = {
         **parameter_bytes(setting, mesh),
         "activations": tokens * activations,
-        "logits": tokens * logits,
+        "logits": tokens * shape.logit_bytes(setting.itemsize, mesh.model),
     }
     model_flops = tokens * shape.flops / mesh.model
     extra = tokens * shape.recomputed_flops / mesh.model if mesh.recompute else 0.0
@@ -198,7 +197,7 @@ def mesh_cost(setting: Setting, mesh: Mesh) -> MeshCost:
         "weights": (data, _weight_gathers(setting, mesh)),
         "activations": (model, _activation_gathers(setting, mesh, tokens)),
     }
-    read = _bytes_read(setting, mesh, tokens)
+    read, bandwidth = _bytes_read(setting, mesh, tokens), accelerator.memory_bandwidth
     return MeshCost(
         mesh=mesh,
         memory=memory,
@@ -213,10 +212,8 @@ def mesh_cost(setting: Setting, mesh: Mesh) -> MeshCost:
         },
         seconds={
             "products": (model_flops + extra) / (setting.peak * setting.efficiency),
-            "memory": _bytes_read(setting, mesh, tokens) / accelerator.memory_bandwidth,
-            "update": _UPDATE
-            * local_parameters(shape, mesh)
-            / accelerator.memory_bandwidth,
+            "memory": read / bandwidth,
+            "update": _UPDATE * local_parameters(shape, mesh) / bandwidth,
             **_message_seconds(setting, messages),
         },
         peak=setting.peak,

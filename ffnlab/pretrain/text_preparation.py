@@ -108,23 +108,23 @@ def _check_directory(out: Path, resume: bool) -> None:
 
     if out.exists() and not out.is_dir():
         raise InputError(f"out: {out} is a file; name a directory")
-    begun = (out / NAME).exists()
+    is_started = (out / NAME).exists()
     others = {path.name for path in out.iterdir()} if out.is_dir() else set()
     others -= {"lock", digests.NAME, "tokenizer.json"}
     others = {name for name in others if not name.endswith(".part")}
-    if resume and not begun:
+    if resume and not is_started:
         raise InputError(f"resume: {out} holds no run to continue")
     if resume:
         with run_directory.acquire(out):
             digests.recover(out)  # such as the last shards.json
     if resume and read_index(out).next is None:
         raise InputError(f"resume: {out} is finished; pretrain takes it as shards")
-    if begun and not resume:
+    if is_started and not resume:
         raise InputError(
             f"out: {out} already holds token shards; resume=true continues a "
             "preparation, or delete it, or choose another directory"
         )
-    if others and not begun:
+    if others and not is_started:
         raise InputError(
             f"out: {out} holds files of something else; choose another directory"
         )

@@ -26,7 +26,7 @@ def check_equal(what: str, values: Mapping[str, str], remedy: str) -> None:
     run = runtime.current()
     if run is None:
         return
-    first, *others = map(json.loads, run.tell_all(json.dumps(dict(values))))
+    first, *others = map(json.loads, run.all_gather(json.dumps(dict(values))))
     for index, other in enumerate(others, 1):
         for name in sorted({*first, *other}):
             if first.get(name) != other.get(name):
@@ -57,9 +57,9 @@ def first_does(function: Callable[[], Any]) -> Any:
         try:
             outcome = (function(), None)
         except InputError as error:
-            run.tell(json.dumps((None, str(error))))
+            run.broadcast(json.dumps((None, str(error))))
             raise
-    result, wrong = json.loads(run.tell(json.dumps(outcome)))
+    result, wrong = json.loads(run.broadcast(json.dumps(outcome)))
     if wrong is not None:
         raise InputError(wrong)
     return result
@@ -107,7 +107,7 @@ def meet() -> None:
     """
     run = runtime.current()
     if run is not None:
-        run.tell_all("")
+        run.all_gather("")
 
 
 def _meet_once() -> None:

@@ -55,21 +55,21 @@ class Runtime(NamedTuple):
         entries = self.client.key_value_dir_get(f"{_PREFIX}/{folder}/")
         return {int(name.rpartition("/")[2]): text for name, text in entries}
 
-    def tell(self, text: str) -> str:
+    def broadcast(self, text: str) -> str:
         """Returns the text of process 0. All processes call it, in the same order."""
-        name = f"told/{next(_state.calls)}"
+        name = f"broadcast/{next(_state.calls)}"
         if self.index == 0:
             self.put(name, text)
         return self.get(name)
 
-    def tell_all(self, text: str) -> list[str]:
+    def all_gather(self, text: str) -> list[str]:
         """Returns the text of each process. All call it, in the same order."""
-        name = f"said/{next(_state.calls)}"
+        name = f"gathered/{next(_state.calls)}"
         self.put(f"{name}/{self.index}", text)
         texts = []
         if self.index == 0:
             texts = [self.get(f"{name}/{each}") for each in range(self.count)]
-        return json.loads(self.tell(json.dumps(texts)))
+        return json.loads(self.broadcast(json.dumps(texts)))
 
 
 _state = SimpleNamespace(

@@ -259,9 +259,7 @@ class _JobTraining:
         """The model, its objective and its optimizer."""
         from ffnlab.train.loop import Learner
 
-        optimizer = self.job.optimizer
-        if optimizer is None:
-            optimizer = self.config.make_optimizer(self.plan.steps)
+        optimizer = self.job.optimizer or self.config.make_optimizer(self.plan.steps)
         return Learner(self.job.model, self.job.objective, optimizer)
 
     @functools.cached_property

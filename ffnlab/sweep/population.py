@@ -293,9 +293,8 @@ def make_programs(
     if evaluator is None:
         score = _scorer(learner, batching, layout)
         evaluator = on_mesh(lambda params, part: score(params, *part), layout)
-    mesh = layout.mesh if layout else None
-    outputs = _outputs(learner, layout)
-    return Programs(Program(steps, (0,), outputs, mesh, like), evaluator)
+    where = (_outputs(learner, layout), layout.mesh if layout else None)
+    return Programs(Program(steps, (0,), *where, like), evaluator)
 
 
 def _outputs(learner: Learner | Frozen, layout: Layout | None) -> Any:
@@ -393,12 +392,7 @@ def score_examples(
 ) -> np.ndarray:
     """Returns the monitored score of each member on each example, `[S, N]`.
 
-    Args:
-      model: The model of all members.
-      objective: What is scored.
-      part: A part of a data set, for instance `dataset.test`.
-      params: The parameters of the members, with a leading axis `[S]`.
-      batching: See `spread`.
+    The arguments are those of `evaluate_members`.
     """
     size = jax.tree.leaves(params)[0].shape[0]
     score = make_score_examples(model, objective, data.take, data.size(part))

@@ -24,11 +24,12 @@ import numpy as np
 from ffnlab import digests, io, processes, trees
 from ffnlab.errors import InputError
 from ffnlab.train import array_folder
+from ffnlab.train.earlier_checkpoints import (
+    FORMAT,
+    with_todays_names,
+    without_frozen_moments,
+)
 
-# Counted up when programs or the names of what is saved change. Runs saved before may
-# have another program, and those of format 1 moments of frozen arrays.
-FORMAT = 3
-_TRAINED = "inner_states/train/inner_state/"  # of optax.selective_transform
 _SHARE = 20  # time between two saves over the time that a save takes
 _KEPT = 2  # checkpoints
 
@@ -90,10 +91,7 @@ class Checkpoints:
             io.write(path, json.dumps(run, indent=2) + "\n")
             return
         held = _read_run(path)
-        if held.get("format", 1) in range(1, FORMAT):  # compiled from older code
-            held.pop("devices", None)
-            today = {name: run[name] for name in ("program", "members") if name in run}
-            held |= {"format": FORMAT, **today}
+        held = with_todays_names(held, run)
         for name in sorted({*held, *run}):
             if held.get(name) != run.get(name):
                 raise InputError(
@@ -197,7 +195,7 @@ class Checkpoints:
             except InputError as error:
                 self._report(step, error)
                 continue
-            held = _without_frozen_moments(leaves, trees.flatten(tree))
+            held = without_frozen_moments(leaves, trees.flatten(tree))
             return self._fill(tree, held)
         if steps:
             raise self._all_damaged()
@@ -379,23 +377,3 @@ def _read_run(path: Path) -> dict[str, Any]:
             f"{path}: the file is damaged; delete its directory to train from the start"
         )
     return run
-
-
-def _without_frozen_moments(
-    leaves: dict[str, np.ndarray], wanted: dict[str, Any]
-) -> dict[str, np.ndarray]:
-    """Returns a checkpoint under today's names of the optimizer's state.
-
-    Optimizers had moments for frozen arrays too, until `optax.selective_transform` gave
-    the state of trained arrays a name of its own; the former are dropped.
-    """
-    today = {name.replace(_TRAINED, ""): name for name in wanted if _TRAINED in name}
-    if not today or today.values() & leaves.keys():
-        return leaves
-    inside = {name.partition(_TRAINED)[0] for name in today.values()}
-    kept = {today.get(name, name): array for name, array in leaves.items()}
-    return {
-        name: array
-        for name, array in kept.items()
-        if name in wanted or not any(name.startswith(prefix) for prefix in inside)
-    }

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from ffnlab import DecoderConfig
 from ffnlab.errors import InputError
 from ffnlab.models.decoder_costs import (
     SIZES,
@@ -12,28 +11,13 @@ from ffnlab.models.decoder_costs import (
     find_divisors,
     nearest_divisors,
 )
-from ffnlab.models.language_model import causal_lm
 from ffnlab.nn.jaxprs import product_flops
 from ffnlab.nn.precision import mixed_precision
+from tests.models.costed_decoder import SIZE, decoder
 
-SIZE = {
-    "features": 64,
-    "layers": 2,
-    "heads": 4,
-    "key_value_heads": 2,
-    "hidden": 160,
-    "vocabulary": 512,
-}
 LENGTH, BATCH = 48, 2
 SHAPE = DecoderShape(**SIZE, length=LENGTH)
 TOKENS = jax.ShapeDtypeStruct((BATCH, LENGTH), jnp.int32)
-
-
-def decoder(**options):
-    """Returns the decoder of the formulas, and the shapes of its parameters."""
-    plain = {"positions": "rotary", "norm_kind": "rms", "bias": False}
-    model = causal_lm(DecoderConfig(**{**SIZE, "block": "swiglu", **plain, **options}))
-    return model, jax.eval_shape(model.init, jax.random.key(0))
 
 
 def loss_of(model):

@@ -7,10 +7,8 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import AbstractMesh
 
-from ffnlab import DecoderConfig
 from ffnlab.models.accelerators import ACCELERATORS
 from ffnlab.models.decoder_costs import SIZES, DecoderShape
-from ffnlab.models.language_model import causal_lm
 from ffnlab.models.mesh_cost import (
     Mesh,
     Setting,
@@ -20,25 +18,11 @@ from ffnlab.models.mesh_cost import (
 )
 from ffnlab.train.mesh_config import AXES
 from ffnlab.train.sharding import Layout, constrain, make_layout
+from tests.models.costed_decoder import SIZE, decoder
 
-SIZE = {
-    "features": 64,
-    "layers": 2,
-    "heads": 4,
-    "key_value_heads": 2,
-    "hidden": 160,
-    "vocabulary": 512,
-}
 BATCH, LENGTH = 4, 48
 SHAPE = DecoderShape(**SIZE, length=LENGTH)
 H100, V5E = ACCELERATORS["h100"], ACCELERATORS["v5e"]
-
-
-def decoder(**options):
-    """Returns the decoder of the formulas, and the shapes of its parameters."""
-    plain = {"positions": "rotary", "norm_kind": "rms", "bias": False}
-    model = causal_lm(DecoderConfig(**{**SIZE, "block": "swiglu", **plain, **options}))
-    return model, jax.eval_shape(model.init, jax.random.key(0))
 
 
 @pytest.mark.parametrize("fsdp", [False, True])

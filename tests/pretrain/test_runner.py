@@ -38,13 +38,6 @@ BERT = Path(__file__).parents[1] / "checkpoints" / "bert"
 
 
 @pytest.fixture(scope="module")
-def text(tmp_path_factory):
-    path = tmp_path_factory.mktemp("text") / "numbers.txt"
-    path.write_text("".join(f"number {n} is w{n % 26}\n" for n in range(300)))
-    return str(path)
-
-
-@pytest.fixture(scope="module")
 def done(tmp_path_factory, text):
     """A small causal model, trained once."""
     out = tmp_path_factory.mktemp("runs") / "small"

@@ -24,13 +24,6 @@ RUN |= {"samples": 0, "optimizer": "adam"}
 
 
 @pytest.fixture(scope="module")
-def text(tmp_path_factory):
-    path = tmp_path_factory.mktemp("text") / "numbers.txt"
-    path.write_text("".join(f"number {n} is w{n % 26}\n" for n in range(300)))
-    return str(path)
-
-
-@pytest.fixture(scope="module")
 def shards(tmp_path_factory, text):
     out = tmp_path_factory.mktemp("shards") / "numbers"
     prepare_text(PrepareConfig(text=(text,), out=str(out), shard_tokens=1024))

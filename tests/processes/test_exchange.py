@@ -76,13 +76,13 @@ def test_all_receive_the_text_of_process_0(monkeypatch):
     store, results = Store(), []
 
     def second():
-        results.append(other.tell(""))
+        results.append(other.broadcast(""))
 
     one, other = (runtime.Runtime(store, i, 2, "a:1") for i in (0, 1))
     monkeypatch.setattr(runtime._state, "calls", iter([0, 0]))
     thread = threading.Thread(target=second)
     thread.start()
-    assert one.tell("done") == "done"
+    assert one.broadcast("done") == "done"
     thread.join()
     assert results == ["done"]
 

@@ -14,7 +14,7 @@ import pytest
 
 from ffnlab import digests
 from ffnlab.errors import InputError
-from ffnlab.train import checkpoint
+from ffnlab.train import checkpoint, earlier_checkpoints
 from ffnlab.train.checkpoint import Checkpoints
 
 TREE = {"params": {"kernel": np.arange(6.0).reshape(2, 3)}, "step": np.array(7)}
@@ -106,6 +106,8 @@ def test_the_program_of_runs_without_a_format_is_not_compared(tmp_path):
         Checkpoints(tmp_path).check_run({"program": "b"})
     write({"program": "b", "format": checkpoint.FORMAT - 1})
     Checkpoints(tmp_path).check_run({"program": "a"})
+    write({"program": "b", "format": 3, "devices": 2})  # of a population
+    Checkpoints(tmp_path).check_run({"program": "a", "members": 8})
     write({"program": "a", "format": checkpoint.FORMAT + 1})
     with pytest.raises(InputError, match="format was"):
         Checkpoints(tmp_path).check_run({"program": "a"})
@@ -122,24 +124,24 @@ SINCE = {
 
 
 def test_moments_of_frozen_arrays_are_left_out_of_older_checkpoints():
-    assert checkpoint._without_frozen_moments(BEFORE, SINCE) == SINCE
+    assert earlier_checkpoints.without_frozen_moments(BEFORE, SINCE) == SINCE
 
 
 @pytest.mark.parametrize("wanted", [BEFORE, SINCE])
 def test_checkpoints_of_today_are_left_as_they_are(wanted):
-    assert checkpoint._without_frozen_moments(wanted, wanted) == wanted
+    assert earlier_checkpoints.without_frozen_moments(wanted, wanted) == wanted
 
 
 def test_other_arrays_are_not_left_out_of_older_checkpoints():
     """So that what is of another run is still refused by name."""
     held = {**BEFORE, "params/other": 5, "extra/opt/0/mu/embed": 6}
-    kept = checkpoint._without_frozen_moments(held, SINCE)
+    kept = earlier_checkpoints.without_frozen_moments(held, SINCE)
     assert kept == {**SINCE, "params/other": 5, "extra/opt/0/mu/embed": 6}
 
 
 def test_nothing_is_left_out_of_checkpoints_of_today():
     held = {**SINCE, "opt/0/mu/embed": 2}
-    assert checkpoint._without_frozen_moments(held, SINCE) == held
+    assert earlier_checkpoints.without_frozen_moments(held, SINCE) == held
 
 
 def save_two(directory):
