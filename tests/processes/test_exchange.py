@@ -31,7 +31,7 @@ class Store:
 class OfOthers(runtime.Runtime):
     """Process 0 of several, whose texts are given."""
 
-    def tell_all(self, text):
+    def all_gather(self, text):
         return [text, *others]
 
 
@@ -93,7 +93,9 @@ def test_an_error_of_process_0_is_raised_there_and_told(first):
 
     with pytest.raises(InputError, match="out: it is full"):
         processes.first_does(fail)
-    (told,) = [text for name, text in first.client.texts.items() if "/told/" in name]
+    (told,) = [
+        text for name, text in first.client.texts.items() if "/broadcast/" in name
+    ]
     assert json.loads(told) == [None, "out: it is full"]
 
 
@@ -101,7 +103,7 @@ def test_an_error_of_process_0_is_raised_in_the_others(monkeypatch):
     run = runtime.Runtime(Store(), 1, 2, "node0:1234")
     monkeypatch.setattr(runtime._state, "runtime", run)
     monkeypatch.setattr(runtime._state, "calls", iter([7]))
-    run.put("told/7", json.dumps([None, "out: it is full"]))
+    run.put("broadcast/7", json.dumps([None, "out: it is full"]))
     with pytest.raises(InputError, match="out: it is full"):
         processes.first_does(lambda: pytest.fail("called in process 1"))
 
