@@ -3,13 +3,14 @@
 The same steps of a decoder, with the same batch, by
 
 - one process with one device on one core, which takes half of the batch;
+- two of those at the same time, which exchange nothing;
 - one process with two devices on two cores, which divide the batch;
 - two processes on a core each, joined as `--coordinator` joins them.
 
 Each process is started anew in every round and times its calls after compiling. The
-first table divides the last by the second, the second one is the throughput of two
-processes over twice that of one core. A core cannot be bound on every system; this
-needs Linux and two cores.
+tables are the time of two joined processes over that of two devices, and their
+throughput over twice that of one core and over that of two that exchange nothing. A
+core cannot be bound on every system; this needs Linux and two cores.
 
     python -m benchmarks.sharding
     python -m benchmarks.sharding --rounds=1 --calls=2    (a smoke run)
@@ -34,6 +35,7 @@ from ffnlab.report.table import Table
 
 _WORKER = "FFNLAB_SHARDING_WORKER"  # the environment variable that holds its setting
 _STEPS = 4  # of a call
+_SETTINGS = ("one core", "two apart", "two devices", "two processes")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,21 +61,23 @@ def run(config: Config) -> list[Table]:
         raise InputError("two cores that a process can be bound to are needed")
     protocol.describe()
     order = np.random.default_rng(config.seed)
-    settings, times = ("one core", "two devices", "two processes"), []
+    times = []
     for _ in range(config.rounds):
-        measured = np.zeros(3)
-        for number in order.permutation(3):
-            measured[number] = _time(config, settings[number])
+        measured = np.zeros(len(_SETTINGS))
+        for number in order.permutation(len(_SETTINGS)):
+            measured[number] = _time(config, _SETTINGS[number])
         times.append(measured)
-        pairs = zip(settings, measured, strict=True)
+        pairs = zip(_SETTINGS, measured, strict=True)
         print(", ".join(f"{name} {1e3 * each:.0f} ms" for name, each in pairs))
-    one, devices, processes = np.transpose(times)
+    one, apart, devices, processes = np.transpose(times)
     return [
         _show("a step: two processes ÷ two devices", processes / devices, 1.15),
         # One core does half of the batch, so that twice its throughput is a batch.
         _show(
             "throughput: two processes ÷ twice one core", one / processes, 0.85, True
         ),
+        # Two cores share memory and clock, which no exchange of gradients changes.
+        _show("throughput: two processes ÷ two apart", apart / processes, 0.85, True),
     ]
 
 
@@ -97,7 +101,7 @@ def _time(config: Config, setting: str) -> float:
     with socket.socket() as listener:
         listener.bind(("localhost", 0))
         port = listener.getsockname()[1]
-    count = 2 if setting == "two processes" else 1
+    count = 2 if setting in ("two apart", "two processes") else 1
     workers = [_start(config, setting, port, index) for index in range(count)]
     outputs = [worker.communicate()[0] for worker in workers]
     if any(worker.returncode for worker in workers):
@@ -162,8 +166,9 @@ def _prepare(config: Config, setting: str) -> tuple:
         length=config.length,
     )
     model, objective = language_model.causal_lm(shape), language_model.objective(1.0)
-    learner = Learner(model, objective, optimizers.make("adam", 1e-3, clip=1.0))
-    alone = setting == "one core"
+    optimizer = optimizers.make("adam", 1e-3, clip=1.0)
+    learner = Learner(model, objective, optimizer, independent=True)
+    alone = setting in ("one core", "two apart")
     batch = config.batch_size // 2 if alone else config.batch_size
     sizes = {"replicas": 1, "data": 2, "model": 1}
     layout = None if alone else sharding.make_layout(sizes)

@@ -97,14 +97,14 @@ def steps_per_epoch(task: Task, plan: Plan) -> float:
     return len(task.rows["train"].example_index) / plan.batch
 
 
-def make_gradient(
+def _own_gradient(
     config: "Config",
     task: Task,
     model: Model,
     rates: Any = None,
     penalty: Callable[[Params], jax.Array] | None = None,
-) -> Gradient:
-    """Returns the gradient of a step: that of the loss, or an adversarial one.
+) -> Gradient | None:
+    """Returns the gradient of a step that flags ask for; None is that of the loss.
 
     Args:
       config: The flags.
@@ -115,7 +115,7 @@ def make_gradient(
       penalty: What is added to the loss of the parameters.
     """
     width = task.checkpoint.config.embedding_width
-    loss = mean_loss(model, task.objective)
+    plain = loss = mean_loss(model, task.objective)
     if config.r_drop_alpha:
         loss = gradients.r_drop(
             model, task.objective, config.r_drop_alpha, task.class_logits
@@ -126,13 +126,15 @@ def make_gradient(
         loss = language_model.add_mlm_loss(loss, mlm, config.mlm_loss_weight)
     if penalty is not None:
         loss = gradients.add_penalty(loss, penalty)
+    parts = config.gradient_accumulation_steps
+    if loss is plain and config.adversarial == "none" and parts == 1:
+        return None
     gradient, epsilon = gradients.mean_gradient(loss), config.adversarial_epsilon
     if config.adversarial == "fgm":
         gradient = adversarial.fgm(loss, width, epsilon)
     if config.adversarial == "freelb":
         step = epsilon / 5  # the first offset is as long
         gradient = adversarial.freelb(loss, width, 3, step, epsilon, step)
-    parts = config.gradient_accumulation_steps
     return gradients.accumulate(gradient, parts, task.count)
 
 
@@ -293,8 +295,8 @@ def _full_learner(config: "Config", task: Task, plan: Plan) -> loop.Learner:
             optimizer, shapes, layers, max(every, 1)
         )
     model = layerwise.stop_gradients(model, rates)
-    gradient = make_gradient(config, task, model, rates)
-    return loop.Learner(model, task.objective, optimizer, gradient)
+    own = _own_gradient(config, task, model, rates)
+    return loop.Learner(model, task.objective, optimizer, own, independent=True)
 
 
 def _adapted_learner(
@@ -305,8 +307,8 @@ def _adapted_learner(
     penalty = adapting.penalty(adaptation)
 
     def learner_of(model: Model) -> loop.Learner:
-        gradient = make_gradient(config, task, model, penalty=penalty)
-        return loop.Learner(model, task.objective, optimizer, gradient)
+        own = _own_gradient(config, task, model, penalty=penalty)
+        return loop.Learner(model, task.objective, optimizer, own, independent=True)
 
     return adapting.make_learner(adaptation, learner_of)
 

@@ -6,11 +6,13 @@ does not show which tokens are to be predicted. All of it runs on the device.
 """
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from ffnlab.nn.batch_axis import draw_rows
 from ffnlab.types import Array, Key
 
 
@@ -76,9 +78,12 @@ def mask_tokens(
     counts = jnp.round(rate * (words >= 0).sum(axis=1))  # [B]
     counts = jnp.maximum(counts, 1).astype(jnp.int32)
     positions, chosen = _choose(order_key, words, most, counts, whole_words)
-    draw = jax.random.uniform(kind_key, positions.shape)  # [B, K]
+    shape = positions.shape  # [B, K]
+    draw = draw_rows(partial(jax.random.uniform, kind_key), shape)
     old = jnp.take_along_axis(tokens, positions, axis=1)
-    random = jax.random.randint(token_key, positions.shape, 0, vocabulary)
+    random = draw_rows(
+        lambda shape: jax.random.randint(token_key, shape, 0, vocabulary), shape
+    )
     new = jnp.where(draw < mask_share, mask_token, random)
     new = jnp.where(chosen & (draw < mask_share + random_share), new, old)
     row = jnp.arange(rows)[:, None]
@@ -98,7 +103,7 @@ def _choose(
       counts: Number of tokens to choose in each row, `[B]`.
       whole_words: See `mask_tokens`.
     """
-    draw = jax.random.uniform(key, words.shape)
+    draw = draw_rows(partial(jax.random.uniform, key), words.shape)
     if whole_words:  # one draw per word
         draw = jnp.take_along_axis(draw, words, axis=1)
     draw = jnp.where(words >= 0, draw, jnp.inf)

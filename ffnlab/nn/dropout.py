@@ -7,11 +7,13 @@ CPU (`benchmarks/ffn.py`).
 """
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ffnlab.nn.batch_axis import draw_rows, own_part
 from ffnlab.types import Array, Key
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
@@ -58,16 +60,18 @@ def keep_mask(key: Key, rate: float, shape: tuple[int, ...]) -> Array:
     >>> bool(keep_mask(jax.random.key(0), 0.5, (2, 3)).any())
     True
     """
-    size = math.prod(shape)
+    size, (part, parts) = math.prod(shape), own_part()
     unrolled = (
         jax.config.jax_threefry_partitionable
         and not jax.config.jax_enable_x64  # in x64 mode JAX draws 64 bits per value
         and jax.random.key_impl(key) == "threefry2x32"
-        and size < 2**32
+        and parts * size < 2**32
     )
     if not unrolled:
-        return jax.random.bernoulli(key, 1.0 - rate, shape)
+        return draw_rows(partial(jax.random.bernoulli, key, 1.0 - rate), shape)
     counters = jax.lax.iota(jnp.uint32, size).reshape(shape)
+    if parts > 1:
+        counters = counters + jnp.uint32(part * size)
     bits = threefry(jax.random.key_data(key), counters)
     # JAX turns the top 23 bits into a float32 before it compares; comparing the
     # integers gives the same result.

@@ -71,7 +71,10 @@ def train(
         progress.begin(job.dataset.name, compiling=True)
         fitted = loop.fit(
             loop.Learner(
-                model, objective, config.make_optimizer(plan.steps, flat=False)
+                model,
+                objective,
+                config.make_optimizer(plan.steps, flat=False),
+                independent=True,
             ),
             job.dataset,
             plan,

@@ -28,7 +28,7 @@ def gradient_and_stats(
     Raises:
       InputError: The model returns no statistics, or others than it has.
     """
-    model, objective, _, gradient = learner
+    model, objective, _, gradient, _ = learner
     trained, stats = split_stats(params)
     if gradient is not None:
         loss, grads = gradient(params, batch, key)

@@ -14,6 +14,7 @@ class _Learner(NamedTuple):
     objective: Objective
     optimizer: optax.GradientTransformation
     gradient: Gradient | None = None
+    independent: bool = False
 
 
 class Learner(_Learner):
@@ -30,6 +31,9 @@ class Learner(_Learner):
         receives; None is the gradient of the objective's mean. `ffnlab.train.gradients`
         and `ffnlab.train.adversarial` have others. With running statistics, another
         pass over the batch computes them.
+      independent: Whether the loss of an example does not depend on the others of its
+        batch, as it does with batch normalisation. Devices that divide a batch then
+        exchange their gradients at once where that is faster.
     """
 
     __slots__ = ()
@@ -40,8 +44,10 @@ class Learner(_Learner):
         objective: Objective,
         optimizer: Any,
         gradient: Gradient | None = None,
+        independent: bool = False,
     ) -> "Learner":
-        return super().__new__(cls, model, objective, as_optimizer(optimizer), gradient)
+        optimizer = as_optimizer(optimizer)
+        return super().__new__(cls, model, objective, optimizer, gradient, independent)
 
 
 class Parts(NamedTuple):

@@ -13,6 +13,7 @@ import optax
 
 from ffnlab import data
 from ffnlab.nn.statistics import join_stats, split_stats
+from ffnlab.train import divided_gradient
 from ffnlab.train.batch_statistics import gradient_and_stats
 from ffnlab.train.evaluation import Take
 from ffnlab.train.learner import Frozen, Learner, bind
@@ -83,7 +84,7 @@ def make_step(learner: Learner) -> Step:
     >>> int(state.step), bool(loss > 0)
     (1, True)
     """
-    model, objective, optimizer, gradient = learner
+    model, objective, optimizer, gradient, _ = learner
     gradient = gradient or jax.value_and_grad(mean_loss(model, objective))
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Array]:
@@ -107,6 +108,9 @@ def make_steps(
 
     def steps(state: TrainState, arrays: Any, indices: Array):
         bound, arrays = bind(learner, arrays)
+        if divided_gradient.applies(bound, layout):
+            gradient = divided_gradient.divided_gradient(bound, layout)
+            bound = bound._replace(gradient=gradient)
         return scan_steps(make_step(bound), take_along(layout))(state, arrays, indices)
 
     return steps
