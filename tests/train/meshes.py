@@ -1,13 +1,17 @@
 """Trains five kinds of model on eight devices in several meshes, and on one of them.
 
     JAX_NUM_CPU_DEVICES=8 python -m tests.train.meshes
+    JAX_NUM_CPU_DEVICES=8 python -m tests.train.meshes float64
 
-Prints the largest difference of the losses of 20 steps as JSON, by model and mesh.
+Prints the largest differences of the losses of 20 steps and of the parameters after
+them as JSON, by model and mesh.
 """
 
 import json
+import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ffnlab import adapt, data
@@ -47,6 +51,22 @@ def optimizer(name="adam"):
     return optimizers.make(name, 1e-3, clip=1.0)
 
 
+def wide(tree):
+    """Returns a tree whose floating-point arrays are float64 where JAX allows it."""
+
+    def widen(leaf):
+        inexact = jnp.issubdtype(leaf.dtype, jnp.floating)
+        return jnp.asarray(leaf, float) if inexact else leaf
+
+    return jax.tree.map(widen, tree)
+
+
+def make_learner(model, *rest, **options):
+    """Returns a learner whose parameters are as wide as JAX allows."""
+    init = model.init
+    return Learner(model._replace(init=lambda key: wide(init(key))), *rest, **options)
+
+
 def texts():
     def part(count):
         tokens = np.random.default_rng(count).integers(0, 32, (count, 8), np.int32)
@@ -68,28 +88,32 @@ def labelled_texts():
 
 def decoder(layout):
     model = language_model.causal_lm(DecoderConfig.tiny(**SHAPE, length=8, scan=True))
-    learner = Learner(model, language_model.objective(1.0), optimizer("muon"))
+    learner = make_learner(model, language_model.objective(1.0), optimizer("muon"))
     return fit(learner, texts(), PLAN, layout=layout)
 
 
 def encoder(layout):
     config = EncoderConfig.tiny(**SHAPE, length=8, dropout=0.1, head="tied")
     model = language_model.masked_lm(config, 1)
-    learner = Learner(model, language_model.objective(1.0), optimizer())
+    objective = language_model.objective(1.0)
+    learner = make_learner(model, objective, optimizer(), independent=True)
     return fit(learner, texts(), PLAN, layout=layout)
 
 
 def lora(layout):
     config = EncoderConfig.tiny(**SHAPE, length=8, pooler=True)
     model = classifier_model(ClassifierConfig(config, 3, dropout=0.1))
-    params, methods = model.init(jax.random.key(0)), adapt.parse("lora")
+    params, methods = wide(model.init(jax.random.key(0))), adapt.parse("lora")
     trainable, frozen, _ = adapt.apply(params, methods, model)
     whole = adapting.Adaptation(
         methods, model._replace(init=lambda key: params), frozen, frozen,
         adapt.summary(trainable, frozen),
     )  # fmt: skip
     learner = adapting.make_learner(
-        whole, lambda model: Learner(model, cross_entropy_objective(), optimizer())
+        whole,
+        lambda model: make_learner(
+            model, cross_entropy_objective(), optimizer(), independent=True
+        ),
     )
     return fit(learner, labelled_texts(), PLAN, layout=layout)
 
@@ -98,7 +122,7 @@ def population(layout):
     wine = data.load("wine")
     block = BlockConfig("swiglu", features=16, hidden=16, dropout=0.1)
     model = tower(TowerConfig(wine.features, wine.classes, block))
-    learner = Learner(model, OBJECTIVES["classes"], optimizer())
+    learner = make_learner(model, OBJECTIVES["classes"], optimizer())
     return fit_population(learner, wine, PLAN, seeds=range(4), layout=layout).fit
 
 
@@ -108,24 +132,36 @@ def feedback(layout):
         task.classes, task.features, task.about["vocabulary"], hidden=8,
         per=task.about["per"], contractive=0.9, kind="feedback",
     )  # fmt: skip
-    learner = Learner(sequence_model(config), OBJECTIVES[task.task], optimizer())
+    model = sequence_model(config)
+    learner = make_learner(model, OBJECTIVES[task.task], optimizer())
     if layout and layout.sizes["data"] == 8 and not layout.fsdp:
         layout = layout._replace(positions=True)
     return fit(learner, task, PLAN, layout=layout)
 
 
+def difference(one, other):
+    """Returns the largest difference of two fits."""
+    pairs = [
+        (fitted.record.loss, *map(np.asarray, jax.tree.leaves(fitted.state.params)))
+        for fitted in (one, other)
+    ]
+    largest = [float(np.abs(a - b).max()) for a, b in zip(*pairs, strict=True)]
+    dtypes = {array.dtype.name for array in pairs[0][1:]}
+    return {"loss": largest[0], "params": max(largest[1:]), "dtypes": sorted(dtypes)}
+
+
 def main():
+    jax.config.update("jax_enable_x64", "float64" in sys.argv)
     differences = {}
     for train in (decoder, encoder, lora, population, feedback):
-        one = train(None).record.loss
+        one = train(None)
         meshes = dict(MESHES)
         if train is population:
             meshes = {"replicas:2,data:2,model:2": ("replicas:2", "data:2", "model:2")}
         for name, entries in meshes.items():
             layout = sharding.make_layout(parse(entries), "fsdp" in name)
-            loss = train(layout).record.loss
-            key = f"{train.__name__} {name}"
-            differences[key] = float(np.abs(loss - one).max())
+            other, key = train(layout), f"{train.__name__} {name}"
+            differences[key] = difference(one, other)
     print(json.dumps(differences))
 
 
