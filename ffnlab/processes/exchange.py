@@ -140,6 +140,52 @@ def place(tree: Any, shardings: Any) -> Any:
     return jax.tree.map(divide, tree, shardings)
 
 
+def own_rows(sharding: Any, rows: int) -> Any:
+    """Returns which rows of a batch the devices of this process hold, int `[own]`.
+
+    Args:
+      sharding: That of batches `[steps, B, ...]`; None is the default device.
+      rows: The number B of rows of a batch.
+
+    >>> own_rows(None, 4).tolist()
+    [0, 1, 2, 3]
+    """
+    import numpy as np
+
+    places = np.arange(rows)
+    if sharding is None or not runtime.several():
+        return places
+    held = sharding.addressable_devices_indices_map((1, rows)).values()
+    return np.unique(np.concatenate([places[part] for _, part in held]))
+
+
+def place_rows(tree: Any, sharding: Any, rows: int) -> Any:
+    """Returns batches of which each process has its own rows, on devices of all.
+
+    Args:
+      tree: Arrays of NumPy, `[steps, own, ...]`, of the rows of `own_rows`.
+      sharding: That of batches `[steps, B, ...]`; None is the default device.
+      rows: The number B of rows of a batch.
+    """
+    import jax
+
+    if sharding is None or not runtime.several():
+        return jax.device_put(tree, sharding)
+    import numpy as np
+
+    own = own_rows(sharding, rows)
+
+    def divide(leaf: Any) -> Any:
+        def part(index: tuple[slice, ...]) -> Any:
+            start, stop, _ = index[1].indices(rows)
+            return leaf[:, slice(*np.searchsorted(own, (start, stop)))]
+
+        shape = (leaf.shape[0], rows, *leaf.shape[2:])
+        return jax.make_array_from_callback(shape, sharding, part)
+
+    return jax.tree.map(divide, tree)
+
+
 def gather(tree: Any) -> Any:
     """Returns a tree of arrays that are divided over processes, as arrays of each.
 

@@ -1,5 +1,6 @@
 """What the steps of a call receive beside the state: arrays, and indices into them."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -24,7 +25,9 @@ class Inputs(Protocol):
     streamed: bool
 
     def __call__(self, start: int, stop: int) -> tuple[Any, Any]:
-        """Returns the arrays of some steps, and the indices into them, `[steps, B]`.
+        """Returns the arrays of some steps, and the indices into them.
+
+        An index is that of an example, `[steps, B]`, or of a whole batch, `[steps]`.
 
         Args:
           start: The first step.
@@ -54,16 +57,20 @@ class OnDemand(NamedTuple):
     Attributes:
       part: The part.
       wrap: `wrap(arrays)` returns the arrays of a program, given those of the part.
-      sharding: Where what is read is placed; None is the default device.
+      layout: The devices that divide each batch; None is the default device.
     """
 
     part: Streamed
     wrap: Callable[[Any], Any]
-    sharding: jax.sharding.Sharding | None
+    layout: Layout | None
 
 
 class _Read(NamedTuple):
-    """Arrays of the examples of one call, in the order of its steps."""
+    """Arrays of the batches of one call, `[steps, B, ...]`, and their numbers.
+
+    The batch of a step is thus taken whole, and its rows stay on the devices that they
+    were read for.
+    """
 
     source: OnDemand
     indices: Indices
@@ -71,24 +78,45 @@ class _Read(NamedTuple):
 
     def __call__(self, start: int, stop: int) -> tuple[Any, Any]:
         index = np.asarray(self.indices(start, stop))  # [steps, B]
-        arrays = self.source.part.read(index.ravel())  # [steps * B, ...]
-        placed = processes.place(arrays, self.source.sharding)
-        return self.source.wrap(placed), _numbered(index)
+        steps, batch = index.shape[:-1], index.shape[-1]
+        sharding = _of_batches(self.source.layout, batch)
+        own = processes.own_rows(sharding, batch)
+        chosen = index.reshape(-1, batch)[:, own]  # [steps, own]
+        arrays = self.source.part.read(chosen.ravel())  # [steps * own, ...]
+        arrays = jax.tree.map(
+            lambda array: array.reshape(*chosen.shape, *array.shape[1:]), arrays
+        )
+        placed = processes.place_rows(arrays, sharding, batch)
+        return self.source.wrap(placed), _numbers(steps)
 
     def shapes(self, start: int, stop: int) -> tuple[Any, Any]:
-        index, sharding = np.asarray(self.indices(start, stop)), self.source.sharding
+        index = np.asarray(self.indices(start, stop))
+        steps, batch = index.shape[:-1], index.shape[-1]
+        sharding = _of_batches(self.source.layout, batch)
         one = self.source.part.read(index.ravel()[:1])
 
         def shape(array: np.ndarray) -> jax.ShapeDtypeStruct:
-            sizes = (index.size, *array.shape[1:])
+            sizes = (math.prod(steps), batch, *array.shape[1:])
             return jax.ShapeDtypeStruct(sizes, array.dtype, sharding=sharding)
 
-        return self.source.wrap(jax.tree.map(shape, one)), _numbered(index)
+        return self.source.wrap(jax.tree.map(shape, one)), _numbers(steps)
 
 
-def _numbered(index: np.ndarray) -> np.ndarray:
-    """Returns the places of the examples of each step in their arrays, `[steps, B]`."""
-    return np.arange(index.size, dtype=np.int32).reshape(index.shape)
+def _of_batches(layout: Layout | None, batch: int) -> jax.sharding.Sharding | None:
+    """Returns the sharding of batches `[steps, B, ...]`, as `constrain` divides them.
+
+    Arrays that are divided by their positions, or not at all, are held by every device.
+    """
+    if layout is None:
+        return None
+    if layout.positions or batch % layout.sizes["data"]:
+        return layout.replicated
+    return layout.along(None, "data")
+
+
+def _numbers(steps: tuple[int, ...]) -> np.ndarray:
+    """Returns the numbers of the batches of a call, `[steps]`."""
+    return np.arange(math.prod(steps), dtype=np.int32).reshape(steps)
 
 
 def on_demand(
@@ -99,7 +127,7 @@ def on_demand(
     Args:
       learner: The learner; its frozen arrays are placed once.
       part: The part.
-      layout: Every device of it receives what is read; None is one device.
+      layout: Its devices divide each batch that is read; None is one device.
     """
     if isinstance(learner, Frozen):
         place = jax.device_put if layout is None else layout.place
@@ -108,7 +136,7 @@ def on_demand(
     def wrap(arrays: Any) -> Any:
         return with_frozen(learner, arrays)
 
-    return OnDemand(part, wrap, layout and layout.replicated)
+    return OnDemand(part, wrap, layout)
 
 
 def make_inputs(arrays: Any, indices: Indices) -> Inputs:

@@ -132,7 +132,8 @@ def scan_steps(step: Step, take: Take) -> Callable[..., tuple[TrainState, Array]
 
     Returns:
       A pure function of the state, the arrays of the data set, and int `[steps, B]`:
-      the examples of each step's batch. `losses` is `[steps]`.
+      the examples of each step's batch. Of arrays `[batches, B, ...]` it is int
+      `[steps]`, the batch of each step. `losses` is `[steps]`.
     """
 
     def steps(state: TrainState, data: Any, indices: Array) -> tuple[TrainState, Array]:

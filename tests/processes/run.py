@@ -31,12 +31,18 @@ def free_port():
 
 def start(flags, variables=None, launcher="pretrain", folder=ROOT):
     """Starts a process of a launcher with one CPU device."""
+    return start_module(f"experiments.{launcher}", flags, variables, folder)
+
+
+def start_module(module, arguments, variables=None, folder=ROOT):
+    """Starts a process of a module with one CPU device, unless variables differ."""
     own = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        [sys.executable, "-m", f"experiments.{launcher}", *map(str, flags)],
+        [sys.executable, "-m", module, *map(str, arguments)],
         cwd=folder,
         env=os.environ | own | (variables or {}),
         text=True,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )

@@ -1,6 +1,8 @@
 import json
 import threading
 
+import jax
+import numpy as np
 import pytest
 
 from ffnlab import InputError, processes
@@ -106,6 +108,29 @@ def test_an_error_of_process_0_is_raised_in_the_others(monkeypatch):
     run.put("broadcast/7", json.dumps([None, "out: it is full"]))
     with pytest.raises(InputError, match="out: it is full"):
         processes.first_does(lambda: pytest.fail("called in process 1"))
+
+
+class OfProcess:
+    """The sharding of batches of six rows, of which this process has two parts."""
+
+    def addressable_devices_indices_map(self, shape):
+        steps, parts = slice(None), (slice(4, 6), slice(0, 2), slice(4, 6))
+        return {device: (steps, part) for device, part in enumerate(parts)}
+
+
+def test_a_process_has_the_rows_of_its_devices(first):
+    assert processes.own_rows(OfProcess(), 6).tolist() == [0, 1, 4, 5]
+
+
+def test_rows_are_placed_on_the_devices_that_hold_them(first):
+    mesh = jax.sharding.Mesh(jax.devices()[::-1], "data")
+    sharding = jax.sharding.NamedSharding(mesh, jax.P(None, "data"))
+    batches = np.arange(24).reshape(3, 4, 2)
+    placed = processes.place_rows({"x": batches}, sharding, 4)["x"]
+    np.testing.assert_array_equal(placed, batches)
+    for shard in placed.addressable_shards:
+        half = slice(0, 2) if shard.device == jax.devices()[1] else slice(2, 4)
+        np.testing.assert_array_equal(shard.data, batches[:, half])
 
 
 def test_private_files_are_those_of_the_run(monkeypatch, tmp_path):

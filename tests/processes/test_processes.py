@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ffnlab import io
+from ffnlab.pretrain.text_preparation import PrepareConfig, prepare_text
 from ffnlab.pretrained.safetensors_io import read_tensors
 from tests.processes.run import PRETRAIN, finish, free_port, start, start_all
 
@@ -69,7 +70,10 @@ def test_processes_that_slurm_starts_equal_one(text, alone, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("mesh", ["data:4", "data:2,model:2"])
 def test_four_processes_equal_one(text, alone, tmp_path, mesh):
-    flags = [*PRETRAIN, f"--text={text}", f"--out={tmp_path / 'run'}"]
+    """One in memory reads what each of four reads of token shards."""
+    shards = str(tmp_path / "shards")
+    prepare_text(PrepareConfig(text=(str(text),), out=shards, shard_tokens=1024))
+    flags = [*PRETRAIN, f"--shards={shards}", f"--out={tmp_path / 'run'}"]
     ends = finish(start_all(4, [*flags, f"--mesh={mesh}", "--fsdp"]))
     assert [code for code, _, _ in ends] == [0] * 4, ends
     check_equal_runs(tmp_path / "run", alone)

@@ -1,5 +1,7 @@
 """A part that is read call by call trains as one that is in memory."""
 
+import re
+
 import chex
 import jax
 import numpy as np
@@ -129,3 +131,36 @@ def test_a_streamed_part_is_read_for_the_devices_of_a_mesh(wine, frozen):
     result = loop.fit(learner, streamed(wine, reads), PLAN, **given)
     same(result, loop.fit(learner, wine, PLAN, **given))
     assert reads == [1, 32, 32, 32, 0]
+
+
+def test_the_rows_of_a_step_stay_on_the_devices_that_they_are_read_for(wine):
+    def indices(start, stop):
+        return data.indices([0], start, stop, 4, 50)[:, 0]
+
+    layout = make_layout({"replicas": 1, "data": 2, "model": 1})
+    part = placement.place_arrays(LEARNER, streamed(wine, []).train, layout)
+    arrays, numbers = inputs.make_inputs(part, indices)(0, 3)
+    assert arrays["x"].shape == (3, 4, 13)
+    held = [shard.data.shape for shard in arrays["x"].addressable_shards]
+    assert held == [(3, 2, 13)] * 2
+    key = jax.random.key(0)
+    program = placement.make_program(LEARNER, key, layout)
+    state = placement.init_placed(LEARNER, key, 0, 0.1, layout)
+    hlo = program.lower(state, arrays, numbers).compile().as_text()
+    exchanges = re.findall(r"all-\w+|collective-\w+|reduce-scatter", hlo)
+    assert set(exchanges) == {"all-reduce"}
+
+
+@pytest.mark.parametrize(("batch", "positions"), [(5, False), (4, True)])
+def test_batches_that_are_not_divided_are_held_by_every_device(wine, batch, positions):
+    def indices(start, stop):
+        return data.indices([0], start, stop, batch, 50)[:, 0]
+
+    layout = make_layout({"replicas": 1, "data": 2, "model": 1})
+    layout = layout._replace(positions=positions)
+    part = placement.place_arrays(LEARNER, streamed(wine, []).train, layout)
+    given = inputs.make_inputs(part, indices)
+    (arrays, _), (shapes, _) = given(0, 3), given.shapes(0, 3)
+    held = [shard.data.shape for shard in arrays["x"].addressable_shards]
+    assert held == [(3, batch, 13)] * 2
+    assert shapes["x"].sharding == arrays["x"].sharding
