@@ -9,11 +9,14 @@ The training part is a `Streamed`, whose order is a function of seed and step.
 """
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from ffnlab import digests
 from ffnlab.data.corpus import ByteTokenizer, Tokenizes
@@ -22,6 +25,13 @@ from ffnlab.data.shard_index import AGAIN, NAME, read_index, shard_files
 from ffnlab.data.shard_index import tokenizer_digest as digest_of
 from ffnlab.data.streamed import Streamed
 from ffnlab.errors import InputError
+
+# For each byte, how many words have begun at each of its bits, int32 [256, 8].
+_COUNTS = np.cumsum(
+    np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little"),
+    axis=1,
+    dtype=np.int32,
+)
 
 
 class TokenShards:
@@ -240,76 +250,123 @@ class Windows:
         """Returns the windows of a masked model that begin at some tokens."""
         shape = len(begins), len(self._before) + self._room + len(self._after)
         inside = slice(len(self._before), len(self._before) + self._room)
-        tokens, words = np.full(shape, -1, np.int32), np.full(shape, -1, np.int32)
-        labels = np.full(shape, IGNORE, np.int32)
-        rows = tokens[:, inside] = self._rows(begins, self._room)
-        starts = self._starts(begins, self._room)
-        numbers = np.cumsum(starts, axis=1, dtype=np.int32, out=words[:, inside])
-        numbers -= starts[:, :1]
+        tokens, words, labels = (np.empty(shape, np.int32) for _ in range(3))
+        rows = self._rows(begins, self._room, out=tokens[:, inside])
+        self._number_words(begins, words[:, inside])
         labels[:, inside] = rows
-        tokens[:, : inside.start] = self._before
-        ends = inside.start + (rows >= 0).sum(axis=1) if self._after else None
-        for place, token in enumerate(self._after):
-            tokens[np.arange(len(rows)), ends + place] = token
-        outside = (rows < 0) if self._end is None else (rows < 0) | (rows == self._end)
-        if outside.any():
-            words[:, inside][outside] = -1
-            labels[:, inside][outside] = IGNORE
-        mask = tokens >= 0
-        tokens[~mask] = 0
+        tokens[:, : inside.start], tokens[:, inside.stop :] = self._before, self._after
+        for array, empty in ((words, -1), (labels, IGNORE)):
+            array[:, : inside.start] = array[:, inside.stop :] = empty
+        if self._end is not None and (ends := rows == self._end).any():
+            words[:, inside][ends], labels[:, inside][ends] = -1, IGNORE
+        mask = np.ones(shape, bool)
+        for row in np.flatnonzero(begins + self._room > self._count):
+            stop = inside.start + int(self._count - begins[row])
+            tokens[row, stop : stop + len(self._after)] = self._after
+            words[row, stop:], labels[row, stop:] = -1, IGNORE
+            tokens[row, stop + len(self._after) :] = 0
+            mask[row, stop + len(self._after) :] = False
         return {"x/tokens": tokens, "x/mask": mask, "x/words": words, "y": labels}
 
-    def _rows(self, begins: np.ndarray, width: int) -> np.ndarray:
-        """Returns stretches of tokens, −1 after the last one, int32 `[n, width]`."""
-        rows = np.full((len(begins), width), -1, np.int32)
-        for row, column, shard, place, count in self._pieces(begins, width):
-            tokens = self._tokens[shard][place : place + count]
-            rows[row, column : column + count] = tokens
-        return rows
-
-    def _starts(self, begins: np.ndarray, width: int) -> np.ndarray:
-        """Returns 1 where a word begins in stretches, uint8 `[n, width]`."""
-        packed = np.zeros((len(begins), width // 8 + 2), np.uint8)
-        skipped, divided = np.zeros(len(begins), np.int64), []
-        for row, column, shard, place, count in self._pieces(begins, width):
-            held = self._words[shard][place // 8 : (place + count + 7) // 8]
-            if count < width:
-                divided.append((row, column, held, place % 8, count))
-                continue
-            packed[row, : len(held)] = held
-            skipped[row] = place % 8
-        bits = np.unpackbits(packed, axis=1, bitorder="little")
-        starts = np.zeros((len(begins), width), np.uint8)
-        for first in range(8):  # bits of a byte that are before the stretch
-            chosen = np.flatnonzero(skipped == first)
-            starts[chosen] = bits[chosen, first : first + width]
-        for row, column, held, first, count in divided:
-            piece = np.unpackbits(held, bitorder="little")[first : first + count]
-            starts[row, column : column + count] = piece
-        return starts
-
-    def _pieces(
-        self, begins: np.ndarray, width: int
-    ) -> Iterator[tuple[int, int, int, int, int]]:
-        """Yields the pieces of stretches, of which one may be in several shards.
+    def _rows(
+        self, begins: np.ndarray, width: int, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Returns stretches of tokens, −1 after the last one, int32 `[n, width]`.
 
         Args:
           begins: The first token of each stretch, int64 `[n]`.
+          width: The tokens of a stretch.
+          out: Where they are written; None is a new array.
+        """
+        rows = np.empty((len(begins), width), np.int32) if out is None else out
+        shards, places = self._locate(begins)
+        whole = places + width <= np.diff(self._edges)[shards]
+        for shard, chosen in _groups(shards, whole):
+            views = sliding_window_view(self._tokens[shard], width)
+            rows[chosen] = views[places[chosen]]
+        for row in np.flatnonzero(~whole):
+            rows[row] = -1
+            for column, shard, piece in self._pieces(shards[row], places[row], width):
+                tokens = self._tokens[shard][piece]
+                rows[row, column : column + len(tokens)] = tokens
+        return rows
+
+    def _number_words(self, begins: np.ndarray, out: np.ndarray) -> None:
+        """Writes the numbers of the words of stretches, from 0 in each.
+
+        Args:
+          begins: The first token of each stretch, int64 `[n]`.
+          out: Where they are written, int32 `[n, width]`.
+        """
+        starts = self._starts(begins, out.shape[1])  # [n, width / 8]
+        starts[:, 0] &= 0xFE  # the first word has number 0
+        counts = _COUNTS[starts, -1]
+        before = np.cumsum(counts, axis=1, dtype=np.int32) - counts
+        numbers = _COUNTS[starts]  # [n, width / 8, 8]
+        numbers += before[:, :, None]
+        out[:] = numbers.reshape(len(starts), 8 * starts.shape[1])[:, : out.shape[1]]
+
+    def _starts(self, begins: np.ndarray, width: int) -> np.ndarray:
+        """Returns the bits of stretches, set where a word begins, uint8 `[n, B]`."""
+        size = -(-width // 8) + 1  # one more, of which bits are shifted in
+        packed = np.zeros((len(begins), size), np.uint8)
+        shards, places = self._locate(begins)
+        held = np.array([len(words) for words in self._words])
+        whole = (places + width <= np.diff(self._edges)[shards]) & (
+            places // 8 + size <= held[shards]
+        )
+        for shard, chosen in _groups(shards, whole):
+            views = sliding_window_view(self._words[shard], size)
+            packed[chosen] = views[places[chosen] // 8]
+        skipped = np.where(whole, places % 8, 0).astype(np.uint8)[:, None]
+        bits = packed[:, :-1] >> skipped | packed[:, 1:] << (8 - skipped)
+        for row in np.flatnonzero(~whole):
+            starts = np.zeros(width, np.uint8)
+            for column, shard, piece in self._pieces(shards[row], places[row], width):
+                unpacked = self._unpack(shard, piece)
+                starts[column : column + len(unpacked)] = unpacked
+            bits[row] = np.packbits(starts, bitorder="little")
+        return bits
+
+    def _unpack(self, shard: int, piece: slice) -> np.ndarray:
+        """Returns 1 where a word begins in a piece of a shard, uint8 `[T]`."""
+        first, last = piece.start // 8, -(-piece.stop // 8)
+        bits = np.unpackbits(self._words[shard][first:last], bitorder="little")
+        return bits[piece.start - 8 * first : piece.stop - 8 * first]
+
+    def _locate(self, begins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the shard of each of some tokens, and its place there, int `[n]`."""
+        shards = np.searchsorted(self._edges, begins, "right") - 1
+        return shards, begins - self._edges[shards]
+
+    def _pieces(
+        self, shard: int, place: int, width: int
+    ) -> Iterator[tuple[int, int, slice]]:
+        """Yields the pieces of a stretch that is in several shards, or ends the last.
+
+        Args:
+          shard: The shard of its first token.
+          place: The place of that there.
           width: The tokens of a stretch; after the last token there is nothing.
 
         Yields:
-          The row, the column, the shard, the place in the shard and the length.
+          The column, the shard and the piece of the shard.
         """
-        shards = np.searchsorted(self._edges, begins, "right") - 1
-        places = begins - self._edges[shards]
-        whole = places + width <= np.diff(self._edges)[shards]
-        rows = zip(shards.tolist(), places.tolist(), whole.tolist(), strict=True)
-        for row, (shard, place, fits) in enumerate(rows):
-            if fits:
-                yield row, 0, shard, place, width
-                continue
-            column = 0
-            while column < width and shard < len(self._tokens):
-                count = min(len(self._tokens[shard]) - place, width - column)
-                yield row, column, shard, place, count
-                column, shard, place = column + count, shard + 1, 0
+        column = 0
+        while column < width and shard < len(self._tokens):
+            count = min(len(self._tokens[shard]) - place, width - column)
+            yield column, shard, slice(int(place), int(place + count))
+            column, shard, place = column + count, shard + 1, 0
+
+
+def _groups(shards: np.ndarray, whole: np.ndarray) -> Iterator[tuple[int, Any]]:
+    """Yields each shard, and the rows of it that are whole."""
+    if whole.all() and (shards == shards[:1]).all():
+        if len(shards):
+            yield int(shards[0]), slice(None)
+        return
+    rows = np.flatnonzero(whole)
+    rows = rows[np.argsort(shards[rows], kind="stable")]
+    edges = np.flatnonzero(np.diff(shards[rows], prepend=-1, append=-1))
+    for begin, end in itertools.pairwise(edges):
+        yield int(shards[rows[begin]]), rows[begin:end]

@@ -109,6 +109,33 @@ def test_ends_of_documents_are_never_masked(made, texts):
     assert bytes(part["y"][part["y"] >= 0].tolist()) == whole
 
 
+@pytest.mark.parametrize("length", [5, 64, 255])
+def test_any_windows_are_those_read_one_by_one(made, length):
+    """Some lie in a shard, some in several, and the last one has padding."""
+    for masked in (False, True):
+        train = open_shards(made).dataset(ByteTokenizer(), length, masked=masked).train
+        index = np.random.default_rng(0).permutation(train.size)
+        rows = [train.read(index[n : n + 1]) for n in range(train.size)]
+        whole = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+        same(train.read(index), whole)
+        same(train.read(index[:0]), {name: each[:0] for name, each in whole.items()})
+
+
+@pytest.mark.parametrize("length", [5, 64, 255])
+def test_words_are_numbered_from_the_first_of_a_window(made, texts, length):
+    train = open_shards(made).dataset(ByteTokenizer(), length, masked=True).train
+    begins = []
+    for document in corpus.read_texts(texts)[0]["train"]:
+        words = ByteTokenizer().stream(document).words
+        begins += [True, *np.diff(words), True]  # and the end of the document
+    part = train.read(np.arange(train.size))
+    for row, words in enumerate(part["x/words"]):
+        numbers = np.cumsum(begins[row * length : (row + 1) * length])
+        inside = part["y"][row, : len(numbers)] >= 0
+        expected = np.where(inside, numbers - numbers[0], -1)
+        np.testing.assert_array_equal(words[: len(numbers)], expected)
+
+
 def test_a_process_reads_its_own_rows(made):
     train = open_shards(made).dataset(ByteTokenizer(), 16).train
     index = data.indices([4], 90, 91, batch=8, size=train.size)[0, 0]
