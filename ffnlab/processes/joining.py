@@ -21,13 +21,12 @@ from typing import Any
 
 from ffnlab import options, signals
 from ffnlab.processes import exchange, runtime
+from ffnlab.processes.private import private_directory, remove_abandoned
 from ffnlab.processes.watch import FINISHED, Watch
 
-CHECKPOINTS = "checkpoints"
 _PACKAGES = ("ffnlab", "jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
-# What may differ between processes, and of a run directory what they need not have.
+# What may differ between processes.
 _OWN_FLAGS = ("out", "coordinator", "process", "report_to")
-_NOT_COPIED = (CHECKPOINTS, "checkpoints.part", "lock", "tensorboard", "wandb")
 # How errors of XLA say that arrays could not be exchanged with another process.
 _EXCHANGES = ("gloo", "nccl", "unavailable", "connection", "aborted", "deadline")
 
@@ -54,12 +53,15 @@ def joined(config: Any) -> Iterator[Any]:
         console = stack.enter_context(_Console())
         run = runtime.connect(config.coordinator, config.processes, config.process)
         stack.callback(runtime.abandon)
-        private = _private_directory(Path(config.out)) if run.index else ""
+        remove_abandoned()
+        private = ""
+        if run.index:
+            private = stack.enter_context(private_directory(Path(config.out)))
 
         def remove() -> None:
-            shutil.rmtree(private or os.devnull, ignore_errors=True)
+            if private:
+                shutil.rmtree(private, ignore_errors=True)
 
-        stack.callback(remove)
         watch = Watch(run, config.out, remove)
         with _ending(run, watch, private):
             _compare(config)
@@ -98,20 +100,6 @@ def _name_process(error: BaseException, run: runtime.Runtime, private: str) -> N
         text = error.args[0].replace(private, "the run directory")
         error.args = (f"{text} (process {run.index})", *error.args[1:])
         error.__notes__ = []
-
-
-def _private_directory(out: Path) -> str:
-    """Returns a new directory with the files of a run that is to be continued.
-
-    Pictures are not copied: nothing reads them.
-    """
-    path = Path(tempfile.mkdtemp(prefix="ffnlab-process-"))
-    if out.is_dir():
-        ignore = shutil.ignore_patterns(*_NOT_COPIED, "*.png", "*.part")
-        shutil.copytree(out, path, ignore=ignore, dirs_exist_ok=True)
-        if (out / CHECKPOINTS).exists():  # or the run would count as finished
-            (path / CHECKPOINTS).mkdir()
-    return str(path)
 
 
 def _without_trackers(config: Any) -> dict[str, Any]:

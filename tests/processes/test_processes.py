@@ -1,5 +1,6 @@
 """Runs of several processes over loopback, from the command line."""
 
+import platform
 import signal
 import time
 from pathlib import Path
@@ -45,7 +46,11 @@ def check_equal_runs(out, other):
 
 def test_processes_that_slurm_starts_equal_one(text, alone, tmp_path):
     out, count = tmp_path / "run", 2
+    private = tmp_path / "private"
+    left = private / f"ffnlab-process-{platform.node()}-left"  # by one that was killed
+    left.mkdir(parents=True)
     slurm = {
+        "TMPDIR": str(private),
         "SLURM_JOB_ID": "71",
         "SLURM_NTASKS": str(count),
         "SLURM_STEP_NUM_TASKS": str(count),
@@ -65,6 +70,7 @@ def test_processes_that_slurm_starts_equal_one(text, alone, tmp_path):
     assert ends[1][1:] == ("", "")  # process 0 alone prints
     check_equal_runs(out, alone)
     assert not (out / "checkpoints").exists()
+    assert not [*private.glob("ffnlab-process-*")]
 
 
 @pytest.mark.slow
