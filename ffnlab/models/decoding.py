@@ -193,7 +193,7 @@ def _generate(
             params, token[:, None], positions=(start + step)[:, None], cache=cache
         )
         tokens = tokens.at[:, step].set(token)
-        return step + 1, logits[:, -1], aux["cache"], tokens, done
+        return step + 1, _last(logits), aux["cache"], tokens, done
 
     logits, cache, start = _read_prompt(config, params, prompt, mask, steps)
     keys = jax.random.split(key, steps)
@@ -211,11 +211,26 @@ def _read_prompt(
     Positions count from the first token of each prompt.
     """
     positions = jnp.maximum(jnp.cumsum(mask, axis=1) - 1, 0)  # [B, T]
-    cache = empty_cache(config, prompt.shape[0], prompt.shape[1] + steps)
+    length = prompt.shape[1] + steps
+    cache = empty_cache(config, prompt.shape[0], length, _dtype_of(params))
     logits, aux = transformer_model(config).apply(
         params, prompt, mask, positions=positions, cache=cache
     )
-    return logits[:, -1], aux["cache"], positions[:, -1] + 1
+    return _last(logits), aux["cache"], positions[:, -1] + 1
+
+
+def _dtype_of(params: Params) -> Any:
+    """Returns the data type of the states of a model; its head may have another."""
+    parts = [part for name, part in params.items() if name != "head"]
+    return jnp.result_type(*jax.tree.leaves(parts))
+
+
+def _last(logits: Array) -> Array:
+    """Returns the logits `[B, V]` of the last position, at least in float32.
+
+    Sums of log-probabilities and random numbers are rounded too much in bfloat16.
+    """
+    return logits[:, -1].astype(jnp.promote_types(logits.dtype, jnp.float32))
 
 
 def beam_search(
@@ -300,7 +315,7 @@ def _beam_search(
         # All beams of a prompt are at the same position, so positions need no reorder.
         positions, cache = (start + step)[:, None], _select_rows(cache, rows)
         logits, aux = model.apply(params, token, positions=positions, cache=cache)
-        return step + 1, logits[:, -1], aux["cache"], beams
+        return step + 1, _last(logits), aux["cache"], beams
 
     initial = 0, logits, cache, _initial_beams(batch, width, steps, stop)
     *_, beams = jax.lax.while_loop(unfinished, add_token, initial)

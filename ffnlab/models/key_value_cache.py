@@ -9,13 +9,16 @@ from ffnlab.models.transformer_config import TransformerConfig
 from ffnlab.types import Array
 
 
-def empty_cache(config: TransformerConfig, batch: int, length: int) -> dict[str, Any]:
+def empty_cache(
+    config: TransformerConfig, batch: int, length: int, dtype: Any = float
+) -> dict[str, Any]:
     """Returns an empty cache of keys and values for decoding.
 
     Args:
       config: Configuration of a causal Transformer.
       batch: Number of sequences B.
       length: Number of positions S that the cache has room for.
+      dtype: Data type of keys and values: that of the parameters.
 
     Returns:
       `layers`, with `key` and `value` `[L, B, S, heads, h]` and `index` `[L]`, the
@@ -30,7 +33,7 @@ def empty_cache(config: TransformerConfig, batch: int, length: int) -> dict[str,
     """
     if not config.causal:
         raise InputError("a cache needs a causal model; this model is bidirectional")
-    layers = empty_layers(config, batch, length)
+    layers = empty_layers(config, batch, length, dtype)
     return {"layers": layers, "mask": jnp.zeros((batch, length), bool)}
 
 

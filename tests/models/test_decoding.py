@@ -12,6 +12,7 @@ from ffnlab.errors import InputError
 from ffnlab.models import decoding
 from ffnlab.models.decoding import beam_search, filter_logits, generate
 from ffnlab.models.transformer import DecoderConfig, EncoderConfig, transformer_model
+from ffnlab.nn.precision import cast
 from ffnlab.types import Model
 from tests import oracles
 
@@ -47,6 +48,17 @@ def test_greedy_takes_the_most_likely_token():
     cold = generate(CONFIG, PARAMS, PROMPT, steps=5, key=KEY, temperature=0.0)
     one = generate(CONFIG, PARAMS, PROMPT, steps=5, key=KEY, top_k=1)
     assert found.tolist() == cold.tolist() == one.tolist()
+
+
+def test_parameters_in_bfloat16():
+    half = cast(PARAMS, "bfloat16")
+    found = np.asarray(generate(CONFIG, half, PROMPT, steps=5))
+    best = np.asarray(log_softmax(found)).max(axis=-1)[:, 2:-1]
+    np.testing.assert_allclose(log_p(found)[:, 2:], best, atol=0.05)
+    beams, scores = beam_search(CONFIG, half, PROMPT, steps=5, width=2)
+    for row, score in zip(beams, scores, strict=True):
+        wanted = log_p(row)[:, 2:].mean(axis=1)
+        np.testing.assert_allclose(score, wanted, atol=0.02)
 
 
 @pytest.mark.parametrize(
