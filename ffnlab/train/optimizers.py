@@ -18,6 +18,7 @@ from optax import contrib
 
 from ffnlab import trees
 from ffnlab.errors import InputError, choose
+from ffnlab.nn.stacks import stack_axes
 from ffnlab.types import Array, Params
 
 Schedule = Callable[[Array], Any]
@@ -35,6 +36,20 @@ def decayed(params: Params) -> Any:
     return jax.tree.map(
         lambda name: name.endswith(("kernel", "embedding")), trees.names(params)
     )
+
+
+def _matrices(params: Params) -> Any:
+    """Returns which axes of each array are a matrix; None where it holds none.
+
+    An array of stacked layers holds a matrix for each layer.
+    """
+
+    def axes(name: str, leaf: Array) -> contrib.MuonDimensionNumbers | None:
+        first = stack_axes(name)
+        matrix = leaf.ndim == first + 2
+        return contrib.MuonDimensionNumbers(first, first + 1) if matrix else None
+
+    return jax.tree.map(axes, trees.names(params), params)
 
 
 class Recipe(NamedTuple):
@@ -62,7 +77,10 @@ OPTIMIZERS: dict[str, Recipe] = {
     "adamw": Recipe(optax.adam, weight_decay=1e-4),
     "lion": Recipe(functools.partial(optax.lion, weight_decay=0.0), weight_decay=1e-3),
     # Orthogonalised momentum for matrices, Adam for the other arrays.
-    "muon": Recipe(contrib.muon, elementwise=False),
+    "muon": Recipe(
+        functools.partial(contrib.muon, muon_weight_dimension_numbers=_matrices),
+        elementwise=False,
+    ),
 }
 
 

@@ -4,8 +4,8 @@ A mesh has the axes `replicas`, `data` and `model`. Where an array goes follows 
 name by `RULES`: the columns of `up` and `gate` and the rows of `down` are divided along
 `model`, so that a block needs one sum over that axis, and so are the heads of attention
 and the vocabulary. Arrays of an optimizer are placed like the parameter whose name they
-end with. With FSDP, both are divided along `data` too, in another dimension. XLA
-derives what has to be exchanged.
+end with. With FSDP, both are divided along `data` too, in another dimension. Stacked
+layers are divided as each of them would be. XLA derives what has to be exchanged.
 
 Source: Shoeybi et al. 2019 (Megatron-LM) for the columns and rows; Rajbhandari et al.
 2020 (ZeRO) for parameters and optimizer states along the batch.
@@ -22,6 +22,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ffnlab import processes, trees
 from ffnlab.errors import InputError
 from ffnlab.nn.batch_axis import divide_batch
+from ffnlab.nn.stacks import stack_axes
 from ffnlab.train.mesh_config import AXES, as_text, check_divides
 from ffnlab.types import Key
 
@@ -38,7 +39,7 @@ RULES: tuple[Rule, ...] = (
     (r"tokens/embedding", (ROWS, COLUMNS)),
     (r"head/decoder/kernel", (COLUMNS, ROWS)),
 )
-_SMALL = 256  # entries; smaller arrays are not worth an exchange
+_SMALL = 256  # entries of a layer; smaller arrays are not worth an exchange
 
 
 class Layout(NamedTuple):
@@ -101,8 +102,9 @@ class Layout(NamedTuple):
         axes: list[str | None] = [None] * len(shape)
         if self.sizes["model"] > 1:
             axes = _by_rule(self.rules, name, shape, self.sizes["model"])
-        if self.fsdp and np.prod(shape) >= _SMALL:
-            free = [i for i, axis in enumerate(axes) if axis is None]
+        first = stack_axes(name)  # a scan takes one layer of a stack at a time
+        if self.fsdp and np.prod(shape[first:]) >= _SMALL:
+            free = [i for i in range(first, len(axes)) if axes[i] is None]
             fits = [i for i in free if shape[i] % self.sizes["data"] == 0]
             if fits:
                 axes[max(fits, key=lambda i: shape[i])] = "data"

@@ -87,7 +87,8 @@ def labelled_texts():
 
 
 def decoder(layout):
-    model = language_model.causal_lm(DecoderConfig.tiny(**SHAPE, length=8, scan=True))
+    config = DecoderConfig.tiny(**SHAPE | {"layers": 2}, length=8, scan=True)
+    model = language_model.causal_lm(config)
     learner = make_learner(model, language_model.objective(1.0), optimizer("muon"))
     return fit(learner, texts(), PLAN, layout=layout)
 

@@ -6,6 +6,7 @@ import optax
 import pytest
 
 from ffnlab.errors import InputError
+from ffnlab.models.layer_stack import stack_layers
 from ffnlab.train import optimizers
 
 PARAMS = {
@@ -77,6 +78,38 @@ def test_decay_is_decoupled_and_spares_biases(name):
     expected = -0.1 * 0.5 * np.asarray(PARAMS["up"]["kernel"])
     chex.assert_trees_all_close(gap["up"]["kernel"], expected, rtol=1e-4, atol=1e-6)
     assert gap["up"]["bias"].tolist() == [0.0, 0.0]
+
+
+def test_muon_takes_each_matrix_of_a_stack():
+    """Also the biases of a stack, `[L, H]`, which are no matrix."""
+    rng = np.random.default_rng(0)
+
+    def layer():
+        shapes = {"query": (4, 4), "up": (4, 6), "down": (6, 4)}
+        linear = {
+            name: {"kernel": rng.normal(size=shape), "bias": rng.normal(size=shape[1])}
+            for name, shape in shapes.items()
+        }
+        norm = {"scale": rng.normal(size=4)}
+        parts = {"ffn": linear, "ffn_norm": norm, "attention": linear}
+        return jax.tree.map(jnp.float32, parts)
+
+    layers = {f"layer_{number}": layer() for number in range(3)}
+    optimizer = optimizers.make("muon", 0.1, weight_decay=0.1, clip=1.0)
+    one_by_one, stacked = jax.jit(
+        lambda params: [run(optimizer, 3, p) for p in (params, stack_layers(params))]
+    )(layers)
+    chex.assert_trees_all_close(stacked, stack_layers(one_by_one), atol=1e-6, rtol=0)
+
+
+def test_muon_takes_a_list_called_layers_as_it_is():
+    params = {"layers": [PARAMS["up"], PARAMS["up"]]}
+    ours, expected = jax.jit(
+        lambda params: [
+            run(o, 2, params) for o in (optimizers.make("muon", 0.1), PLAIN["muon"])
+        ]
+    )(params)
+    chex.assert_trees_all_close(ours, expected, atol=1e-6)
 
 
 def test_clipping_is_of_the_whole_gradient():

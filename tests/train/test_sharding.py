@@ -1,5 +1,6 @@
 """A mesh of two devices trains as one device does, and each holds its part."""
 
+import dataclasses
 import json
 import os
 import re
@@ -17,20 +18,23 @@ from jax.sharding import PartitionSpec as P
 from ffnlab import trees
 from ffnlab.errors import InputError
 from ffnlab.models import DecoderConfig, language_model
+from ffnlab.models.layer_stack import stack_layers
 from ffnlab.train import optimizers, sharding
 from ffnlab.train.checkpoint import Checkpoints
 from ffnlab.train.learner import Learner, Parts
 from ffnlab.train.loop import Hooks, fit
 from ffnlab.train.mesh_config import parse
 from ffnlab.train.record import Plan
-from ffnlab.train.train_step import init_state, make_steps
+from ffnlab.train.train_step import init_state, make_step, make_steps
 from ffnlab.types import Model
 from tests.conftest import ROOT
 
 DECODER = DecoderConfig.tiny(
     layers=1, features=16, heads=2, hidden=24, vocabulary=32, block="swiglu", length=8
 )
+STACKED = dataclasses.replace(DECODER, layers=2, scan=True)
 PLAN = Plan(steps=20, every=10, batch=4)
+SHORT = Plan(steps=4, every=4, batch=4)
 LAYOUTS = {"data": False, "model": False, "data-fsdp": True}
 
 
@@ -47,9 +51,9 @@ def text(count):
 DATA = Parts("tokens", text(12), text(6))
 
 
-def learner(dtype=jnp.float32):
+def learner(dtype=jnp.float32, config=DECODER):
     """A decoder and an optimizer without divisions by small gradients."""
-    model = language_model.causal_lm(DECODER)
+    model = language_model.causal_lm(config)
 
     def init(key):
         return jax.tree.map(lambda leaf: leaf.astype(dtype), model.init(key))
@@ -93,6 +97,20 @@ def test_float64_agrees_to_nine_digits():
                 atol=1e-9,
                 rtol=0,
             )
+
+
+def test_stacked_layers_train_as_layers_do():
+    """On a mesh, in float64, where rounding is no difference."""
+    plain = dataclasses.replace(STACKED, scan=False)
+    with jax.enable_x64(True):
+        one, stack = [
+            fit(learner(jnp.float64, config), DATA, SHORT, layout=where)
+            for config, where in ((plain, None), (STACKED, layout("data-fsdp")))
+        ]
+        params, wanted = (jax.device_get(run.state.params) for run in (stack, one))
+        wanted = stack_layers(wanted)
+        chex.assert_trees_all_close(params, wanted, atol=1e-9, rtol=0)
+        chex.assert_trees_all_close(stack.record.loss, one.record.loss, atol=1e-6)
 
 
 def test_arrays_are_divided_by_their_names():
@@ -150,6 +168,42 @@ def test_no_device_gathers_a_parameter_that_is_divided_along_model():
     }
     assert "all-reduce" in hlo and divided
     assert not divided & set(gathered)
+
+
+def test_stacked_layers_are_gathered_one_by_one():
+    """By the scan, one layer at a time, forward and backward."""
+    split, ours = layout("data-fsdp"), learner(config=STACKED)
+    state = jax.eval_shape(lambda: init_state(ours, jax.random.key(0), 0))
+    shardings = split.shardings(state)
+    specs = [s.spec for s in jax.tree.leaves(shardings.params["layers"])]
+    assert {spec[0] for spec in specs} == {None} and P(None, None, "data") in specs
+    batch = {"x": {"tokens": DATA.train["x/tokens"]}, "y": DATA.train["y"]}
+    inputs, outputs = (shardings, split.along("data")), (shardings, split.replicated)
+    with jax.set_mesh(split.mesh):
+        step = jax.jit(make_step(ours), in_shardings=inputs, out_shardings=outputs)
+        hlo = step.lower(state, batch).compile().as_text()
+    deep = {"layers": {"ffn": {"up": {"kernel": jnp.zeros((64, 16, 18))}}}}
+    (place,) = jax.tree.leaves(split.shardings(deep))
+    assert place.spec == P(None, None, "data")
+    inside, outside = gathers(hlo)
+    kernels = [
+        leaf.shape[1:]
+        for leaf in jax.tree.leaves(state.params["layers"])
+        if len(leaf.shape) == 3
+    ]
+    assert inside == sorted([*kernels, *kernels])
+    assert not [shape for shape in outside if shape not in ((32, 16), (16, 32))]
+
+
+def gathers(hlo):
+    """The shapes that are gathered in the bodies of loops, and elsewhere."""
+    bodies, shapes = set(re.findall(r"body=%([\w.\-]+)", hlo)), ([], [])
+    for part in re.split(r"\n(?=\S)", hlo):
+        name = re.match(r"(?:ENTRY )?%([\w.\-]+)", part)
+        place = shapes[not (name and name[1] in bodies)]
+        for found in re.findall(r"= \w+\[([\d,]+)\]\S* all-gather\(", part):
+            place.append(tuple(map(int, found.split(","))))
+    return sorted(shapes[0]), shapes[1]
 
 
 def test_a_checkpoint_is_read_on_another_mesh(tmp_path):
