@@ -1,8 +1,12 @@
 """Parameters of layers as one stack, as a scan takes them, and one by one."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
+from ffnlab.models.transformer_config import TransformerConfig
+from ffnlab.nn.stacks import STACK
 from ffnlab.types import Params
 
 
@@ -16,7 +20,7 @@ def stack_layers(params: Params) -> Params:
     names = sorted((k for k in params if k.startswith("layer_")), key=_layer_index)
     rest = {name: part for name, part in params.items() if name not in names}
     layers = [params[name] for name in names]
-    return {**rest, "layers": jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)}
+    return {**rest, STACK: jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)}
 
 
 def unstack_layers(params: Params) -> Params:
@@ -25,12 +29,37 @@ def unstack_layers(params: Params) -> Params:
     >>> sorted(unstack_layers({"layers": {"w": jnp.ones((2, 3))}}))
     ['layer_0', 'layer_1']
     """
-    rest = {name: part for name, part in params.items() if name != "layers"}
-    layers = len(jax.tree.leaves(params["layers"])[0])
+    rest = {name: part for name, part in params.items() if name != STACK}
+    layers = len(jax.tree.leaves(params[STACK])[0])
     for number in range(layers):
-        layer = jax.tree.map(lambda leaf: leaf[number], params["layers"])  # noqa: B023
+        layer = jax.tree.map(lambda leaf: leaf[number], params[STACK])  # noqa: B023
         rest[f"layer_{number}"] = layer
     return rest
+
+
+def with_scan(
+    config: TransformerConfig, params: Params, scan: bool
+) -> tuple[TransformerConfig, Params]:
+    """Returns the same model with its layers stacked, or with its layers one by one.
+
+    Args:
+      config: Configuration of the model.
+      params: Its parameters, in the form that `config.scan` says.
+      scan: Whether the layers are to be stacked.
+
+    Raises:
+      InputError: The layers have different blocks, so that they cannot be stacked.
+
+    >>> config = TransformerConfig(layers=2)
+    >>> params = {"layer_0": {"w": jnp.ones(3)}, "layer_1": {"w": jnp.ones(3)}}
+    >>> config, params = with_scan(config, params, True)
+    >>> config.scan, params["layers"]["w"].shape
+    (True, (2, 3))
+    """
+    if config.scan == scan:
+        return config, params
+    convert = stack_layers if scan else unstack_layers
+    return dataclasses.replace(config, scan=scan), convert(params)
 
 
 def _layer_index(name: str) -> int:

@@ -133,7 +133,10 @@ class TransformerConfig:
         for name in self.blocks:
             parse(name)
         if self.scan and len(set(self.blocks)) > 1:
-            raise InputError("scan: all layers need the same block")
+            raise InputError(
+                "scan: all layers need the same block, and there are "
+                f"{', '.join(sorted(set(self.blocks)))}; leave it out"
+            )
 
     @property
     def blocks(self) -> tuple[str, ...]:

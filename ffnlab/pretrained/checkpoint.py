@@ -27,6 +27,7 @@ import numpy as np
 from ffnlab import digests, io
 from ffnlab.data.files import read_settings
 from ffnlab.errors import InputError
+from ffnlab.models.layer_stack import with_scan
 from ffnlab.models.transformer import TransformerConfig, transformer_model
 from ffnlab.pretrained.arrays import (
     check_unused,
@@ -162,6 +163,7 @@ def load(
         `crf.transitions`, and a prefix of all names, such as `module.`.
       **options: Other fields of the configuration, such as `remat=True` or
         `dropout=0.1`. The default dropout is that of the checkpoint, usually 0.1.
+        `scan=True` stacks the layers, see `models.layer_stack`.
 
     Returns:
       The checkpoint: configuration, parameters, and a summary of all arrays.
@@ -184,6 +186,7 @@ def load(
         config = family.config(**{**fields, **parts})
     except InputError as error:
         raise InputError(f"{source}: {error}; {ADVICE}") from None
+    scan = options.pop("scan", config.scan)
     config = dataclasses.replace(config, **options)
     shapes = parameter_shapes(config)
     leaves, loaded = convert(directory, family, config, shapes, tensors, names)
@@ -191,6 +194,7 @@ def load(
     if strict:
         _check_strictly(directory, outer, unknown)
     params, new = complete(directory, family, config, shapes, leaves, dtype, key)
+    config, params = with_scan(config, params, scan)
     loaded = sorted(names[name] for name in loaded)
     unused = sorted([*unused, *unknown])
     summary = LoadSummary(loaded, new, unused, unknown, outer)
@@ -229,7 +233,8 @@ def save(
       directory: The directory to write; it must be empty or not exist.
       config: Configuration of the model. With a head, BERT's pooler is not saved, since
         the masked language model of `transformers` has none.
-      params: Parameters of the model, with layers as `layer_0` and so on.
+      params: Parameters of the model. Stacked layers are saved one by one, but for
+        our own family.
       family: A key of `FAMILIES`; None means that of `like`.
       like: Checkpoint whose settings and tokenizer are copied.
       dtype: Data type of the arrays in the file.
@@ -246,6 +251,8 @@ def save(
         raise InputError(f"family {kind!r} should be one of {', '.join(FAMILIES)}")
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InputError(f"{directory}: exists already; choose another directory")
+    if not FAMILIES[kind].native:
+        config, params = with_scan(config, params, False)
     if config.head == "tied" and not FAMILIES[kind].native:
         config = dataclasses.replace(config, pooler=False)
     inherited = like.settings if like and like.family == kind else {}

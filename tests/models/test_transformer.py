@@ -159,6 +159,8 @@ def test_stacked_layers_are_the_same_model(name):
     close(unstack_layers(stack_layers(params)), params, rtol=0, atol=0)
     shapes = jax.eval_shape(stack.init, KEY)
     chex.assert_trees_all_equal_shapes(stack_layers(params), shapes)
+    drawn, again = jax.jit(lambda key: (model.init(key), stack.init(key)))(KEY)
+    chex.assert_trees_all_equal(stack_layers(drawn), again)
     dropped, _ = jax.eval_shape(lambda p: stack.apply(p, TOKENS, key=KEY), shapes)
     assert dropped.shape == y.shape
 

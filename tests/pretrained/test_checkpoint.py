@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from ffnlab import io, trees
 from ffnlab.errors import InputError
+from ffnlab.models.layer_stack import stack_layers
 from ffnlab.models.transformer import DecoderConfig, EncoderConfig, transformer_model
 from ffnlab.pretrained import checkpoint
 from ffnlab.pretrained.config_json import read_config
@@ -403,6 +404,24 @@ def test_the_family_of_a_model():
         assert checkpoint.family_of(DecoderConfig.tiny(**options)) == family
     assert checkpoint.family_of(EncoderConfig.tiny()) == "bert"
     assert checkpoint.family_of(EncoderConfig.tiny(block="swiglu")) == "ffnlab"
+
+
+def test_stacked_layers_are_read_from_and_saved_as_layers(tmp_path):
+    plain = checkpoint.load(HERE / "bert")
+    stack = checkpoint.load(HERE / "bert", scan=True)
+    assert stack.config == dataclasses.replace(plain.config, scan=True)
+    chex.assert_trees_all_equal(stack.params, stack_layers(plain.params))
+    for name, each in (("plain", plain), ("stack", stack)):
+        checkpoint.save(tmp_path / name, each.config, each.params, like=plain)
+    for name in ("model.safetensors", "config.json"):
+        written = [(tmp_path / each / name).read_bytes() for each in ("plain", "stack")]
+        assert written[0] == written[1]
+    own = tmp_path / "own"
+    checkpoint.save(own, stack.config, stack.params, family="ffnlab")
+    chex.assert_trees_all_equal(checkpoint.load(own).params, stack.params)
+    found = checkpoint.load(own, scan=False)
+    assert not found.config.scan
+    chex.assert_trees_all_equal(found.params, plain.params)
 
 
 def test_our_own_family_represents_any_model(tmp_path):
