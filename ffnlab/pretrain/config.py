@@ -124,6 +124,12 @@ class Architecture:
         "Precision to compute in. Parameters stay in float32.",
         known=lambda: ("float32", "bfloat16"),
     )
+    scan_layers: bool = option(
+        False,
+        "Scan over the layers, of which one is compiled, so that compiling takes no "
+        "longer with more layers. With fsdp, the weights are gathered one layer at a "
+        "time. All layers need the same block. The model that is written is the same.",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,6 +200,7 @@ class Config(
         **ImportOptions.ADDED,
         **TransformerOptions.ADDED,
         "dtype": "float32",
+        "scan_layers": "false",
     }
 
     RENAMED: ClassVar[Mapping[str, str]] = {

@@ -155,7 +155,23 @@ def _load_checkpoint(config: Config) -> "Checkpoint | None":
     summary = checkpoint.summary
     if summary.notes:
         print(terminal_lines(str(summary)))
-    return checkpoint
+    return _with_scan(config, checkpoint)
+
+
+def _with_scan(config: Config, checkpoint: "Checkpoint") -> "Checkpoint":
+    """Returns a checkpoint whose layers are stacked if the flag asks for it."""
+    from ffnlab.models.layer_stack import with_scan
+
+    blocks = sorted(set(checkpoint.config.blocks))
+    if config.scan_layers and len(blocks) > 1:
+        raise InputError(
+            f"scan_layers: all layers need the same block, and {config.checkpoint} has "
+            f"{', '.join(blocks)}; leave it out"
+        )
+    transformer, params = with_scan(
+        checkpoint.config, checkpoint.params, config.scan_layers
+    )
+    return checkpoint._replace(config=transformer, params=params)
 
 
 def _make_dataset(config: Config, tokenizer: "Tokenizes") -> "Dataset":
@@ -191,6 +207,7 @@ def _transformer_from_scratch(config: Config, vocabulary: int) -> "TransformerCo
         "vocabulary": vocabulary,
         "length": config.max_seq_length,
         "hidden": config.hidden or 4 * fields["features"],
+        "scan": config.scan_layers,
     }
     if config.masked:
         transformer = EncoderConfig(**fields, types=0, head="tied")

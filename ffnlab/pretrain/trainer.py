@@ -188,12 +188,16 @@ def generate_samples(config: "Config", job: Job, params: "Params") -> list[str]:
 
 def save(config: "Config", job: Job, params: "Params", directory: Path) -> None:
     """Writes the model as a checkpoint directory, in place of an older one."""
+    import jax
+
+    from ffnlab.models.layer_stack import with_scan
     from ffnlab.pretrained import checkpoint
 
     best, like = directory / "best", job.checkpoint
     shutil.rmtree(best, ignore_errors=True)
-    family = like.family if like else checkpoint.family_of(job.transformer)
-    checkpoint.save(best, job.transformer, params, family=family, like=like)
+    transformer, params = with_scan(job.transformer, jax.device_get(params), False)
+    family = like.family if like else checkpoint.family_of(transformer)
+    checkpoint.save(best, transformer, params, family=family, like=like)
     if not like and hasattr(job.tokenizer, "save"):
         job.tokenizer.save(best)
 

@@ -7,18 +7,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import chex
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from experiments import launch
 from ffnlab import io, options
 from ffnlab.errors import InputError
 from ffnlab.escape import markdown_block
+from ffnlab.models.transformer import DecoderConfig, transformer_model
 from ffnlab.pretrain import runner
 from ffnlab.pretrain.config import Config
 from ffnlab.pretrained import checkpoint
 from ffnlab.report import run_directory
-from tests.conftest import ROOT, check_refused, command
+from tests.conftest import ROOT, check_refused, command, draw
 
 SMALL = {
     "features": 16,
@@ -56,6 +59,7 @@ def test_half_precision_with_kept_products(done, text, tmp_path):
 def test_a_flag_file_without_newer_flags_stands_for_their_defaults(tmp_path):
     config, path = Config(), tmp_path / "flags"
     new = {"--attention", "--dtype", "--gradient_checkpointing_policy"}
+    new.add("--scan_layers")
     lines = options.to_flags(config).splitlines()
     old = [line for line in lines if line.partition("=")[0] not in new]
     assert len(lines) - len(old) == len(new)
@@ -106,12 +110,56 @@ def test_a_trained_model_is_continued(done, text, tmp_path):
         assert scores == pytest.approx(done.scores[part], rel=1e-6)
     more = runner.run(Config(**given, out=str(tmp_path / "b"), num_beams=2))
     assert more.scores["valid"]["bits"] < done.scores["valid"]["bits"]
+    given |= {"scan_layers": True, "num_beams": 2}
+    stack = runner.run(Config(**given, out=str(tmp_path / "c")))
+    check_same_model(stack, more)
 
 
-def test_an_interrupted_run_resumes_bit_for_bit(done, text, tmp_path, monkeypatch):
+def check_same_model(run, other):
+    """Checks for the same scores, samples and files, up to rounding."""
+    np.testing.assert_allclose(run.record.loss, other.record.loss, rtol=1e-5)
+    for part, scores in run.scores.items():
+        assert scores == pytest.approx(other.scores[part], rel=1e-4)
+    assert run.samples == other.samples
+    one, two = (load_file(r.out / "best" / "model.safetensors") for r in (run, other))
+    chex.assert_trees_all_close(one, two, atol=1e-4, rtol=0)
+    settings = [(r.out / "best" / "config.json").read_text() for r in (run, other)]
+    assert settings[0] == settings[1]
+
+
+@pytest.mark.slow
+def test_scanned_layers_are_resumed_on_a_mesh(text, tmp_path, monkeypatch):
+    """And recomputed: a run of two layers is that of layers one by one."""
+    given = {**GPT2, "layers": 2, "text": (text,), "gradient_checkpointing": True}
+    given["gradient_checkpointing_policy"] = "dots"
+    plain = runner.run(Config(**given, out=str(tmp_path / "plain")))
+    given |= {"scan_layers": True, "mesh": ("data:2",), "fsdp": True}
+    whole = runner.run(Config(**given, out=str(tmp_path / "whole")))
+    check_same_model(whole, plain)
+    given["out"] = str(tmp_path / "stopped")
+    interrupt(Config(**given), monkeypatch)
+    again = runner.run(Config(**given, resume=True))
+    assert again.scores == whole.scores
+    name = "best/model.safetensors"
+    assert (again.out / name).read_bytes() == (whole.out / name).read_bytes()
+
+
+def test_layers_of_several_blocks_are_not_scanned(text, tmp_path):
+    config = DecoderConfig.tiny(block=("swiglu", "mlp:relu"), features=8, hidden=8)
+    params = draw(transformer_model(config))
+    start = tmp_path / "start"
+    checkpoint.save(start, config, params, family="ffnlab")
+    given = FROM_CHECKPOINT | {"text": (text,), "checkpoint": str(start)}
+    wanted = f"scan_layers: all layers .* {start} has mlp:relu, swiglu; leave it out"
+    with pytest.raises(InputError, match=wanted):
+        runner.run(Config(**given, scan_layers=True, out=str(tmp_path / "o")))
+    assert not (tmp_path / "o").exists()
+
+
+def interrupt(config, monkeypatch):
+    """Runs until the first evaluation."""
     from ffnlab.train import loop
 
-    given = {**GPT2, "text": (text,), "out": str(tmp_path / "run")}
     fit = loop.fit
 
     def interrupted(*args, hooks, **options):
@@ -120,10 +168,14 @@ def test_an_interrupted_run_resumes_bit_for_bit(done, text, tmp_path, monkeypatc
 
         return fit(*args, hooks=hooks._replace(on_progress=stop), **options)
 
-    monkeypatch.setattr(loop, "fit", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        runner.run(Config(**given))
-    monkeypatch.setattr(loop, "fit", fit)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop, "fit", interrupted)
+        runner.run(config)
+
+
+def test_an_interrupted_run_resumes_bit_for_bit(done, text, tmp_path, monkeypatch):
+    given = {**GPT2, "text": (text,), "out": str(tmp_path / "run")}
+    interrupt(Config(**given), monkeypatch)
     again = runner.run(Config(**given, resume=True))
     assert again.scores == done.scores
     with pytest.raises(InputError, match="is finished"):
