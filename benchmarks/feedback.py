@@ -7,7 +7,12 @@ random with ‖W‖ + ‖V‖ = 1.4, which no certificate covers. Two recurrent 
 states run beside the solvers: an Elman network, which is a `lax.scan` from left to
 right, and a bidirectional GRU. All solvers are checked to reach equal states.
 
-A second table gives the temporary memory of the gradients by number of iterations, and
+Where optimistix is installed, two more tables for each certified chain give the time of
+Jacobi beside that of its fixed-point iteration with the same stopping rule, and of the
+implicit gradient beside that of its adjoint by GMRES. Both are checked to evaluate F
+equally often, and to reach equal states and gradients.
+
+Then a table gives the temporary memory of the gradients by number of iterations, and
 the last ones the solvers on the kernels of networks trained as by
 `experiments.feedback`.
 
@@ -48,6 +53,10 @@ SOLVERS = {
     "newton": Newton(TOLERANCE, LIMIT),
     "newton, cyclic": Newton(TOLERANCE, LIMIT, parallel=True),
 }
+# Beside optimistix: the tolerance at which gradients are equal, how equal they are, and
+# the largest ratios of the times.
+GRADIENT_TOLERANCE, EQUAL = 1e-5, 1e-4
+FORWARD_TARGET, GRADIENT_TARGET = 1.1, 0.3
 WIDEST_NEWTON = 32  # wider dense blocks cost as much as hundreds of sweeps
 
 
@@ -168,6 +177,87 @@ def make_entries(task: Task, with_gradient: bool) -> list[Entry]:
     return entries
 
 
+def beside_optimistix(task: Task, config: Config) -> list[Table]:
+    """Prints and returns the tables of a solve and of its gradient beside optimistix.
+
+    Raises:
+      AssertionError: F is not evaluated equally often, or the states or gradients are
+        not equal, so that the times do not compare.
+    """
+    size = f"T = {task.drive.shape[-2]}, H = {task.drive.shape[-1]}"
+    tables = []
+    for part, make in (("forward", _forward_rows), ("gradient", _gradient_rows)):
+        title = f"{task.name}, {size}, {part}, beside optimistix"
+        tables.append(protocol.compare(title, "ms", make(task), config))
+    return tables
+
+
+def _forward_rows(task: Task) -> list[Entry]:
+    """Returns Jacobi and the iteration of optimistix, checked to have equal states."""
+    from benchmarks import feedback_peers
+
+    ours = solving(task, None, solver=Jacobi(TOLERANCE, LIMIT))
+    theirs = jax.jit(feedback_peers.solving(TOLERANCE, LIMIT))
+    setting, solution = _check_evaluations(task, TOLERANCE, ours, theirs)
+    protocol.check_equal("optimistix", *solution, atol=20 * TOLERANCE)
+    name = "optimistix, FixedPointIteration"
+    rows = [("ffnlab", setting, ours, None), (name, setting, theirs, FORWARD_TARGET)]
+    return _run_once(task, rows)
+
+
+def _gradient_rows(task: Task) -> list[Entry]:
+    """Returns implicit gradients, ours and optimistix's, checked to be equal."""
+    from benchmarks import feedback_peers
+
+    options = (GRADIENT_TOLERANCE, LIMIT)
+    ours = solving(task, None, solver=Jacobi(*options))
+    theirs = jax.jit(feedback_peers.solving(*options))
+    setting, _ = _check_evaluations(task, GRADIENT_TOLERANCE, ours, theirs)
+    run = _gradient_of(lambda *args: ours(*args).state)
+    rows, expected = [("ffnlab", setting, run, None)], run(*task[:3])
+    sizes = [jnp.abs(array).max() for array in expected]
+    for restart in feedback_peers.RESTARTS:
+        states = feedback_peers.solving(*options, restart)
+        run = _gradient_of(lambda *args, states=states: states(*args)[0])
+        for one, other, size in zip(expected, run(*task[:3]), sizes, strict=True):
+            protocol.check_equal("optimistix", one / size, other / size, atol=EQUAL)
+        name = "optimistix, ImplicitAdjoint(GMRES)"
+        rows.append((name, f"{setting}, restart={restart}", run, GRADIENT_TARGET))
+    return _run_once(task, rows)
+
+
+def _check_evaluations(
+    task: Task, tolerance: float, ours: Callable[..., Any], theirs: Callable[..., Any]
+) -> tuple[str, tuple[Any, Any]]:
+    """Returns how often both solves evaluate F, in words, and both states."""
+    solution, (state, count) = ours(*task[:3]), theirs(*task[:3])
+    mine = int(solution.iterations.max()) + 1  # and one before the first iteration
+    print(f"evaluations of F, to {tolerance:g}: ffnlab {mine}, optimistix {int(count)}")
+    assert mine == int(count), "the solves do not stop by the same rule"
+    return f"{mine} evaluations", (solution.state, state)
+
+
+def _gradient_of(states: Callable[..., jax.Array]) -> Callable[..., Any]:
+    """Returns the gradient of ½ Σ h² by drive and kernels.
+
+    The cotangent is h, of a size near 1: for it, tolerances relative to the largest
+    entry, as ours, and absolute ones are the same.
+    """
+    return jax.jit(
+        jax.grad(lambda *args: 0.5 * jnp.sum(states(*args) ** 2), argnums=(0, 1, 2))
+    )
+
+
+def _run_once(task: Task, rows: list[tuple]) -> list[Entry]:
+    """Returns the entries of rows of name, setting, function and target, compiled."""
+    entries = []
+    for name, setting, run, target in rows:
+        work = Work(functools.partial(_finish, run, tuple(task[:3])))
+        work.once()
+        entries.append(Entry(name, setting, work, target=target))
+    return entries
+
+
 def _finish(run: Callable[..., Any], args: tuple, _: None) -> Any:
     return jax.block_until_ready(run(*args))
 
@@ -250,6 +340,7 @@ def solve_trained(config: Config) -> list[Table]:
 def run(config: Config) -> list[Table]:
     """Prints the tables and returns them."""
     protocol.describe()
+    peer = protocol.has("optimistix")
     tables = []
     for kind in ("certified", "strong"):
         for length in config.lengths:
@@ -260,6 +351,8 @@ def run(config: Config) -> list[Table]:
                     title = f"{kind}, T = {length}, H = {width}, {part}"
                     rows = make_entries(task, with_gradient)
                     tables.append(protocol.compare(title, "ms", rows, config))
+                if peer and kind == "certified":
+                    tables += beside_optimistix(task, config)
     return [*tables, measure_memory(), *solve_trained(config)]
 
 

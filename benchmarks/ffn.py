@@ -213,7 +213,7 @@ def time_steps(kind: str, config: Config) -> Table:
     first = stepping(ours(kind), data)
     rows = [("plain JAX", "autodiff", stepping(plain(kind), data))]
     rows.append((LIMIT, "XLA", products(len(data["params"]) - 1)))
-    if protocol.has_torch():
+    if protocol.has("torch"):
         rows += torch_rows(kind, data)
     for name, setting, work in rows:
         if name == LIMIT:

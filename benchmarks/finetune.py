@@ -75,7 +75,7 @@ def run(config: Config) -> Any:
     protocol.describe()
     task = runner.prepare(config.finetuning())
     recipes = None
-    if protocol.has_torch():
+    if protocol.has("torch"):
         from benchmarks import recipe as recipes
     return (_scores if config.scores else _times)(config, task, recipes)
 

@@ -24,7 +24,6 @@ import numpy as np
 
 from ffnlab.options import option
 
-NO_TORCH = "torch is not installed: its rows are left out"
 CPUINFO = Path("/proc/cpuinfo")
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "amx")
 _TRIALS = 3
@@ -107,11 +106,16 @@ def spread(ratios: np.ndarray) -> Spread:
     return Spread(*np.quantile(ratios, [0.0, 0.25, 0.5, 0.75, 1.0]))
 
 
-def has_torch() -> bool:
-    """Returns whether torch is installed, and prints a line if it is not."""
-    installed = importlib.util.find_spec("torch") is not None
+def has(package: str) -> bool:
+    """Returns whether a peer is installed, and prints a line if it is not.
+
+    >>> has("no_such_package")
+    no_such_package is not installed: its rows are left out
+    False
+    """
+    installed = importlib.util.find_spec(package) is not None
     if not installed:
-        print(NO_TORCH)
+        print(f"{package} is not installed: its rows are left out")
     return installed
 
 
@@ -180,7 +184,7 @@ def describe() -> None:
     versions = run_directory.versions()
     names = ("python", "jax", "jaxlib", "flax", "optax", "numpy")
     shown = {name: versions[name] for name in names if name in versions}
-    for name in ("torch", "transformers"):
+    for name in ("torch", "transformers", "optimistix"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             shown[name] = metadata.version(name)
     listed = ", ".join(f"{name} {version}" for name, version in shown.items())

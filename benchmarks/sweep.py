@@ -230,7 +230,7 @@ def run(config: Config) -> Any:
         entries = our_entries()
         for entry in entries:
             entry.work.once()
-        if protocol.has_torch():
+        if protocol.has("torch"):
             entries += stack.enter_context(torch_entries())
         title = f"{MEMBERS} digits MLPs, time per step of one"
         return protocol.compare(title, "µs", entries, config)
