@@ -1,0 +1,157 @@
+"""What the machine can do: its rates of products and of memory, and its page faults."""
+
+import functools
+import mmap
+import resource
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.anatomy_hlo import Dimensions, Instruction, Module, Shape
+
+DTYPES = {
+    "f64": jnp.float64, "f32": jnp.float32, "bf16": jnp.bfloat16, "f16": jnp.float16,
+    "s32": jnp.int32, "s8": jnp.int8,
+}  # fmt: skip
+_ENOUGH = 0.03  # seconds of a measurement
+_REPEATS = 3
+_COPIED = 1 << 25  # values of float32, which fit into no cache of a CPU
+_TOUCHED = 1 << 26  # bytes
+
+
+class Product(NamedTuple):
+    """A matrix product.
+
+    Attributes:
+      left, right: The shapes of its operands.
+      result: The dtype of its result, as XLA names it.
+      dimensions: As `jax.lax.dot_general` takes them.
+    """
+
+    left: Shape
+    right: Shape
+    result: str
+    dimensions: Dimensions
+
+
+class Limits(NamedTuple):
+    """The rates of a machine.
+
+    Attributes:
+      flops: Operations per second of the fastest of the step's products.
+      bandwidth: Bytes per second that are read and written from and to memory.
+      fault: Seconds of a page fault, or 0.0 where none was seen.
+    """
+
+    flops: float
+    bandwidth: float
+    fault: float
+
+
+def product_of(module: Module, product: Instruction) -> Product:
+    """Returns what a matrix product multiplies."""
+    left, right, *_ = module.operand_shapes(product)
+    return Product(left, right, product.shapes[0].dtype, product.dimensions)
+
+
+def seconds_of(product: Product) -> float:
+    """Returns the time of a matrix product alone, the best of a few."""
+    keys = jax.random.split(jax.random.key(0))
+    left, right = (
+        jax.random.normal(key, side.sizes).astype(DTYPES[side.dtype])
+        for key, side in zip(keys, product[:2], strict=True)
+    )
+    repeat = jax.jit(repeating(product))
+    return _best(lambda count: repeat(left, right, count))
+
+
+def repeating(product: Product) -> Callable[[Any, Any, int], Any]:
+    """Returns a function of two operands, and of how often to multiply them.
+
+    A value of the left one depends on the last result, so that the compiler can neither
+    leave the product out nor take it out of the loop.
+    """
+
+    def multiply(left: Any, right: Any) -> Any:
+        dtype = DTYPES[product.result]
+        return jax.lax.dot_general(
+            left, right, product.dimensions, preferred_element_type=dtype
+        )
+
+    def repeat(left: Any, right: Any, count: int) -> Any:
+        def again(_: int, carry: Any) -> Any:
+            left, out = carry
+            value = (1e-30 * out.ravel()[0]).astype(left.dtype)
+            left = left.at[(0,) * left.ndim].set(value)
+            return left, multiply(left, right)
+
+        shape = jax.eval_shape(multiply, left, right)
+        start = left, jnp.zeros(shape.shape, shape.dtype)
+        return jax.lax.fori_loop(0, count, again, start)
+
+    return repeat
+
+
+def bandwidth() -> float:
+    """Returns the bytes per second of a jitted loop that reads and writes an array."""
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def add(x: Any, count: int) -> Any:
+        return jax.lax.fori_loop(0, count, lambda _, x: x + 1.0, x)
+
+    x = jnp.zeros(_COPIED)
+
+    def run(count: int) -> Any:
+        nonlocal x
+        x = add(x, count)  # in place, without new memory
+        return x
+
+    return 2 * x.nbytes / _best(run)
+
+
+def _best(run: Callable[[int], Any]) -> float:
+    """Returns the time of one turn of a loop, the best of a few."""
+    _time(run, 1)  # compiles
+    first = max(_time(run, 2) / 2, 1e-7)
+    count = int(np.clip(_ENOUGH / first, 4, 10_000))
+    return min(_time(run, count) for _ in range(_REPEATS)) / count
+
+
+def _time(run: Callable[[int], Any], count: int) -> float:
+    start = time.perf_counter()
+    jax.block_until_ready(run(count))
+    return time.perf_counter() - start
+
+
+def faults() -> int:
+    """Returns the page faults of this process so far that no disk had to serve."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+def fault_seconds() -> float:
+    """Returns the time of a page fault: of writing to new memory, and not again."""
+    with mmap.mmap(-1, _TOUCHED) as memory:
+        pages = np.frombuffer(memory, np.uint8)[:: mmap.PAGESIZE]
+        before, times = faults(), []
+        for _ in range(2):
+            start = time.perf_counter()
+            pages[:] = 1
+            times.append(time.perf_counter() - start)
+        count = faults() - before
+        del pages  # or the memory cannot be closed
+    return max(times[0] - times[1], 0.0) / count if count else 0.0
+
+
+def measure(products: Mapping[Product, int]) -> tuple[Limits, dict[Product, float]]:
+    """Returns the limits, and the time of each product alone.
+
+    Args:
+      products: Those of the step, with the operations of each.
+    """
+    times = {product: seconds_of(product) for product in products}
+    best = max((products[each] / times[each] for each in products), default=0.0)
+    return Limits(best, bandwidth(), fault_seconds()), times
