@@ -37,9 +37,9 @@ import numpy as np
 
 from benchmarks import anatomy_limits, anatomy_report, anatomy_trace, protocol
 from benchmarks.anatomy_hlo import Module, parse
-from benchmarks.anatomy_kinds import CONTAINERS, OTHER, PRODUCTS, WAITING, describe
+from benchmarks.anatomy_kinds import CONTAINERS, OTHER, describe
 from benchmarks.anatomy_limits import product_of
-from benchmarks.anatomy_report import Anatomy, Calls, Ran, Row
+from benchmarks.anatomy_report import Anatomy, Calls, Ran
 from benchmarks.anatomy_steps import DEFAULTS, STEPS, Step
 from benchmarks.ffn import KINDS as BLOCKS
 from experiments import launch
@@ -207,11 +207,11 @@ def assemble(
     (call,), events = anatomy_trace.fastest(trace)
     leaves = _leaves(module, events)
     events = [event for event in events if event.name in leaves]
-    seconds, idle = anatomy_trace.divide(events, call)
-    times = collections.Counter(event.name for event in events)
+    division = anatomy_trace.divide(events, call)
+    counts = collections.Counter(event.name for event in events)
     ran = [
-        _ran(module, name, seconds[name] / steps, times[name] / steps)
-        for name in sorted(seconds, key=seconds.__getitem__, reverse=True)
+        _ran(module, name, division.seconds[name] / steps, counts[name] / steps)
+        for name in sorted(counts, key=division.seconds.__getitem__, reverse=True)
     ]
     products = [
         (each, product)
@@ -219,18 +219,15 @@ def assemble(
         if each.part
         for product in module.products(each.part.instruction)
     ]
-    limits, alone = anatomy_limits.measure(
+    limits, times = anatomy_limits.measure(
         {product_of(module, each): module.flops(each) for _, each in products}
     )
-    own = [
-        alone[product_of(module, product)] * each.count
-        for each, product in products
-        if each.kind == PRODUCTS
-    ]
-    waiting = Row(WAITING, idle / steps, None, None, 0.0)
-    rows = anatomy_report.make_rows(ran, waiting, sum(own) if own else None, limits)
-    whole = (call.stop - call.start) / steps
-    return Anatomy(rows, whole, ran, limits, scanned, single)
+    alone: collections.Counter[str] = collections.Counter()
+    for each, product in products:
+        alone[each.kind] += times[product_of(module, product)] * each.count
+    rows = anatomy_report.make_rows(ran, division.idle / steps, alone, limits)
+    whole, shared = (call.stop - call.start) / steps, division.shared / steps
+    return Anatomy(rows, whole, shared, ran, limits, scanned, single)
 
 
 def _leaves(module: Module, events: Sequence[anatomy_trace.Event]) -> set[str]:
@@ -261,6 +258,8 @@ def _show(anatomy: Anatomy, config: Config) -> None:
     table.show(f"{config.title()}: a step, in {calls}")
     limits, scanned, single = anatomy.limits, anatomy.scanned, anatomy.single
     print(
+        f"several instructions at once: {100 * anatomy.shared / anatomy.seconds:.0f} % "
+        "of the time\n"
         f"limits: {limits.flops / 1e9:.4g} GFLOP/s, {limits.bandwidth / 1e9:.3g} GB/s, "
         f"{1e6 * limits.fault:.2g} µs per page fault\n"
         f"without a profile: {1e3 * scanned.seconds:.4g} ms per step and "

@@ -1,10 +1,10 @@
 """What `benchmarks.anatomy` found, as tables, a picture and JSON."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from benchmarks.anatomy_kinds import KINDS, PRODUCTS, Part
+from benchmarks.anatomy_kinds import KINDS, WAITING, Part
 from benchmarks.anatomy_limits import Limits
 from ffnlab import fonts
 from ffnlab.escape import picture
@@ -76,6 +76,7 @@ class Anatomy(NamedTuple):
     Attributes:
       rows: Its kinds, in the order of `KINDS`, without those that it does not have.
       seconds: Its time in the profile, which is the sum of those of the rows.
+      shared: The time in which several instructions run at once.
       ran: Its instructions, the longest first.
       limits: The limits of the machine.
       scanned: The calls of several steps, without a profile.
@@ -84,6 +85,7 @@ class Anatomy(NamedTuple):
 
     rows: list[Row]
     seconds: float
+    shared: float
     ran: list[Ran]
     limits: Limits
     scanned: Calls
@@ -94,6 +96,7 @@ class Anatomy(NamedTuple):
         return {
             "kinds": [row._asdict() for row in self.rows],
             "seconds": self.seconds,
+            "shared": self.shared,
             "limits": self.limits._asdict(),
             "scanned": self.scanned._asdict(),
             "single": self.single._asdict(),
@@ -101,25 +104,24 @@ class Anatomy(NamedTuple):
 
 
 def make_rows(
-    ran: Sequence[Ran], waiting: Row, alone: float | None, limits: Limits
+    ran: Sequence[Ran], idle: float, alone: Mapping[str, float], limits: Limits
 ) -> list[Row]:
     """Returns the kinds of a step.
 
     Args:
       ran: The instructions.
-      waiting: The time in which none runs.
-      alone: The time of the matrix products of the kind `products` alone.
+      idle: The time in which none runs.
+      alone: Kind to the time of its matrix products alone.
       limits: The limits of the machine.
     """
     rows = []
-    for kind in KINDS[:-1]:
+    for kind in KINDS:
         if members := [each for each in ran if each.kind == kind]:
             seconds = sum(each.seconds for each in members)
             limit = sum(each.limit(limits) for each in members)
             count = sum(each.count for each in members)
-            own = alone if kind == PRODUCTS else None
-            rows.append(Row(kind, seconds, own, limit, count))
-    return [*rows, waiting]
+            rows.append(Row(kind, seconds, alone.get(kind), limit, count))
+    return [*rows, Row(WAITING, idle, None, None, 0.0)]
 
 
 def tabulate(anatomy: Anatomy) -> Table:

@@ -35,6 +35,20 @@ class Event(NamedTuple):
     stop: float
 
 
+class Division(NamedTuple):
+    """How the time of a call is divided.
+
+    Attributes:
+      seconds: The name of each instruction to its time.
+      idle: The time in which none runs.
+      shared: The time in which several run at once.
+    """
+
+    seconds: dict[str, float]
+    idle: float
+    shared: float
+
+
 class Trace(NamedTuple):
     """A profile.
 
@@ -156,11 +170,11 @@ def fastest(trace: Trace) -> Trace:
     return Trace([call], inside)
 
 
-def divide(events: Sequence[Event], call: Event) -> tuple[dict[str, float], float]:
-    """Returns the time of each instruction, and the time in which none runs.
+def divide(events: Sequence[Event], call: Event) -> Division:
+    """Divides the time of a call among its instructions.
 
-    Where n instructions run at once, each gets the n-th part of the time. The times sum
-    to that of the call.
+    Where n instructions run at once, each gets the n-th part of the time. The times and
+    that in which none runs sum to that of the call.
 
     Args:
       events: The instructions, without containers.
@@ -168,7 +182,7 @@ def divide(events: Sequence[Event], call: Event) -> tuple[dict[str, float], floa
 
     >>> events = [Event("a", 1.0, 3.0), Event("b", 2.0, 4.0)]
     >>> divide(events, Event(CALL, 0.0, 5.0))
-    ({'a': 1.5, 'b': 1.5}, 2.0)
+    Division(seconds={'a': 1.5, 'b': 1.5}, idle=2.0, shared=1.0)
     """
     points = []
     for number, (name, start, stop) in enumerate(events):
@@ -176,14 +190,15 @@ def divide(events: Sequence[Event], call: Event) -> tuple[dict[str, float], floa
         if start < stop:
             points += [(start, number, name, True), (stop, number, name, False)]
     seconds: dict[str, float] = {event.name: 0.0 for event in events}
-    idle, running, last = 0.0, {}, call.start
+    idle, shared, running, last = 0.0, 0.0, {}, call.start
     for time, number, name, starts in sorted(points):
         for each in running.values():
             seconds[each] += (time - last) / len(running)
         idle += 0.0 if running else time - last
+        shared += time - last if len(running) > 1 else 0.0
         last = time
         if starts:
             running[number] = name
         else:
             del running[number]
-    return seconds, idle + call.stop - last
+    return Division(seconds, idle + call.stop - last, shared)

@@ -127,6 +127,7 @@ def test_kinds_sum_to_the_whole(monkeypatch):
         anatomy_kinds.WAITING: 1.75,
     }  # fmt: skip
     assert sum(seconds.values()) == result.seconds == 5.0
+    assert result.shared == 0.5
     products = result.rows[0]
     assert products.count == 1 and products.alone == 1e-6
     assert products.limit == pytest.approx(320 / (400 / 1e-6))  # by the fastest product
