@@ -135,8 +135,8 @@ def run_loop(
     inputs = make_inputs(arrays[0], indices)
     if hooks.checkpoints or inputs.streamed:
         first = inputs.shapes(0, calls.end(0))
-        one = steps.lower(state, *first).cost_analysis() or {}
-        calls = calls.within(one.get("flops", 0.0) * record.best.size)
+        operations = steps.operations(state, *first)
+        calls = calls.within(operations * record.best.size)
     if hooks.checkpoints:
         program = steps.fingerprint(state, *inputs.shapes(0, calls.end(0)))
         hooks.checkpoints.check_run({**(identity or {}), "program": program})

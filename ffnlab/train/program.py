@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 import jax
 
-from ffnlab import processes
+from ffnlab import processes, trees
+from ffnlab.nn.jaxprs import product_flops
+from ffnlab.nn.stacks import stack_axes
 from ffnlab.train.evaluation import Evaluator
 from ffnlab.train.record import Plan
 
@@ -67,9 +69,31 @@ class Program:
         """Returns the lowered program for arguments of these shapes."""
         shape = _shapes(args[-1])
         if shape not in self._lowered:
-            with jax.set_mesh(self._mesh) if self._mesh else contextlib.nullcontext():
+            with self._on_mesh():
                 self._lowered[shape] = self._function.lower(*args)
         return self._lowered[shape]
+
+    def _on_mesh(self) -> contextlib.AbstractContextManager:
+        return jax.set_mesh(self._mesh) if self._mesh else contextlib.nullcontext()
+
+    def operations(self, state: Any, *inputs: Any) -> float:
+        """Returns the floating-point operations of a step, if the program scans steps.
+
+        XLA counts the body of a loop once, whatever its iterations. That is right for
+        the steps, and wrong for stacked layers, whose products are counted here.
+
+        Args:
+          state: The state, with `params`; shapes suffice.
+          *inputs: The other arguments; the last are the examples of each step, `[steps,
+            B]`.
+        """
+        costs = self.lower(state, *inputs).cost_analysis() or {}
+        counted = costs.get("flops", 0.0)
+        if not any(map(stack_axes, jax.tree.leaves(trees.names(state.params)))):
+            return counted
+        with self._on_mesh():
+            traced = self._function.trace(state, *inputs)
+        return max(counted, product_flops(traced.jaxpr.jaxpr) / len(inputs[-1]))
 
     def fingerprint(self, *args: Any) -> str:
         """Returns a hash of what the function computes for arguments of these shapes.
