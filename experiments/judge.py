@@ -20,4 +20,4 @@ from ffnlab.sweep.judge_config import JudgeConfig
 from ffnlab.sweep.judgement import judge
 
 if __name__ == "__main__":
-    launch.main(JudgeConfig, judge, __doc__)
+    launch.main(JudgeConfig, judge, __doc__, compiles=False)

@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from experiments.flag_parsing import Presets, kind_of, parse, with_flags
-from ffnlab import escape, options, signals
+from ffnlab import compilation_cache, escape, options, signals
 from ffnlab.errors import InputError
 
 _WORDS = {int: "integer", float: "number", bool: "true or false", str: "text"}
@@ -33,6 +33,11 @@ disk or too little memory; the message says what to do. 3: another process of th
 has ended. 129, 130 and 143: stopped by SIGHUP, SIGINT or SIGTERM; the message says how
 to continue. A second signal stops at once. 141: the reader of standard output closed
 it."""
+_VARIABLES = """\
+FFNLAB_CACHE_DIR: the directory of compiled programs, which later runs load; by default
+ffnlab in the directory of the user's caches. JAX_ENABLE_COMPILATION_CACHE=false: keep
+no programs. JAX_COMPILATION_CACHE_DIR: keep them in this directory, as JAX does,
+without a limit, and for every CPU alike."""
 # What to do about an error of the operating system.
 _ADVICE = {
     errno.ENOSPC: "make room on the disk",
@@ -50,7 +55,12 @@ _VALUE = 200  # characters of a value in quotes in a line that is too long
 _CPP = 500  # characters of a message of C++
 
 
-def usage(config: type, description: str, presets: Presets | None = None) -> str:
+def usage(
+    config: type,
+    description: str,
+    presets: Presets | None = None,
+    compiles: bool = True,
+) -> str:
     """Returns what `--help` prints: flags under the headings of their classes."""
     hints, lines = typing.get_type_hints(config), [description.strip()]
     for owner, fields in _groups(config).items():
@@ -62,6 +72,7 @@ def usage(config: type, description: str, presets: Presets | None = None) -> str
         short = [f"--{name}={options.as_text(value)}" for name, value in preset.items()]
         lines += [f"  --{switch}", *_wrap(" ".join(short))]
     lines += ["  --flagfile=", *_wrap("Read flags from this file too.")]
+    lines += ["", "Environment variables:", *_wrap(_VARIABLES)] if compiles else []
     return "\n".join([*lines, "", "Exit codes:", *_wrap(_EXIT_CODES)])
 
 
@@ -107,6 +118,7 @@ def main(
     presets: Presets | None = None,
     aliases: Mapping[str, str] | None = None,
     translate: Callable[[list[str]], Any] | None = None,
+    compiles: bool = True,
 ) -> None:
     """Runs a launcher from the command line; how it ends is the exit code.
 
@@ -121,6 +133,7 @@ def main(
       aliases: See `parse`.
       translate: Returns a command line with the flags of another program replaced by
         those of this one as `argv`, and lines about them as `notes`.
+      compiles: Whether it runs programs of JAX, which are kept for the next run.
     """
     parsed = None
     try:
@@ -130,12 +143,14 @@ def main(
                 raise InputError("standard output or error is closed; use /dev/null")
             _show_all_characters()
             if {"--help", "-h", "--helpfull", "-help"} & set(sys.argv[1:]):
-                print(usage(config, description, presets))
+                print(usage(config, description, presets, compiles))
             else:
                 argv, notes = translate(sys.argv) if translate else (sys.argv, ())
                 for note in notes:
                     print(escape.terminal(note))
                 parsed = parse(config, argv, presets, aliases)
+                if compiles:
+                    compilation_cache.enable()
                 run(parsed)
             _flush()
         finally:

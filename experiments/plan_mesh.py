@@ -15,4 +15,4 @@ from experiments import launch
 from ffnlab.models.mesh_plan import MeshPlanConfig, plan_mesh
 
 if __name__ == "__main__":
-    launch.main(MeshPlanConfig, plan_mesh, __doc__)
+    launch.main(MeshPlanConfig, plan_mesh, __doc__, compiles=False)

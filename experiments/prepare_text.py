@@ -17,4 +17,4 @@ from experiments import launch
 from ffnlab.pretrain.text_preparation import PrepareConfig, prepare_text
 
 if __name__ == "__main__":
-    launch.main(PrepareConfig, prepare_text, __doc__)
+    launch.main(PrepareConfig, prepare_text, __doc__, compiles=False)

@@ -62,10 +62,29 @@ def test_flags_stand_under_the_class_that_defines_them():
         "Presets and files:",
         "  --short",
         "  --flagfile=",
+        "Environment variables:",
         "Exit codes:",
     ]
     assert "      --count=2" in text.splitlines()
     assert "129, 130 and 143: stopped by" in " ".join(text.split())
+
+
+def test_a_launcher_that_compiles_nothing_says_nothing_of_programs():
+    text = launch.usage(Config, "What it does.", compiles=False)
+    assert "CACHE" not in text and "FFNLAB_CACHE_DIR" in launch.usage(Config, "What?")
+
+
+def test_only_a_run_that_compiles_keeps_programs(monkeypatch):
+    calls = []
+    monkeypatch.setattr(launch.compilation_cache, "enable", lambda: calls.append(1))
+    for flags, compiles, length in [
+        (["--help"], True, 0),
+        ([], False, 0),
+        ([], True, 1),
+    ]:
+        monkeypatch.setattr("sys.argv", ["program", *flags])
+        launch.main(Config, lambda config: None, "What it does.", compiles=compiles)
+        assert len(calls) == length
 
 
 def test_input_errors_exit_with_2(monkeypatch, capsys):
