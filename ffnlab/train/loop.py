@@ -85,6 +85,12 @@ class Fit(NamedTuple):
     compile_seconds: float
 
 
+@jax.jit
+def _copy(params: Params) -> Params:
+    """Returns a copy of parameters, compiled once for all trainings of these shapes."""
+    return jax.tree.map(jnp.copy, params)
+
+
 def _keep(better: Array, params: Params, best: Params) -> Params:
     """Returns the parameters of runs that got better, and the best of the others."""
 
@@ -128,7 +134,7 @@ def run_loop(
       InputError: The checkpoint is of another run.
     """
     steps, evaluator = programs
-    best = jax.jit(lambda params: jax.tree.map(jnp.copy, params))(state.params)
+    best = _copy(state.params)
     record = empty_record(plan, evaluator.outputs(state.params, arrays[1]), shape)
     progress = Progress(state, best, record)
     calls = Calls(plan, plan.steps, plan.every)

@@ -232,6 +232,21 @@ def test_compiles_one_program_for_all_steps(wine):
     assert steps.compilations == 1
 
 
+def test_a_second_training_of_the_same_shapes_compiles_its_own_programs_alone(wine):
+    """What keeps and checks parameters is compiled once for all of a process."""
+    learner, names = Learner(linear(), OBJECTIVE, optimizers.make("adam")), set()
+
+    def collect(event, start, end, fun_name="", **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            names.add(fun_name)
+
+    loop.fit(learner, wine, Plan(2, 1, 8), learning_rate=1e-2)
+    jax.monitoring.register_event_time_span_listener(collect)
+    loop.fit(learner, wine, Plan(2, 1, 8), learning_rate=1e-2)
+    jax.monitoring.unregister_event_time_span_listener(collect)
+    assert names == {"jit(steps)", "jit(evaluate)"}
+
+
 def test_a_gradient_of_ones_own_is_what_the_optimizer_gets(wine):
     """That of the mean is the very program of None; another one is another run."""
     model, optimizer = tower(dropout=0.2), optimizers.make("sgd")
