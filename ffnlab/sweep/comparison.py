@@ -119,7 +119,7 @@ needs at least 6 replicates.'
 
 def _compare_blocks(config: CompareConfig, quiet: bool) -> CompareResult:
     """Runs the comparison of a configuration."""
-    from ffnlab.report import run_directory
+    from ffnlab.report import compile_time, run_directory
 
     shard = f"-shard-{config.part_of.number}" if config.part_of else ""
     name = f"compare-{'-'.join(config.sources)}{shard}"
@@ -135,7 +135,10 @@ def _compare_blocks(config: CompareConfig, quiet: bool) -> CompareResult:
 
     config = timing.recall_widths(config, out)
     matches = block_jobs.match_blocks(config)
-    with run_directory.open_run(out, config, config.resume, quiet) as directory:
+    with (
+        compile_time.shown(quiet),
+        run_directory.open_run(out, config, config.resume, quiet) as directory,
+    ):
         run_directory.check_same_data(directory, _digest(datasets))
         if not quiet:
             print(terminal(f"writing to {directory}"), flush=True)

@@ -71,7 +71,7 @@ def compare_feedback(config: FeedbackCompareConfig) -> FeedbackCompareResult:
     Raises:
       InputError: A file or directory cannot be used, or options contradict each other.
     """
-    from ffnlab.report import run_directory
+    from ffnlab.report import compile_time, run_directory
 
     out = choose_directory(config.out, "feedback", config.resume)
     devices.select(config.device)
@@ -88,7 +88,10 @@ def compare_feedback(config: FeedbackCompareConfig) -> FeedbackCompareResult:
         for task, dataset in datasets.items()
         for job in _jobs(config, task, dataset)
     ]
-    with run_directory.open_run(out, config, config.resume) as directory:
+    with (
+        compile_time.shown(),
+        run_directory.open_run(out, config, config.resume) as directory,
+    ):
         run_directory.check_same_data(directory, _digest(datasets))
         print(terminal(f"writing to {directory}"), flush=True)
         runs = train_all(config, jobs, directory, config.design)
