@@ -2,11 +2,11 @@
 
 import dataclasses
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ffnlab import devices, io
+from ffnlab import devices, io, processes
 from ffnlab.escape import terminal, terminal_lines
 from ffnlab.finetune import example_scores
 from ffnlab.finetune.adapt_compare_config import AdaptCompareConfig
@@ -48,16 +48,20 @@ def compare_methods(config: AdaptCompareConfig) -> AdaptCompareResult:
     Raises:
       InputError: A file or directory cannot be used, or a method does not fit.
     """
-    from ffnlab.finetune import adapt_ranking, runner, task, trainer
+    with processes.joined(config) as config:
+        return _compare(config)
+
+
+def _compare(config: AdaptCompareConfig) -> AdaptCompareResult:
+    """Runs the comparison of a configuration."""
+    from ffnlab.finetune import adapt_ranking, runner, task
     from ffnlab.report import run_directory
 
     out = choose_unfinished(config, "adapt")
     devices.select(config.device)
     prepared = runner.prepare(config)
     variants = config.variants()
-    for variant in variants.values():  # before anything is written
-        trainer.prepare_adaptation(variant, prepared)
-    layout = _make_layout(config, prepared)
+    layout = _check_variants(config, variants, prepared)
     with run_directory.open_run(out, config, config.resume) as directory:
         run_directory.check_same_data(directory, task.digest(prepared))
         print(terminal(f"writing to {directory}"))
@@ -69,13 +73,37 @@ def compare_methods(config: AdaptCompareConfig) -> AdaptCompareResult:
     return AdaptCompareResult(directory, *ranking)
 
 
-def _make_layout(config: AdaptCompareConfig, task: "Task") -> "Layout | None":
-    """Returns how every population of runs is divided over devices."""
-    from ffnlab.finetune import trainer
-    from ffnlab.train.sharding import choose_layout
+def _check_variants(
+    config: AdaptCompareConfig, variants: Mapping[str, Config], task: "Task"
+) -> "Layout | None":
+    """Returns how every population of runs is divided over devices.
 
+    Several processes divide the batch of runs that train one at a time, so that the
+    population of one run is the same for any number of them.
+
+    Raises:
+      InputError: A method or the mesh does not fit; nothing has been written yet.
+    """
+    from ffnlab.finetune import trainer, work
+    from ffnlab.train.sharding import sizes_of_processes
+
+    replicas = _trains_together() and not config.fsdp
+    sizes = config.mesh_sizes or sizes_of_processes(replicas)
     rows = trainer.make_plan(config, task).batch
-    return choose_layout(config.mesh_sizes, config.fsdp, rows, replicas=True)
+    layout = work.divide_rows(config, task, rows, sizes, replicas=True)
+    for variant in variants.values():
+        adaptation = trainer.prepare_adaptation(variant, task)
+        if layout:
+            model = adaptation or trainer.init_from_checkpoint(variant, task)
+            layout.check(model.init)
+    return layout
+
+
+def _trains_together() -> bool:
+    """Returns whether several runs of a method are trained as one population."""
+    import jax
+
+    return jax.default_backend() != "cpu"
 
 
 @dataclasses.dataclass
@@ -114,10 +142,16 @@ class _MethodRuns:
         own = [e for e in io.read_lines(self.path) if e["method"] == self.name]
         return example_scores.scored(self.directory, self.name, own)
 
-    def next_runs(self, together: bool) -> "Runs | None":
-        """Returns the runs to train next; None if all are done."""
+    def next_runs(self) -> "Runs | None":
+        """Returns the runs to train next, by process 0; None if all are done."""
         tuned, seeds = self.tuning_seeds, self.config.seeds
-        return next_runs(self.lines(), self.rates(), tuned, seeds, together)
+
+        def choose() -> Runs | None:
+            lines, rates = self.lines(), self.rates()
+            return next_runs(lines, rates, tuned, seeds, _trains_together())
+
+        runs = processes.first_does(choose)
+        return None if runs is None else Runs(*runs)
 
     def total(self) -> int:
         """Returns the number of runs, by the results so far."""
@@ -126,13 +160,10 @@ class _MethodRuns:
 
     def train(self) -> None:
         """Trains the runs that the directory has no results of."""
-        import jax
-
         from ffnlab.finetune import trainer
         from ffnlab.report.progress import Progress
 
-        together = jax.default_backend() != "cpu"
-        if self.next_runs(together) is None:
+        if self.next_runs() is None:
             return
         plan = trainer.make_plan(self.variant, self.task)
         parts = [part for part in ("dev", "test") if part in self.task.rows]
@@ -150,9 +181,9 @@ class _MethodRuns:
                 adaptation,
                 layout=self.layout,
             )
-            self._train(work, together)
+            self._train(work)
 
-    def _train(self, work: "Work", together: bool) -> None:
+    def _train(self, work: "Work") -> None:
         """Trains runs until all are done; one program serves all of equal number."""
         from ffnlab.finetune import trainer
 
@@ -160,7 +191,7 @@ class _MethodRuns:
         number = [*self.config.variants()].index(self.name)
         total = self.total()
         while True:
-            lines, runs = self.lines(), self.next_runs(together)
+            lines, runs = self.lines(), self.next_runs()
             if runs is None:
                 return
             size = len(runs.seeds) * len(runs.rates)

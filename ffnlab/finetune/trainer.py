@@ -14,7 +14,7 @@ from ffnlab.finetune import adapting
 from ffnlab.finetune.adapting import Adaptation
 from ffnlab.finetune.dev_evaluator import DevEvaluator, member
 from ffnlab.finetune.task import MONITORED, Task, with_dtype
-from ffnlab.finetune.work import Predictors, Work, hooks
+from ffnlab.finetune.work import Predictors, Work, divide_rows, hooks
 from ffnlab.models import language_model
 from ffnlab.models.transformer import TransformerConfig
 from ffnlab.report.progress import Progress
@@ -22,10 +22,9 @@ from ffnlab.report.trackers import Tracker
 from ffnlab.sweep import population
 from ffnlab.train import adversarial, gradients, layerwise, loop, program
 from ffnlab.train.learner import Frozen, Parts
-from ffnlab.train.mesh_config import check_divides
 from ffnlab.train.objectives import mean_loss
 from ffnlab.train.record import Plan, Record
-from ffnlab.train.sharding import Layout, choose_layout, sizes_of_processes
+from ffnlab.train.sharding import Layout, sizes_of_processes
 from ffnlab.types import Gradient, Model, Params
 
 if TYPE_CHECKING:
@@ -229,15 +228,9 @@ def make_layout(
     Raises:
       InputError: The mesh does not fit the devices, the seeds or the rows of a batch.
     """
-    together, rows = trains_together(config, task, adaptation), make_plan(config, task)
+    together, plan = trains_together(config, task, adaptation), make_plan(config, task)
     sizes = config.mesh_sizes or sizes_of_processes(together)
-    if sizes and rows.batch % sizes["data"]:
-        per_row = config.batch_size / rows.batch
-        wanted = -(-rows.batch // sizes["data"]) * sizes["data"]
-        also = f", or batch_size={round(wanted * per_row)} for {wanted} rows"
-        what = f"the {rows.batch} rows of a batch"
-        check_divides("data", sizes["data"], what, rows.batch, also)
-    layout = choose_layout(sizes, config.fsdp, rows.batch, together)
+    layout = divide_rows(config, task, plan.batch, sizes, together)
     if layout:
         layout.check((adaptation or init_from_checkpoint(config, task)).init)
     return layout
