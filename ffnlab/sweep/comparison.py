@@ -126,7 +126,7 @@ def _compare_blocks(config: CompareConfig, quiet: bool) -> CompareResult:
     out = choose_directory(config.out, name, config.resume)
     trackers.require(config.report_to)
     devices.select(config.device)
-    config.layout()  # refuses a mesh that does not fit
+    config.layout()  # refuses a mesh that does not fit, before data are read
     _show_doubts(config, quiet)
     datasets = {source: _dataset(config, source) for source in config.sources}
 
@@ -135,6 +135,7 @@ def _compare_blocks(config: CompareConfig, quiet: bool) -> CompareResult:
 
     config = timing.recall_widths(config, out)
     matches = block_jobs.match_blocks(config)
+    _check_mesh(config, matches, datasets)
     with (
         compile_time.shown(quiet),
         run_directory.open_run(out, config, config.resume, quiet) as directory,
@@ -173,6 +174,7 @@ def _compare_candidates(
     _show_doubts(config, quiet)
     jobs = candidates.make_jobs(gathered)
     _print_notes([] if quiet else candidates.doubts(gathered, jobs))
+    config.check_mesh(jobs)
     with _open(config, quiet) as directory:
         if config.out:
             run_directory.check_same_data(directory, _digest(datasets))
@@ -263,6 +265,32 @@ def _train(
     sweep = Sweep(config, jobs, directory, config.design, quiet)
     stages, baseline = config.stages, config.reference
     return train_until_decided(sweep, jobs, stages, baseline, judge, quiet)
+
+
+def _check_mesh(
+    config: CompareConfig,
+    matches: "Sequence[Match]",
+    datasets: "Mapping[str, Dataset | Replicates]",
+) -> None:
+    """Raises unless the mesh fits all blocks, before anything is written."""
+    known = len(config.given_widths) == len(config.names)
+    size = config.mesh_sizes.get("model", 1)
+    if config.budget == "time" and size > 1 and not known:
+        raise InputError(
+            f"mesh: model:{size} divides hidden widths, and budget=time measures "
+            "widths that it need not divide; give those of all blocks as widths=..., "
+            "or leave model out"
+        )
+    config.check_mesh(
+        Job(
+            match.config.kind,
+            block_jobs.make_model(config, dataset, match.config),
+            dataset,
+            {"task": _task(config, source)},
+        )
+        for source, dataset in datasets.items()
+        for match in matches
+    )
 
 
 def _task(config: CompareConfig, source: str) -> str:

@@ -1,7 +1,7 @@
 """How the runs of a model differ, as flags that comparisons share."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ffnlab import processes
@@ -12,6 +12,7 @@ from ffnlab.train.config import Training
 from ffnlab.train.mesh_config import MeshOptions
 
 if TYPE_CHECKING:
+    from ffnlab.sweep.jobs import Job
     from ffnlab.train.sharding import Layout
 
 
@@ -96,6 +97,26 @@ class ReplicateOptions(Training, MeshOptions):
         batch = self.batch_size if batch is None else batch
         length = self.divided_positions(dataset)
         return choose_layout(self.mesh_sizes, self.fsdp, batch, True, length)
+
+    def check_mesh(self, jobs: "Iterable[Job]") -> None:
+        """Raises unless the mesh fits the devices, the batch and the models.
+
+        Args:
+          jobs: The populations to train; their arrays are divided along `model`.
+
+        Raises:
+          InputError: It does not; the first model that it does not fit is named.
+        """
+        for job in jobs:
+            layout = self.layout(dataset=job.dataset)
+            if layout is None:
+                return
+            try:
+                layout.check(job.model.init)
+            except InputError as error:
+                raise InputError(
+                    f"{error} ({' '.join(filter(None, job.key))})"
+                ) from None
 
     def divided_positions(self, dataset: Any) -> int | None:
         """Returns the number of positions that are divided; None for none."""
