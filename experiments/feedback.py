@@ -10,6 +10,7 @@ score is shown, with and without later positions.
     python -m experiments.feedback
     python -m experiments.feedback --tasks=brackets --hidden=64 --seeds=16
     python -m experiments.feedback --train=a.conll --dev=b.conll --test=c.conll
+    python -m experiments.feedback --shard=3/8    (experiments.judge joins all shards)
     python -m experiments.feedback --flagfile=OUT/flags    (repeats a run)
 
 OUT receives report.md, differences, rates and curves for each task, solvers.png,

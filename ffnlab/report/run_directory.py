@@ -30,7 +30,7 @@ _BEGUN = {"lock", digests.NAME, f"{digests.NAME}.part", "flags.part", DATA}
 _REMOVED = "checkpoints.part"
 _OWN_CHECKS = ("results.jsonl",)  # each line has a checksum
 _AGAIN = "delete it, and resume the run, which computes it again"
-_REMEDIES = {"best": _AGAIN, "examples": _AGAIN}
+_REMEDIES = {"best": _AGAIN, "examples": _AGAIN, "spans": _AGAIN}
 
 PACKAGES = (
     "ffnlab",

@@ -13,10 +13,8 @@ from ffnlab.nn.user_code import ImportOptions
 from ffnlab.options import names_in, option
 from ffnlab.report.trackers import TrackOptions
 from ffnlab.stats.stages import stages_for
-from ffnlab.sweep import shards
-from ffnlab.sweep.design import Design
 from ffnlab.sweep.replicate_options import ReplicateOptions
-from ffnlab.sweep.shards import Shard, ShardOptions
+from ffnlab.sweep.shards import ShardOptions
 from ffnlab.train.process_config import ProcessOptions
 
 _BLOCKS = names_in("ffnlab.nn.ffn", "BLOCKS")
@@ -36,9 +34,7 @@ QUICK = {
 
 
 @dataclasses.dataclass(frozen=True)
-class CompareConfig(
-    ReplicateOptions, ShardOptions, ImportOptions, TrackOptions, ProcessOptions
-):
+class CompareConfig(ShardOptions, ImportOptions, TrackOptions, ProcessOptions):
     """Comparison: the data, the blocks and their budget."""
 
     # What a flag file of an earlier version, without the flag, stands for.
@@ -205,16 +201,6 @@ class CompareConfig(
                 "shard: until=decided adds replicates by the results of those before, "
                 "which a shard does not have; leave one of them out"
             )
-        if self.split == "fixed":
-            raise InputError(
-                "shard: with split=fixed all runs of a block share a learning rate, "
-                "which takes all replicates to choose; use split=replicates"
-            )
-        if self.part_of.count > self.replicates:
-            raise InputError(
-                f"shard: {self.part_of.count} shards of {self.replicates} replicates; "
-                "there can be at most one shard for each replicate"
-            )
         unknown = [name for name in self.names if name not in self.given_widths]
         if self.budget == "time" and unknown:
             raise InputError(
@@ -222,17 +208,6 @@ class CompareConfig(
                 "give those that one run without shard has added to its flags, as "
                 f"widths; missing: {', '.join(unknown)}"
             )
-
-    @property
-    def part_of(self) -> Shard | None:
-        """The part of the replicates that is run; None is all."""
-        return None if self.shard is None else shards.parse(self.shard)
-
-    @property
-    def design(self) -> Design:
-        """What the runs of a model have in common, and which of them are run."""
-        design, shard = super().design, self.part_of
-        return design._replace(part=shard and shard.numbers(self.replicates))
 
     @property
     def replicates(self) -> int:

@@ -12,6 +12,8 @@ from ffnlab.sweep.result_lines import Line
 from ffnlab.sweep.results import CompareResult
 from ffnlab.train.objectives import OBJECTIVES
 
+_DIAGNOSTICS = ("iterations", "residual", "radius", "converged")  # of feedback
+
 
 def make_report(facts: Facts, runs: Sequence[Line], directory: Path) -> Report:
     """Returns the report of the runs on all data sets.
@@ -27,13 +29,20 @@ def make_report(facts: Facts, runs: Sequence[Line], directory: Path) -> Report:
             rank_source(facts, source, runs, directory),
             _lines(facts, source, runs),
             facts.sources[source].about,
+            facts.sources[source].marks,
         )
         for source in facts.sources
     ]
     most = f"at most {facts.replicates}" if facts.stages else str(facts.replicates)
     note = facts.note.replace("{runs}", most)
-    several = rankings(facts, sections) if len(sections) > 1 else None
-    opening = joint.judge_together(several) if several else None
+    if facts.feedback and facts.feedback.from_files:
+        from ffnlab.sweep import tagger_scores
+
+        (source,) = facts.sources
+        remark = tagger_scores.remark(directory, _slugs(facts, source))
+        sections[0].ranking.remarks.append(remark)
+    together = len(sections) > 1 and not facts.feedback
+    opening = joint.judge_together(rankings(facts, sections)) if together else None
     return Report(facts.title, sections, note, opening, facts.repeat)
 
 
@@ -48,15 +57,16 @@ def rank_source(
 ) -> Ranking:
     """Returns the ranking of the blocks on a data set; see `make_report`."""
     dataset, lines = facts.sources[source], _lines(facts, source, runs)
-    examples, task = None, facts.task(source)
-    if dataset.test_ratio is None and not facts.fixed:
-        slugs = {name: run_files.slug_of(task, name) for name in facts.blocks}
+    examples = None
+    if facts.shares_test_part(source):
+        slugs = _slugs(facts, source)
         examples = run_files.read_examples(directory, slugs, lines)
     return ranking.rank(
         lines,
         facts.baseline,
         OBJECTIVES[dataset.task],
         facts.seed,
+        _DIAGNOSTICS if facts.feedback else (),
         margin=facts.margin,
         test_ratio=dataset.test_ratio,
         examples=examples,
@@ -65,8 +75,15 @@ def rank_source(
 
 
 def _lines(facts: Facts, source: str, runs: Sequence[Line]) -> list[Line]:
-    """Returns the runs on a data set."""
-    return [run for run in runs if run.get("task", "") == facts.task(source)]
+    """Returns the runs of what is ranked on a data set."""
+    task, blocks = facts.task(source), facts.blocks
+    return [r for r in runs if r.get("task", "") == task and r["block"] in blocks]
+
+
+def _slugs(facts: Facts, source: str) -> dict[str, str]:
+    """Returns the name of each job on a data set as part of a path, by its name."""
+    task = facts.task(source)
+    return {name: run_files.slug_of(task, name) for name in facts.blocks}
 
 
 def result(

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ffnlab import devices
+from ffnlab import devices, processes
 from ffnlab.escape import terminal
 from ffnlab.report.run_directory import choose_directory
+from ffnlab.sweep import feedback_facts
 from ffnlab.sweep.feedback_config import CERTIFIED, FeedbackCompareConfig
 from ffnlab.sweep.jobs import Job, train_all
 from ffnlab.sweep.results import frame_of, plot_ranking
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from ffnlab.feedback.iteration import Solver
     from ffnlab.models.sequence import SequenceConfig
     from ffnlab.sweep.ranking import Ranking
-    from ffnlab.sweep.report import Section
-
-_DIAGNOSTICS = ("iterations", "residual", "radius", "converged")
+    from ffnlab.sweep.report import Report
+    from ffnlab.sweep.report_facts import Facts
+    from ffnlab.sweep.shard_report import ShardReport
 
 
 class FeedbackCompareResult(NamedTuple):
@@ -71,6 +71,12 @@ def compare_feedback(config: FeedbackCompareConfig) -> FeedbackCompareResult:
     Raises:
       InputError: A file or directory cannot be used, or options contradict each other.
     """
+    with processes.joined(config) as config:
+        return _compare(config)
+
+
+def _compare(config: FeedbackCompareConfig) -> FeedbackCompareResult:
+    """Runs the comparison of a configuration."""
     from ffnlab.report import compile_time, run_directory
 
     out = choose_directory(config.out, "feedback", config.resume)
@@ -78,16 +84,13 @@ def compare_feedback(config: FeedbackCompareConfig) -> FeedbackCompareResult:
     for doubt in config.doubts(config.models):
         print(terminal(f"note: {doubt}"), flush=True)
     datasets = _datasets(config)
-    for dataset in datasets.values():
-        config.layout(dataset=dataset)  # refuses a mesh that does not fit
-
-    from ffnlab.sweep.report import publish  # this imports JAX, what is above does not
-
     jobs = [
         job
         for task, dataset in datasets.items()
         for job in _jobs(config, task, dataset)
     ]
+    config.check_mesh(jobs)
+    facts = feedback_facts.gather(config, datasets)
     with (
         compile_time.shown(),
         run_directory.open_run(out, config, config.resume) as directory,
@@ -95,65 +98,49 @@ def compare_feedback(config: FeedbackCompareConfig) -> FeedbackCompareResult:
         run_directory.check_same_data(directory, _digest(datasets))
         print(terminal(f"writing to {directory}"), flush=True)
         runs = train_all(config, jobs, directory, config.design)
-        sections = [
-            _section(config, task, dataset, jobs, runs, directory)
-            for task, dataset in datasets.items()
-        ]
         if config.train:
             from ffnlab.sweep import tagger_scores
 
             taggers = [job for job in jobs if job.name in config.models]
-            remark = tagger_scores.span_f1_remark(taggers, config.seeds, directory)
-            sections[0].ranking.remarks.append(remark)
-        title = "What does a network gain when every state depends on both neighbours?"
-        pictures = _pictures(config, datasets, jobs, runs, directory)
-        publish(directory, title, sections, _note(config, datasets), pictures)
+            tagger_scores.write(taggers, directory)
+        pictures = _draw_solvers(config, datasets[config.sources[0]], jobs, directory)
+        rankings = _publish(config, facts, runs, pictures, directory)
         run_directory.finish(directory)
-    rankings = {section.name: section.ranking for section in sections}
     return FeedbackCompareResult(directory, runs, rankings)
 
 
-def _section(
+def _publish(
     config: FeedbackCompareConfig,
-    task: str,
-    dataset: "Dataset | Replicates",
-    jobs: list[Job],
+    facts: "Facts",
     runs: list[dict[str, Any]],
+    pictures: "dict[str, tuple[str, Figure]]",
     directory: Path,
-) -> "Section":
-    """Returns the ranking of a task."""
-    from ffnlab.sweep import ranking
-    from ffnlab.sweep.report import Section
-    from ffnlab.train import objectives
+) -> "dict[str, Ranking]":
+    """Prints and writes the report, of all replicates or of a shard.
 
-    lines = [r for r in runs if r["task"] == task and r["block"] in config.models]
-    ranked = ranking.rank(
-        lines,
-        config.baseline,
-        objectives.OBJECTIVES[dataset.task],
-        config.seed,
-        _DIAGNOSTICS,
-        config.margin,
-        _test_ratio(dataset),
-        _examples(config, jobs, lines, directory),
+    Returns:
+      The ranking of each task; a shard has none.
+    """
+    from ffnlab.sweep import (
+        comparison_report,
+        feedback_report,
+        report_facts,
+        shard_report,
     )
-    about = {name: fact for name, fact in dataset.about.items() if name != "ceiling"}
-    return Section(task, ranked, lines, about, _marks(dataset))
 
-
-def _examples(
-    config: FeedbackCompareConfig,
-    jobs: list[Job],
-    lines: list[dict[str, Any]],
-    directory: Path,
-) -> "dict[str, np.ndarray] | None":
-    """Returns the scores on each sentence of a test file that all replicates share."""
-    if not config.train or config.split == "fixed":
-        return None
-    from ffnlab.sweep.run_files import read_examples
-
-    slugs = {job.name: job.slug for job in jobs if job.name in config.models}
-    return read_examples(directory, slugs, lines)
+    report: Report | ShardReport
+    if config.part_of:
+        report = shard_report.make_report(facts, config.part_of, runs)
+    else:
+        report = comparison_report.make_report(facts, runs, directory)
+        pictures |= feedback_report.draw_certificates(facts, runs)
+    report.show()
+    report_facts.write(directory, facts)
+    written = ", ".join([*report.write(directory, pictures), "results.jsonl"])
+    print(f"\n{terminal(f'written to {directory}: {written}')}")
+    if config.part_of:
+        return {}
+    return comparison_report.rankings(facts, report.sections)
 
 
 def _datasets(config: FeedbackCompareConfig) -> "dict[str, Dataset | Replicates]":
@@ -175,35 +162,6 @@ def _digest(datasets: "Mapping[str, Dataset | Replicates]") -> str:
 
     digests = [*map(data.digest_any, datasets.values())]
     return hashlib.sha256("".join(digests).encode()).hexdigest()
-
-
-def _test_ratio(dataset: "Dataset | Replicates") -> float | None:
-    """Returns the test examples per training example of splits of the same data.
-
-    It is None for data that are the same for all runs, and for independent draws, whose
-    p-value is about new data already.
-    """
-    from ffnlab import data
-
-    if not isinstance(dataset, data.Replicates) or _is_drawn(dataset):
-        return None
-    return dataset.rows["test"].shape[1] / dataset.rows["train"].shape[1]
-
-
-def _is_drawn(dataset: "Dataset | Replicates") -> bool:
-    """Returns whether the data come from a known process."""
-    from ffnlab.data import synthetic
-
-    return dataset.about["source"] == synthetic.DRAWN
-
-
-def _marks(dataset: "Dataset | Replicates") -> dict[str, float]:
-    """Returns the best possible scores, by name."""
-    names = {
-        "two_sided": "best possible from both sides",
-        "one_sided": "best possible from the left",
-    }
-    return {names[k]: v for k, v in dataset.about.get("ceiling", {}).items()}
 
 
 def _solver(config: FeedbackCompareConfig, certified: bool) -> "Solver":
@@ -266,7 +224,9 @@ def _variants(
         variants[name] = dataclasses.replace(reference, kind=kind)
     bounds = {CERTIFIED: config.contractive} if CERTIFIED in config.models else {}
     if task == config.sources[0]:
-        bounds |= {_certified_name(bound): bound for bound in config.couplings}
+        bounds |= {
+            feedback_facts.certified_name(bound): bound for bound in config.couplings
+        }
     for name, bound in bounds.items():
         variants[name] = dataclasses.replace(
             reference,
@@ -275,11 +235,6 @@ def _variants(
             solver=_solver(config, certified=True),
         )
     return variants
-
-
-def _certified_name(bound: float) -> str:
-    """Returns the name of a model that is certified by a bound."""
-    return f"{CERTIFIED} {bound:g}"
 
 
 def _job(
@@ -306,94 +261,30 @@ def _job(
     return Job(name, model, dataset, facts)
 
 
-def _pictures(
+def _draw_solvers(
     config: FeedbackCompareConfig,
-    datasets: "Mapping[str, Dataset | Replicates]",
+    dataset: "Dataset | Replicates",
     jobs: list[Job],
-    runs: list[dict[str, Any]],
     directory: Path,
 ) -> "dict[str, tuple[str, Figure]]":
-    """Returns captions and figures on the solution of the first task's networks."""
+    """Returns captions and figures on the solution of the first task's networks.
+
+    They show replicate 0; a shard without it has none.
+    """
     from ffnlab.sweep import solver_plots
     from ffnlab.sweep.run_files import read_best
 
     task = config.sources[0]
-    dataset = datasets[task]
-    pictures = {}
     shown = [
         job
         for job in jobs
         if job.facts["task"] == task and job.name in ("feedback", CERTIFIED)
     ]
-    if shown:
-        variants = _variants(config, task, dataset)
-        pictures |= solver_plots.plot_solvers(
-            {job.name: variants[job.name] for job in shown},
-            {job.name: read_best(directory, job.slug) for job in shown},
-            shown[0].first,
-        )
-    if config.couplings:
-        lines = [run for run in runs if run["task"] == task]
-        names = {bound: _certified_name(bound) for bound in config.couplings}
-        if CERTIFIED in config.models:
-            names[config.contractive] = CERTIFIED
-        pictures["coupling.png"] = solver_plots.plot_certificates(
-            lines, dict(sorted(names.items())), dataset, _marks(dataset)
-        )
-    return pictures
-
-
-def _note(
-    config: FeedbackCompareConfig, datasets: "Mapping[str, Dataset | Replicates]"
-) -> str:
-    """Returns how the numbers in the tables were computed."""
-    return f"""{_design(config, datasets)} The test part was scored once, at the chosen
-rate.
-
-All models have as many parameters as a feedback network of hidden width
-{config.hidden}; the remaining difference is in brackets. Scores are means with
-Student's 95 % intervals, each for itself. Δ is the mean of the paired differences from
-the baseline. Its intervals hold for all models together, and p is adjusted for their
-number, by the distribution of the largest studentised difference under random signs
-(Liu 1988; Westfall and Young 1993; Romano and Wolf 2005): an interval excludes zero
-exactly when p is at most 0.05. P(better) is the share of replicates in which the model
-beats the baseline. A model is equivalent if its interval is within the margin. A run
-that diverged has the score of a trivial predictor. Iterations, residual, spectral
-radius and the fraction of sequences that converged are means over the validation
-part."""
-
-
-def _design(
-    config: FeedbackCompareConfig, datasets: "Mapping[str, Dataset | Replicates]"
-) -> str:
-    """Returns what a replicate is, and what data the p-values are about."""
-    runs = config.seeds
-    if config.split == "fixed":
-        return f"""The {runs} replicates of a model differ in their initial parameters
-and the order of the data. The data are the same for all, and so is the learning rate of
-a model, which the validation part chose: the verdict is about these data and these
-learning rates, and others may give another one."""
-    if config.train:
-        return f"""A replicate has its own initial parameters, order of the data and
-learning rate, which the validation part chose. The sentences are those of the files for
-all {runs} replicates. Standard errors are therefore two-way: they count the draw of the
-replicates and that of the test sentences (Cameron, Gelbach and Miller 2011). There is
-no p-value for new data of the kind, since only one draw of the training part was
-seen."""
-    drawn = {name: _is_drawn(dataset) for name, dataset in datasets.items()}
-    text = f"""A replicate has its own data, initial parameters, order of the data and
-learning rate, which its own validation part chose. Models are compared in pairs of
-equal data and order, over {runs} replicates."""
-    new, split = (
-        ", ".join(name for name, known in drawn.items() if known == wanted)
-        for wanted in (True, False)
+    if not shown or config.design.first:
+        return {}
+    variants = _variants(config, task, dataset)
+    return solver_plots.plot_solvers(
+        {job.name: variants[job.name] for job in shown},
+        {job.name: read_best(directory, job.slug) for job in shown},
+        shown[0].first,
     )
-    if new:
-        text += f""" The data of {new} are drawn anew, independently of the other
-replicates, so that p-values are about new data of the kind; the best possible scores
-are means over the test parts of all replicates."""
-    if split:
-        text += f""" The data of {split} are split anew: the p-value is about this data
-set, and the one for new data of the kind corrects the variance for the overlap of
-splits (Nadeau and Bengio 2003)."""
-    return text

@@ -8,6 +8,8 @@ from ffnlab.errors import InputError, choose
 from ffnlab.nn.user_code import ImportOptions
 from ffnlab.options import names_in, option
 from ffnlab.sweep.replicate_options import ReplicateOptions
+from ffnlab.sweep.shards import ShardOptions
+from ffnlab.train.process_config import ProcessOptions
 
 _TASKS = names_in("ffnlab.data.synthetic", "SEQUENCES")
 _KINDS = names_in("ffnlab.models.sequence", "KINDS")
@@ -26,7 +28,7 @@ QUICK = {
 
 
 @dataclasses.dataclass(frozen=True)
-class FeedbackCompareConfig(ReplicateOptions, ImportOptions):
+class FeedbackCompareConfig(ShardOptions, ImportOptions, ProcessOptions):
     """Feedback networks: the tasks, the models and the solver."""
 
     ADDED: ClassVar[dict[str, str]] = {

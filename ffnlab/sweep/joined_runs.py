@@ -15,10 +15,11 @@ from ffnlab import io
 from ffnlab.errors import InputError
 from ffnlab.escape import markdown, terminal
 from ffnlab.sweep import report_facts, run_files, run_parts
-from ffnlab.sweep.report_facts import DataFacts, Facts
+from ffnlab.sweep.report_facts import Facts
 from ffnlab.sweep.run_parts import Part
 
 if TYPE_CHECKING:
+    from ffnlab.sweep.report import Pictures
     from ffnlab.sweep.results import CompareResult
 
 _TIMES = ("microseconds_per_step", "compile_seconds")
@@ -99,7 +100,7 @@ def _join(parts: Sequence[Part]) -> _Joined:
         rows.sort(key=lambda row: (row[0], row[1]["seed"]))
         runs += [run for _, run in rows]
         slug = run_files.slug_of(*key)
-        for folder in ("best", "examples"):
+        for folder in ("best", "examples", "spans"):
             if run_files.path_of(parts[0].path, folder, slug).exists():
                 arrays[folder, slug] = _join_arrays(owners, folder, slug)
     return _Joined(facts, runs, arrays)
@@ -203,10 +204,22 @@ def _join_facts(parts: Sequence[Part]) -> Facts:
     total = sum(sizes.values())
     repeat = _SEVERAL.format(seeds=", ".join(map(str, sizes)))
     sources = {
-        name: DataFacts(_with_count(each.about, total), each.task, each.test_ratio)
+        name: each._replace(
+            about=_with_count(each.about, total), marks=_mean_marks(parts, name)
+        )
         for name, each in first.sources.items()
     }
     return first._replace(replicates=total, repeat=repeat, sources=sources)
+
+
+def _mean_marks(parts: Sequence[Part], source: str) -> dict[str, float]:
+    """Returns the best possible scores on a data set, as means over all replicates."""
+    facts = {part.seed: part.facts for part in parts}.values()
+    total = sum(each.replicates for each in facts)
+    return {
+        name: sum(e.replicates * e.sources[source].marks[name] for e in facts) / total
+        for name in parts[0].facts.sources[source].marks
+    }
 
 
 def _with_count(about: dict[str, str], replicates: int) -> dict[str, str]:
@@ -230,10 +243,22 @@ def _publish(
         _write_origin(directory, parts)
         report_facts.write(directory, joined.facts)
         report.show()
-        report.write(directory)
+        report.write(directory, _pictures(parts, joined))
         run_directory.finish(directory)
     given = joined.facts, report, joined.runs, directory
     return comparison_report.result(config, *given)
+
+
+def _pictures(parts: Sequence[Part], joined: _Joined) -> "Pictures":
+    """Returns the pictures of a comparison of feedback networks."""
+    from ffnlab.sweep import feedback_report
+
+    if joined.facts.feedback is None:
+        return {}
+    return {  # the first part has the first replicate, which they show
+        **feedback_report.read_solver_pictures(parts[0].path),
+        **feedback_report.draw_certificates(joined.facts, joined.runs),
+    }
 
 
 def _write_origin(directory: Path, parts: Sequence[Part]) -> None:

@@ -37,13 +37,14 @@ class Claims:
 
 @dataclasses.dataclass(frozen=True)
 class JoinedRuns:
-    """Runs of experiments.compare, instead of a table."""
+    """Runs of experiments.compare or experiments.feedback, instead of a table."""
 
     runs: tuple[str, ...] = option(
         (),
-        "Run directories of experiments.compare to join: all shards of a comparison, "
-        "or runs that differ in their seed; * stands for several. The report is that "
-        "of a run of all replicates, with its baseline and margin.",
+        "Run directories of experiments.compare or experiments.feedback to join: all "
+        "shards of a comparison, or runs that differ in their seed; * stands for "
+        "several. The report is that of a run of all replicates, with its baseline and "
+        "margin.",
         empty=True,
     )
 

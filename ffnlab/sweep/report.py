@@ -1,6 +1,6 @@
 """The report of an experiment: tables on the screen, report.md and pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 
 PICTURES = ("differences", "rates", "curves")
+# File name to caption and figure, or the PNG that a run has drawn before.
+Pictures = Mapping[str, "tuple[str, Figure | bytes]"]
 
 
 class Section(NamedTuple):
@@ -74,20 +76,17 @@ class Report(NamedTuple):
             print(f"\n{terminal(self.opening.verdict)}\n")
             self.opening.table.show("all data sets: effects in standard deviations")
 
-    def write(
-        self, directory: Path, pictures: "dict[str, tuple[str, Figure]] | None" = None
-    ) -> list[str]:
+    def write(self, directory: Path, pictures: "Pictures | None" = None) -> list[str]:
         """Writes report.md and the pictures, and returns the names of the files.
 
         Args:
           directory: The run directory.
-          pictures: File name to caption and figure, for the end of the report.
+          pictures: For the end of the report.
         """
         pictures = pictures or {}
         for section in self.sections:
             _draw(directory, section)
-        for name, (_, figure) in pictures.items():
-            plots.save(figure, directory / name)
+        save_pictures(directory, pictures)
         io.write(directory / "report.md", _markdown(self, pictures))
         drawn = [
             section.picture(kind)
@@ -103,7 +102,7 @@ def publish(
     title: str,
     sections: Sequence[Section],
     note: str,
-    pictures: "dict[str, tuple[str, Figure]] | None" = None,
+    pictures: "Pictures | None" = None,
     opening: Joint | None = None,
 ) -> None:
     """Prints rankings, and writes report.md and the pictures.
@@ -113,7 +112,7 @@ def publish(
       title: The heading of the report.
       sections: The rankings.
       note: How the numbers were computed, in Markdown.
-      pictures: File name to caption and figure, for the end of the report.
+      pictures: For the end of the report.
       opening: The joint verdict on all sections, if there is one.
     """
     report = Report(title, sections, note, opening)
@@ -174,17 +173,31 @@ def _with_rate(name: str, counts: dict[float, int]) -> str:
     return f"{name}, {max(counts, key=lambda rate: counts[rate]):g}"
 
 
-def _markdown(report: Report, pictures: "dict[str, tuple[str, Figure]]") -> str:
+def save_pictures(directory: Path, pictures: Pictures) -> None:
+    """Writes pictures to a run directory."""
+    for name, (_, figure) in pictures.items():
+        if isinstance(figure, bytes):
+            io.write(directory / name, figure)
+        else:
+            plots.save(figure, directory / name)
+
+
+def list_pictures(pictures: Pictures) -> str:
+    """Returns pictures with their captions in Markdown."""
+    return "".join(
+        f"![{markdown(caption)}]({name})\n\n{markdown(caption)}\n\n"
+        for name, (caption, _) in pictures.items()
+    )
+
+
+def _markdown(report: Report, pictures: Pictures) -> str:
     title, sections, note, opening, repeat, more = report
     first = ""
     if opening:
         verdict = markdown(opening.verdict)
         first = f"{verdict}\n\n{opening.table.markdown()}\n\n{opening.note}\n\n"
     parts = "".join(map(_section, sections))
-    extra = "".join(
-        f"![{markdown(caption)}]({name})\n\n{markdown(caption)}\n\n"
-        for name, (caption, _) in pictures.items()
-    )
+    extra = list_pictures(pictures)
     return f"""# {markdown(title)}
 
 {first}{parts}{extra}## How the numbers were computed

@@ -32,12 +32,27 @@ class DataFacts(NamedTuple):
       about: Facts about it, as they are shown.
       task: Its task, a key of `train.objectives.OBJECTIVES`.
       test_ratio: The test examples per training example, where each replicate has its
-        own split; None where all share one.
+        own split; None where all share one, or have independent draws.
+      marks: The best possible scores by name, where they are known.
     """
 
     about: dict[str, str]
     task: str
     test_ratio: float | None
+    marks: dict[str, float] = {}  # noqa: RUF012
+
+
+class FeedbackFacts(NamedTuple):
+    """What a report says of feedback networks.
+
+    Attributes:
+      bounds: The certified models of the first data set that the picture of the score
+        against the bound shows, and the bound of each; without further ones, none.
+      from_files: Whether the data are sentences of files, the same for all replicates.
+    """
+
+    bounds: dict[str, float]
+    from_files: bool
 
 
 class Facts(NamedTuple):
@@ -56,6 +71,8 @@ class Facts(NamedTuple):
       stages: The number of replicates after each stage; None for a single stage.
       fixed: Whether all replicates share one split and learning rate.
       sources: Name to data set, in the order of the report.
+      feedback: What the report of a comparison of feedback networks has beside; None
+        for a comparison of blocks.
     """
 
     title: str
@@ -69,15 +86,28 @@ class Facts(NamedTuple):
     stages: list[int] | None
     fixed: bool
     sources: dict[str, DataFacts]
+    feedback: FeedbackFacts | None = None
 
     def task(self, source: str) -> str:
-        """Returns the task of the lines of a data set; empty if there is only one."""
-        return source if len(self.sources) > 1 else ""
+        """Returns the task of the lines of a data set; empty if they have none."""
+        return source if len(self.sources) > 1 or self.feedback else ""
 
     @property
     def keys(self) -> list[tuple[str, str]]:
         """The task and the block of each job, in the order of the lines."""
-        return [(self.task(s), block) for s in self.sources for block in self.blocks]
+        first = next(iter(self.sources))
+        keys = []
+        for source in self.sources:
+            more = self.feedback.bounds if self.feedback and source == first else ()
+            names = dict.fromkeys([*self.blocks, *more])
+            keys += [(self.task(source), name) for name in names]
+        return keys
+
+    def shares_test_part(self, source: str) -> bool:
+        """Returns whether all replicates are scored on the same examples."""
+        if self.fixed or self.sources[source].test_ratio is not None:
+            return False
+        return self.feedback is None or self.feedback.from_files
 
 
 def gather(
@@ -141,7 +171,9 @@ def about_as_text(about: Mapping[str, Any]) -> dict[str, str]:
 def write(directory: Path, facts: Facts) -> None:
     """Writes the facts of a comparison to its run directory."""
     sources = {name: each._asdict() for name, each in facts.sources.items()}
-    text = json.dumps({**facts._asdict(), "sources": sources}, indent=1)
+    feedback = facts.feedback and facts.feedback._asdict()
+    fields = {**facts._asdict(), "sources": sources, "feedback": feedback}
+    text = json.dumps(fields, indent=1)
     io.write(directory / NAME, text + "\n")
 
 
@@ -155,7 +187,8 @@ def read(directory: Path) -> Facts:
     try:
         fields = json.loads(io.read(path))
         sources = {name: DataFacts(**each) for name, each in fields["sources"].items()}
-        return Facts(**{**fields, "sources": sources})
+        feedback = fields.get("feedback") and FeedbackFacts(**fields["feedback"])
+        return Facts(**{**fields, "sources": sources, "feedback": feedback})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         if isinstance(error, InputError):
             raise

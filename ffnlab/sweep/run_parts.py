@@ -8,7 +8,7 @@ import glob
 import json
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +24,12 @@ _WILD = re.compile(r"[*?\[]")
 # Files that all parts must share, and those that parts of one seed must share too.
 _CODE, _DATA = ("imports.sha256", "models.sha256"), "data.sha256"
 _OF_A_PLACE = ("python", "machine", "devices")
+# Flags that tell a run of a launcher from those of others.
+_LAUNCHERS = {
+    "compare": ("blocks", "budget"),
+    "feedback": ("couplings", "coupling_init"),
+}
+_KNOWN = " or ".join(f"experiments.{name}" for name in _LAUNCHERS)
 
 
 class Part(NamedTuple):
@@ -53,6 +59,11 @@ class Part(NamedTuple):
         """The numbers of its replicates."""
         replicates = self.facts.replicates
         return self.shard.numbers(replicates) if self.shard else range(replicates)
+
+    @property
+    def launcher(self) -> str:
+        """The launcher that made it."""
+        return launcher_of(self.flags)
 
     @property
     def is_from_python(self) -> bool:
@@ -134,18 +145,16 @@ def read(paths: Sequence[Path]) -> list[Part]:
 def _read_part(path: Path) -> Part:
     """Returns one directory."""
     if not (path / "flags").is_file():
-        raise InputError(
-            f"runs: {path} holds no run; name directories of experiments.compare"
-        )
+        raise InputError(f"runs: {path} holds no run; name directories of {_KNOWN}")
     lines = io.read(path / "flags").splitlines()
     flags = {
         name.removeprefix("--"): value
         for name, _, value in (line.partition("=") for line in lines)
     }
-    if "blocks" not in flags or "budget" not in flags:
+    if not launcher_of(flags):
         raise InputError(
-            f"runs: {path} holds a run of another launcher; runs of "
-            "experiments.compare can be joined"
+            f"runs: {path} holds a run of another launcher; runs of {_KNOWN} can be "
+            "joined"
         )
     way = _to_resume(path, flags)
     if not is_finished(path):
@@ -171,16 +180,29 @@ def _read_part(path: Path) -> Part:
     return Part(path, flags, report_facts.read(path), shard, versions)
 
 
+def launcher_of(flags: Mapping[str, str]) -> str:
+    """Returns the launcher of a run by its flags; empty if its runs are not joined.
+
+    >>> launcher_of({"blocks": "mlp", "budget": "flops"})
+    'compare'
+    """
+    names = (name for name, own in _LAUNCHERS.items() if all(f in flags for f in own))
+    return next(names, "")
+
+
 def _to_resume(path: Path, flags: dict[str, str]) -> str:
     """Returns what resumes a run."""
     if "candidates" in flags:
         return "the same call of compare with resume=True"
     words = [f"--flagfile={path}/flags", f"--out={path}", "--resume"]
-    return f"python -m experiments.compare {shlex.join(words)}"
+    return f"python -m experiments.{launcher_of(flags)} {shlex.join(words)}"
 
 
 def _check_flags(first: Part, part: Part) -> None:
     """Raises if a flag differs that makes two comparisons different ones."""
+    if first.launcher != part.launcher:
+        each = (f"{p.path} is a run of experiments.{p.launcher}" for p in (first, part))
+        raise InputError(f"runs: {' and '.join(each)}; join those of one launcher")
     free = {"shard", "seed", *(["seeds"] if first.seed != part.seed else [])}
     names = dict.fromkeys([*first.flags, *part.flags])
     for name in names:
@@ -231,7 +253,7 @@ def _check_seed(parts: Sequence[Part]) -> None:
     ]
     shown = ", ".join(map(str, missing[:10])) + (", …" if len(missing) > 10 else "")
     flags = shlex.quote(f"--flagfile={first.path}/flags")
-    run = f"python -m experiments.compare {flags} --shard="
+    run = f"python -m experiments.{first.launcher} {flags} --shard="
     if first.is_from_python:
         run = "the same call of compare with shard="
     more = f" (also {', '.join(wanted[1:])})" if wanted[1:] else ""

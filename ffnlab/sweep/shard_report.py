@@ -8,6 +8,7 @@ from ffnlab import io
 from ffnlab.escape import markdown, terminal
 from ffnlab.options import RunOptions
 from ffnlab.report.table import Table
+from ffnlab.sweep.report import Pictures, list_pictures, save_pictures
 from ffnlab.sweep.report_facts import FILES, Facts
 from ffnlab.sweep.result_lines import Line
 from ffnlab.sweep.results import CompareResult
@@ -45,12 +46,19 @@ class ShardReport(NamedTuple):
         self.table.show(self.facts.title)
         print(f"\njoin all {self.shard.count} shards by: {_COMMAND}")
 
-    def write(self, directory: Path) -> list[str]:
-        """Writes report.md to a run directory, and returns the names of the files."""
-        io.write(directory / "report.md", self._markdown())
-        return ["report.md"]
+    def write(self, directory: Path, pictures: Pictures | None = None) -> list[str]:
+        """Writes report.md and pictures, and returns the names of the files.
 
-    def _markdown(self) -> str:
+        Args:
+          directory: The run directory.
+          pictures: Those of single replicates, which a shard can have.
+        """
+        pictures = pictures or {}
+        save_pictures(directory, pictures)
+        io.write(directory / "report.md", self._markdown(pictures))
+        return ["report.md", *pictures]
+
+    def _markdown(self, pictures: Pictures) -> str:
         title = f"Shard {self.shard.number} of {self.shard.count}: {self.facts.title}"
         return f"""# {markdown(title)}
 
@@ -58,7 +66,7 @@ class ShardReport(NamedTuple):
 
 {self.table.markdown()}
 
-## How to join it with the other shards
+{list_pictures(pictures)}## How to join it with the other shards
 
 When all {self.shard.count} shards are finished, this writes the report that a run of
 all replicates would have written, from the directories of the shards:

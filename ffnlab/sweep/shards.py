@@ -10,7 +10,9 @@ import re
 from typing import NamedTuple
 
 from ffnlab.errors import InputError
-from ffnlab.options import RunOptions, option
+from ffnlab.options import option
+from ffnlab.sweep.design import Design
+from ffnlab.sweep.replicate_options import ReplicateOptions
 
 _FORM = re.compile(r"(\d{1,9})/(\d{1,9})", re.ASCII)
 
@@ -72,7 +74,7 @@ def parse(text: str) -> Shard:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ShardOptions(RunOptions):
+class ShardOptions(ReplicateOptions):
     """Grid of jobs: a part of the replicates, for a run on many machines."""
 
     shard: str | None = option(
@@ -88,3 +90,28 @@ class ShardOptions(RunOptions):
         super().__post_init__()
         if self.shard is not None:
             object.__setattr__(self, "shard", str(parse(self.shard)))
+            self._check_part()
+
+    def _check_part(self) -> None:
+        """Raises if a part of the replicates cannot be run without the others."""
+        if self.split == "fixed":
+            raise InputError(
+                "shard: with split=fixed all runs of a model share a learning rate, "
+                "which takes all replicates to choose; use split=replicates"
+            )
+        if self.part_of.count > self.replicates:
+            raise InputError(
+                f"shard: {self.part_of.count} shards of {self.replicates} replicates; "
+                "there can be at most one shard for each replicate"
+            )
+
+    @property
+    def part_of(self) -> Shard | None:
+        """The part of the replicates that is run; None is all."""
+        return None if self.shard is None else parse(self.shard)
+
+    @property
+    def design(self) -> Design:
+        """What the runs of a model have in common, and which of them are run."""
+        design, shard = super().design, self.part_of
+        return design._replace(part=shard and shard.numbers(self.replicates))

@@ -16,12 +16,12 @@ from ffnlab.models.sequence import SequenceConfig, SequenceModel
 from ffnlab.nn import pure
 from ffnlab.report import plots
 from ffnlab.sweep import ranking, units
-from ffnlab.train import objectives
+from ffnlab.types import Objective
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from ffnlab.data import Dataset, Replicates
+    from ffnlab.data import Dataset
 
 SOLVERS = {
     "jacobi": Jacobi(max_steps=40),
@@ -30,6 +30,12 @@ SOLVERS = {
     "newton": Newton(max_steps=40),
 }
 SEQUENCES = 32  # the first of the test part
+CAPTIONS = {
+    "solvers.png": "The residual of each solver on the trained networks: the median "
+    f"and the middle half of {SEQUENCES} test sequences.",
+    "states.png": "The distance of each state of one sequence from the last iteration "
+    "of Jacobi, relative to the largest state.",
+}
 
 
 def plot_solvers(
@@ -57,18 +63,11 @@ def plot_solvers(
         }
         residuals[name] = {k: np.asarray(v.residual) for k, v in histories.items()}
         distances[name] = _distances(histories["jacobi"], args.get("mask"))
-    return {
-        "solvers.png": (
-            "The residual of each solver on the trained networks: the median and the "
-            f"middle half of {SEQUENCES} test sequences.",
-            plots.convergence(residuals),
-        ),
-        "states.png": (
-            "The distance of each state of one sequence from the last iteration of "
-            "Jacobi, relative to the largest state.",
-            plots.relaxation(distances),
-        ),
+    figures = {
+        "solvers.png": plots.convergence(residuals),
+        "states.png": plots.relaxation(distances),
     }
+    return {name: (CAPTIONS[name], figure) for name, figure in figures.items()}
 
 
 def _distances(solutions: Solution, mask: jax.Array | None) -> np.ndarray:
@@ -104,7 +103,7 @@ def network_problem(
 def plot_certificates(
     runs: Sequence[dict[str, Any]],
     names: Mapping[float, str],
-    dataset: "Dataset | Replicates",
+    objective: Objective,
     marks: Mapping[str, float],
 ) -> "tuple[str, Figure]":
     """Returns the caption and the figure of the test score against the certificate.
@@ -112,10 +111,9 @@ def plot_certificates(
     Args:
       runs: The lines of a task.
       names: The certificate γ of each model, to the name of the model.
-      dataset: The data of the task.
+      objective: The objective of the task.
       marks: Scores to draw a line at, by name.
     """
-    objective = objectives.OBJECTIVES[dataset.task]
     scores = [ranking.block_score(runs, name, objective) for name in names.values()]
     label, scale, _ = units.UNITS[objective.monitor]
     figure = plots.scores_by_setting(

@@ -1,6 +1,6 @@
 """Span F1 of trained taggers on the test part, in addition to the tag accuracy."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -10,29 +10,42 @@ import numpy as np
 from ffnlab import data, stats
 from ffnlab.data import tags
 from ffnlab.data.dataset import IGNORE
+from ffnlab.sweep import run_files
 from ffnlab.sweep.jobs import Job
-from ffnlab.sweep.run_files import read_best
 from ffnlab.types import Array, Batch, Params
 
+FOLDER = "spans"  # of a run directory
 Predict = Callable[[Params, Batch], Array]
 
 
-def span_f1_remark(jobs: Sequence[Job], seeds: int, directory: Path) -> str:
-    """Returns the span F1 of every tagger on the test part, as a remark of a report.
+def write(jobs: Sequence[Job], directory: Path) -> None:
+    """Writes the span F1 of the chosen runs of every tagger on the test part.
 
     Args:
       jobs: The trained taggers of one task.
-      seeds: The number of chosen runs of each.
       directory: The run directory, which holds their best parameters.
     """
-    parts = []
     for job in jobs:
         predict = make_predict(job)
         scores = [
-            span_f1(job, read_best(directory, job.slug, member), predict)
-            for member in range(seeds)
+            span_f1(job, run_files.read_best(directory, job.slug, member), predict)
+            for member in range(run_files.count(directory, "best", job.slug))
         ]
-        part, ends = f"{job.name} {np.mean(scores):.3f}", stats.mean_interval(scores)
+        path = run_files.path_of(directory, FOLDER, job.slug)
+        run_files.append(path, {"f1": np.array(scores)}, 0)
+
+
+def remark(directory: Path, slugs: Mapping[str, str]) -> str:
+    """Returns the span F1 of every tagger on the test part, as a remark of a report.
+
+    Args:
+      directory: The run directory, with what `write` wrote.
+      slugs: By the name of each tagger, its name as part of a path.
+    """
+    parts = []
+    for name, slug in slugs.items():
+        scores = run_files.read(directory, FOLDER, slug)["f1"]
+        part, ends = f"{name} {np.mean(scores):.3f}", stats.mean_interval(scores)
         low, high = ends.clip(0.0, 1.0) if ends else (None, None)
         parts.append(f"{part} [{low:.3f}, {high:.3f}]" if ends else part)
     return f"span F1 on the test part: {', '.join(parts)}"

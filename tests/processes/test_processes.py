@@ -1,6 +1,7 @@
 """Runs of several processes over loopback, from the command line."""
 
 import platform
+import re
 import signal
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from ffnlab import io
 from ffnlab.pretrain.text_preparation import PrepareConfig, prepare_text
 from ffnlab.pretrained.safetensors_io import read_tensors
+from tests.faults import launchers
 from tests.processes.run import PRETRAIN, finish, free_port, start, start_all
 
 
@@ -123,6 +125,58 @@ def test_a_coordinator_that_does_not_answer_is_one_line(text, tmp_path):
     assert (code, output) == (2, "") and time.monotonic() - begin < 60
     assert errors.startswith(f"error: --coordinator: localhost:{port}: the coordinator")
     assert errors.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inputs")
+    launchers.write_inputs(folder)
+    return folder
+
+
+def results(out):
+    """The lines of a comparison, without what a machine or a clock changes."""
+    return [
+        {k: v for k, v in row.items() if not re.search("second|bytes|compile", k)}
+        for row in io.read_lines(Path(out) / "results.jsonl")
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["feedback", "adapt_compare"])
+def test_two_processes_of_a_comparison_equal_one(name, inputs, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    more = ["--batch_size=10"] if name == "adapt_compare" else []  # 8 rows
+    alone = start([*launchers.flags_of(name, inputs, one), *more], launcher=name)
+    ((code, _, errors),) = finish([alone])
+    assert code == 0, errors
+    flags = [*launchers.flags_of(name, inputs, two), *more]
+    ends = finish(start_all(2, flags, launcher=name))
+    assert [code for code, _, _ in ends] == [0, 0], ends
+    assert f"written to {two}: report.md" in ends[0][1]
+    assert ends[1][1:] == ("", "")  # process 0 alone prints
+    assert not (two / "checkpoints").exists()
+    chex.assert_trees_all_close(results(two), results(one), rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_one_process_goes_on_with_a_comparison_of_methods(inputs, tmp_path):
+    out, name = tmp_path / "run", "adapt_compare"
+    flags = [*launchers.flags_of(name, inputs, out), "--batch_size=10"]
+    processes, begin = start_all(2, flags, launcher=name), time.monotonic()
+    while not io.read_lines(out / "results.jsonl"):
+        assert time.monotonic() - begin < 240
+        time.sleep(0.1)
+    processes[1].kill()
+    ends = finish(processes, 100)
+    assert ends[0][0] == 3, ends
+    last = ends[0][2].splitlines()[-1]
+    assert last.startswith("error: process 0 stops: process 1")
+    resumed = [f"--flagfile={out / 'flags'}", f"--out={out}", "--resume"]
+    ((code, _, errors),) = finish([start(resumed, launcher=name)])
+    assert code == 0, errors
+    runs = [(row["method"], row["seed"]) for row in results(out)]
+    assert runs == [("full", 0), ("full", 1), ("lora", 0), ("lora", 1)]
 
 
 def run_until_saved(text, out):

@@ -7,7 +7,13 @@ from matplotlib.figure import Figure
 from experiments import launch
 from ffnlab import io
 from ffnlab.errors import InputError
-from ffnlab.sweep import feedback_comparison, feedback_config, population
+from ffnlab.sweep import (
+    feedback_comparison,
+    feedback_config,
+    feedback_facts,
+    feedback_note,
+    population,
+)
 from ffnlab.sweep.feedback_config import FeedbackCompareConfig
 from tests.conftest import check_refused
 
@@ -55,8 +61,8 @@ def test_everything_is_written(done):
         for task in SMALL["tasks"]
     }
     assert files == pictures | {
-        "best", "coupling.png", "data.sha256", "flags", "lock", "report.md",
-        "results.jsonl", "solvers.png", "states.png", "versions.json",
+        "best", "coupling.png", "data.sha256", "flags", "lock", "report.json",
+        "report.md", "results.jsonl", "solvers.png", "states.png", "versions.json",
         "manifest.sha256",
     }  # fmt: skip
     text = (done.out / "report.md").read_text()
@@ -152,7 +158,7 @@ def test_replicates_have_their_own_data_and_share_them_between_models(done):
 def test_a_fixed_split_gives_all_runs_the_same_data():
     config = FeedbackCompareConfig(**SMALL | FIXED)
     for dataset in feedback_comparison._datasets(config).values():
-        assert feedback_comparison._test_ratio(dataset) is None
+        assert feedback_facts.split_ratio(dataset) is None
         assert dataset.about["seed"] == 0
     assert config.design == (True, 0, None)
     assert FeedbackCompareConfig(extend_rates=2).design == (False, 2, None)
@@ -170,7 +176,7 @@ def test_a_fixed_split_gives_all_runs_the_same_data():
 def test_the_note_says_what_the_verdict_is_about(changes, words):
     config = FeedbackCompareConfig(**SMALL | changes)
     datasets = feedback_comparison._datasets(config)
-    note = " ".join(feedback_comparison._note(config, datasets).split())
+    note = " ".join(feedback_note.note(config, datasets).split())
     for each in words:
         assert each in note
     if len(config.tasks) == 1:
@@ -231,6 +237,15 @@ def test_conll_files_are_tagged(tmp_path):
 )
 def test_bad_input_is_refused_before_jax_is_imported(flags, message, tmp_path):
     check_refused("feedback", flags, message, tmp_path)
+
+
+def test_a_mesh_that_does_not_fit_a_model_leaves_no_directory(tmp_path):
+    changes = {"tasks": ("brackets",), "hidden": 7, "mesh": ("model:2",)}
+    config = FeedbackCompareConfig(**SMALL | changes, out=str(tmp_path / "out"))
+    message = "model:2 does not divide dimension .*, 7; .* \\(brackets certified\\)$"
+    with pytest.raises(InputError, match=message):
+        feedback_comparison.compare_feedback(config)
+    assert not (tmp_path / "out").exists()
 
 
 def test_every_solver_can_be_asked_for():

@@ -11,6 +11,7 @@ from ffnlab.feedback.solvers import Jacobi
 from ffnlab.models.sequence import SequenceConfig, sequence_model
 from ffnlab.report import plots
 from ffnlab.sweep import solver_plots
+from ffnlab.train.objectives import OBJECTIVES
 from tests.sweep.test_ranking import GOOD, WORSE, runs
 
 MASK = np.arange(5)[None] < np.array([2, 5, 3])[:, None]
@@ -70,7 +71,7 @@ def test_scores_are_drawn_against_the_certificate():
     lines = runs("certified 0.3", WORSE) + runs("certified", GOOD) + runs("mlp", WORSE)
     names = {0.3: "certified 0.3", 0.9: "certified"}
     caption, figure = solver_plots.plot_certificates(
-        lines, names, SimpleNamespace(task="classes"), {"best possible": 0.99}
+        lines, names, OBJECTIVES["classes"], {"best possible": 0.99}
     )
     assert "against the certificate" in caption
     (axes,) = figure.axes

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ffnlab.data.dataset import IGNORE
-from ffnlab.sweep import tagger_scores
+from ffnlab.sweep import run_files, tagger_scores
 from ffnlab.sweep.jobs import Job
 from ffnlab.types import Model
 
@@ -51,17 +51,16 @@ def test_every_sequence_is_predicted_once():
         np.testing.assert_array_equal(predictions[:3], 2 - labels[i, :3])
 
 
-def test_the_remark_has_the_score_of_every_run(monkeypatch):
+def test_the_remark_has_the_score_of_every_run(tmp_path):
     labels = np.tile([1, 2, 0, IGNORE], (5, 1))
     taggers = [job(lambda t: jnp.maximum(t, 0), labels)]
-    members = []
-
-    def read_best(directory, job, member):
-        members.append((directory, member))
-        return {"offset": np.array(member, np.int32)}  # the second knows nothing
-
-    monkeypatch.setattr(tagger_scores, "read_best", read_best)
-    remark = tagger_scores.span_f1_remark(taggers, 2, "run")
-    assert members == [("run", 0), ("run", 1)]
-    assert remark == "span F1 on the test part: elman 0.500 [0.000, 1.000]"
-    assert tagger_scores.span_f1_remark(taggers, 1, "run").endswith("elman 1.000")
+    best = run_files.path_of(tmp_path, "best", taggers[0].slug)
+    for offsets, text in (
+        ((0, 1), "elman 0.500 [0.000, 1.000]"),
+        ((0,), "elman 1.000"),
+    ):
+        # The second run knows nothing.
+        run_files.append(best, {"offset": np.array(offsets, np.int32)}, 0)
+        tagger_scores.write(taggers, tmp_path)
+        remark = tagger_scores.remark(tmp_path, {"elman": taggers[0].slug})
+        assert remark == f"span F1 on the test part: {text}"
