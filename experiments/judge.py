@@ -3,8 +3,8 @@
 Reads a CSV or TSV file with a row for each run, such as the export of a tracker. Pairs
 the runs by a column, such as the seed, and compares every block with the baseline, by
 the statistic of experiments.compare. Reports what can be claimed, and what cannot.
-With --runs, joins run directories of experiments.compare instead: all shards of one
-comparison, or comparisons that differ in their seed.
+With --runs, joins run directories of experiments.compare or experiments.feedback
+instead: all shards of one comparison, or comparisons that differ in their seed.
 
     python -m experiments.judge --results=runs.csv --block=model --pair=seed --score=acc
     python -m experiments.judge ... --score=loss --lower_is_better --margin=0.01
