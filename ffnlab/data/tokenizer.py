@@ -18,6 +18,8 @@ from ffnlab import io
 from ffnlab.data.corpus import Stream
 from ffnlab.errors import InputError
 
+_LINES = 1000  # lines that are encoded together, by threads of the library
+
 
 class Encoded(NamedTuple):
     """Sequences of tokens, one for each text or sentence.
@@ -247,16 +249,12 @@ class Tokenizer:
           InputError: It is not UTF-8.
         """
         try:
-            lines = document.decode("utf-8").splitlines(keepends=True)
+            pieces = line_groups(document.decode("utf-8"))
         except UnicodeDecodeError as error:
             raise InputError(
                 f"text for {self.source}: not UTF-8 at byte {error.start} of a "
                 "document; bytes need no tokenizer"
             ) from None
-        size = 1000  # lines that are encoded together, by threads of the library
-        pieces = [
-            "".join(lines[begin : begin + size]) for begin in range(0, len(lines), size)
-        ]
         tokens, words, last = [], [], 0
         for piece in self.inner.encode_batch(pieces, add_special_tokens=False):
             numbers = np.array(piece.word_ids, np.int32) + last
@@ -282,6 +280,17 @@ class Tokenizer:
         """Returns the special tokens before and after a text."""
         half = (len(special) + 1) // 2
         return special[:half], special[half:]
+
+
+def line_groups(text: str) -> list[str]:
+    r"""Returns a text in groups of lines, each of which is tokenized by itself.
+
+    >>> [len(group) for group in line_groups("a\n" * 1500)]
+    [2000, 1000]
+    """
+    lines = text.splitlines(keepends=True)
+    places = range(0, len(lines), _LINES)
+    return ["".join(lines[place : place + _LINES]) for place in places]
 
 
 def _check_sentences(sentences: Sequence[Sequence[str]]) -> None:

@@ -4,6 +4,7 @@ The `tokenizers` library takes about a microsecond for each byte. Texts repeat t
 words, so that a table of words takes a fraction of that.
 """
 
+import itertools
 import json
 import re
 from collections.abc import Callable
@@ -12,14 +13,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ffnlab.data.corpus import Tokenizes
+from ffnlab.data.tokenizer import line_groups
+from ffnlab.data.word_boundaries import find_boundaries
 
 Encode = Callable[[bytes], tuple[np.ndarray, np.ndarray]]
 _MOST = 2**19  # words in the table
+_BYTES = 2**27  # of the words in the table, which are long where no space divides them
 _GROUP = 200  # words that are tokenized as one text
 # Between a letter, digit or punctuation mark of ASCII and white space there is a
 # boundary of words for BERT and for GPT-2, whatever stands before and after.
 _BOUNDARY = re.compile(rb"(?<=[!-~])(?=[ \t\r\n])")
 _JOINS = re.compile(rb"[ \t\r\n].*[!-~]", re.DOTALL)
+_ANCHOR = "a"  # stands before words that are not the first of a text
+_AFTER = b" a"  # stands after each of several words in a text
+_FIRST = b"\xff"  # marks those that are, and is in no text
 _CONTROL = re.compile(rb"[\x0b\x0c]")  # no space for BERT, one for bytes.split
 
 
@@ -50,8 +57,9 @@ def make_encode(tokenizer: Tokenizes) -> Encode:
     """Returns a function that returns the tokens of a text.
 
     Args:
-      tokenizer: The tokenizer. For those that split texts as BERT and GPT-2 do, a table
-        of words is used; the others are called with the whole text.
+      tokenizer: The tokenizer. Where texts can be divided into words, as for BERT,
+        GPT-2, XLM-RoBERTa and Llama, a table of words is used; the others are called
+        with the whole text.
 
     Returns:
       `encode(text)`, which returns int32 `[T]`, the tokens of `tokenizer.stream`, and
@@ -61,6 +69,9 @@ def make_encode(tokenizer: Tokenizes) -> Encode:
     kind = _kind_of(inner) if inner is not None else None
     if kind is not None:
         return WordTable(inner, kind).encode
+    boundary = find_boundaries(inner) if inner is not None else None
+    if boundary is not None and inner.encode(_ANCHOR, add_special_tokens=False).ids:
+        return AnchoredTable(inner, boundary).encode
 
     def encode(text: bytes) -> tuple[np.ndarray, np.ndarray]:
         tokens, words = tokenizer.stream(text)
@@ -93,32 +104,34 @@ def _kind_of(inner: Any) -> _Kind | None:
     return _BERT if same else None
 
 
-class WordTable:
-    """The tokens of the words of a tokenizer, which are found as they occur.
+class _Table:
+    """The tokens of words, which are found as they occur.
 
     Args:
       inner: A `tokenizers.Tokenizer`.
-      kind: How it divides texts into words.
       most: The words that are kept; where there are more, all are found again.
     """
 
-    def __init__(self, inner: Any, kind: _Kind, most: int = _MOST):
-        self._inner, self._kind, self._most = inner, kind, most
+    def __init__(self, inner: Any, most: int):
+        self._inner, self._most = inner, most
         self._clear()
 
     def _clear(self) -> None:
         self._numbers: dict[bytes, int] = {}
+        self._size = 0  # bytes of the words
         self._tokens = np.zeros(0, np.int32)
         self._begins = np.zeros(0, bool)
         self._ends = np.zeros(1, np.int64)  # of the tokens of each word
 
-    def encode(self, text: bytes) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the tokens of a text in UTF-8, and whether a word begins at each."""
-        words = self._kind.split(text)
+    def _find(self, words: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the tokens of words, and whether a word begins at each."""
         new = [word for word in dict.fromkeys(words) if word not in self._numbers]
-        if len(self._numbers) + len(new) > self._most:
+        size = sum(map(len, new))
+        if len(self._numbers) + len(new) > self._most or self._size + size > _BYTES:
             self._clear()
             new = list(dict.fromkeys(words))
+            size = sum(map(len, new))
+        self._size += size
         if new:
             self._add(new)
         numbers = np.fromiter(map(self._numbers.__getitem__, words), np.int64)
@@ -130,22 +143,53 @@ class WordTable:
 
     def _add(self, words: list[bytes]) -> None:
         """Adds the tokens of words to the table."""
+        raise NotImplementedError
+
+    def _append(
+        self,
+        words: list[bytes],
+        tokens: list[np.ndarray],
+        begins: list[np.ndarray],
+        counts: np.ndarray,
+    ) -> None:
+        """Appends words, their tokens, and how many tokens each word has."""
+        for word in words:
+            self._numbers[word] = len(self._numbers)
+        self._tokens = np.concatenate([self._tokens, *tokens])
+        self._begins = np.concatenate([self._begins, *begins])
+        self._ends = np.concatenate([self._ends, self._ends[-1] + np.cumsum(counts)])
+
+
+class WordTable(_Table):
+    """The tokens of the words of a BERT or GPT-2.
+
+    Args:
+      inner: A `tokenizers.Tokenizer`.
+      kind: How it divides texts into words.
+      most: The words that are kept; where there are more, all are found again.
+    """
+
+    def __init__(self, inner: Any, kind: _Kind, most: int = _MOST):
+        super().__init__(inner, most)
+        self._kind = kind
+
+    def encode(self, text: bytes) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the tokens of a text in UTF-8, and whether a word begins at each."""
+        return self._find(self._kind.split(text))
+
+    def _add(self, words: list[bytes]) -> None:
+        """Adds the tokens of words to the table."""
         joined = [word for word in words if self._kind.joins(word)]
         groups = [joined[i : i + _GROUP] for i in range(0, len(joined), _GROUP)]
         groups += [[word] for word in words if not self._kind.joins(word)]
-        for group in groups:
-            for word in group:
-                self._numbers[word] = len(self._numbers)
         texts = [self._kind.glue.join(group).decode() for group in groups]
         encodings = self._inner.encode_batch(texts, add_special_tokens=False)
         pairs = zip(groups, encodings, strict=True)
         counts = [self._counts(group, each) for group, each in pairs]
         tokens = [np.array(each.ids, np.int32) for each in encodings]
         begins = [_begins(np.array(each.word_ids)) for each in encodings]
-        ends = self._ends[-1] + np.cumsum(np.concatenate(counts))
-        self._tokens = np.concatenate([self._tokens, *tokens])
-        self._begins = np.concatenate([self._begins, *begins])
-        self._ends = np.concatenate([self._ends, ends])
+        ordered = [word for group in groups for word in group]
+        self._append(ordered, tokens, begins, np.concatenate(counts))
 
     def _counts(self, group: list[bytes], encoding: Any) -> np.ndarray:
         """Returns the number of tokens of each word of a text, by their characters."""
@@ -154,3 +198,116 @@ class WordTable:
         first = [begin for begin, _ in encoding.offsets]
         owners = np.searchsorted(starts, first, "right") - 1
         return np.bincount(owners, minlength=len(group))
+
+
+class AnchoredTable(_Table):
+    """The tokens of the words of a tokenizer that may put a space before a text.
+
+    A word is tokenized after another one, unless it is the first of a group of lines.
+    The tokens are those of `Tokenizer.stream`.
+
+    Args:
+      inner: A `tokenizers.Tokenizer`.
+      boundary: What matches between its words, of `find_boundaries`.
+      most: The words that are kept; where there are more, all are found again.
+    """
+
+    def __init__(self, inner: Any, boundary: re.Pattern[bytes], most: int = _MOST):
+        super().__init__(inner, most)
+        self._boundary = boundary
+        added = inner.get_added_tokens_decoder().values()
+        contents = [re.escape(token.content.encode()) for token in added]
+        self._added = re.compile(b"|".join(contents) or rb"(?!)")
+        self._alone = self._encode(_ANCHOR)
+        self._after = self._encode(_ANCHOR + _AFTER.decode())[len(self._alone) :]
+
+    def _encode(self, text: str) -> list[int]:
+        return self._inner.encode(text, add_special_tokens=False).ids
+
+    def encode(self, text: bytes) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the tokens of a text in UTF-8, and whether a word begins at each."""
+        groups = (group.encode() for group in line_groups(text.decode()))
+        tokens, begins = [np.zeros(0, np.int32)], [np.zeros(0, bool)]
+        for added, each in itertools.groupby(groups, self._has_added):
+            same = list(each)
+            found = map(self._whole, same) if added else [self._words(same)]
+            for ids, starts in found:
+                tokens.append(ids)
+                begins.append(starts)
+        return np.concatenate(tokens), np.concatenate(begins)
+
+    def _has_added(self, group: bytes) -> bool:
+        """Returns whether lines hold an added token, whose neighbours may differ."""
+        return self._added.search(group) is not None
+
+    def _whole(self, group: bytes) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the tokens of lines that are not divided, and where words begin."""
+        encoding = self._inner.encode(group.decode(), add_special_tokens=False)
+        return np.array(encoding.ids, np.int32), _begins(np.array(encoding.word_ids))
+
+    def _words(self, groups: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the tokens of lines by their words, and where words begin."""
+        words: list[bytes] = []
+        for group in groups:
+            first, *rest = self._boundary.split(group)
+            words += [_FIRST + first, *rest]
+        return self._find(words)
+
+    def _add(self, words: list[bytes]) -> None:
+        """Adds the tokens of words to the table."""
+        joined = [word for word in words if self._joins(word)]
+        others = [word for word in words if not self._joins(word)]
+        groups = [joined[i : i + _GROUP] for i in range(0, len(joined), _GROUP)]
+        texts = [(_AFTER.join([b"", *group, b""])[1:]).decode() for group in groups]
+        encodings = self._inner.encode_batch(texts, add_special_tokens=False)
+        for group, encoding in zip(groups, encodings, strict=True):
+            counts, own = self._divide(group, encoding)
+            if own is None:
+                others += group
+                continue
+            begins = _begins(np.array(encoding.word_ids))
+            tokens = np.array(encoding.ids, np.int32)
+            self._append(group, [tokens[own]], [begins[own]], counts)
+        self._add_one_by_one(others)
+
+    def _joins(self, word: bytes) -> bool:
+        """Returns whether a word may stand between others in a text."""
+        if word.startswith(_FIRST):
+            return False
+        return self._boundary.match(word + _AFTER, len(word)) is not None
+
+    def _divide(
+        self, group: list[bytes], encoding: Any
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Returns the number of tokens of each word of a text, and which are of words.
+
+        The tokens between the words are known, so that characters of tokens which the
+        library gives as those of a neighbour are noticed; the second is then None.
+        """
+        lengths = np.full(2 * len(group) + 1, len(_AFTER))
+        lengths[0] = len(_ANCHOR)
+        lengths[1::2] = [len(word.decode()) for word in group]
+        starts = np.cumsum(lengths) - lengths
+        owners = np.searchsorted(starts, [o[0] for o in encoding.offsets], "right") - 1
+        counts, own = np.bincount(owners, minlength=len(lengths)), owners % 2 == 1
+        between = [*self._alone, *self._after * len(group)]
+        expected = np.full(len(group) + 1, len(self._after))
+        expected[0] = len(self._alone)
+        same = np.array_equal(counts[::2], expected) and (np.diff(owners) >= 0).all()
+        same = same and np.array_equal(np.array(encoding.ids)[~own], between)
+        return counts[1::2], own if same else None
+
+    def _add_one_by_one(self, words: list[bytes]) -> None:
+        """Adds the tokens of words, each of a text of its own."""
+        if not words:
+            return
+        texts, skipped = [], []
+        for word in words:
+            first = word.startswith(_FIRST)
+            texts.append(word[1:].decode() if first else _ANCHOR + word.decode())
+            skipped.append(0 if first else len(self._alone))
+        encodings = self._inner.encode_batch(texts, add_special_tokens=False)
+        pairs = list(zip(encodings, skipped, strict=True))
+        tokens = [np.array(each.ids[n:], np.int32) for each, n in pairs]
+        begins = [_begins(np.array(each.word_ids))[n:] for each, n in pairs]
+        self._append(words, tokens, begins, np.array([len(each) for each in tokens]))
