@@ -10,10 +10,13 @@ products, attention, norms, activations, and so on.
 
 The times are those of the fastest call, and sum to it: where n instructions run at
 once, each gets the n-th part of the time, and while none runs, it is dispatch and
-waiting. The limit of a kind is the time of its operations at the rate of the fastest
-of the step's products, each of them measured alone; or, without products, of the bytes
-that it reads and writes at the bandwidth of memory, measured by a loop that adds to an
-array. A kind whose arrays stay in a cache can be faster than that.
+waiting. One that its first thread has left waits for others, perhaps without a core,
+and gets time only while no other runs.
+
+The limit of a kind is the time of its operations at the rate of the fastest of the
+step's products, each of them measured alone; or, without products, of the bytes that it
+reads and writes at the bandwidth of memory, measured by a loop that adds to an array. A
+kind whose arrays stay in a cache can be faster than that.
 
     python -m benchmarks.anatomy --step=encoder
     python -m benchmarks.anatomy --step=encoder --checkpoint=minilm --batch_size=32
@@ -257,9 +260,9 @@ def _show(anatomy: Anatomy, config: Config) -> None:
     calls = f"the fastest of {config.rounds} calls of {config.steps} steps"
     table.show(f"{config.title()}: a step, in {calls}")
     limits, scanned, single = anatomy.limits, anatomy.scanned, anatomy.single
+    shared = 100 * anatomy.shared / anatomy.seconds
     print(
-        f"several instructions at once: {100 * anatomy.shared / anatomy.seconds:.0f} % "
-        "of the time\n"
+        f"divided among several instructions: {shared:.0f} % of the time\n"
         f"limits: {limits.flops / 1e9:.4g} GFLOP/s, {limits.bandwidth / 1e9:.3g} GB/s, "
         f"{1e6 * limits.fault:.2g} µs per page fault\n"
         f"without a profile: {1e3 * scanned.seconds:.4g} ms per step and "

@@ -15,6 +15,7 @@ import numpy as np
 
 from benchmarks import adapt, feedback, ffn
 from ffnlab import data, pretrained
+from ffnlab.errors import InputError
 from ffnlab.feedback.solvers import Jacobi
 from ffnlab.models import (
     DecoderConfig,
@@ -167,7 +168,15 @@ def encoder(sizes: Sizes, checkpoint: str | None = None, method: str = "full") -
     """Returns the step of fine-tuning a classifier on texts of 4 tokens to `length`.
 
     The texts are packed into rows. Without a checkpoint, a BERT of the sizes is drawn.
+
+    Raises:
+      InputError: The longest text has more tokens than the checkpoint has positions.
     """
+    most = pretrained.load(checkpoint, head=False).config.length if checkpoint else None
+    if most and sizes["length"] > most:
+        raise InputError(
+            f"length: {sizes['length']} exceeds the {most} positions of the checkpoint"
+        )
     with tempfile.TemporaryDirectory() as folder:
         options = adapt.Config(
             checkpoint=checkpoint or _draw(sizes, Path(folder) / "drawn"),
@@ -195,7 +204,9 @@ def encoder(sizes: Sizes, checkpoint: str | None = None, method: str = "full") -
 def _draw(sizes: Sizes, directory: Path) -> str:
     """Writes a BERT with random arrays, and returns its directory."""
     names = ("vocabulary", "features", "layers", "heads", "hidden")
-    shape = EncoderConfig(pooler=True, **{name: sizes[name] for name in names})
+    fields = {name: sizes[name] for name in names}
+    length = max(512, sizes["length"])
+    shape = EncoderConfig(pooler=True, length=length, **fields)
     params = transformer_model(shape).init(jax.random.key(0))
     pretrained.save(directory, shape, params, family="bert")
     return str(directory)

@@ -8,7 +8,8 @@ streams, with the instruction of each.
 import collections
 import gzip
 import json
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ import jax
 from ffnlab.errors import InputError
 
 CALL = "anatomy call"
+_START, _LEAVE, _STOP = range(3)
 _END = "end: "
 _MOST = 1_000_000  # events that JAX writes to the file
 
@@ -27,12 +29,15 @@ class Event(NamedTuple):
     Attributes:
       name: The name of the instruction.
       start: When it starts, in seconds.
-      stop: When it ends, in seconds.
+      stop: When its last thread has finished, in seconds.
+      left: When the thread that started it has left it. Until it stops, it may then
+        run on others, or wait for them.
     """
 
     name: str
     start: float
     stop: float
+    left: float = math.inf
 
 
 class Division(NamedTuple):
@@ -41,7 +46,7 @@ class Division(NamedTuple):
     Attributes:
       seconds: The name of each instruction to its time.
       idle: The time in which none runs.
-      shared: The time in which several run at once.
+      shared: The time of which several get a part.
     """
 
     seconds: dict[str, float]
@@ -150,7 +155,7 @@ def _finish(events: list[Event], ends: dict[str, list[float]]) -> list[Event]:
         if len(stops) != len(group):
             stops = [event.stop for event in group]
         finished += [
-            event._replace(stop=max(event.stop, stop))
+            event._replace(stop=max(event.stop, stop), left=event.stop)
             for event, stop in zip(group, stops, strict=True)
         ]
     return finished
@@ -162,8 +167,9 @@ def fastest(trace: Trace) -> Trace:
     Other work on the machine disturbed it the least.
 
     >>> calls = [Event(CALL, 0.0, 5.0), Event(CALL, 6.0, 9.0)]
-    >>> fastest(Trace(calls, [Event("a", 1.0, 2.0), Event("a", 7.0, 8.0)])).events
-    [Event(name='a', start=7.0, stop=8.0)]
+    >>> events = [Event("a", 1.0, 2.0), Event("a", 7.0, 8.0)]
+    >>> [event.start for event in fastest(Trace(calls, events)).events]
+    [7.0]
     """
     call = min(trace.calls, key=lambda call: call.stop - call.start)
     inside = [each for each in trace.events if call.start <= each.start < call.stop]
@@ -173,32 +179,45 @@ def fastest(trace: Trace) -> Trace:
 def divide(events: Sequence[Event], call: Event) -> Division:
     """Divides the time of a call among its instructions.
 
-    Where n instructions run at once, each gets the n-th part of the time. The times and
-    that in which none runs sum to that of the call.
+    Where n instructions run at once, each gets the n-th part of the time. One that the
+    thread that started it has left gets time only while there are no others, since its
+    other threads may wait for a core. The times and that in which none runs sum to that
+    of the call.
 
     Args:
       events: The instructions, without containers.
       call: The call.
 
-    >>> events = [Event("a", 1.0, 3.0), Event("b", 2.0, 4.0)]
-    >>> divide(events, Event(CALL, 0.0, 5.0))
-    Division(seconds={'a': 1.5, 'b': 1.5}, idle=2.0, shared=1.0)
+    >>> events = [Event("a", 1.0, 3.0), Event("b", 2.0, 5.0, 4.0)]
+    >>> divide(events, Event(CALL, 0.0, 7.0))
+    Division(seconds={'a': 1.5, 'b': 2.5}, idle=3.0, shared=1.0)
     """
-    points = []
-    for number, (name, start, stop) in enumerate(events):
-        start, stop = max(start, call.start), min(stop, call.stop)
-        if start < stop:
-            points += [(start, number, name, True), (stop, number, name, False)]
     seconds: dict[str, float] = {event.name: 0.0 for event in events}
-    idle, shared, running, last = 0.0, 0.0, {}, call.start
-    for time, number, name, starts in sorted(points):
-        for each in running.values():
-            seconds[each] += (time - last) / len(running)
-        idle += 0.0 if running else time - last
-        shared += time - last if len(running) > 1 else 0.0
+    idle, shared, last = 0.0, 0.0, call.start
+    running: dict[int, str] = {}
+    left: dict[int, str] = {}
+    for time, number, change in sorted(_changes(events, call)):
+        name, length = events[number].name, time - last
+        group = running or left
+        for each in group.values():
+            seconds[each] += length / len(group)
+        idle += 0.0 if group else length
+        shared += length if len(group) > 1 else 0.0
         last = time
-        if starts:
+        if change == _START:
             running[number] = name
+        elif change == _LEAVE:
+            left[number] = running.pop(number)
         else:
-            del running[number]
+            del left[number]
     return Division(seconds, idle + call.stop - last, shared)
+
+
+def _changes(events: Sequence[Event], call: Event) -> Iterator[tuple[float, int, int]]:
+    """Yields when an instruction starts, is left and stops, with its number."""
+    for number, event in enumerate(events):
+        start, stop = max(event.start, call.start), min(event.stop, call.stop)
+        if start < stop:
+            yield start, number, _START
+            yield min(max(event.left, start), stop), number, _LEAVE
+            yield stop, number, _STOP

@@ -1,5 +1,6 @@
 """The anatomy of a step: instructions have kinds, and their times sum to the step's."""
 
+import doctest
 import json
 from pathlib import Path
 
@@ -83,9 +84,15 @@ def test_an_instruction_of_a_cpu_ends_with_its_last_thread():
         row("end: dot", 40, 2), row("other", 3, 1, hlo_module="jit_other"),
     ]  # fmt: skip
     trace = anatomy_trace.read(rows, "jit_steps")
-    times = [pytest.approx((each.start, each.stop)) for each in trace.events]
-    assert times == [(10e-6, 20e-6), (30e-6, 42e-6)]
+    times = [pytest.approx(each[1:]) for each in trace.events]
+    assert times == [(10e-6, 20e-6, 11e-6), (30e-6, 42e-6, 35e-6)]
     assert [each.name for each in trace.calls] == [CALL]
+
+
+def test_an_instruction_that_its_thread_has_left_takes_no_time_from_others():
+    events = [Event("copy", 0.0, 8.0, 1.0), Event("dot", 1.0, 6.0)]
+    division = anatomy_trace.divide(events, Event(CALL, 0.0, 10.0))
+    assert division == ({"copy": 1.0 + 2.0, "dot": 5.0}, 2.0, 0.0)
 
 
 def test_kernels_of_a_gpu_are_those_on_its_streams():
@@ -187,3 +194,12 @@ def test_wrong_flags_are_refused(tmp_path):
         Config(out=str(tmp_path / "none" / "a.json"))
     with pytest.raises(InputError, match="^picture: .* is a directory; name a file"):
         Config(picture=str(tmp_path))
+    config = Config(length=600, checkpoint=str(HERE / "bert"))
+    with pytest.raises(InputError, match="^length: 600 exceeds the 16 positions"):
+        STEPS["encoder"](config.sizes(), config.checkpoint)
+
+
+@pytest.mark.parametrize("module", [anatomy_hlo, anatomy_kinds, anatomy_trace, anatomy])
+def test_doctests(module):
+    result = doctest.testmod(module)
+    assert result.attempted and not result.failed
