@@ -90,6 +90,11 @@ class TransformerConfig:
     def __post_init__(self):
         if isinstance(self.block, list):  # JSON has no tuples
             object.__setattr__(self, "block", tuple(self.block))
+        self._check_sizes()
+        self._check_choices()
+        self._check_blocks()
+
+    def _check_sizes(self) -> None:
         counts = ("vocabulary", "features", "layers", "heads", "hidden", "length")
         for name in counts:
             if getattr(self, name) < 1:
@@ -101,6 +106,18 @@ class TransformerConfig:
                 "embedding: a head tied to embeddings of another width needs "
                 "head_dense=True, whose dense layer ends in their width"
             )
+        if self.features % self.heads or self.heads % (self.key_value_heads or 1):
+            raise InputError(
+                f"features={self.features} must be divisible by heads={self.heads}, "
+                f"and heads by key_value_heads={self.key_value_heads}"
+            )
+        if self.positions == "rotary" and self.features // self.heads % 2:
+            raise InputError("rotary positions need heads of even width")
+        for name in ("dropout", "attention_dropout"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise InputError(f"{name}={getattr(self, name)} must be in [0, 1)")
+
+    def _check_choices(self) -> None:
         if self.head_activation is not None:
             choose("head_activation", self.head_activation, ACTIVATIONS)
         choose("positions", self.positions, POSITIONS)
@@ -116,16 +133,8 @@ class TransformerConfig:
             "attention_implementation", self.attention_implementation, IMPLEMENTATIONS
         )
         choose("remat_policy", self.remat_policy, ("full", "dots"))
-        if self.features % self.heads or self.heads % (self.key_value_heads or 1):
-            raise InputError(
-                f"features={self.features} must be divisible by heads={self.heads}, "
-                f"and heads by key_value_heads={self.key_value_heads}"
-            )
-        if self.positions == "rotary" and self.features // self.heads % 2:
-            raise InputError("rotary positions need heads of even width")
-        for name in ("dropout", "attention_dropout"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise InputError(f"{name}={getattr(self, name)} must be in [0, 1)")
+
+    def _check_blocks(self) -> None:
         if len(self.blocks) != self.layers:
             raise InputError(
                 f"block has {len(self.blocks)} names for {self.layers} layers"
