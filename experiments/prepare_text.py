@@ -10,7 +10,7 @@ the next 5 % valid and the last 5 % test; files are cut at line ends.
     python -m experiments.pretrain --shards=SHARDS
 
 SHARDS receives shards.json, the tokenizer, for each shard its tokens and the places
-where words begin, and manifest.sha256. A core takes 2 MB or more of text a second.
+where words begin, and manifest.sha256. A core takes 1 to 4 MB of text a second.
 """
 
 from experiments import launch
