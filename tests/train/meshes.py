@@ -9,6 +9,8 @@ them as JSON, by model and mesh.
 
 import json
 import sys
+import tempfile
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -31,8 +33,9 @@ from ffnlab.models.classifier import ClassifierConfig, classifier_model
 from ffnlab.nn import BlockConfig
 from ffnlab.sweep import fit_population
 from ffnlab.train import OBJECTIVES, optimizers, sharding
+from ffnlab.train.checkpoint import Checkpoints
 from ffnlab.train.learner import Learner, Parts
-from ffnlab.train.loop import fit
+from ffnlab.train.loop import NO_HOOKS, Hooks, fit
 from ffnlab.train.mesh_config import parse
 from ffnlab.train.objectives import cross_entropy_objective
 from ffnlab.train.record import Plan
@@ -86,11 +89,11 @@ def labelled_texts():
     return Parts("texts", part(24), part(8))
 
 
-def decoder(layout):
+def decoder(layout, hooks=NO_HOOKS):
     config = DecoderConfig.tiny(**SHAPE | {"layers": 2}, length=8, scan=True)
     model = language_model.causal_lm(config)
     learner = make_learner(model, language_model.objective(1.0), optimizer("muon"))
-    return fit(learner, texts(), PLAN, layout=layout)
+    return fit(learner, texts(), PLAN, layout=layout, hooks=hooks)
 
 
 def encoder(layout):
@@ -151,6 +154,22 @@ def difference(one, other):
     return {"loss": largest[0], "params": max(largest[1:]), "dtypes": sorted(dtypes)}
 
 
+def reread():
+    """Returns how a decoder differs after its checkpoint is read on other meshes."""
+    with tempfile.TemporaryDirectory() as folder:
+        hooks, written = Hooks(Checkpoints(Path(folder))), MESHES["data:8"]
+        saved = decoder(sharding.make_layout(parse(written), fsdp=True), hooks)
+        found = {}
+        for name in ("data:4,model:2", "one device"):
+            layout = name != "one device" and sharding.make_layout(
+                parse(name.split(","))
+            )
+            read = decoder(layout or None, hooks)
+            assert np.isnan(read.seconds_per_step)  # no step was left
+            found[f"checkpoint read on {name}"] = difference(saved, read)
+    return found
+
+
 def main():
     jax.config.update("jax_enable_x64", "float64" in sys.argv)
     differences = {}
@@ -163,7 +182,7 @@ def main():
             layout = sharding.make_layout(parse(entries), "fsdp" in name)
             other, key = train(layout), f"{train.__name__} {name}"
             differences[key] = difference(one, other)
-    print(json.dumps(differences))
+    print(json.dumps({**differences, **reread()}))
 
 
 if __name__ == "__main__":

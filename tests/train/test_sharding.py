@@ -252,8 +252,10 @@ def test_any_mesh_of_eight_devices_equals_one(dtype, most):
     )
     assert process.returncode == 0, process.stderr
     found = json.loads(process.stdout.splitlines()[-1])
-    assert len(found) == 17
+    assert len(found) == 19
     assert {name for name, each in found.items() if each["dtypes"] != [dtype]} == set()
+    reread = [each for name, each in found.items() if name.startswith("checkpoint")]
+    assert [(each["loss"], each["params"]) for each in reread] == [(0.0, 0.0)] * 2
     compared = ("loss",) if dtype == "float32" else ("loss", "params")
     for name in compared:
         differences = {key: each[name] for key, each in found.items()}
