@@ -37,7 +37,6 @@ from ffnlab import data
 from ffnlab.feedback.chain import contract_kernels, solve_chain
 from ffnlab.feedback.solvers import Anderson, GaussSeidel, Jacobi, Newton, Unrolled
 from ffnlab.models import recurrent, sequence
-from ffnlab.nn import activations
 from ffnlab.nn.pure import bind
 from ffnlab.options import option
 from ffnlab.report.table import Table
@@ -95,7 +94,7 @@ def make_task(kind: str, length: int, width: int) -> Task:
         kernels = [2.0 * kernels[0] * half, 2.0 * kernels[1] * ~half]
     left, right, drive = (jnp.asarray(a, jnp.float32) for a in (*kernels, drive))
     if kind == "certified":
-        left, right = contract_kernels([left, right], activations.get("tanh"), 0.9)
+        left, right = contract_kernels([left, right], "tanh", 0.9)
     return Task(drive, left, right, kind)
 
 

@@ -334,7 +334,7 @@ def _coupling_bound(
 
 def contract_kernels(
     kernels: list[Array],
-    activation: Activation,
+    activation: str,
     bound: float,
     certificate: Certificate = "joint",
 ) -> list[Array]:
@@ -344,17 +344,16 @@ def contract_kernels(
 
     Args:
       kernels: Left, right and optionally inside, `[H, H]` each.
-      activation: F.
+      activation: Activation f, a key of `ACTIVATIONS`.
       bound: The largest certificate.
       certificate: `sum` or `joint`, see `contraction`.
 
     >>> kernels = [jnp.eye(2)] * 2
-    >>> left, right = contract_kernels(kernels, activations.get("tanh"), 0.8, "sum")
+    >>> left, right = contract_kernels(kernels, "tanh", 0.8, "sum")
     >>> 0.399 < float(left[0, 0]) <= 0.4
     True
     """
-    current = activation.lipschitz * _coupling_bound(
-        kernels, certificate, spectral_bound
-    )
+    coupling = _coupling_bound(kernels, certificate, spectral_bound)
+    current = activations.get(activation).lipschitz * coupling
     scale = jnp.minimum(1.0, bound / current)
     return [scale * kernel for kernel in kernels]

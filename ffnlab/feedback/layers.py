@@ -242,8 +242,9 @@ def _contract(config: FeedbackConfig, kernels: list[Array]) -> list[Array]:
     kernels = widen(kernels)  # the certificate holds for the kernels that are solved
     if config.contractive is None:
         return kernels
-    row = activations.get(config.activation)
-    return contract_kernels(kernels, row, config.contractive, config.certificate)
+    return contract_kernels(
+        kernels, config.activation, config.contractive, config.certificate
+    )
 
 
 def _solve(

@@ -17,7 +17,6 @@ from ffnlab.feedback.chain import (
     spectral_bound,
 )
 from ffnlab.feedback.solvers import Anderson, GaussSeidel, Jacobi, Newton
-from ffnlab.nn import activations
 from tests import oracles
 from tests.feedback.test_solvers import task
 
@@ -176,8 +175,7 @@ def test_the_certificate_keeps_its_promise(seed, bound, activation, scale, rule)
     certificate, norm = rule
     with jax.enable_x64(True):
         drive, left, right = task(seed, batch=1, length=6, width=3, coupling=5.0)
-        row = activations.get(activation)
-        left, right = contract_kernels([left, right], row, bound, certificate)
+        left, right = contract_kernels([left, right], activation, bound, certificate)
         kernels = {"left": left, "right": right}
         promised = float(contraction(kernels, activation, certificate))
         assert promised <= bound
