@@ -163,10 +163,7 @@ def main(
         if ending is None and not signals.installed():
             raise
         code, message = ending or (1, traceback.format_exc().rstrip())
-        if message:
-            with contextlib.suppress(OSError):
-                print(message, file=sys.stderr)
-        signals.leave(code)
+        signals.leave(code, message)
 
 
 def _show_all_characters() -> None:

@@ -124,8 +124,10 @@ def installed() -> bool:
     return _state.installed
 
 
-def leave(code: int) -> NoReturn:
+def leave(code: int, message: str | None = None) -> NoReturn:
     """Ends the process with a code after Python's exit handlers.
+
+    The first signal, which may be tried again, prints no other line from here on.
 
     Without `install`, SystemExit is raised. Otherwise threads are not waited for: one
     that a failed save has left may wait for ever, and what Python takes down while XLA
@@ -133,10 +135,15 @@ def leave(code: int) -> NoReturn:
 
     Args:
       code: The exit code.
+      message: What is printed to standard error before, if anything.
     """
+    if _state.installed:
+        _state.code = code
+    if message:
+        with contextlib.suppress(OSError):
+            print(message, file=sys.stderr)
     if not _state.installed:
         sys.exit(code)
-    _state.code = code
     atexit._run_exitfuncs()  # `_exit` is one of them, and does not return
     _end(code)
 

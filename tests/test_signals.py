@@ -207,3 +207,28 @@ def test_a_launcher_is_stopped_by_one_line_at_any_time(tmp_path, number, code):
         assert set(lines[:-1]) <= {
             "stopping after these steps; a second signal stops at once"
         }
+
+
+INTERRUPTED_MESSAGE = """
+import signal, sys
+from ffnlab import signals
+
+class Stream:
+    def write(self, text):
+        sys.__stderr__.write(text)
+        sys.__stderr__.flush()
+        signal.raise_signal(signal.SIGALRM)  # tries the stop again
+
+    def flush(self):
+        pass
+
+signals.install(exits=True)
+signals.receive(signal.SIGHUP)
+sys.stderr = Stream()
+signals.leave(129, "interrupted by SIGHUP")
+"""
+
+
+def test_a_stop_that_is_tried_again_prints_no_second_line():
+    """An alarm that comes while the message of a launcher is printed."""
+    assert end(start(["-c", INTERRUPTED_MESSAGE])) == (129, "interrupted by SIGHUP\n")
