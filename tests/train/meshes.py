@@ -51,6 +51,8 @@ MESHES = {
 
 
 def optimizer(name="adam"):
+    """Returns an optimizer; in float64 one without divisions by small gradients."""
+    name = "nesterov" if jax.config.jax_enable_x64 else name
     return optimizers.make(name, 1e-3, clip=1.0)
 
 
