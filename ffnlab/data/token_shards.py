@@ -26,7 +26,8 @@ from ffnlab.data.shard_index import tokenizer_digest as digest_of
 from ffnlab.data.streamed import Streamed
 from ffnlab.errors import InputError
 
-# For each byte, how many words have begun at each of its bits, int32 [256, 8].
+# The cumulative sums of the bits of each byte, the lowest first, int32 [256, 8]. A bit
+# is set where a word begins.
 _COUNTS = np.cumsum(
     np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little"),
     axis=1,

@@ -4,6 +4,7 @@ The `tokenizers` library takes about a microsecond for each byte. Texts repeat t
 words, so that a table of words takes a fraction of that.
 """
 
+import abc
 import itertools
 import json
 import re
@@ -104,7 +105,7 @@ def _kind_of(inner: Any) -> _Kind | None:
     return _BERT if same else None
 
 
-class _Table:
+class _Table(abc.ABC):
     """The tokens of words, which are found as they occur.
 
     Args:
@@ -141,9 +142,9 @@ class _Table:
         places = np.repeat(starts - before, counts) + np.arange(counts.sum())
         return self._tokens[places], self._begins[places]
 
+    @abc.abstractmethod
     def _add(self, words: list[bytes]) -> None:
         """Adds the tokens of words to the table."""
-        raise NotImplementedError
 
     def _append(
         self,

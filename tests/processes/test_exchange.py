@@ -95,10 +95,10 @@ def test_an_error_of_process_0_is_raised_there_and_told(first):
 
     with pytest.raises(InputError, match="out: it is full"):
         processes.first_does(fail)
-    (told,) = [
+    (message,) = [
         text for name, text in first.client.texts.items() if "/broadcast/" in name
     ]
-    assert json.loads(told) == [None, "out: it is full"]
+    assert json.loads(message) == [None, "out: it is full"]
 
 
 def test_an_error_of_process_0_is_raised_in_the_others(monkeypatch):

@@ -382,21 +382,3 @@ def test_a_test_part_of_the_file_counts_its_examples(tmp_path):
     path.write_bytes(b"")
     with pytest.raises(InputError, match=r"npz: .*, or delete it, and resume the run"):
         comparison.compare(CompareConfig(**{**given, "seeds": 6}, resume=True))
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({}, r"model:2 does not divide dimension .*, 5; .* \(bilinear\)$"),
-        ({"budget": "time"}, "budget=time measures widths that it need not divide"),
-    ],
-)
-def test_a_mesh_that_does_not_fit_a_block_leaves_no_directory(
-    changes, message, tmp_path
-):
-    given = {"data": "wine", "blocks": ("mlp", "bilinear"), "activations": ("relu",)}
-    given |= {"features": 4, "hidden": 8, "mesh": ("model:2",), **changes}
-    config = CompareConfig(**given, out=str(tmp_path / "out"))
-    with pytest.raises(InputError, match=message):
-        comparison.compare(config, quiet=True)
-    assert not (tmp_path / "out").exists()

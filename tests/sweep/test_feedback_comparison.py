@@ -16,6 +16,7 @@ from ffnlab.sweep import (
 )
 from ffnlab.sweep.feedback_config import FeedbackCompareConfig
 from tests.conftest import check_refused
+from tests.sweep.tagged_files import write_tagged_files
 
 SMALL = {
     "tasks": ("noisy_smoothing", "digit_rows"),
@@ -184,15 +185,7 @@ def test_the_note_says_what_the_verdict_is_about(changes, words):
 
 
 def test_conll_files_are_tagged(tmp_path):
-    rng = np.random.default_rng(0)
-    for part in ("train", "dev", "test"):
-        lines = []
-        for _ in range(12):
-            for word in rng.choice(["Ann", "met", "Bob", "in", "Ulm"], 5):
-                lines.append(f"{word}\t{'B-PER' if word in ('Ann', 'Bob') else 'O'}")
-            lines.append("")
-        (tmp_path / f"{part}.conll").write_text("\n".join(lines))
-    files = {part: str(tmp_path / f"{part}.conll") for part in ("train", "dev", "test")}
+    files = write_tagged_files(tmp_path)
     changes = {"models": ("feedback",), "baseline": "feedback", "couplings": ()}
     changes |= {"solver": "jacobi", "gradient": "implicit"}
     config = FeedbackCompareConfig(

@@ -10,6 +10,7 @@ from ffnlab.sweep.feedback_comparison import compare_feedback
 from ffnlab.sweep.feedback_config import FeedbackCompareConfig
 from tests.conftest import check_refusal, refusals
 from tests.sweep import test_joined_runs
+from tests.sweep.tagged_files import write_tagged_files
 from tests.sweep.test_joined_runs import check_same_run, join
 
 SMALL = {
@@ -70,16 +71,7 @@ def test_joined_shards_are_a_run_of_all_replicates(tmp_path):
 
 @pytest.mark.slow
 def test_shards_of_taggers_are_joined_too(tmp_path):
-    rng, files = np.random.default_rng(0), {}
-    for part in ("train", "dev", "test"):
-        rows = []
-        for _ in range(12):
-            for word in rng.choice(["Ann", "met", "Bob", "in", "Ulm"], 5):
-                rows.append(f"{word}\t{'B-PER' if word in ('Ann', 'Bob') else 'O'}")
-            rows.append("")
-        path = tmp_path / f"{part}.conll"
-        path.write_text("\n".join(rows))
-        files[part] = str(path)
+    files = write_tagged_files(tmp_path)
     joined = check_shards(
         tmp_path, **files, models=("elman",), couplings=(), solver="jacobi"
     )

@@ -136,7 +136,7 @@ def feedback(layout):
     task = data.SEQUENCES["two_sided_copy"](0)
     config = SequenceConfig(
         task.classes, task.features, task.about["vocabulary"], hidden=8,
-        per=task.about["per"], contractive=0.9, kind="feedback",
+        per=task.about["per"], contractive=0.5, kind="feedback",
     )  # fmt: skip
     model = sequence_model(config)
     learner = make_learner(model, OBJECTIVES[task.task], optimizer())
