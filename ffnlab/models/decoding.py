@@ -172,19 +172,13 @@ def _generate(
 ) -> Array:
     model = transformer_model(config)
 
-    def sample(logits: Array, key: Key) -> Array:
-        if temperature == 0.0:
-            return jnp.argmax(logits, axis=-1)
-        logits = filter_logits(logits, temperature, top_k, top_p)
-        return jax.random.categorical(key, logits)
-
     def unfinished(state: tuple) -> Array:
         step, *_, done = state
         return (step < steps) & ~done.all()
 
     def add_token(state: tuple) -> tuple:
         step, logits, cache, tokens, done = state
-        token = sample(logits, keys[step]).astype(jnp.int32)
+        token = _draw(logits, keys[step], temperature, top_k, top_p)
         token = jnp.where(jnp.isfinite(logits.max(axis=-1)), token, -1)
         if stop is not None:
             token = jnp.where(done, stop, token)
@@ -201,6 +195,20 @@ def _generate(
     initial = 0, logits, cache, tokens, jnp.zeros(len(prompt), bool)
     *_, tokens, _ = jax.lax.while_loop(unfinished, add_token, initial)
     return jnp.concatenate([prompt, tokens], axis=1)
+
+
+def _draw(
+    logits: Array,
+    key: Key,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+) -> Array:
+    """Returns the next token of each row, int32 `[B]`."""
+    if temperature == 0.0:
+        return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    logits = filter_logits(logits, temperature, top_k, top_p)
+    return jax.random.categorical(key, logits).astype(jnp.int32)
 
 
 def _read_prompt(

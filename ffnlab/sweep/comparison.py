@@ -117,13 +117,17 @@ needs at least 6 replicates.'
         return _compare_blocks(config, quiet)
 
 
+def _default_name(config: CompareConfig) -> str:
+    """Returns what a run directory is called that `out` does not name."""
+    shard = f"-shard-{config.part_of.number}" if config.part_of else ""
+    return f"compare-{'-'.join(config.sources)}{shard}"
+
+
 def _compare_blocks(config: CompareConfig, quiet: bool) -> CompareResult:
     """Runs the comparison of a configuration."""
     from ffnlab.report import compile_time, run_directory
 
-    shard = f"-shard-{config.part_of.number}" if config.part_of else ""
-    name = f"compare-{'-'.join(config.sources)}{shard}"
-    out = choose_directory(config.out, name, config.resume)
+    out = choose_directory(config.out, _default_name(config), config.resume)
     trackers.require(config.report_to)
     devices.select(config.device)
     config.layout()  # refuses a mesh that does not fit, before data are read
