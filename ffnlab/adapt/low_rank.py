@@ -12,6 +12,7 @@ from ffnlab.adapt.targets import as_row, match_targets, trained_dtype
 from ffnlab.errors import InputError
 from ffnlab.nn.adapters import fold_name
 from ffnlab.nn.dropout import dropout
+from ffnlab.nn.linear import product
 from ffnlab.types import Array, Key
 
 _STATIC: Any = {"static": True}
@@ -45,10 +46,10 @@ class LowRankLayer:
         y = call(x)
         name = "lora" if self.values is None else "adalora"
         inside = dropout(x, fold_name(weights["key"], name), self.rate)
-        inside = inside @ self.a.astype(x.dtype) * self.scale  # [..., r]
+        inside = product(inside, self.a.astype(x.dtype)) * self.scale  # [..., r]
         if self.values is not None:
             inside = inside * as_row(self.values, inside)
-        update = inside @ self.b.astype(x.dtype)
+        update = product(inside, self.b.astype(x.dtype))
         if self.magnitude is None:
             return y + update
         norm = column_norms(weights["kernel"], self.scale * self.a, self.b)

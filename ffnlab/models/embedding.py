@@ -7,6 +7,7 @@ from flax import nnx
 
 from ffnlab.models.transformer_config import TransformerConfig
 from ffnlab.nn.ffn import NORMS
+from ffnlab.nn.linear import product
 from ffnlab.nn.positions import sinusoids
 from ffnlab.nn.precision import keep_dtype
 from ffnlab.types import Array
@@ -85,5 +86,5 @@ class Head(nnx.Module):
     def __call__(self, h: Array, embedding: Array) -> Array:
         if self.config.head_dense:
             h = self.norm(self.config.head_function.function(self.dense(h)))
-        logits = h @ embedding.T  # [B, T, V]
+        logits = product(h, embedding.T)  # [B, T, V]
         return logits + self.bias[...][None, None] if self.config.head_bias else logits

@@ -33,6 +33,18 @@ def divide_batch(x: Array, dimension: int = 0) -> Array:
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*[None] * dimension, AXIS))
 
 
+def is_divided() -> bool:
+    """Returns whether a mesh divides arrays over devices where the code does not say.
+
+    It does inside `jax.set_mesh`, except for the axes of a `jax.shard_map`.
+
+    >>> is_divided()
+    False
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    return len(mesh.manual_axes) < len(mesh.axis_names)
+
+
 def own_part() -> tuple[Array | int, int]:
     """Returns which part of the batch the code works on, and the number of parts.
 

@@ -6,9 +6,34 @@ from typing import Any
 from flax import nnx
 
 from ffnlab.nn.adapters import attached, fold_name
+from ffnlab.nn.batch_axis import is_divided
 from ffnlab.types import Array, Key
 
 Weights = dict[str, Any]
+
+
+def product(x: Array, kernel: Array) -> Array:
+    """Returns `x @ kernel`, as a product of two matrices.
+
+    With more axes, the gradient of the kernel sums over several of them, for which XLA
+    on a CPU transposes both of its operands. Where a mesh divides arrays, the axes stay
+    apart, since it may divide any of them.
+
+    Args:
+      x: `[..., D]`.
+      kernel: `[D, H]`.
+
+    Returns:
+      `[..., H]`.
+
+    >>> from jax import numpy as jnp
+    >>> product(jnp.ones((4, 5, 2)), jnp.ones((2, 3))).shape
+    (4, 5, 3)
+    """
+    if x.ndim < 3 or is_divided():
+        return x @ kernel
+    rows = x.reshape(-1, x.shape[-1]) @ kernel
+    return rows.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
 def dense(x: Array, weights: Weights) -> Array:
@@ -30,7 +55,7 @@ def dense(x: Array, weights: Weights) -> Array:
     """
 
     def call(x: Array) -> Array:
-        y = x @ weights["kernel"]  # [..., H]
+        y = product(x, weights["kernel"])  # [..., H]
         if "bias" not in weights:
             return y
         return y + weights["bias"].reshape((1,) * (y.ndim - 1) + (-1,))
@@ -70,6 +95,9 @@ class Linear(nnx.Linear):
 
     def __call__(self, x: Array, key: Key | None = None, name: str = "") -> Array:
         """Returns `[..., H]` of `[..., D]`; key and name are those of `weights`."""
-        if not attached(self):
+        if attached(self):
+            return dense(x, weights(self, key, name))
+        if x.ndim < 3 or is_divided():
             return super().__call__(x)
-        return dense(x, weights(self, key, name))
+        rows = super().__call__(x.reshape(-1, x.shape[-1]))  # see `product`
+        return rows.reshape(*x.shape[:-1], rows.shape[-1])
