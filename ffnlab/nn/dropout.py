@@ -13,11 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ffnlab.nn.batch_axis import draw_rows, own_part
+from ffnlab.nn.batch_axis import draw_rows, is_divided, own_part
 from ffnlab.types import Array, Key
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
+_PIECES, _LEAST = 4, 2**15  # of a mask that a loop draws, and its least values
 
 
 def threefry(key_data: Array, low: Array) -> Array:
@@ -69,14 +70,31 @@ def keep_mask(key: Key, rate: float, shape: tuple[int, ...]) -> Array:
     )
     if not unrolled:
         return draw_rows(partial(jax.random.bernoulli, key, 1.0 - rate), shape)
-    counters = jax.lax.iota(jnp.uint32, size).reshape(shape)
-    if parts > 1:
-        counters = counters + jnp.uint32(part * size)
-    bits = threefry(jax.random.key_data(key), counters)
+    words, first = jax.random.key_data(key), jnp.uint32(part * size)
     # JAX turns the top 23 bits into a float32 before it compares; comparing the
     # integers gives the same result.
-    threshold = math.ceil(float(np.float32(1.0 - rate)) * 2**23)
-    return (bits >> 9) < jnp.uint32(threshold)
+    threshold = jnp.uint32(math.ceil(float(np.float32(1.0 - rate)) * 2**23))
+
+    def draw(counters: Array) -> Array:
+        return (threefry(words, counters) >> 9) < threshold
+
+    if not _draws_in_pieces(size):
+        return draw(jax.lax.iota(jnp.uint32, size).reshape(shape) + first)
+    length = -(-size // _PIECES)
+    within = jax.lax.iota(jnp.uint32, length) + first
+    starts = np.arange(_PIECES, dtype=np.uint32) * np.uint32(length)
+    kept = jax.lax.map(lambda start: draw(start + within), jnp.asarray(starts))
+    return kept.ravel()[:size].reshape(shape)
+
+
+def _draws_in_pieces(size: int) -> bool:
+    """Returns whether a mask is drawn by a loop over its pieces.
+
+    XLA fuses the rounds into all that reads the mask, so that a CPU draws it again for
+    each reader, such as the backward pass. It does not fuse loops. Where a mesh divides
+    arrays, every device would draw the whole of a loop.
+    """
+    return size >= _LEAST and not is_divided() and jax.default_backend() == "cpu"
 
 
 def dropout(x: Array, key: Key | None, rate: float) -> Array:
