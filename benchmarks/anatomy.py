@@ -261,13 +261,16 @@ def _show(anatomy: Anatomy, config: Config) -> None:
     table.show(f"{config.title()}: a step, in {calls}")
     limits, scanned, single = anatomy.limits, anatomy.scanned, anatomy.single
     shared = 100 * anatomy.shared / anatomy.seconds
+    seconds, share = anatomy.products
     print(
         f"divided among several instructions: {shared:.0f} % of the time\n"
         f"limits: {limits.flops / 1e9:.4g} GFLOP/s, {limits.bandwidth / 1e9:.3g} GB/s, "
         f"{1e6 * limits.fault:.2g} µs per page fault\n"
         f"without a profile: {1e3 * scanned.seconds:.4g} ms per step and "
         f"{scanned.faults:.0f} page faults in a scan, "
-        f"{1e3 * single.seconds:.4g} ms and {single.faults:.0f} in calls of one step"
+        f"{1e3 * single.seconds:.4g} ms and {single.faults:.0f} in calls of one step\n"
+        f"products alone: {1e3 * seconds:.4g} ms per step, "
+        f"{100 * share:.0f} % of a step in a scan"
     )
     longest = anatomy_report.tabulate_longest(anatomy, config.longest)
     longest.show("the longest instructions")

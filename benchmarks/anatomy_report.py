@@ -91,6 +91,12 @@ class Anatomy(NamedTuple):
     scanned: Calls
     single: Calls
 
+    @property
+    def products(self) -> tuple[float, float]:
+        """The time of all its products alone, and its share of a step of a scan."""
+        seconds = sum(row.alone or 0.0 for row in self.rows)
+        return seconds, seconds / self.scanned.seconds
+
     def to_json(self) -> dict[str, Any]:
         """Returns all but the single instructions ready for JSON."""
         return {
@@ -100,6 +106,7 @@ class Anatomy(NamedTuple):
             "limits": self.limits._asdict(),
             "scanned": self.scanned._asdict(),
             "single": self.single._asdict(),
+            "products": self.products[0],
         }
 
 
