@@ -12,7 +12,7 @@ _NAMES = {
     "compare": "comparison",
     "compare_feedback": "feedback_comparison",
     "curves": "result_lines",
-    "evaluate_members": "population",
+    "evaluate_members": "scoring",
     "fit_population": "population",
     "judge": "judgement",
     "rank": "ranking",

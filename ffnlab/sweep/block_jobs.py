@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from ffnlab.models.mlp import TowerConfig
     from ffnlab.nn.budget import Match
     from ffnlab.nn.ffn import BlockConfig
-    from ffnlab.types import Array, Model
+    from ffnlab.types import Array, Model, Params
+
+_DRAWS = 4  # of initial parameters, whose variance is reported
 
 
 def match_blocks(config: CompareConfig) -> "list[Match]":
@@ -96,7 +98,7 @@ def make_job(
         "block": name,
         "activation": block.activation_name,
         "hidden": block.hidden,
-        "initial_variance": _initial_variance(model, x, config.seed),
+        "initial_variance": _initial_variance(config, model, x),
         **costs,
         "budget": config.budget,
         "unmatched": unmatched,
@@ -152,19 +154,22 @@ def examples(dataset: "Dataset | Replicates") -> "Array":
     return jnp.asarray(data.take(pool, index if rows is None else rows[index])["x"])
 
 
-def _initial_variance(model: "Model", x: "Array", seed: int) -> float:
-    """Returns the mean variance of the outputs of the blocks at the start."""
+def _initial_variance(config: CompareConfig, model: "Model", x: "Array") -> float:
+    """Returns the mean variance of the outputs of the blocks at the start.
+
+    Drawing is not jitted, and draws as many as are trained: what JAX compiles for its
+    operations then serves all blocks, and the start of their training.
+    """
     import jax
 
     from ffnlab.models import mlp
     from ffnlab.nn.pure import quick_to_compile
 
-    def variances(keys: "Array", x: "Array") -> "Array":
-        def draw(key: "Array") -> "Array":
-            return mlp.output_variances(model, model.init(key), x)
+    def variances(drawn: "Params", x: "Array") -> "Array":
+        some = jax.tree.map(lambda leaf: leaf[:_DRAWS], drawn)
+        return jax.vmap(lambda params: mlp.output_variances(model, params, x))(some)
 
-        return jax.lax.map(draw, keys)
-
-    keys = jax.random.split(jax.random.key(seed), 4)
-    program = jax.jit(variances).lower(keys, x).compile(quick_to_compile())
-    return float(program(keys, x).mean())
+    keys = jax.random.split(jax.random.key(config.seed), max(config.seeds, _DRAWS))
+    drawn = jax.vmap(model.init)(keys)
+    program = jax.jit(variances).lower(drawn, x).compile(quick_to_compile())
+    return float(program(drawn, x).mean())

@@ -281,9 +281,13 @@ class _JobTraining:
           numbers: The numbers of the replicates.
           progress: Receives the steps.
         """
+        from ffnlab.sweep.final_scores import score_chosen
+
         self.numbers, self.progress, self.done = numbers, progress, 0
         population = self.train()
-        return _test(self.job, self.plan, population, self.directory, self.design)
+        program = None if self.layout else self.programs.evaluator
+        given = (self.job, self.plan, population, self.directory, self.design)
+        return score_chosen(*given, program)
 
     def train(self) -> "Population":
         """Trains the runs; their seeds in the result are their numbers."""
@@ -361,40 +365,3 @@ def _key_of(key: "Key", name: str) -> "Key":
     import jax
 
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
-
-
-def _test(
-    job: Job, plan: "Plan", population: "Population", directory: Path, design: Design
-) -> list[dict]:
-    """Scores the chosen members on the test part, and writes their parameters.
-
-    The test part is used once, at the learning rate that validation chose.
-    """
-    import jax
-
-    from ffnlab import trees
-    from ffnlab.data import Replicates
-    from ffnlab.sweep import fillers, result_lines, run_files
-    from ffnlab.sweep import population as populations
-    from ffnlab.sweep.trivial import trivial_scores
-
-    chosen = result_lines.choose_members(population, plan, shared_rate=design.fixed)
-    before = int(population.seeds[chosen[0]]) - design.first  # rows of earlier stages
-    scored, count = fillers.fill(chosen) if design.part else chosen, len(chosen)
-    params = jax.tree.map(
-        lambda array: jax.device_get(array)[scored], population.fit.best
-    )
-    replicated = isinstance(job.dataset, Replicates)
-    rows = job.dataset.rows["test"][population.seeds[scored]] if replicated else None
-    given = (job.model, job.objective, job.dataset.test, params)
-    scores = populations.evaluate_members(*given, rows)
-    scores = {name: values[:count] for name, values in scores.items()}
-    params = jax.tree.map(lambda array: array[:count], params)
-    path = run_files.path_of(directory, "best", job.slug)
-    run_files.append(path, trees.flatten(params), before)
-    if job.scores_examples(design):
-        entries = {plan.monitor: populations.score_examples(*given)[:count]}
-        path = run_files.path_of(directory, "examples", job.slug)
-        run_files.append(path, entries, before)
-    trivial = trivial_scores(job.dataset, plan.monitor)
-    return result_lines.lines(job.facts, population, plan, chosen, scores, trivial)

@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import optax
 from jax.sharding import NamedSharding, Sharding
 
 from ffnlab import data, processes
-from ffnlab.data import Arrays
+from ffnlab.sweep.scoring import make_scorer, scored_parts
 from ffnlab.sweep.spreading import (
     SHARED,
     Batching,
@@ -27,15 +26,15 @@ from ffnlab.sweep.spreading import (
     spread,
 )
 from ffnlab.train.divergence import train_to_last_good
-from ffnlab.train.evaluation import Evaluator, make_evaluate, make_score_examples
-from ffnlab.train.learner import Frozen, Learner, bind, with_frozen
+from ffnlab.train.evaluation import Evaluator
+from ffnlab.train.learner import Frozen, Learner, with_frozen
 from ffnlab.train.loop import NO_HOOKS, Fit, Hooks, run_identity, run_loop
-from ffnlab.train.placement import on_mesh, place_arrays
+from ffnlab.train.placement import place_arrays
 from ffnlab.train.program import Program, Programs
 from ffnlab.train.record import Plan
-from ffnlab.train.sharding import Layout, constrain
+from ffnlab.train.sharding import Layout
 from ffnlab.train.train_step import TrainState, init_state, make_steps
-from ffnlab.types import Array, Key, Model, Objective, Params
+from ffnlab.types import Array, Key
 
 OWN_RATE = (np.nan,)  # the learning rates of an optimizer that has its own
 
@@ -231,7 +230,8 @@ def make_inputs(
     valid = processes.place(pad_members(rows["valid"], layout), sharded)
     state = _init_members(learner, key, padded)
     where = layout.shardings(state, ("replicas",)) if layout else sharded
-    shared = [_place(learner, each, layout) for each in (dataset.train, dataset.valid)]
+    parts = (dataset.train, scored_parts(dataset)[0])
+    shared = [_place(learner, each, layout) for each in parts]
     return Inputs(
         processes.place(state, where),
         (shared[0], (shared[1], valid)),
@@ -290,9 +290,7 @@ def make_programs(
 
     # What a checkpoint is of does not depend on how the members are divided.
     like = Program(first_member)
-    if evaluator is None:
-        score = _scorer(learner, batching, layout)
-        evaluator = on_mesh(lambda params, part: score(params, *part), layout)
+    evaluator = evaluator or make_scorer(learner, batching, layout)
     where = (_outputs(learner, layout), layout.mesh if layout else None)
     return Programs(Program(steps, (0,), *where, like), evaluator)
 
@@ -306,25 +304,6 @@ def _outputs(learner: Learner | Frozen, layout: Layout | None) -> Any:
         lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype), state
     )
     return layout.shardings(stacked, ("replicas",)), layout.replicated
-
-
-def _scorer(
-    learner: Learner | Frozen, batching: Batching, layout: Layout | None = None
-) -> Callable:
-    """Returns a function of parameters `[S, ...]`, a part and its rows `[S, N]`."""
-
-    def take(part: tuple[Arrays, Array], index: Array) -> Any:
-        return constrain(layout, data.take(part[0], part[1][index]))
-
-    def score(params: Params, part: Any, rows: Array) -> dict[str, Array]:
-        def one(member: tuple[Params, Array], part: Any) -> dict[str, Array]:
-            (model, objective, *_), arrays = bind(learner, part)
-            evaluate = make_evaluate(model, objective, take, rows.shape[1])
-            return evaluate(member[0], (arrays, member[1]))
-
-        return spread(one, batching, layout)((params, rows), part)
-
-    return score
 
 
 def _batches(
@@ -350,51 +329,3 @@ def _without_fillers(result: Fit, size: int) -> Fit:
         (result.state, result.best, result.record._replace(step=np.zeros(size))),
     )
     return result._replace(state=state, best=best, record=rest._replace(step=step))
-
-
-def evaluate_members(
-    model: Model,
-    objective: Objective,
-    part: Arrays,
-    params: Params,
-    rows: np.ndarray | None = None,
-    batching: Batching = "auto",
-) -> dict[str, np.ndarray]:
-    """Scores each member of a population on a part of the data.
-
-    Args:
-      model: The model of all members.
-      objective: What is scored.
-      part: A part of a data set, for instance `dataset.test`.
-      params: The parameters of the members, with a leading axis `[S]`.
-      rows: The rows of the part that each member is scored on, int `[S, N]`; None is
-        all rows.
-      batching: See `spread`.
-
-    Returns:
-      The mean of each score, `[S]`.
-    """
-    size = jax.tree.leaves(params)[0].shape[0]
-    if rows is None:
-        rows = np.broadcast_to(np.arange(data.size(part)), (size, data.size(part)))
-    params, rows = pad_members((params, rows))
-    learner = Learner(model, objective, optax.identity())
-    scores = jax.jit(_scorer(learner, batching))(params, part, rows)
-    return {name: np.asarray(value)[:size] for name, value in scores.items()}
-
-
-def score_examples(
-    model: Model,
-    objective: Objective,
-    part: Arrays,
-    params: Params,
-    batching: Batching = "auto",
-) -> np.ndarray:
-    """Returns the monitored score of each member on each example, `[S, N]`.
-
-    The arguments are those of `evaluate_members`.
-    """
-    size = jax.tree.leaves(params)[0].shape[0]
-    score = make_score_examples(model, objective, data.take, data.size(part))
-    scores = jax.jit(spread(score, batching))(pad_members(params), part)
-    return np.asarray(scores)[:size]

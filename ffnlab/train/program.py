@@ -125,9 +125,10 @@ def _shape(array: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(array.shape, array.dtype)
 
 
-def _shapes(tree: Any) -> tuple[tuple[int, ...], ...]:
-    """Returns the shapes of the arrays of a tree."""
-    return tuple(leaf.shape for leaf in jax.tree.leaves(tree))
+def _shapes(tree: Any) -> Any:
+    """Returns the structure of a tree, and the shapes and dtypes of its arrays."""
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
 
 
 class Programs(NamedTuple):

@@ -10,7 +10,8 @@ from ffnlab.errors import InputError
 from ffnlab.models import mlp
 from ffnlab.nn.ffn import BlockConfig
 from ffnlab.sweep import result_lines
-from ffnlab.sweep.population import evaluate_members, fit_population
+from ffnlab.sweep.population import fit_population
+from ffnlab.sweep.scoring import evaluate_members
 from ffnlab.train import loop, objectives, optimizers
 from ffnlab.train.checkpoint import Checkpoints
 from ffnlab.train.evaluation import make_evaluate
