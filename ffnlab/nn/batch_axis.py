@@ -42,7 +42,8 @@ def is_divided() -> bool:
     False
     """
     mesh = jax.sharding.get_abstract_mesh()
-    return len(mesh.manual_axes) < len(mesh.axis_names)
+    sizes = (mesh.shape[axis] for axis in {*mesh.axis_names} - {*mesh.manual_axes})
+    return any(size > 1 for size in sizes)
 
 
 def own_part() -> tuple[Array | int, int]:

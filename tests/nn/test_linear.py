@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from ffnlab.nn.batch_axis import is_divided
 from ffnlab.nn.linear import Linear, dense, product, weights
 
 KERNEL = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
@@ -74,3 +75,23 @@ def test_on_a_mesh_the_axes_stay_apart():
         compiled = lowered.compile()
         chex.assert_trees_all_close(compiled(placed), both(x), rtol=1e-6)
     assert "all-gather" not in compiled.as_text()
+
+
+def test_only_axes_of_several_devices_divide():
+    def mesh(*sizes):
+        kinds = (jax.sharding.AxisType.Auto,) * 2
+        return jax.make_mesh(sizes, ("data", "model"), axis_types=kinds)
+
+    found = []
+
+    def note(x):
+        found.append(is_divided())
+        return x
+
+    for sizes in ((1, 1), (2, 1), (1, 2)):
+        with jax.set_mesh(mesh(*sizes)):
+            jax.eval_shape(note, 0.0)
+            shared = jax.sharding.PartitionSpec()
+            options = {"in_specs": shared, "out_specs": shared, "axis_names": {"data"}}
+            jax.eval_shape(jax.shard_map(note, **options), 0.0)
+    assert found == [False, False, True, False, True, True]
