@@ -41,8 +41,8 @@ def test_a_layer_is_its_equation(shape):
         layer = Linear(4, 6, use_bias=bias, rngs=rngs)
         y = layer(x)
         assert y.shape == (*shape, 6)
-        chex.assert_trees_all_close(y, dense(x, weights(layer)), rtol=1e-6)
-        chex.assert_trees_all_close(y, nnx.Linear.__call__(layer, x), rtol=1e-6)
+        chex.assert_trees_all_close(y, dense(x, weights(layer)), atol=1e-6)
+        chex.assert_trees_all_close(y, nnx.Linear.__call__(layer, x), atol=1e-6)
 
 
 def test_the_gradient_of_the_kernel_transposes_no_input():
@@ -73,7 +73,7 @@ def test_on_a_mesh_the_axes_stay_apart():
         placed = jax.device_put(x, jax.sharding.NamedSharding(mesh, along))
         lowered = jax.jit(both).lower(placed)
         compiled = lowered.compile()
-        chex.assert_trees_all_close(compiled(placed), both(x), rtol=1e-6)
+        chex.assert_trees_all_close(compiled(placed), both(x), atol=1e-5)
     assert "all-gather" not in compiled.as_text()
 
 
