@@ -15,7 +15,7 @@ from flax import nnx
 
 from ffnlab.nn.attention_kernel import XLA, Kernel
 from ffnlab.nn.dropout import dropout
-from ffnlab.nn.linear import Linear
+from ffnlab.nn.linear import Linear, as_rows, from_rows
 from ffnlab.nn.positions import rotary
 from ffnlab.types import Array, Key
 
@@ -174,8 +174,9 @@ class Attention(nnx.Module):
         Returns:
           `[B, T, D]`, and the cache extended by T positions.
         """
+        rows = as_rows(x)
         query, key, value = (
-            self._heads(getattr(self, name)(x, adapter_key, name))
+            self._heads(from_rows(getattr(self, name)(rows, adapter_key, name), x))
             for name in ("query", "key", "value")
         )
         if self.rotate:

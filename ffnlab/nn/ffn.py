@@ -25,7 +25,7 @@ from ffnlab.nn import activations
 from ffnlab.nn.batch_norm import BatchNorm, normalize
 from ffnlab.nn.block_parameters import BlockParameter
 from ffnlab.nn.dropout import dropout
-from ffnlab.nn.linear import Linear, Weights, dense, weights
+from ffnlab.nn.linear import Linear, Weights, as_rows, dense, from_rows, weights
 from ffnlab.nn.random_streams import check_rngs
 from ffnlab.types import Array, Key
 
@@ -145,7 +145,9 @@ def glu(
     def combine(gate: Array, up: Array) -> Array:
         return activation(gate) * up
 
-    return _finish(combine, (dense(x, gate), dense(x, up)), down, between)
+    rows = as_rows(x)
+    inputs = (from_rows(dense(rows, each), x) for each in (gate, up))  # [..., H] each
+    return _finish(combine, tuple(inputs), down, between)
 
 
 class Block(NamedTuple):

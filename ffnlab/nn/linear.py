@@ -13,11 +13,7 @@ Weights = dict[str, Any]
 
 
 def product(x: Array, kernel: Array) -> Array:
-    """Returns `x @ kernel`, as a product of two matrices.
-
-    With more axes, the gradient of the kernel sums over several of them, for which XLA
-    on a CPU transposes both of its operands. Where a mesh divides arrays, the axes stay
-    apart, since it may divide any of them.
+    """Returns `x @ kernel`, as a product of two matrices; see `as_rows`.
 
     Args:
       x: `[..., D]`.
@@ -30,10 +26,27 @@ def product(x: Array, kernel: Array) -> Array:
     >>> product(jnp.ones((4, 5, 2)), jnp.ones((2, 3))).shape
     (4, 5, 3)
     """
-    if x.ndim < 3 or is_divided():
-        return x @ kernel
-    rows = x.reshape(-1, x.shape[-1]) @ kernel
-    return rows.reshape(*x.shape[:-1], kernel.shape[-1])
+    return from_rows(as_rows(x) @ kernel, x)
+
+
+def as_rows(x: Array) -> Array:
+    """Returns `[..., D]` as a matrix `[N, D]`, in which linear layers are faster.
+
+    With more axes, the gradient of a kernel sums over several of them, for which XLA on
+    a CPU transposes both of its operands. Where a mesh divides arrays, the axes stay as
+    they are, since it may divide any of them. An input of several layers is made a
+    matrix once, so that they keep one array for the backward pass.
+
+    >>> from jax import numpy as jnp
+    >>> as_rows(jnp.ones((4, 5, 2))).shape, as_rows(jnp.ones(2)).shape
+    ((20, 2), (2,))
+    """
+    return x if x.ndim < 3 or is_divided() else x.reshape(-1, x.shape[-1])
+
+
+def from_rows(y: Array, x: Array) -> Array:
+    """Returns `[..., H]`, where y is what a layer made of `as_rows(x)`."""
+    return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
 def dense(x: Array, weights: Weights) -> Array:
@@ -97,7 +110,4 @@ class Linear(nnx.Linear):
         """Returns `[..., H]` of `[..., D]`; key and name are those of `weights`."""
         if attached(self):
             return dense(x, weights(self, key, name))
-        if x.ndim < 3 or is_divided():
-            return super().__call__(x)
-        rows = super().__call__(x.reshape(-1, x.shape[-1]))  # see `product`
-        return rows.reshape(*x.shape[:-1], rows.shape[-1])
+        return from_rows(super().__call__(as_rows(x)), x)

@@ -45,8 +45,8 @@ def test_products_with_frozen_kernels_are_of_the_whole_batch():
             adapt.stack(adapters), frozen, jnp.array([0, 1]), X
         )
     )
-    # [B, 1, T, D] by one [D, H], not B times
-    assert "f32[2,1,7,20] = dot_general" in text and "f32[2,12,20]" not in text
+    # [B, T, D] by one [D, H], not B times
+    assert "f32[2,7,20] = dot_general" in text and "f32[2,12,20]" not in text
 
 
 def test_adapters_switch_by_number_without_compiling():
