@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from ffnlab.sweep.comparison_config import MATCHED, CompareConfig
-from ffnlab.sweep.jobs import Job
+from ffnlab.sweep.job import Job
 
 if TYPE_CHECKING:
     from ffnlab.data import Dataset, Replicates

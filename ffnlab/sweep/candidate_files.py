@@ -15,7 +15,7 @@ from ffnlab import data
 from ffnlab.errors import InputError
 from ffnlab.escape import terminal
 from ffnlab.io import read, write
-from ffnlab.sweep.jobs import Job
+from ffnlab.sweep.job import Job
 
 NAME = "models.sha256"
 

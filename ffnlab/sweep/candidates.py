@@ -19,7 +19,7 @@ from ffnlab.nn.module_state import call_with_rngs
 from ffnlab.sweep import block_jobs
 from ffnlab.sweep.candidate_config import CandidateConfig, make_config
 from ffnlab.sweep.comparison_config import MATCHED
-from ffnlab.sweep.jobs import Job
+from ffnlab.sweep.job import Job
 from ffnlab.train.objectives import OBJECTIVES
 from ffnlab.train.optimizers import OPTIMIZERS, as_optimizer, has_learning_rate
 from ffnlab.types import Array, Model, Params

@@ -14,7 +14,8 @@ from ffnlab.report import trackers
 from ffnlab.report.run_directory import choose_directory
 from ffnlab.sweep import block_jobs, timing
 from ffnlab.sweep.comparison_config import CompareConfig
-from ffnlab.sweep.jobs import Job, Sweep, train_all
+from ffnlab.sweep.job import Job
+from ffnlab.sweep.jobs import Sweep, train_all
 from ffnlab.sweep.results import CompareResult, check_new
 from ffnlab.sweep.sequential import train_until_decided
 

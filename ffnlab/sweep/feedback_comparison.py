@@ -11,7 +11,8 @@ from ffnlab.escape import terminal
 from ffnlab.report.run_directory import choose_directory
 from ffnlab.sweep import feedback_facts
 from ffnlab.sweep.feedback_config import CERTIFIED, FeedbackCompareConfig
-from ffnlab.sweep.jobs import Job, train_all
+from ffnlab.sweep.job import Job
+from ffnlab.sweep.jobs import train_all
 from ffnlab.sweep.results import frame_of, plot_ranking
 
 if TYPE_CHECKING:

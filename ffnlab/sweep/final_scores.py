@@ -15,7 +15,7 @@ from ffnlab.train.program import Program
 from ffnlab.train.record import Plan
 
 if TYPE_CHECKING:
-    from ffnlab.sweep.jobs import Job
+    from ffnlab.sweep.job import Job
 
 
 def score_chosen(

@@ -12,7 +12,7 @@ from ffnlab.train.config import Training
 from ffnlab.train.mesh_config import MeshOptions
 
 if TYPE_CHECKING:
-    from ffnlab.sweep.jobs import Job
+    from ffnlab.sweep.job import Job
     from ffnlab.train.sharding import Layout
 
 

@@ -7,7 +7,8 @@ from ffnlab.stats import comparison as comparison_
 
 if TYPE_CHECKING:
     from ffnlab.stats import Comparison
-    from ffnlab.sweep.jobs import Job, Sweep
+    from ffnlab.sweep.job import Job
+    from ffnlab.sweep.jobs import Sweep
 
 Judge = Callable[[list[dict[str, Any]]], "list[Comparison]"]
 

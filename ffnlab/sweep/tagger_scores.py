@@ -11,7 +11,7 @@ from ffnlab import data, stats
 from ffnlab.data import tags
 from ffnlab.data.dataset import IGNORE
 from ffnlab.sweep import run_files
-from ffnlab.sweep.jobs import Job
+from ffnlab.sweep.job import Job
 from ffnlab.types import Array, Batch, Params
 
 FOLDER = "spans"  # of a run directory

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ffnlab import digests, io, options
 from ffnlab.escape import terminal
 from ffnlab.sweep.comparison_config import CompareConfig
-from ffnlab.sweep.jobs import Job
+from ffnlab.sweep.job import Job
 from ffnlab.train.config import Training
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ import pytest
 from ffnlab import data
 from ffnlab.data import Dataset
 from ffnlab.errors import InputError
-from ffnlab.sweep.jobs import Job, Sweep, _key_of
+from ffnlab.sweep.job import Job
+from ffnlab.sweep.jobs import Sweep, _key_of
 from ffnlab.sweep.run_files import read_best
 from ffnlab.sweep.trivial import trivial_scores
 

@@ -7,7 +7,7 @@ from ffnlab import stats
 from ffnlab.errors import InputError
 from ffnlab.stats import compare as compare_scores
 from ffnlab.sweep import CompareConfig, comparison
-from ffnlab.sweep.jobs import Job
+from ffnlab.sweep.job import Job
 from ffnlab.sweep.sequential import train_until_decided
 from ffnlab.train.checkpoint import Checkpoints
 

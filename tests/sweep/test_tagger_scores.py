@@ -9,7 +9,7 @@ import pytest
 
 from ffnlab.data.dataset import IGNORE
 from ffnlab.sweep import run_files, tagger_scores
-from ffnlab.sweep.jobs import Job
+from ffnlab.sweep.job import Job
 from ffnlab.types import Model
 
 TAGS = ["O", "B-X", "I-X"]
