@@ -32,7 +32,7 @@ TABLES = {
         "swiglu",
         "miglu",
     ),
-    ("ffnlab.nn.ffn", "INITIALIZERS"): (
+    ("ffnlab.nn.initializers", "INITIALIZERS"): (
         "zeros",
         "normal",
         "uniform",
@@ -44,7 +44,7 @@ TABLES = {
         "lecun_uniform",
         "orthogonal",
     ),
-    ("ffnlab.nn.ffn", "NORMS"): ("layer", "rms", "batch"),
+    ("ffnlab.nn.norms", "NORMS"): ("layer", "rms", "batch"),
     ("ffnlab.models.sequence", "KINDS"): (
         "feedback",
         "elman",

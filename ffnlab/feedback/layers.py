@@ -28,7 +28,7 @@ from ffnlab.feedback.chain import (
 )
 from ffnlab.feedback.iteration import Solver, System, widen
 from ffnlab.nn import activations
-from ffnlab.nn.ffn import INITIALIZERS
+from ffnlab.nn.initializers import INITIALIZERS
 from ffnlab.nn.random_streams import check_rngs
 from ffnlab.types import Array
 

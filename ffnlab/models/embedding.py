@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from ffnlab.models.transformer_config import TransformerConfig
-from ffnlab.nn.ffn import NORMS
 from ffnlab.nn.linear import product
+from ffnlab.nn.norms import NORMS
 from ffnlab.nn.positions import sinusoids
 from ffnlab.nn.precision import keep_dtype
 from ffnlab.types import Array

@@ -8,9 +8,10 @@ from flax import nnx
 
 from ffnlab.errors import InputError
 from ffnlab.nn.batch_norm import normalize
-from ffnlab.nn.ffn import NORMS, BlockConfig, FeedForward
+from ffnlab.nn.ffn import BlockConfig, FeedForward
 from ffnlab.nn.indices import check_indices
 from ffnlab.nn.linear import dense
+from ffnlab.nn.norms import NORMS
 from ffnlab.nn.pure import functional
 from ffnlab.nn.random_streams import check_rngs
 from ffnlab.nn.statistics import STATS

@@ -16,7 +16,7 @@ from ffnlab.errors import InputError
 from ffnlab.feedback.iteration import shift
 from ffnlab.feedback.layers import mask_inputs
 from ffnlab.nn import activations
-from ffnlab.nn.ffn import INITIALIZERS
+from ffnlab.nn.initializers import INITIALIZERS
 from ffnlab.types import Array
 
 Cell = Callable[[Array, Array], Array]

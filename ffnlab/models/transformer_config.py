@@ -6,7 +6,8 @@ from typing import Any, Literal
 from ffnlab.errors import InputError, choose
 from ffnlab.nn.activations import ACTIVATIONS, Activation, get
 from ffnlab.nn.attention_kernel import IMPLEMENTATIONS
-from ffnlab.nn.ffn import NORMS, BlockConfig, parse
+from ffnlab.nn.ffn import BlockConfig, parse
+from ffnlab.nn.norms import NORMS
 
 POSITIONS = ("learned", "sinusoidal", "rotary", "none")
 

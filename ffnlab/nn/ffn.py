@@ -22,37 +22,17 @@ from flax import nnx
 
 from ffnlab.errors import InputError, choose
 from ffnlab.nn import activations
-from ffnlab.nn.batch_norm import BatchNorm, normalize
+from ffnlab.nn.batch_norm import normalize
 from ffnlab.nn.block_parameters import BlockParameter
 from ffnlab.nn.dropout import dropout
+from ffnlab.nn.initializers import INITIALIZERS
 from ffnlab.nn.linear import Linear, Weights, as_rows, dense, from_rows, weights
+from ffnlab.nn.norms import NORM_PLACEMENTS, NORMS
 from ffnlab.nn.random_streams import check_rngs
 from ffnlab.types import Array, Key
 
 Elementwise = Callable[[Array], Array]
 Aux = dict[str, Array]
-
-INITIALIZERS: dict[str, Callable[..., Array]] = {
-    "zeros": nnx.initializers.zeros,
-    "normal": nnx.initializers.normal(0.02),
-    "uniform": nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
-    "xavier": nnx.initializers.xavier_uniform(),
-    "xavier_normal": nnx.initializers.xavier_normal(),
-    "he": nnx.initializers.he_normal(),
-    "he_uniform": nnx.initializers.he_uniform(),
-    "lecun": nnx.initializers.lecun_normal(),
-    "lecun_uniform": nnx.initializers.lecun_uniform(),
-    "orthogonal": nnx.initializers.orthogonal(),
-}
-
-NORMS: dict[str, Callable[..., nnx.Module]] = {
-    # The fast variance E[x²] − E[x]² cancels in float32 when the mean is large.
-    "layer": functools.partial(nnx.LayerNorm, use_fast_variance=False),
-    "rms": functools.partial(nnx.RMSNorm, use_fast_variance=False),
-    "batch": BatchNorm,
-}
-
-NORM_PLACEMENTS = ("none", "pre", "post", "hidden", "sandwich")
 
 
 def _finish(

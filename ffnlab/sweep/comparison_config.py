@@ -18,7 +18,7 @@ from ffnlab.sweep.shards import ShardOptions
 from ffnlab.train.process_config import ProcessOptions
 
 _BLOCKS = names_in("ffnlab.nn.ffn", "BLOCKS")
-_INITIALIZERS = names_in("ffnlab.nn.ffn", "INITIALIZERS")
+_INITIALIZERS = names_in("ffnlab.nn.initializers", "INITIALIZERS")
 MATCHED = "matched"
 _DATASETS = names_in("ffnlab.data.builtin", "DATASETS")
 _ACTIVATIONS = names_in("ffnlab.nn.activations", "ACTIVATIONS")
@@ -123,7 +123,7 @@ class CompareConfig(ShardOptions, ImportOptions, TrackOptions, ProcessOptions):
         known=lambda: ("none", "pre", "post", "hidden", "sandwich"),
     )
     norm_kind: str = option(
-        "layer", "Kind of normalization.", known=names_in("ffnlab.nn.ffn", "NORMS")
+        "layer", "Kind of normalization.", known=names_in("ffnlab.nn.norms", "NORMS")
     )
     initializer: str = option(
         "lecun",

@@ -30,7 +30,7 @@ class Job(NamedTuple):
 
     @property
     def key(self) -> tuple[str, str]:
-        """What tells it from the other jobs."""
+        """Its task and its name, which no other job has both of."""
         return self.facts.get("task", ""), self.name
 
     def scores_examples(self, design: Design) -> bool:

@@ -9,7 +9,7 @@ from flax import nnx
 
 from ffnlab import trees
 from ffnlab.errors import InputError
-from ffnlab.nn import ffn, pure
+from ffnlab.nn import norms, pure
 from ffnlab.nn.batch_norm import BatchNorm
 from ffnlab.nn.ffn import BlockConfig, FeedForward
 from tests import oracles
@@ -35,7 +35,7 @@ def with_running(params, stats):
 def blocks():
     """All placements, in training and in evaluation, from one program."""
     with jax.enable_x64(True):
-        built = [build(placement) for placement in ffn.NORM_PLACEMENTS[1:]]
+        built = [build(placement) for placement in norms.NORM_PLACEMENTS[1:]]
         models = [model for _, model, _ in built]
         inputs = [params for _, _, params in built]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ffnlab import trees
 from ffnlab.errors import InputError
-from ffnlab.nn import ffn, pure
+from ffnlab.nn import norms, pure
 from ffnlab.nn.budget import match, nearest_width
 from ffnlab.nn.ffn import BlockConfig, FeedForward
 
@@ -20,8 +20,8 @@ CONFIGS = st.builds(
     features=st.integers(1, 40),
     hidden=st.integers(8, 90),
     bias=st.booleans(),
-    norm=st.sampled_from(ffn.NORM_PLACEMENTS),
-    norm_kind=st.sampled_from(sorted(ffn.NORMS)),
+    norm=st.sampled_from(norms.NORM_PLACEMENTS),
+    norm_kind=st.sampled_from(sorted(norms.NORMS)),
 )
 
 

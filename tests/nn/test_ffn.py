@@ -11,7 +11,7 @@ from flax import nnx
 
 from ffnlab import trees
 from ffnlab.errors import InputError
-from ffnlab.nn import activations, ffn
+from ffnlab.nn import activations, ffn, initializers, norms
 from ffnlab.nn.ffn import BlockConfig, FeedForward
 from ffnlab.nn.pure import functional
 from tests import oracles
@@ -38,7 +38,7 @@ def test_block_against_numpy_and_its_gradient(kind, x64):
     norm_kind = "rms" if "glu" in kind else "layer"
     configs = [
         BlockConfig(kind, 4, 5, norm=placement, norm_kind=norm_kind)
-        for placement in ffn.NORM_PLACEMENTS
+        for placement in norms.NORM_PLACEMENTS
     ]
     blocks = [build(config, np.float64) for config in configs]
 
@@ -87,7 +87,7 @@ def test_both_norms_and_no_bias(kind, x64):
             kind, 4, 5, norm=placement, norm_kind=norm_kind, bias=False, epsilon=1e-12
         )
         for norm_kind in ("layer", "rms")
-        for placement in ffn.NORM_PLACEMENTS
+        for placement in norms.NORM_PLACEMENTS
     ]
     blocks = [build(config, np.float64) for config in configs]
     models = [model for model, _, _ in blocks]
@@ -219,10 +219,12 @@ def test_dropout_hits_hidden_units_and_only_in_training():
     assert not np.allclose(dropped, apply(params, x, jax.random.key(1))[0])
 
 
-@pytest.mark.parametrize("name", sorted(ffn.INITIALIZERS))
+@pytest.mark.parametrize("name", sorted(initializers.INITIALIZERS))
 def test_initializers_have_their_variance(name):
     rows, columns = 300, 200
-    kernel = np.asarray(ffn.INITIALIZERS[name](jax.random.key(0), (rows, columns)))
+    kernel = np.asarray(
+        initializers.INITIALIZERS[name](jax.random.key(0), (rows, columns))
+    )
     variance = {
         "zeros": 0.0,
         "normal": 0.02**2,
