@@ -30,6 +30,7 @@ from ffnlab.feedback.iteration import HALF, Solution, Solver, System, shift, wid
 from ffnlab.feedback.solvers import Name
 from ffnlab.nn import activations
 from ffnlab.nn.activations import Activation
+from ffnlab.nn.precision import full_precision
 from ffnlab.types import Array, Params
 
 Boundary = tuple[Array, Array]
@@ -246,6 +247,7 @@ def _add_boundary(
     return drive
 
 
+@full_precision  # rounded products may give less than the norm
 def spectral_bound(kernel: Array, squarings: int = 10) -> Array:
     """Returns a tight, differentiable upper bound on the largest singular value.
 
@@ -318,6 +320,7 @@ def contraction(
     return activations.get(activation).lipschitz * bound
 
 
+@full_precision
 def _coupling_bound(
     kernels: list[Array], certificate: Certificate, norm: Callable[[Array], Array]
 ) -> Array:

@@ -33,6 +33,7 @@ from ffnlab.feedback.iteration import (
 )
 from ffnlab.feedback.modes import refuse_forward_mode, refuse_second_gradient
 from ffnlab.feedback.solvers import Name, resolve
+from ffnlab.nn.precision import full_precision
 from ffnlab.types import Array
 
 Gradient = Literal["implicit", "bptt", "one_step"]
@@ -58,7 +59,8 @@ def solve(
       system: F, pure. Gradients are with respect to `args` only.
       args: A tree of arrays.
       start: The state before the first iteration, `[..., T, H]`. In half precision it
-        is solved in float32, with the args, and returned in half precision.
+        is solved in float32, with the args, and returned in half precision. Matrix
+        products use all bits, on accelerators too; see `full_precision`.
       solver: From `ffnlab.feedback.solvers`, or its name, such as `anderson`.
       gradient: `implicit` solves the adjoint system u = ḡ + (∂F/∂h)ᵀ u at the
         solution, in memory that does not grow with the iterations; `bptt`
@@ -122,6 +124,7 @@ def solve(
 
 # Jitted, so that a second call outside of any jit does not compile again.
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+@full_precision
 def _solve(
     system: System,
     solvers: tuple[Solver, Solver],
@@ -157,6 +160,7 @@ def _implicit(
     return iterate(system, args, start, solvers[0])
 
 
+@full_precision  # traced after `_solve`, as the next one
 def _implicit_forward(
     system: System,
     solvers: tuple[Solver, Solver],
@@ -171,6 +175,7 @@ def _implicit_forward(
     return solution._replace(state=state), (args, state)
 
 
+@full_precision
 def _implicit_backward(
     system: System,
     solvers: tuple[Solver, Solver],
@@ -188,6 +193,7 @@ def _implicit_backward(
 _implicit.defvjp(_implicit_forward, _implicit_backward)
 
 
+@full_precision
 def adjoint(
     system: System, args: Args, state: Array, cotangent: Array, solver: Solver | Name
 ) -> Solution:
@@ -230,6 +236,7 @@ def adjoint(
 
 
 @functools.partial(jax.jit, static_argnames=("system", "solver"))
+@full_precision
 def history(
     system: System, args: Args, start: Array, solver: Solver | Name
 ) -> Solution:
@@ -268,6 +275,7 @@ def history(
 
 
 @functools.partial(jax.jit, static_argnames=("system", "iterations"))
+@full_precision
 def spectral_radius(
     system: System, args: Args, state: Array, iterations: int = 16
 ) -> Array:
