@@ -7,6 +7,8 @@ cuDNN is asked for its version only where JAX uses a GPU.
 import contextlib
 import contextvars
 import functools
+import os
+import re
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -19,6 +21,9 @@ from ffnlab.types import Array
 Implementation = Literal["auto", "xla", "cudnn"]
 IMPLEMENTATIONS = ("auto", "xla", "cudnn")
 
+_DETERMINISTIC = re.compile(
+    r"--xla_gpu_(deterministic_ops|exclude_nondeterministic_ops)(?!=(false|0)\b)"
+)
 # Why attention is computed by XLA, and whether that is for attention with masks alone.
 _ONLY_XLA = contextvars.ContextVar[tuple[str, bool] | None]("only_xla", default=None)
 
@@ -131,6 +136,8 @@ def _reason(
         return f"it needs bfloat16 or float16, not {query.dtype.name}"
     if dropout:
         return "attention weights have dropout"
+    if _DETERMINISTIC.search(os.environ.get("XLA_FLAGS", "")):
+        return "it fails where XLA_FLAGS asks for deterministic operations"
     only = _ONLY_XLA.get()
     if only and (masked or not only[1]):
         return only[0]

@@ -105,6 +105,20 @@ def test_what_cudnn_refuses_is_for_xla(calls, monkeypatch):
         choose_kernel("cudnn", HALF, HALF)
 
 
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        ("--xla_gpu_deterministic_ops=true", "xla"),
+        ("--a=b --xla_gpu_exclude_nondeterministic_ops", "xla"),
+        ("--xla_gpu_deterministic_ops=false", "cudnn"),
+        ("--xla_gpu_autotune_level=0", "cudnn"),
+    ],
+)
+def test_deterministic_operations_are_those_of_xla(calls, monkeypatch, flags, name):
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    assert choose_kernel("auto", HALF, HALF).name == name
+
+
 def test_masks_of_members_that_train_together_are_for_xla(calls):
     with only_xla("a reason", masked=True):
         assert choose_kernel("auto", HALF, HALF, masked=True) == XLA
