@@ -8,6 +8,9 @@ profiled. The profile names the instructions of the compiled program, whose text
 what each computes and which line of Python it comes from. That gives its kind: matrix
 products, attention, norms, activations, and so on.
 
+On a GPU, the program that is profiled has no command buffers, which hide instructions,
+so that more of its time is dispatch than without a profile.
+
 The times are those of the fastest call, and sum to it: where n instructions run at
 once, each gets the n-th part of the time, and while none runs, it is dispatch and
 waiting. One that its first thread has left waits for others, perhaps without a core,
@@ -31,16 +34,22 @@ import dataclasses
 import json
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from benchmarks import anatomy_limits, anatomy_report, anatomy_trace, protocol
+from benchmarks import (
+    anatomy_kinds,
+    anatomy_limits,
+    anatomy_report,
+    anatomy_trace,
+    protocol,
+)
 from benchmarks.anatomy_hlo import Module, parse
-from benchmarks.anatomy_kinds import CONTAINERS, OTHER, describe
+from benchmarks.anatomy_kinds import OTHER, describe
 from benchmarks.anatomy_limits import product_of
 from benchmarks.anatomy_report import Anatomy, Calls, Ran
 from benchmarks.anatomy_steps import DEFAULTS, STEPS, Step
@@ -48,6 +57,7 @@ from benchmarks.ffn import KINDS as BLOCKS
 from experiments import launch
 from ffnlab import devices, io, options
 from ffnlab.errors import InputError
+from ffnlab.nn.attention_kernel import uses_gpu
 from ffnlab.options import option
 from ffnlab.report import plots, run_directory
 
@@ -157,9 +167,11 @@ def take_apart(step: Step, config: Config) -> Anatomy:
     shape = step.batches(config.steps)
     state = jax.device_put(step.state)
     program = jax.jit(step.steps, donate_argnums=0)
-    scanned = program.lower(state, step.arrays, shape).compile()
+    lowered = program.lower(state, step.arrays, shape)
+    scanned = lowered.compile()
     single = program.lower(state, step.arrays, step.batches(1)).compile()
-    module = parse(scanned.as_text())
+    profiled = anatomy_trace.compile_for_profile(lowered) if uses_gpu() else scanned
+    module = parse(profiled.as_text())
 
     def calling(compiled: Any, batches: np.ndarray) -> Callable[[], None]:
         def call() -> None:
@@ -171,11 +183,13 @@ def take_apart(step: Step, config: Config) -> Anatomy:
 
     several = calling(scanned, jax.device_put(shape))
     one = calling(single, jax.device_put(step.batches(1)))
+    slow = calling(profiled, jax.device_put(shape))
     print(f"compiled: {len(module.instructions):,} instructions", flush=True)
     times = _time(several, config.rounds, config.steps)
     alone = _time(one, config.rounds, 1)
     with tempfile.TemporaryDirectory() as folder:
-        trace = anatomy_trace.profile(several, config.rounds, Path(folder), module.name)
+        slow()
+        trace = anatomy_trace.profile(slow, config.rounds, Path(folder), module.name)
     return assemble(module, trace, config.steps, times, alone)
 
 
@@ -208,7 +222,7 @@ def assemble(
       single: Calls of one step each.
     """
     (call,), events = anatomy_trace.fastest(trace)
-    leaves = _leaves(module, events)
+    leaves = anatomy_kinds.leaves(module, (event.name for event in events))
     events = [event for event in events if event.name in leaves]
     division = anatomy_trace.divide(events, call)
     counts = collections.Counter(event.name for event in events)
@@ -231,19 +245,6 @@ def assemble(
     rows = anatomy_report.make_rows(ran, division.idle / steps, alone, limits)
     whole, shared = (call.stop - call.start) / steps, division.shared / steps
     return Anatomy(rows, whole, shared, ran, limits, scanned, single)
-
-
-def _leaves(module: Module, events: Sequence[anatomy_trace.Event]) -> set[str]:
-    """Returns the names of the events that hold no events of what they call."""
-    names = {event.name for event in events}
-    held = set()
-    for name in names & module.instructions.keys():
-        instruction = module.instructions[name]
-        if instruction.opcode in CONTAINERS:
-            inner = (module.computations[each] for each in instruction.called)
-            if any(names.intersection(each) for each in inner):
-                held.add(name)
-    return names - held
 
 
 def _ran(module: Module, name: str, seconds: float, count: float) -> Ran:

@@ -7,6 +7,7 @@ of the kind to which most of its arithmetic belongs.
 
 import collections
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from benchmarks.anatomy_hlo import Frame, Instruction, Module
@@ -56,6 +57,19 @@ MOVES = {
 _KEYS = re.compile(r'\bop_name="[^"]*(threefry|random_)')
 # An event of one of these holds the events of what it calls.
 CONTAINERS = ("while", "call", "conditional")
+
+
+def leaves(module: Module, events: Iterable[str]) -> set[str]:
+    """Returns the names of the events that hold no events of what they call."""
+    names = {*events}
+    held = set()
+    for name in names & module.instructions.keys():
+        instruction = module.instructions[name]
+        if instruction.opcode in CONTAINERS:
+            inner = (module.computations[each] for each in instruction.called)
+            if any(names.intersection(each) for each in inner):
+                held.add(name)
+    return names - held
 
 
 class Part(NamedTuple):

@@ -3,15 +3,20 @@
 import functools
 import mmap
 import resource
+import tempfile
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.anatomy_hlo import Dimensions, Instruction, Module, Shape
+from benchmarks import anatomy_trace
+from benchmarks.anatomy_hlo import Dimensions, Instruction, Module, Shape, parse
+from benchmarks.anatomy_kinds import leaves
+from ffnlab.nn.attention_kernel import uses_gpu
 
 DTYPES = {
     "f64": jnp.float64, "f32": jnp.float32, "bf16": jnp.bfloat16, "f16": jnp.float16,
@@ -19,8 +24,10 @@ DTYPES = {
 }  # fmt: skip
 _ENOUGH = 0.03  # seconds of a measurement
 _REPEATS = 3
-_COPIED = 1 << 25  # values of float32, which fit into no cache of a CPU
+# Values of float32, which fit into no cache of a CPU, and of a GPU.
+_COPIED, _COPIED_BY_GPU = 1 << 25, 1 << 28
 _TOUCHED = 1 << 26  # bytes
+_TURNS = 20  # of a loop that is profiled
 
 
 class Product(NamedTuple):
@@ -59,14 +66,44 @@ def product_of(module: Module, product: Instruction) -> Product:
 
 
 def seconds_of(product: Product) -> float:
-    """Returns the time of a matrix product alone, the best of a few."""
+    """Returns the time of a matrix product alone, the best of a few.
+
+    On a GPU it is that of its kernels, since a turn of a loop takes longer than many of
+    them.
+    """
     rng = np.random.default_rng(0)
     left, right = (
         jnp.asarray(rng.standard_normal(side.sizes), DTYPES[side.dtype])
         for side in product[:2]
     )
     repeat = jax.jit(repeating(product))
+    if uses_gpu():
+        return _kernel_seconds(repeat, left, right)
     return _best(lambda count: repeat(left, right, count))
+
+
+def _kernel_seconds(repeat: Any, left: Any, right: Any) -> float:
+    """Returns the median time of the kernels of one turn of a loop that multiplies."""
+    lowered = repeat.lower(left, right, _TURNS)
+    compiled = anatomy_trace.compile_for_profile(lowered)
+    module = parse(compiled.as_text())
+
+    def run() -> None:
+        jax.block_until_ready(compiled(left, right, _TURNS))
+
+    run()
+    with tempfile.TemporaryDirectory() as folder:
+        trace = anatomy_trace.profile(run, _REPEATS, Path(folder), module.name)
+    names = leaves(module, (event.name for event in trace.events))
+    products = {
+        name: module.products(module.instructions[name])
+        for name in names & module.instructions.keys()
+    }
+    return sum(
+        float(np.median([e.stop - e.start for e in trace.events if e.name == name]))
+        for name, found in products.items()
+        if found
+    )
 
 
 def repeating(product: Product) -> Callable[[Any, Any, int], Any]:
@@ -103,7 +140,7 @@ def bandwidth() -> float:
     def add(x: Any, count: int) -> Any:
         return jax.lax.fori_loop(0, count, lambda _, x: x + 1.0, x)
 
-    x = jnp.zeros(_COPIED)
+    x = jnp.zeros(_COPIED_BY_GPU if uses_gpu() else _COPIED)
 
     def run(count: int) -> Any:
         nonlocal x

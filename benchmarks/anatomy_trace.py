@@ -2,7 +2,8 @@
 
 A profile of a CPU has an event where an instruction starts on a thread, and another,
 `end: NAME`, where its last thread has finished. One of a GPU has the kernels on the
-streams, with the instruction of each.
+streams, with the instruction of each, or with the command buffer that it belongs to. So
+programs that are profiled are compiled without command buffers.
 """
 
 import collections
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 
 from ffnlab.errors import InputError
+from ffnlab.nn.attention_kernel import uses_gpu
 
 CALL = "anatomy call"
 _START, _LEAVE, _STOP = range(3)
@@ -64,6 +66,12 @@ class Trace(NamedTuple):
 
     calls: list[Event]
     events: list[Event]
+
+
+def compile_for_profile(lowered: Any) -> Any:
+    """Returns the compiled program of `jitted.lower(...)` for a profile."""
+    options = {"xla_gpu_enable_command_buffer": ""} if uses_gpu() else None
+    return lowered.compile(compiler_options=options)
 
 
 def profile(run: Callable[[], Any], calls: int, directory: Path, module: str) -> Trace:

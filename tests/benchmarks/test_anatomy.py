@@ -168,6 +168,24 @@ def test_a_smoke_run(tmp_path, capsys):
     assert "whole step" in capsys.readouterr().out
 
 
+def test_programs_of_a_gpu_are_profiled_without_command_buffers(monkeypatch):
+    asked, compile_lowered = [], jax.stages.Lowered.compile
+
+    def record(lowered, compiler_options=None):
+        asked.append(compiler_options)
+        return compile_lowered(lowered, compiler_options)
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", record)
+    monkeypatch.setattr(limits, "bandwidth", lambda: 1e9)
+    for module in (anatomy, limits, anatomy_trace):
+        monkeypatch.setattr(module, "uses_gpu", lambda: True)
+    config = Config(step="block", rounds=1, steps=1, **SMALL["block"])
+    result = anatomy.take_apart(STEPS["block"](config.sizes(), None), config)
+    assert asked[:2] == [None, None]  # what is timed without a profile
+    assert all(each == {"xla_gpu_enable_command_buffer": ""} for each in asked[2:])
+    assert len(asked) > 3 and result.products[0] > 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in STEPS if name != "block"])
 def test_the_other_steps_run(name, monkeypatch):
