@@ -33,6 +33,7 @@ from ffnlab.data.packing import (
 from ffnlab.data.tokenizer_files import read_tokenizer
 from ffnlab.models.transformer import EncoderConfig, transformer_model
 from ffnlab.options import option
+from ffnlab.types import Model, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,18 +75,21 @@ def _outputs(work: Work, layouts: list[Layout], tokens: list, width: int) -> lis
     return outputs
 
 
+def _model(config: Config) -> tuple[Model, Params, int]:
+    """Returns an encoder, its parameters and its width."""
+    if config.checkpoint:
+        checkpoint = pretrained.load(config.checkpoint, head=False, pooler=False)
+        return checkpoint.model, checkpoint.params, checkpoint.config.features
+    shape = EncoderConfig.minilm_l6(vocabulary=1000, pooler=False)
+    model = transformer_model(shape)
+    return model, model.init(jax.random.key(config.seed)), shape.features
+
+
 def run(config: Config) -> Any:
     """Prints and returns the table of times; settings give the share of full slots."""
     protocol.use_cpu()
     protocol.describe()
-    if config.checkpoint:
-        checkpoint = pretrained.load(config.checkpoint, head=False, pooler=False)
-        model, params = checkpoint.model, checkpoint.params
-        width = checkpoint.config.features
-    else:
-        shape = EncoderConfig.minilm_l6(vocabulary=1000, pooler=False)
-        model, width = transformer_model(shape), shape.features
-        params = model.init(jax.random.key(config.seed))
+    model, params, width = _model(config)
     tokens = _tokens(config)
     lengths = [len(row) for row in tokens]
     longest = max(lengths)

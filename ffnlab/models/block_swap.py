@@ -113,6 +113,13 @@ def record_layers(
     return inputs, outputs
 
 
+def _draw_held_out(tokens: int) -> tuple[int, np.ndarray]:
+    """Returns how many tokens are held out, and an order in which they come first."""
+    if tokens < 10:
+        raise InputError(f"{tokens} tokens are too few; give at least 10")
+    return tokens // 10, np.random.default_rng(0).permutation(tokens)
+
+
 def swap_block(
     config: TransformerConfig,
     params: Params,
@@ -161,11 +168,8 @@ def swap_block(
     if recorded is None:
         recorded = record_layers(config, params, tokens, layouts)
     inputs, outputs = recorded
-    count = inputs.shape[1] // 10  # held-out tokens
-    if count < 1:
-        raise InputError(f"{inputs.shape[1]} tokens are too few; give at least 10")
     key = jax.random.key(0) if key is None else key
-    order = np.random.default_rng(0).permutation(inputs.shape[1])
+    count, order = _draw_held_out(inputs.shape[1])
     optimizer, _ = make_distiller(new, steps, learning_rate)
     progress = _start_swap(new, config.layers, optimizer)
     if checkpoints:

@@ -205,11 +205,7 @@ def mesh_cost(setting: Setting, mesh: Mesh) -> MeshCost:
         flops=model_flops + extra,
         model_flops=model_flops,
         read=read,
-        sent={
-            (purpose, link): sent
-            for purpose, (levels, size) in messages.items()
-            for link, sent in bytes_sent(levels, size).items()
-        },
+        sent=_message_bytes(messages),
         seconds={
             "products": (model_flops + extra) / (setting.peak * setting.efficiency),
             "memory": read / bandwidth,
@@ -218,6 +214,17 @@ def mesh_cost(setting: Setting, mesh: Mesh) -> MeshCost:
         },
         peak=setting.peak,
     )
+
+
+def _message_bytes(
+    messages: dict[str, tuple[list[Level], float]],
+) -> dict[tuple[str, str], float]:
+    """Returns the bytes of messages by purpose and link."""
+    return {
+        (purpose, link): sent
+        for purpose, (levels, size) in messages.items()
+        for link, sent in bytes_sent(levels, size).items()
+    }
 
 
 def _message_seconds(

@@ -196,13 +196,7 @@ class Transformer(nnx.Module):
             positions = self._positions(tokens, segment_ids, cache, shift)
         positions = positions + shift if shift else positions
         self._check_indices(tokens, types, positions, label_positions)
-        x = self.embed(tokens, positions, types, offset)
-        keys = None
-        if key is not None:
-            embed_key, key = jax.random.split(key)
-            x = dropout(x, embed_key, self.config.dropout)
-            keys = jax.random.split(key, self.config.layers)
-        x = self.embed.widen(x)
+        x, keys = self._embed(tokens, positions, types, offset, key)
         masked = mask is not None or segment_ids is not None
         kernel = kernel_of(self.config, x, masked, cache, keys, prefix)
         causal = self.config.causal and not kernel.causal
@@ -221,6 +215,22 @@ class Transformer(nnx.Module):
         if self.config.head == "tied":
             x = self._logits(x, label_positions)
         return x, aux
+
+    def _embed(
+        self,
+        tokens: Array,
+        positions: Array,
+        types: Array | None,
+        offset: Array | None,
+        key: Key | None,
+    ) -> tuple[Array, Array | None]:
+        """Returns the embeddings `[B, T, D]`, and a dropout key for each layer."""
+        x = self.embed(tokens, positions, types, offset)
+        if key is None:
+            return self.embed.widen(x), None
+        embed_key, key = jax.random.split(key)
+        x = dropout(x, embed_key, self.config.dropout)
+        return self.embed.widen(x), jax.random.split(key, self.config.layers)
 
     def _logits(self, x: Array, label_positions: Array | None) -> Array:
         """Returns the logits `[B, T or K, V]` of states, at the label positions."""

@@ -92,18 +92,16 @@ def rank(
     unit, scale, _ = units.UNITS[objective.monitor]
     tests = {name: _scores(rows, "test", objective) for name, rows in chosen.items()}
     if margin is None:
-        first = tests[baseline][: stages[0] if stages else None]
-        margin = units.default_margin(objective, float(first.mean()))
+        first = float(tests[baseline][: stages[0] if stages else None].mean())
+        margin = units.default_margin(objective, first)
     options = {"test_ratio": test_ratio, "examples": examples, "stages": stages}
     options |= {"margin": margin / scale, "seed": seed}
-    higher_is_better = objective.higher_is_better
-    comparisons = stats.compare(tests, baseline, higher_is_better, **options)
+    higher = objective.higher_is_better
+    comparisons = stats.compare(tests, baseline, higher, **options)
     compared, new = [_tested(unit), f"Δ {baseline}", "p"], test_ratio is not None
-    of_blocks = [run for run in runs if "hidden" in run] or runs  # some are models
-    names = {head: name for head, name in _FACTS.items() if _all(name, of_blocks)}
-    cells = _Cells(
-        objective, [*names.values()], diagnostics, _at_the_edge(runs), new, bool(stages)
-    )
+    names = _facts(runs)
+    edge, facts = _at_the_edge(runs), [*names.values()]
+    cells = _Cells(objective, facts, diagnostics, edge, new, bool(stages))
     show = functools.partial(units.format_difference, objective)
     return Ranking(
         comparisons=comparisons,
@@ -114,10 +112,16 @@ def rank(
         score=objective.monitor,
         unit=unit,
         scale=scale,
-        higher_is_better=higher_is_better,
+        higher_is_better=higher,
         margin=margin / scale,
         essential=["", "block", "activation", "rate", *compared, "verdict"],
     )
+
+
+def _facts(runs: Sequence[Line]) -> dict[str, str]:
+    """Returns the columns of facts that all blocks have, with their fields."""
+    of_blocks = [run for run in runs if "hidden" in run] or runs  # some are models
+    return {head: name for head, name in _FACTS.items() if _all(name, of_blocks)}
 
 
 def _tested(unit: str) -> str:
