@@ -13,6 +13,7 @@ from ffnlab.errors import InputError
 from ffnlab.nn.adapters import fold_name
 from ffnlab.nn.dropout import dropout
 from ffnlab.nn.linear import product
+from ffnlab.nn.precision import full_precision
 from ffnlab.types import Array, Key
 
 _STATIC: Any = {"static": True}
@@ -57,6 +58,7 @@ class LowRankLayer:
         bias = as_row(weights["bias"], y) if "bias" in weights else 0.0
         return gain * (y - bias + update) + bias
 
+    @full_precision
     def delta(self) -> Array:
         """Returns the product that is added to the kernel, `[..., D, H]`."""
         a = self.scale * self.a

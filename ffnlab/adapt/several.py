@@ -19,6 +19,7 @@ from ffnlab import trees
 from ffnlab.adapt.methods import AdaLoRA, Config, LoRA, Method, as_methods
 from ffnlab.adapt.surgery import SURGERY, split_path
 from ffnlab.errors import InputError
+from ffnlab.nn.precision import full_precision
 from ffnlab.types import Array, Batch, Key, Params
 
 
@@ -182,6 +183,7 @@ def _combine_leaf(
     return start + sum(deltas)
 
 
+@full_precision
 def _truncate(leaves: dict[str, Array], rank: int) -> None:
     """Replaces the factors of LoRA by those of the best product of a lower rank."""
     for path in [path for path in leaves if path.endswith("/lora/a")]:

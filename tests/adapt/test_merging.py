@@ -46,6 +46,16 @@ def test_a_merged_model_is_the_adapted_one(name, scan):
         chex.assert_trees_all_close(kept, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["lora", "adalora"])
+def test_products_are_merged_with_all_bits(name):
+    """Which is not the default of JAX on a GPU."""
+    model, params = build("bert")
+    trainable, frozen, _ = adapt.apply(params, MERGED[name], model)
+    merge = jax.make_jaxpr(lambda both: adapt.merge(*both, MERGED[name]))
+    text = str(merge((trainable, frozen)))
+    assert text.count("dot_general[") == text.count("Precision.HIGHEST, ") > 0
+
+
 def test_half_precision_merges_to_one_rounding():
     """A merged kernel is within half a unit of the last of its 8 bits."""
     model, params = build("bert")
