@@ -120,7 +120,7 @@ def _prune(
     rank = jnp.zeros_like(order).at[order].set(jnp.arange(len(order)))
     due = (step >= config.first) & (step % config.interval == 0) | (step == config.last)
     frozen = step > config.last
-    mask = jnp.where(due & ~frozen, rank < count, state.mask)
+    mask = jnp.where(due & (step <= config.last), rank < count, state.mask)
     keep = jnp.where(due | frozen, mask, True)  # in between, entries may grow again
     return state._replace(mask=mask), _masked(trainable, keep)
 

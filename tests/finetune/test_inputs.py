@@ -4,7 +4,6 @@ import dataclasses
 import datetime
 import io
 import json
-import os
 import sys
 
 import pytest
@@ -195,18 +194,6 @@ def test_sentences_are_texts_for_a_tagger_of_columns(write, monkeypatch):
     assert inputs.open_source("-", old, labels=["O", "B-PER"]).kind == "text"
 
 
-def test_a_text_of_standard_input_is_there_at_once(monkeypatch):
-    reader, writer = os.pipe()
-    with open(reader) as stream, open(writer, "w") as out:
-        monkeypatch.setattr(sys, "stdin", stream)
-        usage = Usage("tag", 64, file_format="conll")
-        for text in ("Ada\n", "Ada sings\n"):
-            out.write(text)
-            out.flush()  # and the pipe stays open
-            source = inputs.open_source("-", usage, labels=["O", "B-PER"])
-            assert next(source.examples).text == text.split()
-
-
 @pytest.mark.parametrize("name", FILES)
 def test_the_format_may_be_given(write, name):
     task, file, content, columns = case(name)
@@ -264,17 +251,6 @@ def test_other_first_lines_are_text(write, monkeypatch, text):
     monkeypatch.setattr(sys, "stdin", io.StringIO(text))
     source = inputs.open_source("-", usage)
     assert source.kind == "text" and next(source.examples).text == text.strip()
-
-
-def test_bad_rows_of_standard_input_that_is_read_whole_are_named(monkeypatch):
-    usage = usage_of("classify", Columns())
-    for text, what in (("id,text\n1\n", "2: expected 2 f"), ('[{"text": 1.5}]', "1: ")):
-        monkeypatch.setattr(sys, "stdin", io.StringIO(text))
-        with pytest.raises(InputError, match=f"^standard input:{what}"):
-            inputs.open_source("-", usage)
-    monkeypatch.setattr(sys, "stdin", io.StringIO("PAR1"))
-    with pytest.raises(InputError, match=r"standard input: .* takes .*, not parquet"):
-        inputs.open_source("-", usage, "parquet")
 
 
 def test_parquet_is_read_as_json_lines_are(tmp_path, write):
@@ -368,33 +344,6 @@ def test_what_cannot_be_read_is_named_by_line(write, task, name, content, messag
     assert len(found) == len(message)
     for line, wanted in zip(found, message, strict=True):
         assert line.startswith(f"{path}:{wanted}")
-
-
-def test_bad_lines_of_standard_input_are_named_when_they_come(monkeypatch):
-    text = '{"text": "a"}\n\n{"text": ["a"]}\n'
-    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
-    usage = usage_of("classify", Columns())
-    examples = inputs.open_source("-", usage, "jsonl").examples
-    assert next(examples).text == "a"
-    with pytest.raises(InputError, match="^standard input:3: 'text' should be a text"):
-        next(examples)
-    raw = io.TextIOWrapper(io.BytesIO(b"\xef\xbb\xbfa\n\xff\n"))
-    monkeypatch.setattr(sys, "stdin", raw)
-    examples = inputs.open_source("-", usage).examples
-    assert next(examples).text == "a"
-    with pytest.raises(InputError, match="^standard input:2: not UTF-8"):
-        next(examples)
-
-
-def test_a_sentence_of_standard_input_comes_with_its_last_line(monkeypatch):
-    reader, writer = os.pipe()
-    with open(reader) as stream, open(writer, "w") as out:
-        monkeypatch.setattr(sys, "stdin", stream)
-        usage = usage_of("tag", Columns())
-        examples = inputs.open_source("-", usage, "conll").examples
-        out.write("Ada\nsings\n\n")
-        out.flush()  # and the pipe stays open
-        assert next(examples).text == ["Ada", "sings"]
 
 
 def test_a_tagger_of_json_lines_reads_columns(write):

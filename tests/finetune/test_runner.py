@@ -31,7 +31,6 @@ from ffnlab.finetune import (
 from ffnlab.finetune.config import Config
 from ffnlab.finetune.task import digest
 from ffnlab.pretrained import checkpoint
-from tests.conftest import command
 from tests.tuned import config
 
 
@@ -384,24 +383,3 @@ def test_what_does_not_fit_is_said(bert, files, tmp_path):
     all_right = np.array([1, 0]), np.ones(2)  # B-CITY and O: no label is B-RIVER
     scores = task.score("test", all_right)
     assert scores["recall"] == 0.0 and scores["types"]["RIVER"]["support"] == 1
-
-
-def test_predict_says_what_is_wrong(sorted_texts, tagged, bert, tmp_path):
-    got = command("predict", f"--run={sorted_texts.out}", "--input=absent.txt")
-    assert got.returncode == 2 and "absent.txt: no such file" in got.stderr
-    with pytest.raises(InputError, match="not a run of experiments.finetune"):
-        predict_files.predict(predict_files.PredictConfig(bert, "absent.txt"))
-    for name, content, message in (
-        ("bad.jsonl", b'{"txt": "a"}\n', "bad.jsonl:1: no '2'; there is txt"),
-        ("bad.txt", b"a\n\xff\n", "bad.txt:"),
-    ):
-        (tmp_path / name).write_bytes(content)
-        given = predict_files.PredictConfig(str(sorted_texts.out), str(tmp_path / name))
-        with pytest.raises(InputError, match=message):
-            predict_files.predict(given)
-    with pytest.raises(InputError, match="run: needed"):
-        predict_files.PredictConfig()
-    with pytest.raises(InputError, match="run: .*/absent: not a run of"):
-        predict_files.predict(predict_files.PredictConfig(str(tmp_path / "absent")))
-    with pytest.raises(InputError, match="output: a.txt is the input"):
-        predict_files.PredictConfig(str(tagged.out), "a.txt", "a.txt")

@@ -16,8 +16,7 @@ from ffnlab.models.key_value_cache import empty_cache
 from ffnlab.models.layer_stack import stack_layers, unstack_layers
 from ffnlab.models.transformer import DecoderConfig, EncoderConfig, transformer_model
 from ffnlab.nn import ffn, pure
-from ffnlab.nn.attention import attend, attention_mask
-from ffnlab.nn.positions import rotary, sinusoids
+from ffnlab.nn.attention import attend
 from tests import oracles
 
 SMALL = {"vocabulary": 11, "features": 8, "layers": 2, "heads": 2, "hidden": 12}
@@ -342,32 +341,6 @@ def test_dropout_needs_a_key():
     close(first, again, rtol=0, atol=0)
     assert (first != second).any() and (first != plain).any()
     close(none, plain)
-
-
-def test_products_of_rotated_vectors_depend_on_distance():
-    rng = np.random.default_rng(0)
-    query, key = rng.normal(size=(2, 1, 1, 1, 6)).astype(np.float32)
-
-    @jax.jit
-    def products(positions):  # [pairs, 2]
-        vectors = (
-            rotary(jnp.tile(vector, (len(positions), 1, 1, 1)), positions[:, i, None])
-            for i, vector in enumerate((query, key))
-        )
-        return (next(vectors) * next(vectors)).sum(axis=(1, 2, 3))
-
-    near, far, other = products(np.array([[7, 3], [104, 100], [7, 4]]))
-    np.testing.assert_allclose(near, far, rtol=1e-4)
-    assert abs(near - other) > 1e-3
-    shape = jax.eval_shape(lambda p: sinusoids(p, 6), np.arange(5)[None]).shape
-    assert shape == (1, 5, 6)
-
-
-def test_attention_masks():
-    assert attention_mask(3) is None
-    segment_ids, mask = np.array([[1, 1, 2]]), np.array([[True, True, False]])
-    pairs = attention_mask(3, causal=True, mask=mask, segment_ids=segment_ids)[0, 0]
-    assert pairs.astype(int).tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 0]]
 
 
 @pytest.mark.parametrize(
