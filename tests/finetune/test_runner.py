@@ -31,6 +31,7 @@ from ffnlab.finetune import (
 from ffnlab.finetune.config import Config
 from ffnlab.finetune.task import digest
 from ffnlab.pretrained import checkpoint
+from tests.conftest import command
 from tests.tuned import config
 
 
@@ -339,22 +340,6 @@ def test_lists_are_data_and_the_result_is_of_use(
         runner.run(checkpoint=bert, task="tag", out=result.out, resume=True, **data)
 
 
-def test_nothing_is_left_of_data_that_cannot_be_used(bert, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    given = {"checkpoint": bert, "split": (0.6, 0.2, 0.2), **SMALL_RUN}
-    for rows, message in (
-        (
-            [("w1", "x")] * 9,
-            "^train: every label is 'x': there is nothing to tell apart",
-        ),
-        ([("w1", "x"), ("w2", None)], "train: row 2: label is missing"),
-        ([("w1", "x"), ("w2", "y")], "split: 2 examples do not fill three parts"),
-    ):
-        with pytest.raises(InputError, match=message):
-            runner.run(train=rows, **given)
-        assert not [*tmp_path.glob("runs/*")]
-
-
 @pytest.mark.slow
 def test_steps_and_evaluations_may_be_given(bert, files, tmp_path):
     given = config(bert, files, "tag", tmp_path / "o", ".conll", steps=5, evaluations=2)
@@ -362,24 +347,22 @@ def test_steps_and_evaluations_may_be_given(bert, files, tmp_path):
     assert len(line["dev_curve"]) == 2 and line["best_step"] in (3, 5)
 
 
-def test_what_does_not_fit_is_said(bert, files, tmp_path):
-    def given(**more):
-        return config(bert, files, "tag", tmp_path / "o", ".conll", **more)
-
-    with pytest.raises(
-        InputError, match="^max_seq_length: 64 is more than the 16 positions"
+def test_predict_says_what_is_wrong(sorted_texts, tagged, bert, tmp_path):
+    got = command("predict", f"--run={sorted_texts.out}", "--input=absent.txt")
+    assert got.returncode == 2 and "absent.txt: no such file" in got.stderr
+    with pytest.raises(InputError, match="not a run of experiments.finetune"):
+        predict_files.predict(predict_files.PredictConfig(bert, "absent.txt"))
+    for name, content, message in (
+        ("bad.jsonl", b'{"txt": "a"}\n', "bad.jsonl:1: no '2'; there is txt"),
+        ("bad.txt", b"a\n\xff\n", "bad.txt:"),
     ):
-        runner.run(given(max_seq_length=64))
-    with pytest.raises(InputError, match="^freeze: layers.7"):
-        runner.run(given(freeze=("layers.7",)))
-    odd = tmp_path / "odd.conll"
-    odd.write_text("w1\tB-RIVER\nw2\tO\n")
-    with pytest.raises(
-        InputError, match=r"odd.conll: labels .* 'B-RIVER' \(1, first in line 1\)"
-    ):
-        runner.run(given(dev=str(odd)))
-    assert not (tmp_path / "o").exists()
-    task = runner.prepare(given(test=str(odd), unseen_labels="ignore"))
-    all_right = np.array([1, 0]), np.ones(2)  # B-CITY and O: no label is B-RIVER
-    scores = task.score("test", all_right)
-    assert scores["recall"] == 0.0 and scores["types"]["RIVER"]["support"] == 1
+        (tmp_path / name).write_bytes(content)
+        given = predict_files.PredictConfig(str(sorted_texts.out), str(tmp_path / name))
+        with pytest.raises(InputError, match=message):
+            predict_files.predict(given)
+    with pytest.raises(InputError, match="run: needed"):
+        predict_files.PredictConfig()
+    with pytest.raises(InputError, match="run: .*/absent: not a run of"):
+        predict_files.predict(predict_files.PredictConfig(str(tmp_path / "absent")))
+    with pytest.raises(InputError, match="output: a.txt is the input"):
+        predict_files.PredictConfig(str(tagged.out), "a.txt", "a.txt")
