@@ -183,13 +183,15 @@ def take_apart(step: Step, config: Config) -> Anatomy:
 
     several = calling(scanned, jax.device_put(shape))
     one = calling(single, jax.device_put(step.batches(1)))
-    slow = calling(profiled, jax.device_put(shape))
+    for_profile = calling(profiled, jax.device_put(shape))
     print(f"compiled: {len(module.instructions):,} instructions", flush=True)
     times = _time(several, config.rounds, config.steps)
     alone = _time(one, config.rounds, 1)
     with tempfile.TemporaryDirectory() as folder:
-        slow()
-        trace = anatomy_trace.profile(slow, config.rounds, Path(folder), module.name)
+        for_profile()
+        trace = anatomy_trace.profile(
+            for_profile, config.rounds, Path(folder), module.name
+        )
     return assemble(module, trace, config.steps, times, alone)
 
 

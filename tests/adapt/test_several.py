@@ -97,6 +97,18 @@ def strip(arrays):
     return {path: leaf for path, leaf in arrays.items() if path.endswith("kernel")}
 
 
+def test_a_combination_is_reduced_with_all_bits():
+    """Which is not the default of JAX on a GPU."""
+    config = adapt.LoRA(rank=2, targets=("query",))
+    adapters, *_ = adapted(config)
+
+    def combined(adapters):
+        return adapt.combine(adapters, [0.3, 0.3, 0.4], config, rank=3)[0]
+
+    text = str(jax.make_jaxpr(combined)(adapters))
+    assert text.count("dot_general[") == text.count("Precision.HIGHEST, ") > 0
+
+
 def test_a_combination_of_a_lower_rank_is_the_best_one():
     config = adapt.LoRA(rank=2, targets=("query",))
     adapters, frozen, _, params = adapted(config)

@@ -7,7 +7,12 @@ import jax.numpy as jnp
 import pytest
 
 from ffnlab.feedback import fixed_point
-from ffnlab.feedback.chain import chain_system, contract_kernels, solve_chain
+from ffnlab.feedback.chain import (
+    chain_system,
+    contract_kernels,
+    solve_chain,
+    spectral_bound,
+)
 from ffnlab.feedback.fixed_point import GRADIENTS
 from ffnlab.feedback.solvers import SOLVERS, Jacobi
 
@@ -42,6 +47,7 @@ def test_certificates_and_diagnostics_use_all_bits():
 
     system = chain_system("tanh")
     assert precisions(jax.grad(contracted), KERNEL) == {"HIGHEST"}
+    assert precisions(spectral_bound, KERNEL) == {"HIGHEST"}
     for function in (
         lambda h: fixed_point.history(system, ARGS, h, Jacobi()),
         lambda h: fixed_point.spectral_radius(system, ARGS, h),
