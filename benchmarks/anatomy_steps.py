@@ -28,10 +28,11 @@ from ffnlab.models import (
 from ffnlab.models.classifier import ClassifierConfig, classifier_model
 from ffnlab.models.transformer_config import dropout_fields
 from ffnlab.nn import BlockConfig
+from ffnlab.nn.precision import mixed_precision
 from ffnlab.sweep import population
 from ffnlab.train import OBJECTIVES, Learner, optimizers, train_step
 from ffnlab.train.learner import with_frozen
-from ffnlab.types import Array
+from ffnlab.types import Array, Model
 
 Sizes = Mapping[str, Any]
 SHORTEST = 4  # tokens of a text
@@ -153,15 +154,19 @@ def decoder(sizes: Sizes, checkpoint: str | None = None) -> Step:
         **dropout_fields(sizes["dropout"]),
     )
     optimizer = optimizers.make("adam", 1e-3, clip=1.0)
-    learner = Learner(
-        language_model.causal_lm(shape), language_model.objective(1.0), optimizer
-    )
+    model = in_dtype(language_model.causal_lm(shape), sizes["dtype"])
+    learner = Learner(model, language_model.objective(1.0), optimizer)
     batch = sizes["batch_size"], sizes["length"]
     tokens = np.random.default_rng(0).integers(0, shape.vocabulary, batch, np.int32)
     arrays = {"x/tokens": tokens, "x/mask": np.ones(batch, bool), "y": tokens}
     state = train_step.init_state(learner, jax.random.key(0), 0)
     scan = train_step.make_steps(learner)
     return Step(scan, state, jax.device_put(arrays), _same(batch[0]))
+
+
+def in_dtype(model: Model, dtype: str) -> Model:
+    """Returns a model that computes in a dtype."""
+    return model if dtype == "float32" else mixed_precision(model, dtype)
 
 
 def encoder(sizes: Sizes, checkpoint: str | None = None, method: str = "full") -> Step:
@@ -193,7 +198,8 @@ def encoder(sizes: Sizes, checkpoint: str | None = None, method: str = "full") -
         **dropout_fields(dropout),
     )
     model = classifier_model(ClassifierConfig(shape, adapt.CLASSES, dropout=dropout))
-    learner = adapt.make_learner(setup._replace(model=model), method)
+    setup = setup._replace(model=model)
+    learner = adapt.make_learner(setup, method, sizes["dtype"])
     state = train_step.init_state(learner, jax.random.key(0), 0)
     arrays = with_frozen(learner, jax.device_put(setup.arrays))
     return Step(
@@ -219,7 +225,7 @@ def lora(sizes: Sizes, checkpoint: str | None = None) -> Step:
 
 _MINILM = {
     "batch_size": 16, "length": 60, "features": 384, "hidden": 1536, "layers": 6,
-    "heads": 12, "vocabulary": 10_000, "dropout": 0.1,
+    "heads": 12, "vocabulary": 10_000, "dropout": 0.1, "dtype": "float32",
 }  # fmt: skip
 STEPS: dict[str, Callable[[Sizes, str | None], Step]] = {
     "block": block,
@@ -238,7 +244,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "encoder": _MINILM,
     "decoder": {
         "batch_size": 16, "length": 128, "features": 256, "hidden": 512, "layers": 4,
-        "heads": 4, "vocabulary": 256, "dropout": 0.0,
+        "heads": 4, "vocabulary": 256, "dropout": 0.0, "dtype": "float32",
     },
     "feedback": {"batch_size": 8, "length": 512, "hidden": 64},
     "lora": _MINILM,

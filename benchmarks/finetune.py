@@ -4,7 +4,8 @@ Both use the same checkpoint, texts, batch size, epochs and learning rate; trans
 follows the recipe of its run_ner and run_glue (`benchmarks/recipe.py`). Measures the
 time of an epoch over the first texts of the training split, per text. With --scores,
 trains both in full with several seeds and scores them on the test split by the same
-code. Without torch and transformers only ffnlab runs.
+code. With --dtype=bfloat16 both compute in bfloat16, transformers by autocast. Without
+torch and transformers only ffnlab runs.
 
     python -m benchmarks.finetune --checkpoint=minilm --train=train.conll \\
         --dev=dev.conll --test=test.conll
@@ -54,6 +55,11 @@ class Config(protocol.Config):
     learning_rate: float = option(5e-5, "Peak learning rate.", above=0)
     epochs: int = option(3, "Epochs of a scored run.", least=1)
     seeds: int = option(3, "Number of scored runs.", least=1)
+    dtype: str = option(
+        "float32",
+        "Precision to compute in. Parameters stay in float32.",
+        known=lambda: ("float32", "bfloat16"),
+    )
     scores: bool = option(False, "Train in full and compare scores instead of times.")
 
     def __post_init__(self):
@@ -65,7 +71,8 @@ class Config(protocol.Config):
     def finetuning(self, **options: Any) -> finetune.Config:
         """Returns the configuration of the same run in ffnlab."""
         names = ("task", "checkpoint", "train", "dev", "test", "batch_size", "epochs")
-        fields = {name: getattr(self, name) for name in (*names, "learning_rate")}
+        names += ("learning_rate", "dtype")
+        fields = {name: getattr(self, name) for name in names}
         return finetune.Config(**fields, **options)
 
 
@@ -89,6 +96,7 @@ def _recipe(config: Config, task: Any, recipes: Any, texts: int | None) -> Any:
         task.labels["train"][:texts],
         config.batch_size,
         config.finetuning().max_length,
+        config.dtype,
     )
 
 

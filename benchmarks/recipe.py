@@ -29,6 +29,7 @@ class Recipe:
       labels: The label of each text as a number; for `tag` one per word.
       batch: Texts per step.
       length: Largest number of tokens of a text.
+      dtype: `float32`, or `bfloat16` to compute by autocast.
     """
 
     def __init__(
@@ -40,8 +41,10 @@ class Recipe:
         labels: Sequence[Any],
         batch: int,
         length: int,
+        dtype: str = "float32",
     ):
         self.checkpoint, self.task, self.classes = checkpoint, task, classes
+        self.dtype = dtype
         self.batch, self.length = batch, length
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
         self.examples = [self.encode(*each) for each in zip(texts, labels, strict=True)]
@@ -115,7 +118,10 @@ class Recipe:
         model.train()
 
         def step(rows: Sequence[int]) -> None:
-            model(**self.collate([self.examples[i] for i in rows])).loss.backward()
+            batch = self.collate([self.examples[i] for i in rows])
+            with autocast(self.dtype):
+                loss = model(**batch).loss
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
@@ -132,7 +138,7 @@ class Recipe:
             part = slice(begin, begin + 32)
             pairs = zip(texts[part], blank[part], strict=True)
             examples = [self.encode(*each) for each in pairs]
-            with torch.no_grad():
+            with torch.no_grad(), autocast(self.dtype):
                 batch = self.collate(examples)
                 guesses = model(**batch).logits.argmax(-1).numpy()
             if self.task == "classify":
@@ -145,6 +151,11 @@ class Recipe:
                 labels = [int(k) for k, target in pairs if target != IGNORE]
                 predictions.append(labels + [0] * (len(words) - len(labels)))
         return predictions
+
+
+def autocast(dtype: str) -> Any:
+    """Returns the context in which torch computes in a dtype."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16")
 
 
 def epoch(recipe: Recipe, threads: int, rate: float) -> Work:

@@ -86,5 +86,5 @@ class Head(nnx.Module):
     def __call__(self, h: Array, embedding: Array) -> Array:
         if self.config.head_dense:
             h = self.norm(self.config.head_function.function(self.dense(h)))
-        logits = product(h, embedding.T)  # [B, T, V]
+        logits = product(h, embedding, transposed=True)  # [B, T, V]
         return logits + self.bias[...][None, None] if self.config.head_bias else logits

@@ -5,6 +5,7 @@ from typing import Any
 
 from flax import nnx
 
+from ffnlab.nn import bfloat16_linear
 from ffnlab.nn.adapters import attached, fold_name
 from ffnlab.nn.batch_axis import is_divided
 from ffnlab.types import Array, Key
@@ -12,12 +13,13 @@ from ffnlab.types import Array, Key
 Weights = dict[str, Any]
 
 
-def product(x: Array, kernel: Array) -> Array:
+def product(x: Array, kernel: Array, transposed: bool = False) -> Array:
     """Returns `x @ kernel`, as a product of two matrices; see `as_rows`.
 
     Args:
       x: `[..., D]`.
       kernel: `[D, H]`.
+      transposed: Whether the kernel is `[H, D]`, as that of tied embeddings.
 
     Returns:
       `[..., H]`.
@@ -26,7 +28,10 @@ def product(x: Array, kernel: Array) -> Array:
     >>> product(jnp.ones((4, 5, 2)), jnp.ones((2, 3))).shape
     (4, 5, 3)
     """
-    return from_rows(as_rows(x) @ kernel, x)
+    rows = as_rows(x)
+    if bfloat16_linear.takes(rows, kernel):
+        return from_rows(bfloat16_linear.linear(rows, kernel, None, transposed), x)
+    return from_rows(rows @ (kernel.T if transposed else kernel), x)
 
 
 def as_rows(x: Array) -> Array:
@@ -68,7 +73,11 @@ def dense(x: Array, weights: Weights) -> Array:
     """
 
     def call(x: Array) -> Array:
-        y = product(x, weights["kernel"])  # [..., H]
+        rows, kernel = as_rows(x), weights["kernel"]
+        if bfloat16_linear.takes(rows, kernel):
+            y = bfloat16_linear.linear(rows, kernel, weights.get("bias"))
+            return from_rows(y, x)
+        y = from_rows(rows @ kernel, x)  # [..., H]
         if "bias" not in weights:
             return y
         return y + weights["bias"].reshape((1,) * (y.ndim - 1) + (-1,))
@@ -108,6 +117,7 @@ class Linear(nnx.Linear):
 
     def __call__(self, x: Array, key: Key | None = None, name: str = "") -> Array:
         """Returns `[..., H]` of `[..., D]`; key and name are those of `weights`."""
-        if attached(self):
+        rows = as_rows(x)
+        if attached(self) or bfloat16_linear.takes(rows, self.kernel[...]):
             return dense(x, weights(self, key, name))
-        return from_rows(super().__call__(as_rows(x)), x)
+        return from_rows(super().__call__(rows), x)

@@ -30,8 +30,10 @@ def without_torch(monkeypatch):
     monkeypatch.setattr(protocol, "use_cpu", lambda: None)
 
 
-def test_a_smoke_run_without_torch(without_torch, capsys):
-    config = Config(**SMALL, methods=("full", "lora"), rounds=1, steps=1)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_smoke_run_without_torch(without_torch, capsys, dtype):
+    methods = ("full", "lora")
+    config = Config(**SMALL, methods=methods, rounds=1, steps=1, dtype=dtype)
     (table,) = adapt.run(config)
     assert [row[0] for row in table.rows] == ["full", "lora"]
     assert float(table.rows[1][2]) > 0 and table.rows[0][2:] == [""] * 4

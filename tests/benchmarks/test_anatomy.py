@@ -2,6 +2,7 @@
 
 import doctest
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -199,6 +200,19 @@ def test_the_other_steps_run(name, monkeypatch):
     kinds = {each.kind for each in result.rows}
     assert anatomy_kinds.PRODUCTS in kinds
     assert (anatomy_kinds.ATTENTION in kinds) == ("heads" in DEFAULTS[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["encoder", "lora", "decoder"])
+def test_steps_in_half_precision(name):
+    checkpoint = str(HERE / "bert") if name != "decoder" else None
+    config = Config(step=name, dtype="bfloat16", **SMALL[name], checkpoint=checkpoint)
+    step = STEPS[name](config.sizes(), checkpoint)
+    traced = jax.make_jaxpr(step.steps)(step.state, step.arrays, step.batches(1))
+    products = re.findall(r":(\w+)\[[^=]*= dot_general", str(traced))
+    assert products.count("bf16") > products.count("f32")
+    dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves(step.state.params)}
+    assert dtypes == {"float32"}
 
 
 def test_wrong_flags_are_refused(tmp_path):

@@ -1,0 +1,120 @@
+"""Linear layers in bfloat16 on a CPU that multiplies matrices of bfloat16.
+
+Such a CPU (Intel's AMX) makes several times as many products of bfloat16 as of float32,
+but XLA uses them for some products alone: before JAX 0.11 for those whose result is
+float32, and always for those whose left operand is stored by rows of what is summed
+over, which that of the gradient of a kernel is not. This module writes the products in
+these forms. Sums are in float32; the result, with its bias, is rounded once.
+"""
+
+import functools
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
+
+from ffnlab.nn.batch_axis import is_divided
+from ffnlab.types import Array
+
+SMALLEST = 64  # rows, inputs and outputs, from which the products are faster
+_ROWS = Layout(major_to_minor=(0, 1))
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+def takes(x: Array, kernel: Array) -> bool:
+    """Returns whether `linear` is the faster way to compute `x @ kernel` and a bias.
+
+    >>> takes(jnp.ones((64, 64)), jnp.ones((64, 64)))
+    False
+    """
+    matrices = x.ndim == kernel.ndim == 2
+    half = x.dtype == kernel.dtype == jnp.bfloat16
+    if not (matrices and half and min(*x.shape, *kernel.shape) >= SMALLEST):
+        return False
+    return _uses_cpu() and has_matrix_units() and not is_divided()
+
+
+def _uses_cpu() -> bool:
+    device = jax.config.jax_default_device
+    return (getattr(device, "platform", device) or jax.default_backend()) == "cpu"
+
+
+@functools.cache
+def has_matrix_units() -> bool:
+    """Returns whether the CPU has instructions for products of bfloat16 matrices.
+
+    They are those of AMX. Other instructions for bfloat16 have not been measured.
+
+    >>> has_matrix_units() in (True, False)
+    True
+    """
+    text = _CPUINFO.read_text(errors="replace") if _CPUINFO.is_file() else ""
+    return "amx_bf16" in text.split()
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def linear(
+    x: Array, kernel: Array, bias: Array | None = None, transposed: bool = False
+) -> Array:
+    """Returns `x @ kernel + bias`, rounded once; it has no forward mode.
+
+    Args:
+      x: bfloat16 `[N, D]`.
+      kernel: bfloat16 `[D, H]`.
+      bias: bfloat16 `[H]`, or None.
+      transposed: Whether the kernel is `[H, D]`, as that of tied embeddings.
+
+    Returns:
+      bfloat16 `[N, H]`.
+
+    >>> linear(jnp.ones((2, 64), "bfloat16"), jnp.ones((64, 3), "bfloat16"))
+    Array([[64, 64, 64],
+           [64, 64, 64]], dtype=bfloat16)
+    """
+    return _forward(x, kernel, bias, transposed)[0]
+
+
+def _forward(
+    x: Array, kernel: Array, bias: Array | None, transposed: bool
+) -> tuple[Array, tuple]:
+    y = _product(x, kernel, transposed)
+    if bias is not None:
+        y = y + bias.astype(y.dtype)[None]
+    return y.astype(x.dtype), (x, kernel, bias is not None)
+
+
+def _backward(
+    transposed: bool, kept: tuple, slope: Array
+) -> tuple[Array, Array, Array | None]:
+    x, kernel, has_bias = kept
+    x_slope = _product(slope, kernel, not transposed)
+    kernel_slope = _product(slope.T, x) if transposed else _product(x.T, slope)
+    bias_slope = _sum_rows(slope) if has_bias else None
+    return x_slope.astype(x.dtype), kernel_slope.astype(kernel.dtype), bias_slope
+
+
+linear.defvjp(_forward, _backward)
+
+
+def _product(left: Array, right: Array, transposed: bool = False) -> Array:
+    """Returns a product in float32, with all of its arrays stored by rows.
+
+    XLA would otherwise choose other layouts for some of them, even after it has chosen
+    how to multiply, and then fails when the program runs.
+
+    Args:
+      left: `[N, D]`.
+      right: `[D, H]`, or `[H, D]` if transposed.
+      transposed: Whether the second axis of `right` is summed over.
+    """
+    left, right = (with_layout_constraint(each, _ROWS) for each in (left, right))
+    dimensions = ((1,), (int(transposed),)), ((), ())
+    y = jax.lax.dot_general(left, right, dimensions, preferred_element_type=jnp.float32)
+    return with_layout_constraint(y, _ROWS)
+
+
+def _sum_rows(slope: Array) -> Array:
+    """Returns the sum `[H]` of the rows of `[N, H]`, as a product, which is faster."""
+    ones = jnp.ones((SMALLEST // 4, slope.shape[0]), slope.dtype)
+    return _product(ones, slope)[0].astype(slope.dtype)
