@@ -28,10 +28,11 @@ def product(x: Array, kernel: Array, transposed: bool = False) -> Array:
     >>> product(jnp.ones((4, 5, 2)), jnp.ones((2, 3))).shape
     (4, 5, 3)
     """
+    right = kernel.T if transposed else kernel
     rows = as_rows(x)
-    if bfloat16_linear.takes(rows, kernel):
+    if bfloat16_linear.takes(rows, right):
         return from_rows(bfloat16_linear.linear(rows, kernel, None, transposed), x)
-    return from_rows(rows @ (kernel.T if transposed else kernel), x)
+    return from_rows(rows @ right, x)
 
 
 def as_rows(x: Array) -> Array:
@@ -117,7 +118,9 @@ class Linear(nnx.Linear):
 
     def __call__(self, x: Array, key: Key | None = None, name: str = "") -> Array:
         """Returns `[..., H]` of `[..., D]`; key and name are those of `weights`."""
+        if attached(self):
+            return dense(x, weights(self, key, name))
         rows = as_rows(x)
-        if attached(self) or bfloat16_linear.takes(rows, self.kernel[...]):
+        if bfloat16_linear.takes(rows, self.kernel[...]):
             return dense(x, weights(self, key, name))
         return from_rows(super().__call__(rows), x)
