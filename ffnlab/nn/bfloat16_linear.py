@@ -1,14 +1,15 @@
 """Linear layers in bfloat16 on a CPU that multiplies matrices of bfloat16.
 
 Such a CPU (Intel's AMX) makes several times as many products of bfloat16 as of float32,
-but XLA uses them for some products alone: before JAX 0.11 for those whose result is
-float32, and always for those whose left operand is stored by rows of what is summed
-over, which that of the gradient of a kernel is not. This module writes the products in
-these forms. Sums are in float32; the result, with its bias, is rounded once.
+but XLA uses them for some products alone: for those that sum over the second axis of
+their left operand, which the gradient of a kernel does not, and before JAX 0.11 only if
+the result is float32. This module writes the products in these forms. Sums are in
+float32; the result, with its bias, is rounded once.
 """
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,17 @@ def takes(x: Array, kernel: Array) -> bool:
     half = x.dtype == kernel.dtype == jnp.bfloat16
     if not (matrices and half and min(*x.shape, *kernel.shape) >= SMALLEST):
         return False
-    return _uses_cpu() and has_matrix_units() and not is_divided()
+    # Gradients of what a `jax.shard_map` does not divide are summed by JAX alone.
+    return (
+        _uses_cpu()
+        and has_matrix_units()
+        and not is_divided()
+        and _varies_over(x) == _varies_over(kernel)
+    )
+
+
+def _varies_over(array: Array) -> Any:
+    return getattr(jax.typeof(array), "manual_axis_type", None)
 
 
 def _uses_cpu() -> bool:

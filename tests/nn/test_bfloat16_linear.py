@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import AxisType, Mesh
+from jax.sharding import PartitionSpec as P
 
 from ffnlab.nn import bfloat16_linear, linear
 
@@ -96,6 +97,33 @@ def test_which_arrays_are_taken(units, monkeypatch):
         assert not bfloat16_linear.takes(x, kernel)
     monkeypatch.setattr(bfloat16_linear, "has_matrix_units", lambda: False)
     assert not bfloat16_linear.takes(x, kernel)
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_inside_shard_map(units, checked):
+    """JAX, where it checks what varies, sums the gradient of a shared kernel itself."""
+    x, kernel, _, slope = arrays()
+
+    def loss(kernel, x, slope):
+        y = linear.product(x, kernel).astype(jnp.float32)
+        return jnp.sum(y * slope.astype(jnp.float32))
+
+    def part(kernel, x, slope):
+        taken.append(bfloat16_linear.takes(x, kernel))
+        slopes = jax.grad(loss)(kernel, x, slope).astype(jnp.float32)
+        return slopes if checked else jax.lax.psum(slopes, "data")
+
+    taken, mesh = [], jax.make_mesh((2,), ("data",), (AxisType.Auto,))
+    xs, slopes = (jnp.concatenate([each, each]) for each in (x, slope))
+    run = jax.shard_map(
+        part, mesh=mesh, in_specs=(P(), P("data"), P("data")), out_specs=P(),
+        check_vma=checked,
+    )  # fmt: skip
+    found = np.asarray(jax.jit(run)(kernel, xs, slopes), np.float64)
+    x64, slope64 = wide(xs, slopes)
+    assert set(taken) == {not checked}
+    error = np.linalg.norm(found - x64.T @ slope64)
+    assert error < 2**-8 * np.linalg.norm(x64.T @ slope64)
 
 
 def test_an_accelerator_does_not_take_it(units, monkeypatch):
