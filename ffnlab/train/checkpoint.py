@@ -94,10 +94,13 @@ class Checkpoints:
         held = with_todays_names(held, run)
         for name in sorted({*held, *run}):
             if held.get(name) != run.get(name):
+                what = "flags"
+                if name == "program":
+                    what = "flags, the version of JAX and the kind of device"
                 raise InputError(
                     f"{self._directory}: the checkpoint is of another run: {name} was "
                     f"{held.get(name)} and is now {run.get(name)}; continue with the "
-                    "flags that the run was started with, or name another directory"
+                    f"{what} that the run was started with, or name another directory"
                 )
 
     def save(self, step: int, tree: Any, final: bool = False) -> None:

@@ -90,6 +90,14 @@ def test_checkpoints_belong_to_one_run(tmp_path):
             Checkpoints(tmp_path).check_run(other)
 
 
+def test_another_program_may_be_that_of_another_machine(tmp_path):
+    """Which, unlike flags, its user may not know to have changed."""
+    Checkpoints(tmp_path).check_run({"program": "a"})
+    expected = "continue with the flags, the version of JAX and the kind of device that"
+    with pytest.raises(InputError, match=f"program was a and is now b; {expected}"):
+        Checkpoints(tmp_path).check_run({"program": "b"})
+
+
 def test_the_program_of_runs_without_a_format_is_not_compared(tmp_path):
     path = tmp_path / "run.json"
 
