@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from ffnlab.errors import InputError, choose
+from ffnlab.nn.default_platform import default_platform
 from ffnlab.types import Array
 
 Implementation = Literal["auto", "xla", "cudnn"]
@@ -151,9 +152,7 @@ def uses_gpu() -> bool:
     ...     uses_gpu()
     False
     """
-    device = jax.config.jax_default_device
-    platform = getattr(device, "platform", device) or jax.default_backend()
-    return platform in ("gpu", "cuda")
+    return default_platform() in ("gpu", "cuda")
 
 
 @functools.cache

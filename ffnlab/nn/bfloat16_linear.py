@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
 
 from ffnlab.nn.batch_axis import is_divided
+from ffnlab.nn.default_platform import default_platform
 from ffnlab.types import Array
 
 SMALLEST = 64  # rows, inputs and outputs, from which the products are faster
@@ -35,7 +36,7 @@ def takes(x: Array, kernel: Array) -> bool:
         return False
     # Gradients of what a `jax.shard_map` does not divide are summed by JAX alone.
     return (
-        _uses_cpu()
+        default_platform() == "cpu"
         and has_matrix_units()
         and not is_divided()
         and _varies_over(x) == _varies_over(kernel)
@@ -44,11 +45,6 @@ def takes(x: Array, kernel: Array) -> bool:
 
 def _varies_over(array: Array) -> Any:
     return getattr(jax.typeof(array), "manual_axis_type", None)
-
-
-def _uses_cpu() -> bool:
-    device = jax.config.jax_default_device
-    return (getattr(device, "platform", device) or jax.default_backend()) == "cpu"
 
 
 @functools.cache

@@ -28,11 +28,19 @@ def product(x: Array, kernel: Array, transposed: bool = False) -> Array:
     >>> product(jnp.ones((4, 5, 2)), jnp.ones((2, 3))).shape
     (4, 5, 3)
     """
+    return _affine(x, kernel, None, transposed)
+
+
+def _affine(
+    x: Array, kernel: Array, bias: Array | None, transposed: bool = False
+) -> Array:
+    """Returns `x @ kernel`, and with a bias `x @ kernel + bias`, `[..., H]`."""
     right = kernel.T if transposed else kernel
     rows = as_rows(x)
     if bfloat16_linear.takes(rows, right):
-        return from_rows(bfloat16_linear.linear(rows, kernel, None, transposed), x)
-    return from_rows(rows @ right, x)
+        return from_rows(bfloat16_linear.linear(rows, kernel, bias, transposed), x)
+    y = from_rows(rows @ right, x)
+    return y if bias is None else y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
 
 
 def as_rows(x: Array) -> Array:
@@ -74,14 +82,7 @@ def dense(x: Array, weights: Weights) -> Array:
     """
 
     def call(x: Array) -> Array:
-        rows, kernel = as_rows(x), weights["kernel"]
-        if bfloat16_linear.takes(rows, kernel):
-            y = bfloat16_linear.linear(rows, kernel, weights.get("bias"))
-            return from_rows(y, x)
-        y = from_rows(rows @ kernel, x)  # [..., H]
-        if "bias" not in weights:
-            return y
-        return y + weights["bias"].reshape((1,) * (y.ndim - 1) + (-1,))
+        return _affine(x, weights["kernel"], weights.get("bias"))
 
     for adapter in weights.get("adapters", ()):
         call = functools.partial(adapter, call, weights=weights)
