@@ -14,6 +14,7 @@ from ffnlab.finetune.config import Config
 from ffnlab.report.run_directory import choose_unfinished
 
 if TYPE_CHECKING:
+    from ffnlab.finetune.adapting import Adaptation
     from ffnlab.finetune.task import Task
     from ffnlab.finetune.work import Work
     from ffnlab.report.table import Table
@@ -110,8 +111,8 @@ def _trains_together() -> bool:
 class _MethodRuns:
     """The runs of one method: all learning rates of some seeds, then all other seeds.
 
-    On a CPU each run is a population of its own, by one program; elsewhere the runs of
-    either kind are trained together.
+    Runs are trained as populations: on a CPU of as many as it has devices for, and
+    elsewhere of all runs of either kind.
     """
 
     config: AdaptCompareConfig
@@ -142,13 +143,12 @@ class _MethodRuns:
         own = [e for e in io.read_lines(self.path) if e["method"] == self.name]
         return example_scores.scored(self.directory, self.name, own)
 
-    def next_runs(self) -> "Runs | None":
-        """Returns the runs to train next, by process 0; None if all are done."""
+    def next_runs(self, most: int = 1) -> "Runs | None":
+        """Returns at most so many runs, by process 0; None if all are done."""
         tuned, seeds = self.tuning_seeds, self.config.seeds
 
         def choose() -> Runs | None:
-            lines, rates = self.lines(), self.rates()
-            return next_runs(lines, rates, tuned, seeds, _trains_together())
+            return next_runs(self.lines(), self.rates(), tuned, seeds, most)
 
         runs = processes.first_does(choose)
         return None if runs is None else Runs(*runs)
@@ -183,24 +183,33 @@ class _MethodRuns:
             )
             self._train(work)
 
+    def _most(self, adaptation: "Adaptation | None") -> int:
+        """Returns the largest number of runs to train together."""
+        from ffnlab.finetune import trainer
+        from ffnlab.sweep.spreading import parts
+
+        fitting = max(trainer.runs_that_fit(self.variant, self.task, adaptation), 1)
+        return fitting if _trains_together() else min(fitting, parts(self.layout))
+
     def _train(self, work: "Work") -> None:
         """Trains runs until all are done; one program serves all of equal number."""
         from ffnlab.finetune import trainer
 
         programs: dict[int, Any] = {}
         number = [*self.config.variants()].index(self.name)
-        total = self.total()
+        total, most = self.total(), self._most(work.adaptation)
         while True:
-            lines, runs = self.lines(), self.next_runs()
+            lines, runs = self.lines(), self.next_runs(most)
             if runs is None:
                 return
             size = len(runs.seeds) * len(runs.rates)
             if size not in programs:
                 programs[size] = trainer.make_programs(work, size)
+            work.progress.begin(f"{self.name}, {runs}")
             first = f"{runs.seeds[0]}-{runs.rates[0]:g}"
-            work.progress.begin(f"{self.name}, seed and rate {first}")
+            folder = f"{number}-{first}-{size}"
             results = trainer.train_members(
-                work, runs.seeds, runs.rates, programs[size], f"{number}-{first}"
+                work, runs.seeds, runs.rates, programs[size], folder
             )
             steps = programs[size].steps
             scores = {}
@@ -224,6 +233,19 @@ class Runs(NamedTuple):
 
     seeds: list[int]
     rates: list[float]
+
+    def __str__(self) -> str:
+        """Returns them as the progress of a run shows them.
+
+        >>> print(Runs([0, 1], [0.1]))
+        seeds 0,1, rate 0.1
+        """
+        seeds = ",".join(map(str, self.seeds))
+        rates = ",".join(f"{rate:g}" for rate in self.rates)
+        return (
+            f"seed{'s' if len(self.seeds) > 1 else ''} {seeds}, "
+            f"rate{'s' if len(self.rates) > 1 else ''} {rates}"
+        )
 
 
 def extend_rates(
@@ -261,7 +283,7 @@ def next_runs(
     rates: Sequence[float],
     tuned: int,
     seeds: int,
-    together: bool,
+    most: int,
 ) -> Runs | None:
     """Returns the runs of a method to train next; None if all are done.
 
@@ -271,23 +293,26 @@ def next_runs(
         rest.
       tuned: The number of seeds that try all of them, at least 1.
       seeds: The number of seeds.
-      together: Whether to train several runs at once.
+      most: The largest number of runs to train together, at least 1.
 
-    >>> next_runs([], [0.1, 0.2], tuned=1, seeds=3, together=True)
+    >>> next_runs([], [0.1, 0.2], tuned=1, seeds=3, most=4)
     Runs(seeds=[0], rates=[0.1, 0.2])
     """
     from ffnlab.finetune.adapt_ranking import best_rate
 
     done = {(line["seed"], line["learning_rate"]) for line in lines}
-    for seed in range(tuned):
-        left = [rate for rate in rates if (seed, rate) not in done]
-        if left:
-            return Runs([seed], left if together else left[:1])
+
+    def left(rate: float, seeds: int) -> list[int]:
+        return [seed for seed in range(seeds) if (seed, rate) not in done]
+
+    untried = [rate for rate in rates if left(rate, tuned)]
+    if untried:
+        first = left(untried[0], tuned)
+        alike = [rate for rate in untried if left(rate, tuned) == first]
+        return Runs(first[:most], alike[: max(most // len(first), 1)])
     rate = best_rate(lines)
-    others = [seed for seed in range(seeds) if (seed, rate) not in done]
-    if not others:
-        return None
-    return Runs(others if together else others[:1], [rate])
+    others = left(rate, seeds)
+    return Runs(others[:most], [rate]) if others else None
 
 
 def _line(

@@ -240,11 +240,11 @@ def trains_together(
     config: "Config", task: Task, adaptation: Adaptation | None
 ) -> bool:
     """Returns whether all seeds train as one population."""
-    return config.seeds > 1 and _fits(config, task, adaptation)
+    return 1 < config.seeds <= runs_that_fit(config, task, adaptation)
 
 
-def _fits(config: "Config", task: Task, adaptation: Adaptation | None) -> bool:
-    """Returns whether the states of all seeds fit in half of the memory.
+def runs_that_fit(config: "Config", task: Task, adaptation: Adaptation | None) -> int:
+    """Returns the number of runs whose states fit in half of the memory.
 
     A state has the parameters that train, the best of them and two moments, float32.
     """
@@ -255,7 +255,7 @@ def _fits(config: "Config", task: Task, adaptation: Adaptation | None) -> bool:
     memory = stats.get("bytes_limit", 0) * jax.local_device_count()
     memory = memory or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     # Machines may differ in memory; all processes do what process 0 decides.
-    return processes.first_does(lambda: bool(config.seeds * state < memory / 2))
+    return processes.first_does(lambda: int(memory / 2 // state))
 
 
 def fit_arguments(

@@ -1,7 +1,7 @@
 """Populations: many runs of one model trained by one compiled program.
 
 The members differ in their seed and learning rate and nothing else, so their states
-are stacked along a leading axis `[S]`, which is sharded over all local devices. On an
+are stacked along a leading axis `[S]`, which is sharded over the local devices. On an
 accelerator the members of a device are batched by `jax.vmap`. On a CPU they are trained
 one after the other by `jax.lax.map`: the arrays of a member then stay in the cache for
 the whole call, and the product of two matrices is not a batched product, which is slow
@@ -226,12 +226,14 @@ def make_inputs(
       layout: See `fit_population`.
     """
     rows = {part: _rows(dataset, part, members.splits) for part in ("train", "valid")}
-    padded, sharded = pad_members(members, layout), member_sharding(layout)
+    padded = pad_members(members, layout)
+    size = len(padded.seeds)
+    sharded = member_sharding(layout, size)
     valid = processes.place(pad_members(rows["valid"], layout), sharded)
     state = _init_members(learner, key, padded)
     where = layout.shardings(state, ("replicas",)) if layout else sharded
     parts = (dataset.train, scored_parts(dataset)[0])
-    shared = [_place(learner, each, layout) for each in parts]
+    shared = [_place(learner, each, layout, size) for each in parts]
     return Inputs(
         processes.place(state, where),
         (shared[0], (shared[1], valid)),
@@ -239,11 +241,13 @@ def make_inputs(
     )
 
 
-def _place(learner: Learner | Frozen, part: Any, layout: Layout | None) -> Any:
+def _place(
+    learner: Learner | Frozen, part: Any, layout: Layout | None, size: int
+) -> Any:
     """Returns a part of the data, with the frozen arrays if any, for all members."""
     if layout:
         return place_arrays(learner, part, layout)
-    replicated = NamedSharding(members_mesh(), SHARED)
+    replicated = NamedSharding(members_mesh(size), SHARED)
     return jax.device_put(with_frozen(learner, part), replicated)
 
 

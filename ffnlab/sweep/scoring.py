@@ -110,8 +110,9 @@ def evaluate_members(
     if program is None:
         program = make_scorer(Learner(model, objective, optax.identity()), batching)
     members = pad_members((params, np.asarray(rows, np.int32)))
-    params, rows = jax.device_put(members, member_sharding(None))
-    part = jax.device_put(part, NamedSharding(members_mesh(), SHARED))
+    padded = len(members[1])
+    params, rows = jax.device_put(members, member_sharding(None, padded))
+    part = jax.device_put(part, NamedSharding(members_mesh(padded), SHARED))
     scores = program(params, (part, rows))
     return {name: np.asarray(value)[:size] for name, value in scores.items()}
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
@@ -119,7 +120,7 @@ def test_an_interrupted_comparison_goes_on(result, bert, files, tmp_path, monkey
 
     def stop_later(*arguments):
         calls.append(arguments)
-        if len(calls) == 4:
+        if len(calls) == 2:
             raise Stopped
         return train(*arguments)
 
@@ -127,7 +128,7 @@ def test_an_interrupted_comparison_goes_on(result, bert, files, tmp_path, monkey
         patch.setattr(trainer, "train_members", stop_later)
         with pytest.raises(Stopped):
             compare_methods(given(bert, files, tmp_path / "b", methods=("head",)))
-    assert len(io.read_lines(tmp_path / "b" / "results.jsonl")) == 3
+    assert len(io.read_lines(tmp_path / "b" / "results.jsonl")) == 2
     again = given(bert, files, tmp_path / "b", methods=("head",), resume=True)
     resumed = compare_methods(again)
     expected = [line for line in result.runs if line["method"] == "head"]
@@ -139,20 +140,24 @@ def test_rates_come_first_and_then_the_other_seeds():
     def line(seed, rate, dev):
         return {"seed": seed, "learning_rate": rate, "dev": dev}
 
-    def runs(lines, together, tuned=1, seeds=3):
-        return next_runs(lines, [0.1, 0.3], tuned, seeds, together)
+    def runs(lines, most, tuned=1, seeds=3):
+        return next_runs(lines, [0.1, 0.3], tuned, seeds, most)
 
-    assert runs([], False) == Runs([0], [0.1])
-    assert runs([], True) == Runs([0], [0.1, 0.3])
+    assert runs([], 1) == Runs([0], [0.1])
+    assert runs([], 9) == runs([], 2) == Runs([0], [0.1, 0.3])
+    assert runs([], 9, tuned=2) == runs([], 4, tuned=2) == Runs([0, 1], [0.1, 0.3])
+    assert runs([], 2, tuned=2) == runs([], 3, tuned=2) == Runs([0, 1], [0.1])
+    assert runs([], 2, tuned=3) == Runs([0, 1], [0.1])
     lines = [line(0, 0.1, 0.9)]
-    assert runs(lines, True) == Runs([0], [0.3])
+    assert runs(lines, 9) == Runs([0], [0.3])
+    assert runs(lines, 9, tuned=2) == Runs([1], [0.1])  # the rate of both comes next
     lines.append(line(0, 0.3, 0.8))
-    assert runs(lines, True) == Runs([1, 2], [0.1])
-    assert runs(lines, False) == Runs([1], [0.1])
-    assert runs(lines, True, seeds=1) is None
-    assert runs(lines, True, tuned=2) == Runs([1], [0.1, 0.3])
+    assert runs(lines, 9) == runs(lines, 2) == Runs([1, 2], [0.1])
+    assert runs(lines, 1) == Runs([1], [0.1])
+    assert runs(lines, 9, seeds=1) is None
+    assert runs(lines, 9, tuned=2) == Runs([1], [0.1, 0.3])
     lines += [line(1, 0.1, 0.5), line(2, 0.1, 0.5)]
-    assert runs(lines, True) is None
+    assert runs(lines, 9) is None
     # The rate that is best on one replicate collapses on the other.
     lines = [
         line(0, 0.1, 0.9),
@@ -161,7 +166,35 @@ def test_rates_come_first_and_then_the_other_seeds():
         line(1, 0.3, 0.0),
     ]
     assert best_rate(lines[:2]) == 0.3 and best_rate(lines) == 0.1
-    assert runs(lines, True, tuned=2) == Runs([2], [0.1])
+    assert runs(lines, 9, tuned=2) == Runs([2], [0.1])
+
+
+def test_as_many_runs_train_together_as_there_are_devices(
+    result, bert, files, tmp_path, monkeypatch
+):
+    """On a CPU, whose devices share its cores; and no more than fit in its memory."""
+    train, sizes = trainer.train_members, []
+
+    def counted(work, seeds, rates, programs, folder):
+        sizes.append(len(seeds) * len(rates))
+        runs = train(work, seeds, rates, programs, folder)
+        assert all(run.record.loss.shape == (work.plan.steps,) for run in runs)
+        return runs
+
+    monkeypatch.setattr(trainer, "train_members", counted)
+    assert jax.local_device_count() == 2
+    options = {"methods": ("head",), "seeds": 4, "rate_factors": (3.0,)}
+    together = compare_methods(given(bert, files, tmp_path / "two", **options))
+    assert sizes == [1, 2, 1]  # the rates of one seed, then the other three
+    monkeypatch.setattr(trainer, "runs_that_fit", lambda *_: 0)
+    alone = compare_methods(given(bert, files, tmp_path / "one", **options))
+    assert sizes[3:] == [1, 1, 1, 1]
+    expected = {(e["seed"], e["learning_rate"]): e for e in result.runs[-4:]}
+    for one, two in zip(alone.runs, together.runs, strict=True):
+        assert one["seed"] == two["seed"]
+        assert one["dev"] == pytest.approx(two["dev"], abs=0.02)
+        if before := expected.get((one["seed"], one["learning_rate"])):
+            assert one["dev"] == pytest.approx(before["dev"], abs=0.02)
 
 
 def test_rates_extend_until_the_best_is_inside():

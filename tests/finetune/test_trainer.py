@@ -134,9 +134,9 @@ def with_options(task, **options):
 def test_seeds_together_are_seeds_in_turn(tagging, tmp_path, monkeypatch):
     task = with_options(tagging, seeds=2, epochs=4.0)
     found = []
-    for fits in (True, False):
-        monkeypatch.setattr(trainer, "_fits", lambda *_: fits)  # noqa: B023
-        runs = trainer.train(task.config, task, tmp_path / str(fits))
+    for most in (2, 1):
+        monkeypatch.setattr(trainer, "runs_that_fit", lambda *_: most)  # noqa: B023
+        runs = trainer.train(task.config, task, tmp_path / str(most))
         assert [run.seed for run in runs] == [0, 1]
         found.append(runs)
     for one, other in zip(*found, strict=True):

@@ -96,6 +96,17 @@ def test_members_that_fill_a_device_are_dropped(three, population):
     chex.assert_trees_all_close(best, wanted, rtol=1e-5)
 
 
+def test_a_population_takes_no_more_devices_than_it_has_members(wine):
+    """A device without a member of its own would repeat the work of another."""
+    learner = Learner(LINEAR, OBJECTIVE, optimizers.make("sgd"))
+    run = fit_population(learner, wine, PLAN, seeds=[0], learning_rates=[1e-2])
+    for leaf in jax.tree.leaves((run.fit.state, run.fit.best)):
+        assert leaf.shape[0] == 1 and len(leaf.sharding.device_set) == 1
+    both = fit_population(learner, wine, PLAN, seeds=[0, 1], learning_rates=[1e-2])
+    assert len(jax.tree.leaves(both.fit.best)[0].sharding.device_set) == 2
+    np.testing.assert_allclose(run.fit.record.loss[0], both.fit.record.loss[0], 1e-4)
+
+
 def test_a_diverging_member_does_not_sink_the_others(wine):
     learner = Learner(LINEAR, OBJECTIVE, optimizers.make("sgd"))
     both, calm = (
