@@ -8,6 +8,7 @@ from flax import nnx
 from ffnlab.nn import bfloat16_linear
 from ffnlab.nn.adapters import attached, fold_name
 from ffnlab.nn.batch_axis import is_divided
+from ffnlab.nn.default_platform import default_platform
 from ffnlab.types import Array, Key
 
 Weights = dict[str, Any]
@@ -44,18 +45,22 @@ def _affine(
 
 
 def as_rows(x: Array) -> Array:
-    """Returns `[..., D]` as a matrix `[N, D]`, in which linear layers are faster.
+    """Returns `[..., D]` as a matrix `[N, D]` on a CPU, where layers then are faster.
 
     With more axes, the gradient of a kernel sums over several of them, for which XLA on
-    a CPU transposes both of its operands. Where a mesh divides arrays, the axes stay as
-    they are, since it may divide any of them. An input of several layers is made a
-    matrix once, so that they keep one array for the backward pass.
+    a CPU transposes both of its operands. On a GPU the axes stay as they are: there the
+    sum for a bias over the rows of all positions is slow after attention, which stores
+    positions last. They also stay where a mesh divides arrays, since it may divide any
+    of them. An input of several layers is made a matrix once, so that they keep one
+    array for the backward pass.
 
     >>> from jax import numpy as jnp
     >>> as_rows(jnp.ones((4, 5, 2))).shape, as_rows(jnp.ones(2)).shape
     ((20, 2), (2,))
     """
-    return x if x.ndim < 3 or is_divided() else x.reshape(-1, x.shape[-1])
+    if x.ndim < 3 or is_divided() or default_platform() != "cpu":
+        return x
+    return x.reshape(-1, x.shape[-1])
 
 
 def from_rows(y: Array, x: Array) -> Array:
