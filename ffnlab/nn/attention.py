@@ -1,7 +1,8 @@
 """Multi-head attention, its mask, and its cache for decoding.
 
 The products are those of `jax.nn.dot_product_attention`, except with dropout of the
-attention weights, which that function does not support. A mask is bool, True where a
+attention weights, which that function does not support, and in bfloat16 on a CPU that
+multiplies such matrices (`bfloat16_attention`). A mask is bool, True where a
 query may attend to a key; padding, causality and packing are all expressed by it. Only
 cuDNN (see `attention_kernel`) has a causality of its own.
 """
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from ffnlab.nn import bfloat16_attention
 from ffnlab.nn.attention_kernel import XLA, Kernel
 from ffnlab.nn.dropout import dropout
 from ffnlab.nn.linear import Linear, as_rows, from_rows
@@ -84,21 +86,43 @@ def attend(
     >>> attend(one, one, one).shape
     (1, 2, 1, 4)
     """
-    if dropout_key is None or not rate:
+    fast = kernel.name == "xla" and bfloat16_attention.takes(query, key, value)
+    if not fast and (dropout_key is None or not rate):
         options = {}
         if kernel.name == "cudnn":
             options = {"implementation": "cudnn", "is_causal": kernel.causal}
         return jax.nn.dot_product_attention(query, key, value, mask=mask, **options)
     groups = query.shape[2] // key.shape[2]
     key, value = (jnp.repeat(part, groups, axis=2) for part in (key, value))
-    # Sums and softmax are in float32, as in `jax.nn.dot_product_attention`.
+    if fast:
+        scores = bfloat16_attention.scores(query, key)
+        weights = _weights(scores, query, mask, dropout_key, rate)
+        return bfloat16_attention.weighted_sum(weights, value)
+    # Sums are in float32, as in `jax.nn.dot_product_attention`.
     wide = jnp.promote_types(query.dtype, jnp.float32)
     scores = jnp.einsum("btnh,bsnh->bnts", query, key, preferred_element_type=wide)
-    scores = (scores / math.sqrt(query.shape[3])).astype(jnp.float32)
+    weights = _weights(scores, query, mask, dropout_key, rate)
+    return jnp.einsum("bnts,bsnh->btnh", weights, value)
+
+
+def _weights(
+    scores: Array, query: Array, mask: Array | None, key: Key | None, rate: float
+) -> Array:
+    """Returns the weights `[B, N, T, S]` of values, from products of queries and keys.
+
+    Args:
+      scores: `[B, N, T, S]`.
+      query: Queries, whose last axis and dtype are used.
+      mask: See `attend`.
+      key: Dropout key; None for no dropout.
+      rate: Dropout rate.
+    """
+    # The softmax is in float32, as in `jax.nn.dot_product_attention`.
+    scores = (scores / math.sqrt(query.shape[-1])).astype(jnp.float32)
     if mask is not None:
         scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
-    weights = dropout(jax.nn.softmax(scores).astype(value.dtype), dropout_key, rate)
-    return jnp.einsum("bnts,bsnh->btnh", weights, value)
+    weights = jax.nn.softmax(scores).astype(query.dtype)
+    return weights if key is None or not rate else dropout(weights, key, rate)
 
 
 class Attention(nnx.Module):

@@ -20,7 +20,6 @@ from ffnlab.nn.default_platform import default_platform
 from ffnlab.types import Array
 
 SMALLEST = 64  # rows, inputs and outputs, from which the products are faster
-_ROWS = Layout(major_to_minor=(0, 1))
 _CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -31,15 +30,23 @@ def takes(x: Array, kernel: Array) -> bool:
     False
     """
     matrices = x.ndim == kernel.ndim == 2
-    half = x.dtype == kernel.dtype == jnp.bfloat16
-    if not (matrices and half and min(*x.shape, *kernel.shape) >= SMALLEST):
-        return False
+    large = matrices and min(*x.shape, *kernel.shape) >= SMALLEST
+    return large and can_take(x, kernel)
+
+
+def can_take(left: Array, right: Array) -> bool:
+    """Returns whether there are matrix units for products of two arrays.
+
+    >>> can_take(jnp.ones((64, 64)), jnp.ones((64, 64)))
+    False
+    """
     # Gradients of what a `jax.shard_map` does not divide are summed by JAX alone.
     return (
-        default_platform() == "cpu"
+        left.dtype == right.dtype == jnp.bfloat16
+        and default_platform() == "cpu"
         and has_matrix_units()
         and not is_divided()
-        and _varies_over(x) == _varies_over(kernel)
+        and _varies_over(left) == _varies_over(right)
     )
 
 
@@ -85,7 +92,7 @@ def linear(
 def _forward(
     x: Array, kernel: Array, bias: Array | None, transposed: bool
 ) -> tuple[Array, tuple]:
-    y = _product(x, kernel, transposed)
+    y = product(x, kernel, transposed)
     if bias is not None:
         y = y + bias.astype(y.dtype)[None]
     return y.astype(x.dtype), (x, kernel, bias is not None)
@@ -95,8 +102,8 @@ def _backward(
     transposed: bool, kept: tuple, slope: Array
 ) -> tuple[Array, Array, Array | None]:
     x, kernel, has_bias = kept
-    x_slope = _product(slope, kernel, not transposed)
-    kernel_slope = _product(slope.T, x) if transposed else _product(x.T, slope)
+    x_slope = product(slope, kernel, not transposed)
+    kernel_slope = product(slope.T, x) if transposed else product(x.T, slope)
     bias_slope = _sum_rows(slope) if has_bias else None
     return x_slope.astype(x.dtype), kernel_slope.astype(kernel.dtype), bias_slope
 
@@ -104,24 +111,35 @@ def _backward(
 linear.defvjp(_forward, _backward)
 
 
-def _product(left: Array, right: Array, transposed: bool = False) -> Array:
-    """Returns a product in float32, with all of its arrays stored by rows.
+def product(left: Array, right: Array, transposed: bool = False) -> Array:
+    """Returns products in float32, with all of their arrays stored by rows.
 
     XLA would otherwise choose other layouts for some of them, even after it has chosen
     how to multiply, and then fails when the program runs.
 
     Args:
-      left: `[N, D]`.
-      right: `[D, H]`, or `[H, D]` if transposed.
-      transposed: Whether the second axis of `right` is summed over.
+      left: `[..., N, D]`.
+      right: `[..., D, H]`, or `[..., H, D]` if transposed, with the same first axes.
+      transposed: Whether the last axis of `right` is summed over.
+
+    Returns:
+      `[..., N, H]`.
+
+    >>> product(jnp.ones((3, 2, 4)), jnp.ones((3, 5, 4)), transposed=True).shape
+    (3, 2, 5)
     """
-    left, right = (with_layout_constraint(each, _ROWS) for each in (left, right))
-    dimensions = ((1,), (int(transposed),)), ((), ())
-    y = jax.lax.dot_general(left, right, dimensions, preferred_element_type=jnp.float32)
-    return with_layout_constraint(y, _ROWS)
+    axes = tuple(range(left.ndim))
+    by_rows = Layout(major_to_minor=axes)
+    left, right = (with_layout_constraint(each, by_rows) for each in (left, right))
+    summed = (axes[-1:], axes[-1:] if transposed else axes[-2:-1])
+    batch = (axes[:-2], axes[:-2])
+    y = jax.lax.dot_general(
+        left, right, (summed, batch), preferred_element_type=jnp.float32
+    )
+    return with_layout_constraint(y, by_rows)
 
 
 def _sum_rows(slope: Array) -> Array:
     """Returns the sum `[H]` of the rows of `[N, H]`, as a product, which is faster."""
     ones = jnp.ones((SMALLEST // 4, slope.shape[0]), slope.dtype)
-    return _product(ones, slope)[0].astype(slope.dtype)
+    return product(ones, slope)[0].astype(slope.dtype)

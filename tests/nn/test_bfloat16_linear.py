@@ -186,7 +186,7 @@ def test_neighbours_that_could_change_layouts(change):
 def test_a_result_that_is_transposed():
     """XLA would exchange the operands, and then cannot run the product."""
     x, kernel, _, _ = arrays()
-    run = jax.jit(lambda x, kernel: bfloat16_linear._product(x, kernel).T)
+    run = jax.jit(lambda x, kernel: bfloat16_linear.product(x, kernel).T)
     (found,), (x64, kernel64) = wide(run(x, kernel)), wide(x, kernel)
     chex.assert_trees_all_close(found, (x64 @ kernel64).T, rtol=1e-4, atol=1e-4)
 
