@@ -1,4 +1,4 @@
-"""The rows of a layer in bfloat16 compute the same, and wrong shapes are refused."""
+"""The rows of a shape in bfloat16 compute the same, and wrong shapes are refused."""
 
 import jax.numpy as jnp
 import pytest
@@ -11,8 +11,11 @@ from ffnlab.errors import InputError
 def test_a_smoke_run_without_torch(monkeypatch, capsys):
     monkeypatch.setattr(protocol, "use_cpu", lambda: None)
     monkeypatch.setattr(protocol, "has", lambda package: False)
-    (table,) = bfloat16.run(Config(shapes=("16x8x24",), rounds=1, steps=1))
-    assert [row[1] for row in table.rows] == ["bfloat16", "bfloat16", "float32"]
+    sizes = {"shapes": ("16x8x24",), "attention": ("2x8x2x4",)}
+    tables = bfloat16.run(Config(**sizes, rounds=1, steps=1))
+    for table in tables:
+        assert [row[1] for row in table.rows] == ["bfloat16", "bfloat16", "float32"]
+    assert len(tables) == 2
     assert "units for products of bfloat16 matrices" in capsys.readouterr().out
 
 
@@ -25,3 +28,5 @@ def test_a_layer_that_differs_is_an_error():
 def test_wrong_shapes_are_refused(shape):
     with pytest.raises(InputError, match="^shapes: .* is not of the form ROWSxINxOUT"):
         Config(shapes=(shape,))
+    with pytest.raises(InputError, match="^attention: .* is not of the form SEQ"):
+        Config(attention=(f"{shape}x0",))
