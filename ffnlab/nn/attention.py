@@ -91,6 +91,8 @@ def attend(
         options = {}
         if kernel.name == "cudnn":
             options = {"implementation": "cudnn", "is_causal": kernel.causal}
+            if mask is not None:
+                mask = fill_empty_rows(mask, query.shape[1] if kernel.causal else None)
         return jax.nn.dot_product_attention(query, key, value, mask=mask, **options)
     groups = query.shape[2] // key.shape[2]
     key, value = (jnp.repeat(part, groups, axis=2) for part in (key, value))
@@ -103,6 +105,32 @@ def attend(
     scores = jnp.einsum("btnh,bsnh->bnts", query, key, preferred_element_type=wide)
     weights = _weights(scores, query, mask, dropout_key, rate)
     return jnp.einsum("bnts,bsnh->btnh", weights, value)
+
+
+def fill_empty_rows(mask: Array, causal_length: int | None = None) -> Array:
+    """Returns a mask in which a query that attends to no key, as padding, does to all.
+
+    Nothing depends on what it computes, but cuDNN's gradients are wrong for a row
+    without keys, and become NaN in training.
+
+    Args:
+      mask: Bool `[B or 1, 1, T or 1, S]`.
+      causal_length: T, if the kernel leaves out later keys too.
+
+    Returns:
+      bool `[B or 1, 1, T or 1, S]`; `[B or 1, 1, T, S]` if the kernel is causal.
+
+    >>> mask = jnp.array([[[[True, False], [False, False]]]])
+    >>> fill_empty_rows(mask)[0, 0].tolist()
+    [[True, False], [True, True]]
+    >>> padding = jnp.array([[[[False, True]]]])  # before the text
+    >>> fill_empty_rows(padding, causal_length=2)[0, 0].tolist()
+    [[True, True], [False, True]]
+    """
+    seen = mask
+    if causal_length is not None:
+        seen = mask & attention_mask(causal_length, causal=True)
+    return mask | ~seen.any(axis=-1, keepdims=True)
 
 
 def _weights(
