@@ -94,12 +94,12 @@ def attend(
             if mask is not None:
                 mask = fill_empty_rows(mask, query.shape[1] if kernel.causal else None)
         return jax.nn.dot_product_attention(query, key, value, mask=mask, **options)
-    groups = query.shape[2] // key.shape[2]
-    key, value = (jnp.repeat(part, groups, axis=2) for part in (key, value))
     if fast:
         scores = bfloat16_attention.scores(query, key)
         weights = _weights(scores, query, mask, dropout_key, rate)
         return bfloat16_attention.weighted_sum(weights, value)
+    groups = query.shape[2] // key.shape[2]
+    key, value = (jnp.repeat(part, groups, axis=2) for part in (key, value))
     # Sums are in float32, as in `jax.nn.dot_product_attention`.
     wide = jnp.promote_types(query.dtype, jnp.float32)
     scores = jnp.einsum("btnh,bsnh->bnts", query, key, preferred_element_type=wide)

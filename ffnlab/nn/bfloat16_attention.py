@@ -1,6 +1,7 @@
 """The products of attention in bfloat16 on a CPU that multiplies such matrices.
 
-They are those of `bfloat16_linear`, one for each sequence and head.
+They are those of `bfloat16_linear`, one for each sequence and head of the keys. Queries
+of heads that share keys are rows of one product.
 """
 
 import jax
@@ -23,10 +24,12 @@ def takes(query: Array, key: Array, value: Array) -> bool:
     >>> takes(one, one, one)
     False
     """
-    if min(query.shape[1], key.shape[1], query.shape[3]) < SMALLEST:
-        return False
     can_take = bfloat16_linear.can_take
-    return can_take(query, key) and can_take(query, value)
+    return (
+        can_take(query, key)
+        and can_take(query, value)
+        and min(query.shape[1], key.shape[1], query.shape[3]) >= SMALLEST
+    )
 
 
 def scores(query: Array, key: Array) -> Array:
@@ -34,7 +37,7 @@ def scores(query: Array, key: Array) -> Array:
 
     Args:
       query: bfloat16 `[B, T, N, h]`.
-      key: bfloat16 `[B, S, N, h]`.
+      key: bfloat16 `[B, S, n, h]`; N is a multiple of n.
 
     Returns:
       float32 `[B, N, T, S]`.
@@ -44,7 +47,10 @@ def scores(query: Array, key: Array) -> Array:
     Array([[[[3., 3.],
              [3., 3.]]]], dtype=float32)
     """
-    return _products(query.swapaxes(1, 2), key.transpose(0, 2, 3, 1))
+    batch, length, heads, width = query.shape
+    queries = query.swapaxes(1, 2).reshape(batch, key.shape[2], -1, width)
+    found = _products(queries, key.transpose(0, 2, 3, 1))
+    return found.reshape(batch, heads, length, -1)
 
 
 def weighted_sum(weights: Array, value: Array) -> Array:
@@ -52,7 +58,7 @@ def weighted_sum(weights: Array, value: Array) -> Array:
 
     Args:
       weights: bfloat16 `[B, N, T, S]`.
-      value: bfloat16 `[B, S, N, h]`.
+      value: bfloat16 `[B, S, n, h]`; N is a multiple of n.
 
     Returns:
       bfloat16 `[B, T, N, h]`.
@@ -61,8 +67,10 @@ def weighted_sum(weights: Array, value: Array) -> Array:
     >>> weighted_sum(half, jax.numpy.ones((1, 2, 1, 3), "bfloat16"))
     Array([[[[1, 1, 1]]]], dtype=bfloat16)
     """
-    sums = _products(weights, value.swapaxes(1, 2)).astype(value.dtype)
-    return sums.swapaxes(1, 2)
+    batch, heads, length, keys = weights.shape
+    rows = weights.reshape(batch, value.shape[2], -1, keys)
+    sums = _products(rows, value.swapaxes(1, 2)).astype(value.dtype)
+    return sums.reshape(batch, heads, length, -1).swapaxes(1, 2)
 
 
 @jax.custom_vjp

@@ -30,8 +30,7 @@ def takes(x: Array, kernel: Array) -> bool:
     False
     """
     matrices = x.ndim == kernel.ndim == 2
-    large = matrices and min(*x.shape, *kernel.shape) >= SMALLEST
-    return large and can_take(x, kernel)
+    return matrices and can_take(x, kernel) and min(*x.shape, *kernel.shape) >= SMALLEST
 
 
 def can_take(left: Array, right: Array) -> bool:
@@ -40,9 +39,12 @@ def can_take(left: Array, right: Array) -> bool:
     >>> can_take(jnp.ones((64, 64)), jnp.ones((64, 64)))
     False
     """
+    # Sizes that an exported program leaves open cannot be compared with a number.
+    known = all(isinstance(size, int) for size in (*left.shape, *right.shape))
     # Gradients of what a `jax.shard_map` does not divide are summed by JAX alone.
     return (
         left.dtype == right.dtype == jnp.bfloat16
+        and known
         and default_platform() == "cpu"
         and has_matrix_units()
         and not is_divided()
