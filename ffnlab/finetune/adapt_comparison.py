@@ -111,8 +111,8 @@ def _trains_together() -> bool:
 class _MethodRuns:
     """The runs of one method: all learning rates of some seeds, then all other seeds.
 
-    Runs are trained as populations: on a CPU of as many as it has devices for, and
-    elsewhere of all runs of either kind.
+    Runs are trained together, as many as a CPU has devices, and elsewhere all of either
+    kind.
     """
 
     config: AdaptCompareConfig

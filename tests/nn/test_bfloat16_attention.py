@@ -1,7 +1,6 @@
 """Attention in bfloat16, by products for the matrix units of a CPU."""
 
 import functools
-import re
 
 import jax
 import jax.numpy as jnp
@@ -12,19 +11,10 @@ from ffnlab.nn import bfloat16_attention, bfloat16_linear
 from ffnlab.nn.attention import attend, attention_mask
 from ffnlab.nn.attention_kernel import Kernel
 from ffnlab.nn.dropout import dropout
+from tests.nn.matrix_units import draw, needs_units, operands_of_products
 
 B, T, S, N, WIDTH = 2, 24, 32, 4, 16
 KEY = jax.random.key(0)
-
-
-@pytest.fixture
-def units(monkeypatch):
-    """Takes the path of such a CPU on any; XLA can run its program everywhere."""
-    monkeypatch.setattr(bfloat16_linear, "has_matrix_units", lambda: True)
-
-
-def draw(*shape, seed=0, dtype="bfloat16"):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
 
 
 def arrays(heads=N, queries=T):
@@ -175,14 +165,8 @@ def test_layers_in_a_scan(units, recompute):
     assert_near([found], [jax.grad(unrolled)(x, scales)])
 
 
-@pytest.mark.skipif(
-    not bfloat16_linear.has_matrix_units() or jax.default_backend() != "cpu",
-    reason="needs a CPU with AMX",
-)
+@needs_units
 def test_xla_multiplies_bfloat16():
     """Where it does not like the form of a product, it converts to float32 first."""
-    text = jax.jit(pull).lower(*arrays()).compile().as_text()
-    dtypes = dict(re.findall(r"%?([\w.-]+)(?: = |: )(\w+)\[", text))
-    products = re.findall(r" dot\(%?([\w.-]+), %?([\w.-]+)\)", text)
-    assert len(products) == 6  # two forward, two backward of each
-    assert {dtypes[name] for names in products for name in names} == {"bf16"}
+    # Two forward, and two backward for each.
+    assert operands_of_products(pull, *arrays()) == [("bf16", "bf16")] * 6

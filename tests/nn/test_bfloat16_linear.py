@@ -1,7 +1,6 @@
 """Linear layers in bfloat16, by products for the matrix units of a CPU."""
 
 import functools
-import re
 
 import chex
 import jax
@@ -13,18 +12,9 @@ from jax.sharding import AxisType, Mesh
 from jax.sharding import PartitionSpec as P
 
 from ffnlab.nn import bfloat16_linear, linear
+from tests.nn.matrix_units import draw, needs_units, operands_of_products
 
 N, D, H = 96, 64, 128
-
-
-@pytest.fixture
-def units(monkeypatch):
-    """Takes the path of such a CPU on any; XLA can run its program everywhere."""
-    monkeypatch.setattr(bfloat16_linear, "has_matrix_units", lambda: True)
-
-
-def draw(*shape, seed=0, dtype="bfloat16"):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
 
 
 def arrays():
@@ -258,14 +248,8 @@ def test_layers_in_a_scan(units, recompute):
     assert np.linalg.norm(found - expected) < 2**-8 * np.linalg.norm(expected)
 
 
-@pytest.mark.skipif(
-    not bfloat16_linear.has_matrix_units() or jax.default_backend() != "cpu",
-    reason="needs a CPU with AMX",
-)
+@needs_units
 def test_xla_multiplies_bfloat16():
     """Where it does not like the form of a product, it converts to float32 first."""
-    text = jax.jit(pull).lower(*arrays()).compile().as_text()
-    dtypes = dict(re.findall(r"%?([\w.-]+)(?: = |: )(\w+)\[", text))
-    products = re.findall(r" dot\(%?([\w.-]+), %?([\w.-]+)\)", text)
-    assert len(products) == 4  # the value, and the slopes of x, kernel and bias
-    assert {dtypes[name] for names in products for name in names} == {"bf16"}
+    # The value, and the slopes of x, kernel and bias.
+    assert operands_of_products(pull, *arrays()) == [("bf16", "bf16")] * 4
