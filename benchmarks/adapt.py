@@ -279,7 +279,7 @@ def make_learner(setup: Setup, method: str, dtype: str = "float32") -> Learner |
     trainable, frozen, _ = adapt.apply(setup.params, methods, model)
     summary = adapt.summary(trainable, frozen)
     narrow = precision.cast(frozen, dtype) if half else frozen
-    adaptation = Adaptation(methods, model, frozen, narrow, summary)
+    adaptation = Adaptation(methods, model, narrow, frozen, summary)
     optimizer = adapting.adapted_optimizer(adaptation, optimizer)
     penalty = adapting.penalty(adaptation)
 
