@@ -15,6 +15,7 @@ from flax import nnx
 
 from ffnlab.errors import InputError
 from ffnlab.nn.adapters import attach, detach, fold_name
+from ffnlab.nn.random_streams import random_streams
 from ffnlab.nn.statistics import STATS, join_stats, split_stats
 from ffnlab.types import Key, Params
 
@@ -132,7 +133,7 @@ def form_of(build: Callable[[nnx.Rngs], nnx.Module]) -> Form:
     Raises:
       InputError: A module holds state of another kind, or has parameters named `stats`.
     """
-    abstract = nnx.eval_shape(lambda: call_with_rngs(build, nnx.Rngs(0)))
+    abstract = nnx.eval_shape(lambda: call_with_rngs(build, random_streams(0)))
     if not isinstance(abstract, nnx.Module):
         raise InputError(
             f"build: should return an nnx.Module, not {type(abstract).__name__}"

@@ -8,6 +8,7 @@ from flax import nnx
 
 from ffnlab import trees
 from ffnlab.nn import module_state
+from ffnlab.nn.random_streams import random_streams
 from ffnlab.nn.statistics import split_stats
 from ffnlab.types import Key, Model, Params
 
@@ -49,7 +50,7 @@ def functional(build: Callable[[nnx.Rngs], nnx.Module]) -> Model:
     form = module_state.form_of(build)
 
     def init(key: Key) -> Params:
-        module = module_state.call_with_rngs(build, nnx.Rngs(key))
+        module = module_state.call_with_rngs(build, random_streams(key))
         return module_state.init(module, form)
 
     def apply(params: Params, *inputs: Any, **options: Any) -> Any:

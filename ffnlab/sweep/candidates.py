@@ -16,6 +16,7 @@ from ffnlab.nn import pure
 from ffnlab.nn.budget import at_width
 from ffnlab.nn.ffn import BlockConfig, parse
 from ffnlab.nn.module_state import call_with_rngs
+from ffnlab.nn.random_streams import random_streams
 from ffnlab.sweep import block_jobs
 from ffnlab.sweep.candidate_config import CandidateConfig, make_config
 from ffnlab.sweep.comparison_config import MATCHED
@@ -173,7 +174,7 @@ def _as_model(name: str, candidate: Any) -> "str | BlockConfig | Model":
 def _check_builder(where: str, build: Any) -> None:
     """Raises unless a function builds a module."""
     try:
-        module = nnx.eval_shape(lambda: call_with_rngs(build, nnx.Rngs(0)))
+        module = nnx.eval_shape(lambda: call_with_rngs(build, random_streams(0)))
     except Exception as error:
         raise InputError(
             f"{where}: expected {_WANTED}; calling it failed: {_first_line(error)}"
