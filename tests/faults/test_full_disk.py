@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tests.conftest import ROOT, command
+from tests.faults import launchers
 
 _LIMITED = ["sh", "-c", 'ulimit -f "$0" && exec "$@"']  # in blocks of 512 bytes
 # What is compiled is read, but not written: it would be larger than the limit.
@@ -40,7 +41,9 @@ def results(out):
 def test_a_launcher_without_room_says_so_in_one_line_and_resumes(
     bert, files, tmp_path, experiment, limits
 ):
-    flags = ["--quick"] if experiment == "compare" else classify(bert, files)
+    flags = launchers.RUNS["compare"][1].split()
+    if experiment == "finetune":
+        flags = classify(bert, files)
     whole = command(experiment, *flags, f"--out={tmp_path / 'whole'}")
     assert whole.returncode == 0, whole.stderr
     for limit in limits:

@@ -57,12 +57,13 @@ def test_damage_to_interrupted_runs_is_noticed(shop, name, count):
 
 
 @pytest.mark.parametrize(
-    "name", ["pretrain", pytest.param(ADAPTED, marks=pytest.mark.slow)]
+    ("name", "count"),
+    [("pretrain", 40), pytest.param(ADAPTED, 15, marks=pytest.mark.slow)],
 )
-def test_damage_to_models_is_noticed(shop, name):
+def test_damage_to_models_is_noticed(shop, name, count):
     state, rng = shop.whole(name)[0], np.random.default_rng(0)
-    damages = damage.draw(state, (damage.FLIP,), 40, rng)
-    damages += damage.draw(state, damage.OTHERS, 40, rng)
+    damages = damage.draw(state, (damage.FLIP,), count, rng)
+    damages += damage.draw(state, damage.OTHERS, count, rng)
     wanted = damage.model_digest(name, state)
     found = [damage.load(shop, name, state, each, wanted) for each in damages]
     check_all(found, EXACT, REFUSED)

@@ -240,8 +240,10 @@ def test_a_single_run_on_a_cpu_has_one_device():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("dtype", "most"), [("float32", 1e-5), ("float64", 1e-9)])
-def test_any_mesh_of_eight_devices_equals_one(dtype, most):
+@pytest.mark.parametrize(
+    ("dtype", "most", "count"), [("float32", 1e-5, 7), ("float64", 1e-9, 19)]
+)
+def test_any_mesh_of_eight_devices_equals_one(dtype, most, count):
     process = subprocess.run(
         [sys.executable, "-m", "tests.train.meshes", dtype],
         cwd=ROOT,
@@ -252,7 +254,7 @@ def test_any_mesh_of_eight_devices_equals_one(dtype, most):
     )
     assert process.returncode == 0, process.stderr
     found = json.loads(process.stdout.splitlines()[-1])
-    assert len(found) == 19
+    assert len(found) == count
     assert {name for name, each in found.items() if each["dtypes"] != [dtype]} == set()
     reread = [each for name, each in found.items() if name.startswith("checkpoint")]
     assert [(each["loss"], each["params"]) for each in reread] == [(0.0, 0.0)] * 2
