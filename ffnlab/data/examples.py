@@ -40,7 +40,7 @@ FORMATS = {  # that each task can be read from
 }
 TASKS = tuple(FORMATS)
 _ONE_LABEL = ("classify", "pairs")  # tasks of a label for each example
-_HEADINGS = ("label", "labels", "class", "category", "target", "intent")
+_HEADINGS = ("label", "labels", "class", "category", "target", "intent", "text")
 
 
 class Examples(NamedTuple):
@@ -318,7 +318,8 @@ def _read_table(
     """Returns the examples of a CSV or TSV file."""
     records, problems = read_table(path, kind)
     found = columns
-    if records and not all(map(str.isdecimal, columns.names(task))):
+    numbered = all(map(str.isdecimal, columns.names(task)))
+    if records and (not numbered or not columns.label):  # labelled files have one form
         found = columns.resolve(task, [cell.strip() for cell in records[0][1]])
     optional = found.labels if targets and targets.several else ()
     header, rows, places = check_columns(
@@ -332,15 +333,24 @@ def _read_table(
         except InputError as error:
             parsed.append((line, error))
     read = collect(path, parsed)
-    if not header and columns.label and not targets and read:
+    if not header and read:
         line, first = read[0]
-        if first.label.lower() in _HEADINGS:
-            what = "looks like a header; give the columns by name, not by number"
-            stop_at(path, [(line, f"{first.label!r} {what}")])
+        cells = [first.label] if columns.label and not targets else []
+        _check_no_header(path, line, cells if columns.label else first.row)
     quoting = quoting_note([row for _, row in records])
     named = _columns_note(task, columns, found)
+    if not header and not columns.label:
+        named = f"no header; text in column {' and '.join(found.names(task))}"
     note = formats.describe(path, kind, quoting, named)
     return _examples(read, task, Layout(kind, found, note), header)
+
+
+def _check_no_header(path: Path, line: int, cells: Sequence[str]) -> None:
+    """Raises if a cell of the first row, of columns by number, is a usual heading."""
+    for cell in cells:
+        if cell.strip().lower() in _HEADINGS:
+            what = "looks like a header; give the columns by name: text_column=NAME"
+            stop_at(path, [(line, f"{cell!r} {what}")])
 
 
 def _read_conll(path: Path, columns: Columns) -> Examples:

@@ -212,7 +212,7 @@ def _named(where: str, names: Sequence[str], header: list[str]) -> list[int]:
     shown = [" ".join(cell.split())[:40] for cell in header]
     for name in names:
         if name not in header:
-            what = "without a header they go by number, from 1"
+            what = "text_column and label_column name it, or number it without a header"
             others = [cell for cell in shown if cell != name]
             choose(f"{where}: column ({what})", name, others)
         if header.count(name) > 1:

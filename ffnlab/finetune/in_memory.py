@@ -198,7 +198,10 @@ def _of_table(
     for name in names:
         if name not in texts:
             shown = ", ".join(map(terminal, texts)) or "nothing"
-            raise InputError(f"{part}: no column {name!r}; there is {shown}")
+            raise InputError(
+                f"{part}: no column {name!r}; there is {shown}; give text_column and "
+                "label_column"
+            )
     held = [name for name in (*names, *optional) if name in texts]
     for name in held:
         if texts.count(name) > 1:

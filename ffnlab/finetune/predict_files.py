@@ -66,6 +66,14 @@ class PredictConfig(PredictOptions):
         "without one, and of .txt and standard input, the first lines.",
         known=lambda: ("auto", *input_formats.KINDS),
     )
+    text_column: str | None = option(
+        None,
+        "Column of the text, or of the first of two: a name, or a number from 1 if "
+        "there is no header. If not given, that of training.",
+    )
+    pair_column: str | None = option(
+        None, "Column of the second text, for pairs. If not given, that of training."
+    )
     task_output: str = option(
         "rows",
         "What to write: the input with predictions added (rows), or a JSON line per "
@@ -133,6 +141,7 @@ def predict(config: PredictConfig) -> int:
         files = export_model(model, config.export)
         print(terminal(f"written: {', '.join(map(str, files))}"))
         return 0
+    model = model._replace(usage=_usage(config, model.usage))
     usage, whole = model.usage, config.task_output == "entities"
     _check_task(config, usage.task)
     _check_targets(config, usage)
@@ -153,6 +162,21 @@ def predict(config: PredictConfig) -> int:
     if sum(lost):
         print(predictor.cut_off(sum(lost), model), file=sys.stderr)
     return count
+
+
+def _usage(config: PredictConfig, usage: Usage) -> Usage:
+    """Returns how a model is used, on the columns of the flags.
+
+    Raises:
+      InputError: A column is given that the task does not have.
+    """
+    names = ("text_column", "pair_column")
+    given = {name: getattr(config, name) for name in names}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name in given:
+        if usage.task == "qa" or (name == "pair_column" and not usage.two_texts):
+            raise InputError(f"{name}: {usage.task} has no such column; leave it out")
+    return dataclasses.replace(usage, **given)
 
 
 def _is_binary(config: PredictConfig, source: inputs.Source) -> bool:

@@ -145,7 +145,7 @@ def test_tags_of_json_lines_and_without_spans(write):
         (
             "a.tsv",
             "hello you\ta\n",
-            "(without a header they go by number, from 1): unk",
+            "label_column name it, or number it without a header): unk",
         ),
         ("a.tsv", "text\tlabel\n", "a.tsv:1: no example in it"),
         ("a.csv", "text,label\n\n", "a.csv:1: no example in it"),
@@ -157,7 +157,7 @@ def test_tags_of_json_lines_and_without_spans(write):
         ("a.tsv", "text,label\na,b\n", "with ',' in it; expected 2 or more, tabs"),
         ("a.csv", "text\nlabel\n", "a.csv:1: one column; expected 2 or more, commas"),
         ("a.tsv", "\ntext\tlabel\ttext\na\tb\tc\n", "a.tsv:2: column: two"),
-        ("a.csv", "text,lable\n", "number, from 1): unknown 'label'; nearest: lable"),
+        ("a.csv", "text,lable\n", "without a header): unknown 'label'; nearest: lable"),
         ("a.tsv", "text\tlab\0el\na\n", "a.tsv:1: a NUL byte"),
         ("a.csv", '"text,label\na,b\n', "a.csv:1: unexpected end of data; check"),
         ("a.csv", 'text,label\n"a,b\n', "check the quotes"),
@@ -294,6 +294,28 @@ def test_columns_by_number_are_checked(write):
             read_labelled(write(CLEAN), "classify", columns)
     with pytest.raises(InputError, match="a.tsv:1: 'label' looks like a header; give"):
         read_labelled(write(CLEAN), "classify", Columns("1", label="2"))
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "note"),
+    [
+        ("note,text\nx,hello\n", "text", "columns text"),
+        ("x,hello\n", "2", "no header; text in column 2"),
+    ],
+)
+def test_texts_without_labels_are_read_by_number_or_by_a_known_header(
+    write, text, column, note
+):
+    read = read_labelled(write(text, "a.csv"), "classify", Columns("2", label=None))
+    assert read.texts == ["hello"] and bool(read.header) == (column == "text")
+    assert (read.layout.columns.text, read.layout.note) == (column, note)
+
+
+@pytest.mark.parametrize("header", ["label,message", "x,Text"])
+def test_a_header_of_texts_by_number_is_refused(write, header):
+    path = write(f"{header}\nham,hello\n", "a.csv")
+    with pytest.raises(InputError, match="a.csv:1: '.*' looks like a header; give"):
+        read_labelled(path, "classify", Columns("2", label=None))
 
 
 def test_lists_of_texts_are_no_pairs(write):

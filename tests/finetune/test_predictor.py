@@ -70,6 +70,31 @@ def test_prediction_keeps_the_header_of_a_table(sorted_texts, tmp_path):
     assert lines[0] == "id,text,predicted,probability,predicted2,probability2"
 
 
+def test_a_column_may_be_another_than_in_training(sorted_texts, tmp_path, capsys):
+    """The texts of training were in the second column of files without a header."""
+    path, outputs = tmp_path / "new.csv", []
+    for head, columns in (
+        ("x,w1 w2\n", {}),
+        ("id,text\nx,w1 w2\n", {}),
+        ("id,message\nx,w1 w2\n", {"text_column": "message"}),
+        ("w1 w2,x\n", {"text_column": "1"}),
+    ):
+        path.write_text(head)
+        predict_files.predict(
+            predict_files.PredictConfig(str(sorted_texts.out), str(path), **columns)
+        )
+        said = capsys.readouterr()
+        outputs.append(said.out.splitlines()[-1].split(",")[2:])
+        assert ("no header; text in column " in said.err) == ("\n" not in head[:-1])
+    assert outputs == outputs[:1] * 4
+    for column in ("pair_column", "text_column"):
+        given = {column: "other"}
+        with pytest.raises(InputError, match=f"{column}: classify has no such|'other'"):
+            predict_files.predict(
+                predict_files.PredictConfig(str(sorted_texts.out), str(path), **given)
+            )
+
+
 @pytest.mark.parametrize(
     ("kind", "text", "wanted"),
     [
