@@ -326,7 +326,8 @@ def _line(
     from ffnlab.finetune.task import MONITORED
 
     adaptation = work.adaptation
-    trained = trees.count(run.params)
+    unused = 0 if adaptation else work.task.unused_parameters  # without a gradient
+    trained = trees.count(run.params) + unused
     total = adaptation.summary.total if adaptation else trained
     seconds = run.seconds / members
     return {
@@ -340,6 +341,6 @@ def _line(
         "seconds_per_step": None if np.isnan(seconds) else float(seconds),
         "trained": trained,
         "share": trained / total,
-        "bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(run.params)),
+        "bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(run.params)) + 4 * unused,
         "temporary_bytes": steps.temporary_bytes,
     }

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import jax
 import numpy as np
 
-from ffnlab import pretrained
+from ffnlab import pretrained, trees
 from ffnlab.data.dataset import Arrays
 from ffnlab.data.packed_rows import Rows
 from ffnlab.data.packing import even_width
@@ -79,6 +80,20 @@ class Task(abc.ABC):
     def last_part(self) -> str:
         """The part on which runs are compared: test, or dev where there is none."""
         return "test" if "test" in self.rows else "dev"
+
+    @property
+    def unused_parameters(self) -> int:
+        """The number of embedding parameters of tokens that occur in no part.
+
+        Training leaves them out, and what is saved has them again.
+        """
+        if self.vocab_ids is None:
+            return 0
+        whole, vocab_ids = self.checkpoint.params, self.vocab_ids
+        pruned = jax.eval_shape(
+            lambda params: layerwise.prune_embeddings(params, vocab_ids), whole
+        )
+        return trees.count(whole) - trees.count(pruned)
 
     @property
     def label_weights(self) -> Sequence[float] | None:

@@ -170,7 +170,11 @@ def prepare_adaptation(config: "Config", task: Task) -> Adaptation | None:
       InputError: The method does not fit the model or the number of steps.
     """
     steps = make_plan(config, task).steps
-    return adapting.prepare(config, init_from_checkpoint(config, task), steps)
+    adaptation = adapting.prepare(config, init_from_checkpoint(config, task), steps)
+    if adaptation is None:
+        return None
+    total = adaptation.summary.total + task.unused_parameters
+    return adaptation._replace(summary=adaptation.summary._replace(total=total))
 
 
 def train(

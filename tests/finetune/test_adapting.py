@@ -58,6 +58,16 @@ def test_they_learn_and_say_what_was_trained(low_rank, bottleneck):
         assert f"adapter/ has {size:,} bytes" in text
 
 
+def test_the_share_is_one_of_all_that_is_saved(low_rank):
+    """With the embeddings of tokens that do not occur, which do not train."""
+    saved = load_file(low_rank.out / "best" / "model.safetensors")
+    adapter = load_file(low_rank.out / "adapter" / "adapter.safetensors")
+    added = [array for path, array in adapter.items() if "/lora/" in path]
+    total = sum(array.size for array in [*saved.values(), *added])
+    text = (low_rank.out / "report.md").read_text()
+    assert f" of {total:,} parameters train" in text
+
+
 def test_the_base_is_bitwise_what_it_was(low_rank, bert):
     """But for what trains: merged kernels of query and value, biases and the head."""
     base = load_file(f"{bert}/model.safetensors")
