@@ -11,7 +11,7 @@ from ffnlab import stats
 from ffnlab.errors import InputError, choose
 from ffnlab.report import verdict_text
 from ffnlab.report.table import Table
-from ffnlab.sweep import units
+from ffnlab.sweep import trivial, units
 from ffnlab.sweep.result_lines import Line
 from ffnlab.types import Objective
 
@@ -107,7 +107,11 @@ def rank(
         comparisons=comparisons,
         table=_table(comparisons, chosen, list(names), compared, cells),
         verdict=_verdict(comparisons, chosen, show, margin / scale),
-        remarks=[*_stopped(comparisons), *_remarks(runs, cells.untuned)],
+        remarks=[
+            *trivial.remarks(chosen, tests, objective),
+            *_stopped(comparisons),
+            *_remarks(runs, cells.untuned),
+        ],
         baseline=baseline,
         score=objective.monitor,
         unit=unit,
