@@ -30,9 +30,11 @@ def rates(
 ) -> "Figure":
     """Draws the validation score of each block against the learning rate.
 
-    The line is the mean over replicates, and the band their middle half. The larger a
-    circle, the more replicates chose the rate, and their number is in it. Scores far
-    worse than those of the chosen rates lie beyond the edge.
+    The line is the mean over replicates, and the band their middle half. It is dashed,
+    without a band, to rates that were tried by some replicates alone: these are others
+    than all, such as those that did best at the next rate. The larger a circle, the
+    more replicates chose the rate, and their number is in it. Scores far worse than
+    those of the chosen rates lie beyond the edge.
 
     Args:
       scores: Block to rate to scores, `[replicates]`; NaN for a run without a score.
@@ -58,7 +60,8 @@ def rates(
         axes.set_visible(False)
     summaries = {name: _summarize(scale, by_rate) for name, by_rate in scores.items()}
     for place, (name, axes) in enumerate(panels.items()):
-        _draw_rates(axes, summaries[name], chosen.get(name, {}))
+        by_all = _tried_by_all(scores[name])
+        _draw_rates(axes, summaries[name], chosen.get(name, {}), by_all)
         axes.set_title(picture(name, 88 // columns), fontsize=9)
         axes.tick_params(labelsize=8, labelbottom=place >= len(panels) - columns)
         axes.spines[["right", "top"]].set_visible(False)
@@ -68,6 +71,8 @@ def rates(
     _set_score_range(grid[0, 0], summaries, chosen, higher_is_better)
     figure.supxlabel("learning rate", fontsize=9)
     text = "line: mean, band: middle half, circle: replicates that chose the rate"
+    if any(len(_tried_by_all(each)) < len(each) for each in scores.values()):
+        text += ", dashed: not tried by all"
     figure.suptitle(f"{picture(label, 60)}\n{text}", x=0.01, ha="left", fontsize=9)
     return fonts.complete(figure)
 
@@ -87,18 +92,29 @@ def _summarize(
     }
 
 
+def _tried_by_all(by_rate: Mapping[float, np.ndarray]) -> list[float]:
+    """Returns the rates that as many replicates tried as any."""
+    most = max(map(len, by_rate.values()), default=0)
+    return [rate for rate, row in by_rate.items() if len(row) == most]
+
+
 def _draw_rates(
     axes: "Axes",
     summary: Mapping[float, tuple[float, float, float]],
     counts: Mapping[float, int],
+    by_all: Sequence[float],
 ) -> None:
-    """Draws the scores of a block by rate."""
+    """Draws the scores of a block by rate; `by_all` are those that all tried."""
     if not summary:
         return
     rates, total = list(summary), max(sum(counts.values()), 1)
     low, means, high = np.array(list(summary.values())).T
-    axes.plot(rates, means, color=_COLORS[0], linewidth=1.2)
-    axes.fill_between(rates, low, high, color=_COLORS[0], alpha=0.2, linewidth=0)
+    solid = np.isin(rates, [*by_all])
+    axes.plot(np.array(rates)[solid], means[solid], color=_COLORS[0], linewidth=1.2)
+    if not solid.all():
+        axes.plot(rates, means, color=_COLORS[0], linewidth=0.8, linestyle="--")
+    band = {"color": _COLORS[0], "alpha": 0.2, "linewidth": 0}
+    axes.fill_between(np.array(rates)[solid], low[solid], high[solid], **band)
     if len(rates) == 1:
         axes.vlines(rates, low, high, color=_COLORS[0], alpha=0.4, linewidth=3)
     for rate, mean in zip(rates, means, strict=True):

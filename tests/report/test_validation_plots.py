@@ -156,3 +156,18 @@ def test_names_are_in_the_order_of_the_lines_and_do_not_overlap(blocks, far):
     assert boxes[0].y0 >= 0 and boxes[-1].y1 <= figure.bbox.y1
     styles = {(line.get_color(), line.get_linestyle()) for line in axes.get_lines()}
     assert len(styles) == blocks
+
+
+def test_rates_that_some_replicates_tried_are_dashed_and_without_a_band():
+    rows = {0.01: [0.5, 0.6, 0.7], 0.1: [0.6, 0.7, 0.8], 1.0: [0.9]}
+    scores = {"mlp": {rate: np.array(row) for rate, row in rows.items()}}
+    figure = rates(scores, {}, "score")
+    solid, dashed = figure.axes[0].get_lines()
+    np.testing.assert_allclose(solid.get_xdata(), [0.01, 0.1])
+    np.testing.assert_allclose(dashed.get_xdata(), [0.01, 0.1, 1.0])
+    assert (solid.get_linestyle(), dashed.get_linestyle()) == ("-", "--")
+    (path,) = figure.axes[0].collections[0].get_paths()
+    assert path.vertices[:, 0].max() == 0.1
+    assert figure.get_suptitle().endswith("dashed: not tried by all")
+    figure = rates({"mlp": {0.1: scores["mlp"][0.1]}}, {}, "score")
+    assert "dashed" not in figure.get_suptitle()
