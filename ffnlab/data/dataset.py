@@ -374,9 +374,9 @@ def table(
             what = "numbers too far from those in training for float32"
             raise InputError(f"{name}: {part} has {what}")
     about = {
+        "repeated": _repeated({part: split["x"] for part, split in splits.items()}),
         **about,
         "sizes": {part: size(split) for part, split in splits.items()},
-        "repeated": _repeated({part: split["x"] for part, split in splits.items()}),
     }
     return Dataset(
         name,

@@ -24,10 +24,10 @@ def from_frame(
 ) -> Dataset:
     """Returns the data set of a DataFrame, prepared as `read_csv` prepares a file.
 
-    Columns of numbers are imputed, clipped and standardised, other columns are one-hot
-    encoded, all fitted on the training part. Without parts of its own the rows are
-    split 60/20/20, class by class, and a comparison splits them anew for each
-    replicate. With `valid` and `test`, `frame` is the training part.
+    Columns of numbers, dates and durations are imputed, clipped and standardised, other
+    columns are one-hot encoded, all fitted on the training part. Without parts of its
+    own the rows are split 60/20/20, class by class, and a comparison splits them anew
+    for each replicate. With `valid` and `test`, `frame` is the training part.
 
     Args:
       frame: A DataFrame of pandas or of another library: it has `columns`, and
@@ -110,7 +110,7 @@ def _cells(part: str, frame: Any, names: Sequence[str]) -> np.ndarray:
 
 
 def _cell(value: Any) -> str:
-    """Returns a value as text; one that is missing is empty.
+    """Returns a value as text; one that is missing is empty, a duration is in days.
 
     >>> _cell(0.1), _cell(None), _cell(float("nan")), _cell(True)
     ('0.1', '', '', 'True')
@@ -119,4 +119,6 @@ def _cell(value: Any) -> str:
         missing = value is None or bool(value != value)
     except (TypeError, ValueError):  # the NA of pandas, or a list of its own
         missing = type(value).__name__ == "NAType"
+    if hasattr(value, "total_seconds"):  # a duration
+        value = value.total_seconds() / 86_400
     return "" if missing else str(value).strip()

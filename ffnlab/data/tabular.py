@@ -1,6 +1,5 @@
 """CSV and TSV files with typed columns, and features fitted on the training part."""
 
-import dataclasses
 import functools
 import re
 from collections.abc import Iterable, Sequence
@@ -12,22 +11,17 @@ import numpy as np
 from ffnlab.data.csv_files import read_rows
 from ffnlab.data.dataset import Dataset, split_rows, standardise_target, table
 from ffnlab.data.files import stop_at
+from ffnlab.data.table_columns import Column, parse_column, with_dates
 from ffnlab.errors import InputError, choose
 from ffnlab.escape import terminal
 
 if TYPE_CHECKING:
     from sklearn.compose import ColumnTransformer
 
-MISSING = ("", "NA", "N/A", "nan", "NaN", "null", "None", "?")
-TEXT_ALLOWED = 0.05  # fraction of a numeric column; more text makes it categorical
 INTEGER_CLASSES = 20  # distinct integers of a target; with more it is a quantity
 RARE = 2  # training rows; categories with fewer share one feature
 CATEGORIES = 32  # maximum one-hot features of a column; the rarest share one
 CLIPPED = (0.5, 99.5)  # percentiles of training at which numbers are clipped
-
-_NUMBER = re.compile(
-    r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?", re.ASCII | re.IGNORECASE
-)
 
 
 def read_csv(
@@ -36,8 +30,9 @@ def read_csv(
     """Reads a CSV or TSV file with a header into standardised features and a target.
 
     The rows are split 60/20/20 by `split_rows`, class by class. A column is numeric if
-    at least 95% of its values are numbers (text in it is then an error), and otherwise
-    categorical. These steps are fitted on the training rows alone:
+    at least 95% of its values are numbers, or dates in the form of ISO 8601, which
+    become days since 1970 (text in it is then an error), and otherwise categorical.
+    These steps are fitted on the training rows alone:
 
     - Numbers are clipped at the 0.5 and 99.5 percentiles; if those are equal, as in a
       column with few values other than 0, at the minimum and maximum. A missing number
@@ -110,8 +105,9 @@ def prepare_cells(
         splits by the seed.
     """
     problems = [*problems]
-    columns = {name: _column(name, cells[:, c]) for c, name in enumerate(names)}
+    columns = {name: parse_column(name, cells[:, c]) for c, name in enumerate(names)}
     wanted = columns.pop(target)
+    columns = {name: with_dates(column) for name, column in columns.items()}
     task = _task_of(wanted) if task == "auto" else task
     for column in columns.values():
         if column.numeric:
@@ -121,50 +117,7 @@ def prepare_cells(
     return _prepared(Path(path), seed, task, list(columns.values()), wanted, sizes)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Column:
-    """One column of the file: N cells, and the type of each."""
-
-    name: str
-    cells: np.ndarray  # str [N]
-    values: np.ndarray  # float64 [N], NaN for a cell that is not a number
-    missing: np.ndarray  # bool [N]
-    text: np.ndarray  # bool [N]
-
-    @property
-    def numeric(self) -> bool:
-        """Whether nearly all cells that are not missing are numbers.
-
-        All rows decide, not only those of training: the type of a column does not
-        depend on the seed, and is no statistic of its values.
-        """
-        return bool(self.text.sum() <= TEXT_ALLOWED * (~self.missing).sum())
-
-    def problems(self, lines: Sequence[int | str]) -> list[tuple[int | str, str]]:
-        """Returns the cells that are not numbers, with their lines."""
-        problems = [
-            (lines[row], f"text in a numeric column: {self.name!r} is {cell[:60]!r}")
-            for row, cell in zip(
-                np.flatnonzero(self.text), self.cells[self.text], strict=True
-            )
-        ]
-        largest = np.finfo(np.float32).max
-        for row in np.flatnonzero(np.abs(self.values) > largest):
-            what = f"not a finite 32-bit number: {self.name!r} is {self.cells[row]!r}"
-            problems.append((lines[row], what))
-        return problems
-
-
-def _column(name: str, cells: np.ndarray) -> _Column:
-    """Parses the cells of a column, str [N]."""
-    values = np.array(
-        [float(cell) if _NUMBER.fullmatch(cell) else np.nan for cell in cells]
-    )
-    missing = np.isin(cells, MISSING)
-    return _Column(name, cells, values, missing, np.isnan(values) & ~missing)
-
-
-def _task_of(target: _Column) -> str:
+def _task_of(target: Column) -> str:
     """Returns `classes` for a target of text or a few integers, otherwise `values`."""
     numbers = np.unique(target.values[~np.isnan(target.values)])
     few = len(numbers) <= INTEGER_CLASSES and bool((numbers == np.trunc(numbers)).all())
@@ -172,7 +125,7 @@ def _task_of(target: _Column) -> str:
 
 
 def _target_problems(
-    target: _Column, task: str, lines: Sequence[int | str]
+    target: Column, task: str, lines: Sequence[int | str]
 ) -> list[tuple[int | str, str]]:
     """Returns the missing targets and, for values, those that are not numbers."""
     missing = [
@@ -182,7 +135,7 @@ def _target_problems(
     return missing + (target.problems(lines) if task == "values" else [])
 
 
-def _classes(source: str, target: _Column) -> tuple[np.ndarray, list[str]]:
+def _classes(source: str, target: Column) -> tuple[np.ndarray, list[str]]:
     """Returns the class of each row and the class names, numbers in ascending order."""
     if target.text.any():
         names, labels = np.unique(target.cells, return_inverse=True)
@@ -199,8 +152,8 @@ def _prepared(
     path: Path,
     seed: int,
     task: str,
-    columns: list[_Column],
-    target: _Column,
+    columns: list[Column],
+    target: Column,
     sizes: Sequence[int] | None,
 ) -> Dataset:
     """Splits the rows, then fits features and target on the training part."""
@@ -213,7 +166,8 @@ def _prepared(
     else:
         parts, origin = _given_parts(source, sizes, labels, names), {"split": "given"}
     x, about = _features(source, columns, parts["train"])
-    about |= {"source": source, **origin}
+    used = [each for each in columns if about["columns"][each.name]["features"]]
+    about |= {"source": source, **origin, "repeated": _repeated(used, parts)}
     if task == "classes":
         y = {part: labels[rows] for part, rows in parts.items()}
         about["target"] = {"name": target.name}
@@ -224,6 +178,20 @@ def _prepared(
         about["target"] = {"name": target.name, **facts}
     x = {part: x[rows] for part, rows in parts.items()}
     return table(path.stem, task, len(names), x, y, about)
+
+
+def _repeated(columns: list[Column], parts: dict[str, np.ndarray]) -> dict[str, int]:
+    """Returns what `dataset.table` counts, of values before they are clipped."""
+    values = [
+        np.where(each.missing, "", (each.values if each.numeric else each.cells))
+        for each in columns
+    ]
+    rows = [*zip(*values, strict=True)]
+    seen = {rows[row] for row in parts["train"]}
+    return {
+        part: sum(rows[row] in seen for row in parts[part])
+        for part in ("valid", "test")
+    }
 
 
 def _given_parts(
@@ -241,7 +209,7 @@ def _given_parts(
 
 
 def _features(
-    source: str, columns: list[_Column], train: np.ndarray
+    source: str, columns: list[Column], train: np.ndarray
 ) -> tuple[np.ndarray, dict]:
     """Returns the features of all rows, float32 [N, F], fitted on rows `train`."""
     facts, prepared = {}, []
@@ -283,7 +251,7 @@ def _origins(encoder: "ColumnTransformer", columns: int) -> np.ndarray:
     return np.array([int(pattern.match(name)[1]) for name in names])
 
 
-def _reason(column: _Column, train: np.ndarray) -> str:
+def _reason(column: Column, train: np.ndarray) -> str:
     """Returns why a column has no feature."""
     cells = column.cells[train][~column.missing[train]]
     if not len(cells):
@@ -300,9 +268,9 @@ def _reason(column: _Column, train: np.ndarray) -> str:
     )
 
 
-def _clipped(column: _Column, train: np.ndarray) -> tuple[np.ndarray, dict]:
+def _clipped(column: Column, train: np.ndarray) -> tuple[np.ndarray, dict]:
     """Returns a column's numbers, clipped at the limits of training, and the facts."""
-    facts = {"kind": "numbers", "missing": int(column.missing.sum())}
+    facts = {"kind": column.kind, "missing": int(column.missing.sum())}
     known = column.values[train][~column.missing[train]]
     if not len(known):
         return np.full(len(column.values), np.nan, object), facts
@@ -319,11 +287,11 @@ def _clipped(column: _Column, train: np.ndarray) -> tuple[np.ndarray, dict]:
     return values.astype(object), facts
 
 
-def _labelled(column: _Column, train: np.ndarray) -> tuple[np.ndarray, dict]:
+def _labelled(column: Column, train: np.ndarray) -> tuple[np.ndarray, dict]:
     """Returns a column's categories, one of them for missing cells, and the facts."""
     labels = np.where(column.missing, "missing", column.cells)
     facts = {
-        "kind": "categories",
+        "kind": column.kind,
         "missing": int(column.missing.sum()),
         "seen_in_training": len(np.unique(labels[train])),
     }

@@ -134,6 +134,7 @@ def _compare_blocks(config: CompareConfig, quiet: bool) -> CompareResult:
     config.layout()  # refuses a mesh that does not fit, before data are read
     _show_doubts(config, quiet)
     datasets = {source: _dataset(config, source) for source in config.sources}
+    _print_notes([] if quiet else _lost_columns(datasets))
 
     # These import JAX, what is above does not.
     from ffnlab.sweep import comparison_note, report_facts, tracking
@@ -177,6 +178,7 @@ def _compare_candidates(
     config, source = gathered.config, gathered.config.source
     datasets = {source: gathered.dataset}
     _show_doubts(config, quiet)
+    _print_notes([] if quiet else _lost_columns(datasets))
     jobs = candidates.make_jobs(gathered)
     _print_notes([] if quiet else candidates.doubts(gathered, jobs))
     config.check_mesh(jobs)
@@ -216,6 +218,17 @@ def _open(config: CompareConfig, quiet: bool) -> Iterator[Path]:
 def _show_doubts(config: CompareConfig, quiet: bool) -> None:
     """Prints why nothing can be claimed, before anything is trained."""
     _print_notes([] if quiet else config.doubts(config.names))
+
+
+def _lost_columns(datasets: Mapping[str, Any]) -> list[str]:
+    """Returns notes on columns of tables that no feature is made of, at most 10."""
+    notes = [
+        f"{source}: column {name!r} is left out: {reason}"
+        for source, dataset in datasets.items()
+        for name, reason in dataset.about.get("columns_without_features", {}).items()
+    ]
+    more = f"and {len(notes) - 10} more columns: see report.md"
+    return notes if len(notes) <= 10 else [*notes[:10], more]
 
 
 def _print_notes(notes: Sequence[str]) -> None:

@@ -86,3 +86,31 @@ def test_given_parts_are_kept(frame):
 def test_what_cannot_be_a_data_set_is_refused(frame, change, wanted):
     with pytest.raises(InputError, match=re.escape(wanted)):
         Dataset.from_frame(**{"frame": frame, "target": "income", **change(frame)})
+
+
+def test_dates_and_durations_are_numbers(tmp_path):
+    """In days: the features are those of the numbers themselves."""
+    days = np.arange(60) * 1.25
+    frame = pandas.DataFrame(
+        {
+            "when": pandas.Timestamp("2024-03-01") + pandas.to_timedelta(days, "D"),
+            "long": pandas.to_timedelta(days % 7, "D"),
+            "late": days > 40,
+        }
+    )
+    frame.loc[3, "when"] = pandas.NaT
+    numbers = frame.assign(when=days, long=days % 7)
+    numbers.loc[3, "when"] = np.nan
+    dated, plain = (Dataset.from_frame(each, "late") for each in (frame, numbers))
+    np.testing.assert_allclose(dated.train["x"], plain.train["x"], atol=1e-4)
+    kinds = {name: fact["kind"] for name, fact in dated.about["columns"].items()}
+    assert kinds == {"when": "dates, in days since 1970", "long": "numbers"}
+
+
+def test_rows_that_differ_beyond_the_limits_of_clipping_are_not_repeated():
+    x = np.random.default_rng(0).normal(size=200)
+    frame = pandas.DataFrame({"x": x, "y": x > 0})
+    assert Dataset.from_frame(frame, "y").about["repeated"] == {"valid": 0, "test": 0}
+    twice = pandas.concat([frame, frame])
+    repeated = Dataset.from_frame(twice, "y").about["repeated"]
+    assert min(repeated.values()) > 20

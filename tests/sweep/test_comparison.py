@@ -382,3 +382,17 @@ def test_a_test_part_of_the_file_counts_its_examples(tmp_path):
     path.write_bytes(b"")
     with pytest.raises(InputError, match=r"npz: .*, or delete it, and resume the run"):
         comparison.compare(CompareConfig(**{**given, "seeds": 6}, resume=True))
+
+
+def test_columns_that_no_feature_is_made_of_are_named(tmp_path):
+    names = [f"id{i}" for i in range(13)]
+    rows = [[f"{i}-{name}" for name in names] + [i, i % 2] for i in range(40)]
+    cells = [[*names, "x", "y"], *rows]
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(",".join(map(str, row)) for row in cells))
+    table = data.read_csv(path, "y")
+    for dataset in (table, data.replicate(table.resplit, range(2))):
+        notes = comparison._lost_columns({"t": dataset})
+        assert notes[0].startswith("t: column 'id0' is left out: 24 categories in 24")
+        assert notes[10:] == ["and 3 more columns: see report.md"]
+    assert comparison._lost_columns({"wine": data.load("wine")}) == []
