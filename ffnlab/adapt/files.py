@@ -186,7 +186,10 @@ def check_arrays(
         if method and method not in known:
             raise InputError(f"{directory}: {path} is of {method}, no method of it")
         if method and (module or ".") not in parents:
-            raise InputError(f"{directory}: {path} is of a layer that the model lacks")
+            what = f"{path} is of a layer that the model lacks"
+            if path.startswith(ENCODER) and ENCODER[:-1] not in parents:
+                what += '; an adapter of finetune needs params={"encoder": params}'
+            raise InputError(f"{directory}: {what}")
         if not method and path.startswith(ENCODER) and path not in shapes:
             raise InputError(f"{directory}: {path} is no array of the model")
         expected = np.shape(shapes.get(path, leaf))

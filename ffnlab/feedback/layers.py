@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from ffnlab.errors import InputError, choose
@@ -121,7 +122,12 @@ class FeedbackConfig(Coupling):
 
     def __post_init__(self):
         super().__post_init__()
-        if min(self.features, self.hidden) < 1:
+        widths = (self.features, self.hidden)
+        if not all(isinstance(width, int | np.integer) for width in widths):
+            raise InputError(
+                f"features={self.features} and hidden={self.hidden} must be integers"
+            )
+        if min(widths) < 1:
             raise InputError(
                 f"features={self.features} and hidden={self.hidden} must be at least 1"
             )
@@ -136,7 +142,7 @@ def _rotations(config: FeedbackConfig, rngs: nnx.Rngs) -> tuple[Array, Array]:
     hidden, half = config.hidden, config.hidden // 2
     if config.coupling_init == "mixed":
         return 0.5 * rotation(hidden), 0.5 * rotation(hidden)
-    zeros = jnp.zeros((hidden, hidden))
+    zeros = jnp.zeros((hidden, hidden), jnp.float32)
     return (
         zeros.at[:half, :half].set(rotation(half) if half else 0.0),
         zeros.at[half:, half:].set(rotation(hidden - half)),
@@ -166,8 +172,8 @@ class FeedbackLayer(nnx.Module):
         )
         activations.add_beta(self, activations.get(config.activation), hidden)
         if config.boundary == "learned":
-            self.before = nnx.Param(jnp.zeros(hidden))
-            self.after = nnx.Param(jnp.zeros(hidden))
+            self.before = nnx.Param(jnp.zeros(hidden, jnp.float32))
+            self.after = nnx.Param(jnp.zeros(hidden, jnp.float32))
 
     def __call__(
         self,

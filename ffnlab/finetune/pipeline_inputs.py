@@ -114,11 +114,13 @@ def _marked(example: Example, marks: Sequence[str], where: str) -> Example:
 def _a(value: Any) -> str:
     """Returns what a value is, for an error.
 
-    >>> _a(3), _a("b"), _a(None)
-    ('an int, 3', "a str, 'b'", 'None')
+    >>> _a(3), _a("b"), _a(" "), _a(None)
+    ('an int, 3', "a str, 'b'", 'a blank one', 'None')
     """
     if value is None:
         return "None"
+    if isinstance(value, str) and not value.strip():
+        return "a blank one"
     name = type(value).__name__
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}, {value!r:.60}"
 

@@ -166,7 +166,13 @@ def report_text(
     images = "".join(f"![{title}]({path})\n" for path, title in pictures.items())
     shape, family = task.checkpoint.config, task.checkpoint.family
     most = config.max_length
-    length = f"{config.steps:,} steps" if config.steps else f"{config.epochs:g} epochs"
+    length = f"{config.epochs:g} epoch{'s' * (config.epochs != 1)}"
+    length = f"{config.steps:,} steps" if config.steps else length
+    cut = f"Longer inputs than {most} tokens are cut off."
+    if config.task == "tag":
+        cut = f"Words that were cut off at {most} tokens count as missed."
+    elif config.task == "qa":
+        cut = f"Contexts are read in windows of {most} tokens."
     return f"""# {name}, fine-tuned on {file}
 
 {table.markdown()}
@@ -174,10 +180,9 @@ def report_text(
 {f"{markdown(failed)}{chr(10) * 2}" if failed else ""}{details}
 
 {images}
-Fine-tuned: a {family} of {shape.layers} layers of width {shape.features},
-{length}. The best was chosen by {task.monitor} of the dev part; over several seeds
-there are means with Student's 95 % intervals. What was cut off at {most} tokens
-counts as missed. {markdown(trained)}
+Fine-tuned: {family}, {shape.layers} layers of width {shape.features}, for {length}. The
+best was chosen by {task.monitor} of the dev part; over several seeds there are means
+with Student's 95 % intervals. {cut} {markdown(trained)}
 
 {summary}
 `python -m experiments.predict --run=DIR` uses best/ on new text; README.md is its card.

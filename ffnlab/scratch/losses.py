@@ -53,10 +53,12 @@ def cross_entropy(logits: Any, labels: Any) -> Tensor:
     1.3863
     """
     logits, labels = as_floating(logits), np.asarray(array(labels))
-    if labels.shape != logits.shape[:-1] or labels.dtype.kind not in "iu":
+    if labels.dtype.kind not in "iu":
+        raise ValueError(f"cross_entropy: labels are {labels.dtype}, not integers")
+    if labels.shape != logits.shape[:-1]:
         raise ValueError(
             f"cross_entropy of shapes {logits.shape} and {labels.shape}: expected "
-            f"[..., K] and integers [...], found {labels.dtype}"
+            "[..., K] and [...]"
         )
     classes, labels = logits.shape[-1], labels.ravel()
     mask = labels != IGNORE

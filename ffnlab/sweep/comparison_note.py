@@ -55,9 +55,9 @@ the mean of the paired differences from the baseline. Its intervals hold for all
 together, and p is adjusted for their number, by the distribution of the largest
 studentised difference under random signs (Liu 1988; Westfall and Young 1993; Romano and
 Wolf 2005): an interval excludes zero exactly when p is at most 0.05. P(better) is the
-share of replicates in which the block beats the baseline. A block is equivalent if its
-interval is within the margin. A run that diverged has the score of a trivial
-predictor."""
+share of replicates in which the block beats the baseline, with ties as half. A block is
+equivalent if its interval is within the margin. A run that diverged has the score of a
+trivial predictor."""
 
 
 def note(

@@ -28,10 +28,10 @@ the baseline. Its intervals hold for all models together, and p is adjusted for 
 number, by the distribution of the largest studentised difference under random signs
 (Liu 1988; Westfall and Young 1993; Romano and Wolf 2005): an interval excludes zero
 exactly when p is at most 0.05. P(better) is the share of replicates in which the model
-beats the baseline. A model is equivalent if its interval is within the margin. A run
-that diverged has the score of a trivial predictor. Iterations, residual, spectral
-radius and the fraction of sequences that converged are means over the validation
-part."""
+beats the baseline, with ties as half. A model is equivalent if its interval is within
+the margin. A run that diverged has the score of a trivial predictor. Iterations,
+residual, spectral radius and the fraction of sequences that converged are means over
+the validation part."""
 
 
 def _design(

@@ -155,17 +155,36 @@ def _test_ratio(dataset: "Dataset | Replicates") -> float | None:
 def about_as_text(about: Mapping[str, Any]) -> dict[str, str]:
     """Returns facts about data as they are shown; of long lists only the number.
 
-    >>> about_as_text({"source": "scikit-learn", "names": [*range(20)]})
-    {'source': 'scikit-learn', 'names': '20'}
+    >>> about_as_text({"sizes": {"train": 9, "test": 3}, "names": [*range(20)]})
+    {'sizes': 'train 9, test 3', 'names': '20 of them'}
     """
     shown = {}
     for name, fact in about.items():
         if name == "columns_without_features" and isinstance(fact, dict):
             fact = "; ".join(f"{column}: {why}" for column, why in fact.items())
         elif isinstance(fact, (list, tuple, dict)) and len(fact) > 12:
-            fact = len(fact)
-        shown[name] = str(fact)
+            fact = f"{len(fact)} of them"
+        shown[name] = _as_text(fact)
     return shown
+
+
+def _as_text(fact: Any) -> str:
+    """Returns a fact in words.
+
+    >>> _as_text({"age": {"kind": "numbers", "mean": 1 / 3}, "sex": ["m", "f"]})
+    'age: kind numbers, mean 0.3333; sex m, f'
+    """
+    if isinstance(fact, float):
+        return f"{fact:.4g}"
+    if isinstance(fact, (list, tuple)):
+        return ", ".join(map(_as_text, fact))
+    if not isinstance(fact, Mapping):
+        return str(fact)
+    nested = any(isinstance(each, Mapping) for each in fact.values())
+    return ("; " if nested else ", ").join(
+        f"{name}{':' * isinstance(each, Mapping)} {_as_text(each)}"
+        for name, each in fact.items()
+    )
 
 
 def write(directory: Path, facts: Facts) -> None:

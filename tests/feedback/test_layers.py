@@ -276,3 +276,21 @@ def test_a_large_batch_is_measured_in_part():
         assert aux[name].shape == (80,) and part[name].shape == (64,)
         # A residual is what rounding leaves, which differs by the shape of a product.
         chex.assert_trees_all_close(aux[name][0], part[name].mean(), rtol=0.3)
+
+
+@pytest.mark.parametrize("contractive", [None, 0.9])
+@pytest.mark.parametrize("boundary", ["zeros", "learned"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_layer_built_in_64_bits_takes_either_dtype(x64, contractive, boundary, dtype):
+    config = FeedbackConfig(3, 4, contractive=contractive, boundary=boundary)
+    layer = FeedbackLayer(config, rngs=nnx.Rngs(0))
+    h, _ = layer(jnp.ones((2, 5, 3), dtype))
+    assert h.dtype == dtype
+    assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(layer))} == {
+        jnp.dtype("float32")
+    }
+
+
+def test_widths_are_integers():
+    with pytest.raises(InputError, match="features=8 and hidden=8.5 must be integers"):
+        FeedbackConfig(8, 8.5)

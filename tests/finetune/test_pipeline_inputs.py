@@ -61,7 +61,7 @@ WRONG = [
     (CLASSIFY, 3, "expected a text or a list of texts, got an int, 3"),
     (CLASSIFY, b"a", "expected a text or a list of texts, got a bytes, b'a'"),
     (CLASSIFY, {"a"}, "expected a text or a list of texts, got a set"),
-    (CLASSIFY, "", "text 1 should be a text that is not blank, not a str, ''"),
+    (CLASSIFY, "", "text 1 should be a text that is not blank, not a blank one"),
     (CLASSIFY, " \n", "text 1 should be a text that is not blank"),
     (CLASSIFY, ["a", 3], "text 2 should be a text that is not blank, not an int, 3"),
     (CLASSIFY, ["a", None], "text 2 should be a text that is not blank, not None"),

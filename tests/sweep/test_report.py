@@ -42,7 +42,7 @@ def test_the_report_has_every_part(section, tmp_path, capsys):
         section.ranking.table.markdown(),
         "- best possible: 98.77\n",
         "- the moon was full\n",
-        "- test size: 7\n- names: 13\n- few: [0, 1,",
+        "- test size: 7\n- names: 13 of them\n- few: 0, 1,",
         "- columns without features: c0: always 'a\\|b'; c1: always 'a\\|b'; c2: ",
         "![differences from the baseline](differences-moons.png)\n",
         "![validation score by learning rate](rates.png)\n",
