@@ -40,7 +40,7 @@ FORMATS = {  # that each task can be read from
 }
 TASKS = tuple(FORMATS)
 _ONE_LABEL = ("classify", "pairs")  # tasks of a label for each example
-_HEADINGS = ("label", "labels", "class", "category", "target", "intent", "text")
+_HEADINGS = ("label", "labels", "class", "category", "target", "intent")
 
 
 class Examples(NamedTuple):
@@ -335,8 +335,10 @@ def _read_table(
     read = collect(path, parsed)
     if not header and read:
         line, first = read[0]
-        cells = [first.label] if columns.label and not targets else []
-        _check_no_header(path, line, cells if columns.label else first.row)
+        if not columns.label:
+            _check_no_header(path, line, first.row, (*_HEADINGS, "text"))
+        elif not targets:
+            _check_no_header(path, line, [first.label], _HEADINGS)
     quoting = quoting_note([row for _, row in records])
     named = _columns_note(task, columns, found)
     if not header and not columns.label:
@@ -345,10 +347,12 @@ def _read_table(
     return _examples(read, task, Layout(kind, found, note), header)
 
 
-def _check_no_header(path: Path, line: int, cells: Sequence[str]) -> None:
+def _check_no_header(
+    path: Path, line: int, cells: Sequence[str], headings: Sequence[str]
+) -> None:
     """Raises if a cell of the first row, of columns by number, is a usual heading."""
     for cell in cells:
-        if cell.strip().lower() in _HEADINGS:
+        if cell.strip().lower() in headings:
             what = "looks like a header; give the columns by name: text_column=NAME"
             stop_at(path, [(line, f"{cell!r} {what}")])
 

@@ -316,6 +316,8 @@ def test_a_header_of_texts_by_number_is_refused(write, header):
     path = write(f"{header}\nham,hello\n", "a.csv")
     with pytest.raises(InputError, match="a.csv:1: '.*' looks like a header; give"):
         read_labelled(path, "classify", Columns("2", label=None))
+    kinds = write("a page,text\na photo,image\n", "a.csv")  # a label of that name
+    assert len(read_labelled(kinds, "classify", Columns("1", label="2")).texts) == 2
 
 
 def test_lists_of_texts_are_no_pairs(write):
