@@ -41,6 +41,7 @@ FORMATS = {  # that each task can be read from
 TASKS = tuple(FORMATS)
 _ONE_LABEL = ("classify", "pairs")  # tasks of a label for each example
 _HEADINGS = ("label", "labels", "class", "category", "target", "intent")
+_TEXT_HEADINGS = (*_HEADINGS, "text", "summary", "highlights", "target_text")
 
 
 class Examples(NamedTuple):
@@ -336,9 +337,10 @@ def _read_table(
     if not header and read:
         line, first = read[0]
         if not columns.label:
-            _check_no_header(path, line, first.row, (*_HEADINGS, "text"))
-        elif not targets:
-            _check_no_header(path, line, [first.label], _HEADINGS)
+            _check_no_header(path, line, first.row, _TEXT_HEADINGS)
+        elif not targets:  # one label, or the text to generate
+            headings = _TEXT_HEADINGS if task == "generate" else _HEADINGS
+            _check_no_header(path, line, [first.label], headings)
     quoting = quoting_note([row for _, row in records])
     named = _columns_note(task, columns, found)
     if not header and not columns.label:

@@ -316,6 +316,9 @@ def test_a_header_of_texts_by_number_is_refused(write, header):
     path = write(f"{header}\nham,hello\n", "a.csv")
     with pytest.raises(InputError, match="a.csv:1: '.*' looks like a header; give"):
         read_labelled(path, "classify", Columns("2", label=None))
+    path = write("dialogue,summary\nA: hi B: hello,greetings\n", "a.csv")
+    with pytest.raises(InputError, match="a.csv:1: 'summary' looks like a header"):
+        read_labelled(path, "generate", Columns("1", label="2"))
     kinds = write("a page,text\na photo,image\n", "a.csv")  # a label of that name
     assert len(read_labelled(kinds, "classify", Columns("1", label="2")).texts) == 2
 
