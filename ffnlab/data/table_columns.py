@@ -33,7 +33,7 @@ class Column:
         """What a report calls the cells."""
         if not self.numeric:
             return "categories"
-        return "dates, in days since 1970" if self.dates else "numbers"
+        return "dates (days since 1970)" if self.dates else "numbers"
 
     @property
     def numeric(self) -> bool:

@@ -5,6 +5,7 @@ machine that has neither the data nor the models.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from ffnlab.sweep.comparison_config import CompareConfig
 
 NAME = "report.json"
+_PLAIN = re.compile(r"\w[\w .:/+%()-]*")
 
 # How to repeat a run of a launcher, and where its numbers are.
 REPEAT = """Pass the file `flags` of this directory to the launcher as `--flagfile`."""
@@ -164,16 +166,18 @@ def about_as_text(about: Mapping[str, Any]) -> dict[str, str]:
             fact = "; ".join(f"{column}: {why}" for column, why in fact.items())
         elif isinstance(fact, (list, tuple, dict)) and len(fact) > 12:
             fact = f"{len(fact)} of them"
-        shown[name] = _as_text(fact)
+        shown[name] = fact if isinstance(fact, str) else _as_text(fact)
     return shown
 
 
 def _as_text(fact: Any) -> str:
-    """Returns a fact in words.
+    """Returns a fact in words; texts in it that are not plain are quoted.
 
-    >>> _as_text({"age": {"kind": "numbers", "mean": 1 / 3}, "sex": ["m", "f"]})
-    'age: kind numbers, mean 0.3333; sex m, f'
+    >>> _as_text({"age": {"kind": "numbers", "mean": 1 / 3}, "sex": ["m", "f; x"]})
+    "age: kind numbers, mean 0.3333; sex m, 'f; x'"
     """
+    if isinstance(fact, str):
+        return fact if _PLAIN.fullmatch(fact) else repr(fact)
     if isinstance(fact, float):
         return f"{fact:.4g}"
     if isinstance(fact, (list, tuple)):
@@ -182,7 +186,7 @@ def _as_text(fact: Any) -> str:
         return str(fact)
     nested = any(isinstance(each, Mapping) for each in fact.values())
     return ("; " if nested else ", ").join(
-        f"{name}{':' * isinstance(each, Mapping)} {_as_text(each)}"
+        f"{_as_text(name)}{':' * isinstance(each, Mapping)} {_as_text(each)}"
         for name, each in fact.items()
     )
 

@@ -104,7 +104,7 @@ def test_dates_and_durations_are_numbers(tmp_path):
     dated, plain = (Dataset.from_frame(each, "late") for each in (frame, numbers))
     np.testing.assert_allclose(dated.train["x"], plain.train["x"], atol=1e-4)
     kinds = {name: fact["kind"] for name, fact in dated.about["columns"].items()}
-    assert kinds == {"when": "dates, in days since 1970", "long": "numbers"}
+    assert kinds == {"when": "dates (days since 1970)", "long": "numbers"}
 
 
 def test_rows_that_differ_beyond_the_limits_of_clipping_are_not_repeated():

@@ -406,7 +406,7 @@ def test_dates_are_days(cell, expected):
 def test_a_column_of_few_dates_is_one_of_categories(write):
     rows = [f"2024-01-{1 + i % 9:02},{i % 2}" for i in range(40)]
     dated = read_csv(write("day,y\n" + "\n".join(rows)), "y")
-    assert dated.about["columns"]["day"]["kind"] == "dates, in days since 1970"
+    assert dated.about["columns"]["day"]["kind"] == "dates (days since 1970)"
     rows[:20] = [f"soon,{i % 2}" for i in range(20)]
     mixed = read_csv(write("day,y\n" + "\n".join(rows)), "y")
     assert mixed.about["columns"]["day"]["kind"] == "categories"
