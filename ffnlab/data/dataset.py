@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -374,7 +374,9 @@ def table(
             what = "numbers too far from those in training for float32"
             raise InputError(f"{name}: {part} has {what}")
     about = {
-        "repeated": _repeated({part: split["x"] for part, split in splits.items()}),
+        "repeated": repeated(
+            {part: [x.tobytes() for x in split["x"]] for part, split in splits.items()}
+        ),
         **about,
         "sizes": {part: size(split) for part, split in splits.items()},
     }
@@ -388,10 +390,11 @@ def table(
     )
 
 
-def _repeated(x: dict[str, np.ndarray]) -> dict[str, int]:
-    """Returns the number of rows of `valid` and `test` that equal a row of `train`."""
-    seen = {hash(row.tobytes()) for row in x["train"]}
-    return {
-        part: sum(hash(row.tobytes()) in seen for row in x[part])
-        for part in ("valid", "test")
-    }
+def repeated(rows: Mapping[str, Iterable[Hashable]]) -> dict[str, int]:
+    """Returns the number of rows of `valid` and `test` that equal a row of `train`.
+
+    >>> repeated({"train": [1, 2], "valid": [2, 2, 3], "test": [4]})
+    {'valid': 2, 'test': 0}
+    """
+    seen = set(rows["train"])
+    return {part: sum(row in seen for row in rows[part]) for part in ("valid", "test")}

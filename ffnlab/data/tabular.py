@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ffnlab.data.csv_files import read_rows
-from ffnlab.data.dataset import Dataset, split_rows, standardise_target, table
+from ffnlab.data.dataset import (
+    Dataset,
+    repeated,
+    split_rows,
+    standardise_target,
+    table,
+)
 from ffnlab.data.files import stop_at
 from ffnlab.data.table_columns import Column, parse_column, with_dates
 from ffnlab.errors import InputError, choose
@@ -167,7 +173,9 @@ def _prepared(
         parts, origin = _given_parts(source, sizes, labels, names), {"split": "given"}
     x, about = _features(source, columns, parts["train"])
     used = [each for each in columns if about["columns"][each.name]["features"]]
-    about |= {"source": source, **origin, "repeated": _repeated(used, parts)}
+    given = _values(used)  # before they are clipped
+    counts = repeated({part: [given[n] for n in rows] for part, rows in parts.items()})
+    about |= {"source": source, **origin, "repeated": counts}
     if task == "classes":
         y = {part: labels[rows] for part, rows in parts.items()}
         about["target"] = {"name": target.name}
@@ -180,18 +188,13 @@ def _prepared(
     return table(path.stem, task, len(names), x, y, about)
 
 
-def _repeated(columns: list[Column], parts: dict[str, np.ndarray]) -> dict[str, int]:
-    """Returns what `dataset.table` counts, of values before they are clipped."""
+def _values(columns: list[Column]) -> list[tuple[str, ...]]:
+    """Returns the values of each row, as text; a missing one is empty."""
     values = [
         np.where(each.missing, "", (each.values if each.numeric else each.cells))
         for each in columns
     ]
-    rows = [*zip(*values, strict=True)]
-    seen = {rows[row] for row in parts["train"]}
-    return {
-        part: sum(rows[row] in seen for row in parts[part])
-        for part in ("valid", "test")
-    }
+    return [*zip(*values, strict=True)]
 
 
 def _given_parts(

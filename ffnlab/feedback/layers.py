@@ -123,14 +123,11 @@ class FeedbackConfig(Coupling):
     def __post_init__(self):
         super().__post_init__()
         widths = (self.features, self.hidden)
-        if not all(isinstance(width, int | np.integer) for width in widths):
-            raise InputError(
-                f"features={self.features} and hidden={self.hidden} must be integers"
-            )
-        if min(widths) < 1:
-            raise InputError(
-                f"features={self.features} and hidden={self.hidden} must be at least 1"
-            )
+        whole = all(isinstance(width, int | np.integer) for width in widths)
+        if not whole or min(widths) < 1:
+            wanted = "at least 1" if whole else "integers"
+            given = f"features={self.features} and hidden={self.hidden}"
+            raise InputError(f"{given} must be {wanted}")
 
 
 def _rotations(config: FeedbackConfig, rngs: nnx.Rngs) -> tuple[Array, Array]:

@@ -83,10 +83,7 @@ class Task(abc.ABC):
 
     @property
     def unused_parameters(self) -> int:
-        """The number of embedding parameters of tokens that occur in no part.
-
-        Training leaves them out, and what is saved has them again.
-        """
+        """The number of embedding parameters that training leaves out."""
         if self.vocab_ids is None:
             return 0
         whole, vocab_ids = self.checkpoint.params, self.vocab_ids
