@@ -99,19 +99,15 @@ def rank(
     higher = objective.higher_is_better
     comparisons = stats.compare(tests, baseline, higher, **options)
     compared, new = [_tested(unit), f"Δ {baseline}", "p"], test_ratio is not None
-    names = _facts(runs)
-    edge, facts = _at_the_edge(runs), [*names.values()]
-    cells = _Cells(objective, facts, diagnostics, edge, new, bool(stages))
+    names, edge = _facts(runs), _at_the_edge(runs)
+    cells = _Cells(objective, [*names.values()], diagnostics, edge, new, bool(stages))
+    weak = trivial.remarks(chosen, tests, objective)
     show = functools.partial(units.format_difference, objective)
     return Ranking(
         comparisons=comparisons,
         table=_table(comparisons, chosen, list(names), compared, cells),
         verdict=_verdict(comparisons, chosen, show, margin / scale),
-        remarks=[
-            *trivial.remarks(chosen, tests, objective),
-            *_stopped(comparisons),
-            *_remarks(runs, cells.untuned),
-        ],
+        remarks=[*weak, *_stopped(comparisons), *_remarks(runs, cells.untuned)],
         baseline=baseline,
         score=objective.monitor,
         unit=unit,
